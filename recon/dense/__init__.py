@@ -1,0 +1,1 @@
+"""Triangulation from flow, depth refinement and fusion."""

@@ -1,0 +1,1 @@
+"""Runs stages in order; knows nothing of photos or matching."""

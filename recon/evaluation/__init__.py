@@ -1,0 +1,1 @@
+"""Metrics of poses, flow, depth and surfaces."""

@@ -1,0 +1,1 @@
+"""Dense SIFT, interest points, scale propagation."""

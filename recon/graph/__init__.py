@@ -1,0 +1,1 @@
+"""Two-view geometry, the view graph and tracks."""

@@ -1,0 +1,48 @@
+"""Types of the graph room: verified pairs and multi-view tracks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32
+
+
+@dataclass(frozen=True)
+class TwoViewGeometry:
+    """Robust geometry of one pair.
+
+    Attributes:
+        model: which model the evidence chose: "F", "E", "H" or "none".
+        matrix: the 3x3 model from A to B (x_b^T F x_a = 0 for "F" and "E" given as a fundamental matrix in
+            pixels; x_b ~ H x_a for "H").
+        b_from_a: relative pose 3x4 (unit translation) where it could be recovered, else None.
+        inliers: True for each input match that agrees with the model.
+        triangulation_angle: median angle between the rays of inliers in radians, NaN without pose.
+    """
+
+    model: Literal["F", "E", "H", "none"]
+    matrix: Float64[np.ndarray, "3 3"] | None
+    b_from_a: Float64[np.ndarray, "3 4"] | None
+    inliers: Bool[np.ndarray, " n"]
+    triangulation_angle: float = float("nan")
+
+    @property
+    def inlier_count(self) -> int:
+        return int(self.inliers.sum())
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Multi-view tracks as flat arrays: observation i says that track ``track_id[i]`` is seen in photo
+    ``photo_id[i]`` at ``xy[i]`` (photo working size, recon's pixel convention). Sorted by track, then photo;
+    at most one observation per track and photo."""
+
+    track_id: Int32[np.ndarray, " n"]
+    photo_id: Int32[np.ndarray, " n"]
+    xy: Float32[np.ndarray, "n 2"]
+
+    @property
+    def count(self) -> int:
+        return int(self.track_id.max()) + 1 if len(self.track_id) else 0

@@ -1,0 +1,1 @@
+"""The Matcher contract, SIFT Flow, baselines and two-sided consistency."""

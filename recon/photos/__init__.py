@@ -1,0 +1,1 @@
+"""Reading photos, orientation, masks, camera priors, pair selection."""

@@ -1,0 +1,1 @@
+"""The adapter of pycolmap, mapping, and sub-pixel track refinement."""

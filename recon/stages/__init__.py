@@ -1,0 +1,1 @@
+"""One thin file per stage; the only code that touches a workspace."""
