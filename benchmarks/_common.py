@@ -1,0 +1,59 @@
+"""What all benchmarks share: where the data is, what machine this is, timing and tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def data_root() -> Path:
+    """The folder with datasets/ and reference/: ``RECON_DATA``, or ``../shared`` beside the checkout."""
+    named = os.environ.get("RECON_DATA")
+    root = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    if not (root / "datasets").is_dir():
+        sys.exit(f"no datasets under {root}: set RECON_DATA to the folder that holds datasets/ and reference/")
+    return root
+
+
+def machine() -> str:
+    """One line about the machine and the load on it."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    load = os.getloadavg()[0]
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}"
+
+
+def timed(fn: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> tuple[float, float, float]:
+    """Wall seconds of ``fn``: minimum, median and maximum over ``repeats`` calls after ``warmup``."""
+    for _ in range(warmup):
+        fn()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        fn()
+        seconds.append(time.perf_counter() - start)
+    seconds.sort()
+    return seconds[0], seconds[len(seconds) // 2], seconds[-1]
+
+
+def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    """A Markdown table."""
+
+    def text(cell: Any) -> str:
+        return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+    cells = [list(headers), *[[text(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
