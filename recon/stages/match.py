@@ -1,0 +1,170 @@
+"""Stage ``match``: a dense correspondence field, both ways, for every chosen pair."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import zarr
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from recon.engine.stage import StageContext
+from recon.matching.registry import create_matcher, matcher_settings
+from recon.matching.types import DenseMatch, FlowField, MatchImage, PairContext
+from recon.photos.resize import resize_mask, resize_rgb
+from recon.photos.types import Photo
+from recon.stages.features import load_points
+from recon.stages.pairs import load_pairs, load_sparse_matches
+from recon.stages.photos import load_mask, load_photo_set, load_rgb
+
+FLOW_STEP = 1 / 32
+"""Flow on disk is a whole number of these (pixels): the error is at most 1/64 px, the range 1024 px."""
+
+_PREPARED_IN_MEMORY = 12
+"""Prepared images kept at once; the pairs are ordered so that most of their uses fall together."""
+
+
+class MatchSettings(BaseModel):
+    """Which matcher runs, at which size; every other key of the section is a setting of that matcher."""
+
+    model_config = ConfigDict(extra="allow")
+    matcher: str = Field("siftflow", description="name in the registry of matchers")
+    max_size: int = Field(640, ge=64, le=8192, description="longest side of the images that are matched")
+
+    @model_validator(mode="after")
+    def _check_matcher_settings(self) -> Self:
+        matcher_settings(self.matcher)(**(self.model_extra or {}))
+        return self
+
+
+class MatchStage:
+    """Runs the matcher over the pairs, threads over pairs, each result written as soon as it is there."""
+
+    name: ClassVar[str] = "match"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs")
+    Settings: ClassVar[type[BaseModel]] = MatchSettings
+
+    def run(self, settings: MatchSettings, work: StageContext) -> dict[str, Any]:
+        photos = load_photo_set(work).photos
+        pairs = load_pairs(work)
+        seeds = load_sparse_matches(work)
+        matcher = create_matcher(settings.matcher, **(settings.model_extra or {}))
+        if matcher.capabilities.kind != "dense":
+            raise TypeError(f"matcher {settings.matcher!r} is {matcher.capabilities.kind}, not dense")
+        store = work.path("flows.zarr")
+        _keep_only_of(store, work.fingerprint)
+        cache = _PreparedCache(lambda i: matcher.prepare(match_image(work, photos[i], settings.max_size)))
+
+        def match(pair: tuple[int, int]) -> tuple[float, float]:
+            done = store / f"{pair[0]}_{pair[1]}"
+            if not done.exists():
+                result = matcher.match(
+                    cache.get(pair[0]), cache.get(pair[1]), PairContext(seeds=seeds.get(pair))
+                )
+                assert isinstance(result, DenseMatch)
+                write_dense_match(done, result)
+            with_shares = zarr.open_group(str(done), mode="r").attrs
+            return float(with_shares["consistent_share_a"]), float(with_shares["consistent_share_b"])
+
+        shares = work.map(match, pairs, "dense matching")
+        return {
+            "pairs": len(pairs),
+            "matcher": settings.matcher,
+            "consistent_share_median": float(np.median(shares)) if shares else 0.0,
+        }
+
+
+def match_image(work: StageContext, photo: Photo, max_size: int) -> MatchImage:
+    """One photo at matching size, with its mask and interest points at that size."""
+    width, height = matching_size(photo, max_size)
+    mask = load_mask(work, photo)
+    return MatchImage(
+        rgb=resize_rgb(load_rgb(work, photo), width, height),
+        mask=None if mask is None else resize_mask(mask, width, height),
+        points=load_points(work, photo.id).at_size(width / photo.width, height / photo.height),
+    )
+
+
+def matching_size(photo: Photo, max_size: int) -> tuple[int, int]:
+    """Width and height of a photo at matching size; photos are never enlarged."""
+    factor = min(1.0, max_size / max(photo.width, photo.height))
+    return max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
+
+
+class _PreparedCache:
+    """The matcher's per-image work, done once per image while it is in reach; safe for threads."""
+
+    def __init__(self, prepare: Any) -> None:
+        self._prepare = prepare
+        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
+        self._items: OrderedDict[int, Any] = OrderedDict()
+
+    def get(self, index: int) -> Any:
+        with self._lock:
+            own = self._locks.setdefault(index, threading.Lock())
+        with own:
+            with self._lock:
+                if index in self._items:
+                    self._items.move_to_end(index)
+                    return self._items[index]
+            prepared = self._prepare(index)
+            with self._lock:
+                self._items[index] = prepared
+                while len(self._items) > _PREPARED_IN_MEMORY:
+                    self._items.popitem(last=False)
+            return prepared
+
+
+def _keep_only_of(store: Path, fingerprint: str) -> None:
+    """Empties a store that was begun with other settings; pairs done with these stay."""
+    mark = store / "fingerprint"
+    if mark.exists() and mark.read_text() == fingerprint:
+        return
+    if store.exists():
+        shutil.rmtree(store)
+    zarr.open_group(str(store), mode="w")
+    mark.write_text(fingerprint)
+
+
+def write_dense_match(path: Path, match: DenseMatch) -> None:
+    """Writes both directions of a pair as one Zarr group, beside its place and then renamed into it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if beside.exists():
+        shutil.rmtree(beside)
+    group = zarr.open_group(str(beside), mode="w")
+    for side, field, consistent in (("a", match.a_to_b, match.consistent_a), ("b", match.b_to_a, match.consistent_b)):
+        steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
+        confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
+        for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
+            array = zarr.open_array(
+                str(beside / f"{name}_{side}"),
+                mode="w",
+                shape=values.shape,
+                chunks=values.shape,
+                dtype=values.dtype,
+            )
+            array[...] = values
+        group.attrs[f"consistent_share_{side}"] = float(consistent.mean())
+    os.replace(beside, path)
+
+
+def load_dense_match(work: StageContext, pair: tuple[int, int]) -> DenseMatch:
+    """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
+    path = work.path("flows.zarr", f"{pair[0]}_{pair[1]}")
+
+    def read(name: str) -> Any:
+        return zarr.open_array(str(path / name), mode="r")[...]
+
+    def field(side: str) -> FlowField:
+        flow = read(f"flow_{side}").astype(np.float32) * np.float32(FLOW_STEP)
+        return FlowField(flow, read(f"confidence_{side}").astype(np.float32) / np.float32(255))
+
+    return DenseMatch(field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool))

@@ -1,0 +1,124 @@
+"""Stage ``pairs``: which pairs of photos are worth a dense match, and the sparse matches that say so."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.engine.stage import StageContext
+from recon.features.interest_points import match_interest_points
+from recon.graph.two_view import verify_pair
+from recon.photos.pairs import exhaustive_pairs, pairs_from_file, retrieval_pairs, select_pairs, sequential_pairs
+from recon.photos.types import PhotoSet
+from recon.stages.features import load_points
+from recon.stages.photos import load_photo_set
+
+Pair = tuple[int, int]
+
+
+class PairsSettings(BaseModel):
+    """How pairs are chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+    mode: Literal["auto", "exhaustive", "sequential", "retrieval", "file"] = Field(
+        "auto", description="auto: exhaustive for small sets, retrieval for larger ones"
+    )
+    file: str = Field("", description="with mode 'file': one pair of photo names a line")
+    exhaustive_limit: int = Field(40, ge=2, description="auto looks at every pair up to so many photos")
+    overlap: int = Field(5, ge=1, description="with mode 'sequential': neighbours on each side")
+    loop: bool = Field(False, description="with mode 'sequential': the last photo meets the first")
+    retrieved: int = Field(20, ge=1, description="with retrieval: candidates per photo")
+    neighbours: int = Field(8, ge=1, description="dense matches per photo: the best so many by sparse evidence")
+    min_inliers: int = Field(15, ge=4, description="sparse inliers below which a pair has no evidence")
+    ratio: float = Field(0.8, gt=0.0, le=1.0, description="ratio test of the sparse matches")
+    max_error: float = Field(4.0, gt=0.0, description="inlier threshold of the sparse look, pixels")
+
+
+class PairsStage:
+    """Matches interest points of candidate pairs, verifies them, and picks the pairs to match densely."""
+
+    name: ClassVar[str] = "pairs"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features")
+    Settings: ClassVar[type[BaseModel]] = PairsSettings
+
+    def run(self, settings: PairsSettings, work: StageContext) -> dict[str, Any]:
+        photo_set = load_photo_set(work)
+        photos = photo_set.photos
+        points = {photo.id: load_points(work, photo.id) for photo in photos}
+        candidates = _candidates(settings, photo_set, {i: p.descriptors for i, p in points.items()}, work)
+
+        def look(pair: Pair) -> NDArray[np.int64]:
+            a, b = points[pair[0]], points[pair[1]]
+            matches = match_interest_points(a, b, ratio=settings.ratio)
+            if len(matches) < settings.min_inliers:
+                return matches[:0]
+            geometry = verify_pair(
+                a.xy[matches[:, 0]],
+                b.xy[matches[:, 1]],
+                photo_set.cameras[photos[pair[0]].camera],
+                photo_set.cameras[photos[pair[1]].camera],
+                max_error_px=settings.max_error,
+                min_inliers=settings.min_inliers,
+                seed=work.seed,
+            )
+            return matches[geometry.inliers] if geometry.model != "none" else matches[:0]
+
+        verified = dict(zip(candidates, work.map(look, candidates, "sparse first look"), strict=True))
+        scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}
+        if settings.mode == "file":
+            chosen = tuple(candidates)
+        else:
+            plausible = candidates if len(photos) <= settings.neighbours + 1 else list(_consecutive(photo_set))
+            chosen = select_pairs(
+                len(photos), scores, neighbours=settings.neighbours, plausible=tuple(plausible)
+            )
+        blind = sum(pair not in scores for pair in chosen)
+        if blind:
+            work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
+        with work.writing("sparse_matches.npz") as path:
+            arrays: dict[str, Any] = {f"{i}_{j}": verified[i, j] for i, j in candidates if (i, j) in scores}
+            np.savez(path, **arrays)
+        listing = [{"a": photos[i].name, "b": photos[j].name, "i": i, "j": j, "sparse_inliers": scores.get((i, j), 0)}
+                   for i, j in chosen]
+        work.write_text("pairs.json", json.dumps(listing, indent=1))
+        return {"candidates": len(candidates), "pairs": len(chosen), "pairs_without_sparse_evidence": blind}
+
+
+def _candidates(
+    settings: PairsSettings, photo_set: PhotoSet, descriptors: dict[int, NDArray[np.uint8]], work: StageContext
+) -> list[Pair]:
+    n = len(photo_set.photos)
+    mode = settings.mode
+    if mode == "auto":
+        mode = "exhaustive" if n <= settings.exhaustive_limit else "retrieval"
+    if mode == "exhaustive":
+        return list(exhaustive_pairs(n))
+    if mode == "sequential":
+        return list(sequential_pairs(n, settings.overlap, settings.loop))
+    if mode == "file":
+        return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
+    found = retrieval_pairs([descriptors[i] for i in range(n)], settings.retrieved, work.seed)
+    return sorted({*found, *_consecutive(photo_set)})
+
+
+def _consecutive(photo_set: PhotoSet) -> list[Pair]:
+    """Neighbours in name order: photos taken one after the other often see the same thing."""
+    return list(pairwise(range(len(photo_set.photos))))
+
+
+def load_pairs(work: StageContext) -> list[Pair]:
+    """The pairs chosen for dense matching."""
+    return [(entry["i"], entry["j"]) for entry in json.loads(work.path("pairs.json").read_text())]
+
+
+def load_sparse_matches(work: StageContext) -> dict[Pair, NDArray[np.int64]]:
+    """Verified sparse matches of every candidate pair that had enough: indices of interest points."""
+    with np.load(work.path("sparse_matches.npz")) as data:
+        return {(int(i), int(j)): data[f"{i}_{j}"] for i, j in (key.split("_") for key in data.files)}
