@@ -1,1 +1,1 @@
-"""Runs stages in order; knows nothing of photos or matching."""
+"""Runs stages in order, decides what is done, records timings. Knows nothing of photos or matching."""

@@ -1,0 +1,372 @@
+"""Recipes: TOML files that say how to reconstruct, one table per stage."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from recon.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+QUALITIES = ("preview", "normal", "high")
+COMMAND_LINE = "--set"
+_HEADER_KEYS = ("name", "description", "extends", "quality")
+
+
+class HasSettings(Protocol):
+    """The part of a stage that a recipe needs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def Settings(self) -> type[BaseModel]: ...  # noqa: N802
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with everything resolved: inheritance, quality, command line, defaults.
+
+    Attributes:
+        name: what the recipe calls itself (the file's name if it does not).
+        description: one line or more.
+        quality: the level whose overlay was applied.
+        settings: validated settings of each stage.
+        source: the file that it came from.
+    """
+
+    name: str
+    description: str
+    quality: str
+    settings: Mapping[str, BaseModel]
+    source: Path
+
+    def to_toml(self) -> str:
+        """The resolved recipe as a TOML text that can be used as a recipe itself."""
+        header: dict[str, Any] = {"name": self.name, "description": self.description}
+        lines = [f"# Resolved from {self.source.name} at quality {self.quality!r}; usable as --recipe."]
+        lines += [f"{key} = {_toml_value(value)}" for key, value in header.items()]
+        for section, model in self.settings.items():
+            lines += ["", *_toml_table((section,), model.model_dump(mode="json"))]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass
+class _Source:
+    """A merged tree of keys, and for each key the file that set it last."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    origin: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def merge(self, table: Mapping[str, Any], where: str, at: tuple[str, ...] = ()) -> None:
+        """Lay ``table`` over the tree at a place: tables merge, everything else replaces."""
+        node = self.tree
+        for step in at:
+            below = node.setdefault(step, {})
+            if not isinstance(below, dict):
+                node[step] = below = {}
+            node = below
+        for key, value in table.items():
+            self.origin[(*at, key)] = where
+            if isinstance(value, Mapping):
+                if not isinstance(node.get(key), dict):
+                    node[key] = {}
+                self.merge(value, where, (*at, key))
+            else:
+                node[key] = value
+
+    def where(self, key: Sequence[str], fallback: str) -> str:
+        """The file that set a key (or the nearest table around it)."""
+        for length in range(len(key), 0, -1):
+            found = self.origin.get(tuple(key[:length]))
+            if found is not None:
+                return found
+        return fallback
+
+
+def recipe_folders() -> list[Path]:
+    """Folders of recipes that have names: the checkout's ``pipelines``, then the installed ones."""
+    import recon
+
+    folders = [Path(recon.__file__).resolve().parent.parent / "pipelines"]
+    schemes = [sysconfig.get_path("data")]
+    user_scheme = f"{'nt' if sys.platform == 'win32' else 'posix'}_user"
+    if user_scheme in sysconfig.get_scheme_names():
+        schemes.append(sysconfig.get_path("data", user_scheme))
+    folders += [Path(root) / "share" / "recon" / "pipelines" for root in schemes if root]
+    return folders
+
+
+def available_recipes() -> list[str]:
+    """Names of the recipes that can be given without a path."""
+    return sorted(
+        {path.stem for folder in recipe_folders() if folder.is_dir() for path in folder.glob("*.toml")}
+    )
+
+
+def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        UsageError: there is none; the message lists close names.
+    """
+    text = str(name)
+    looks_like_path = text.endswith(".toml") or "/" in text or "\\" in text
+    if looks_like_path:
+        path = Path(text).expanduser()
+        if beside is not None and not path.is_absolute() and (beside / path).is_file():
+            return beside / path
+        if path.is_file():
+            return path
+        raise UsageError(f"no recipe file {text}; give the path of a TOML file or one of: {_listing()}")
+    folders = [*([beside] if beside is not None else []), *recipe_folders()]
+    for folder in folders:
+        path = folder / f"{text}.toml"
+        if path.is_file():
+            return path
+    hint = _did_you_mean(text, available_recipes())
+    raise UsageError(f"no recipe is called {text!r}{hint}; there are: {_listing()}")
+
+
+def load_recipe(
+    name: str | Path,
+    stages: Iterable[HasSettings],
+    quality: str = "normal",
+    overrides: Iterable[str] = (),
+) -> Recipe:
+    """The recipe with its parents, the quality's overlay, ``overrides`` and defaults laid over each other.
+
+    Args:
+        name: a name in ``pipelines/`` or a path.
+        stages: the stages whose sections the recipe may have.
+        quality: "preview", "normal" or "high".
+        overrides: "section.key=value" with a TOML value; a bare word is a string.
+
+    Raises:
+        UsageError: a wrong key, value, name or quality; the message names the file, the key and close
+            matches.
+    """
+    if quality not in QUALITIES:
+        hint = _did_you_mean(quality, QUALITIES)
+        raise UsageError(f"unknown quality {quality!r}{hint}; there are: {', '.join(QUALITIES)}")
+    sections = {stage.name: stage.Settings for stage in stages}
+    path = find_recipe(name)
+    merged = _Source()
+    _read_chain(path, merged, ())
+    _check_top_level(merged, sections, str(path))
+
+    overlay = merged.tree.get("quality", {}).get(quality, {})
+    chosen = _Source({key: {} for key in sections})
+    for section in sections:
+        for place, table in (
+            ((), merged.tree.get(section, {})),
+            (("quality", quality), overlay.get(section, {})),
+        ):
+            _lay(chosen, merged, (*place, section), section, table, str(path))
+    for override in overrides:
+        _apply_override(chosen, override, sections)
+
+    settings = {section: _validate(model, chosen, section, str(path)) for section, model in sections.items()}
+    return Recipe(
+        name=str(merged.tree.get("name", path.stem)),
+        description=str(merged.tree.get("description", "")).strip(),
+        quality=quality,
+        settings=settings,
+        source=path,
+    )
+
+
+def _lay(
+    chosen: _Source,
+    merged: _Source,
+    place: tuple[str, ...],
+    section: str,
+    table: Mapping[str, Any],
+    fallback: str,
+) -> None:
+    """Copy a table of the merged recipe over a section, keeping for each key the file that set it."""
+    chosen.merge(table, fallback, (section,))
+    for key, where in merged.origin.items():
+        if key[: len(place)] == place and len(key) > len(place):
+            chosen.origin[(section, *key[len(place) :])] = where
+
+
+def _read_chain(path: Path, merged: _Source, seen: tuple[Path, ...]) -> None:
+    """Read a recipe after everything that it extends."""
+    path = path.resolve()
+    if path in seen:
+        raise UsageError(f"{path}: the recipe extends itself: {' -> '.join(p.name for p in (*seen, path))}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not a valid TOML file: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read the recipe: {error}") from None
+    extends = table.pop("extends", None)
+    if extends is not None:
+        if not isinstance(extends, str):
+            raise UsageError(f"{path}: 'extends' is the name or path of one recipe, not {extends!r}")
+        try:
+            parent = find_recipe(extends, beside=path.parent)
+        except UsageError as error:
+            raise UsageError(f"{path}: 'extends': {error}") from None
+        _read_chain(parent, merged, (*seen, path))
+    merged.merge(table, str(path))
+
+
+def _check_top_level(merged: _Source, sections: Mapping[str, type[BaseModel]], path: str) -> None:
+    """Refuse unknown sections and levels before anything is read out of them."""
+    for key, value in merged.tree.items():
+        where = merged.where((key,), path)
+        if key in ("name", "description"):
+            if not isinstance(value, str):
+                raise UsageError(f"{where}: '{key}' is a text, not {value!r}")
+        elif key == "quality":
+            _check_quality(merged, value, sections, where, path)
+        elif key not in sections:
+            hint = _did_you_mean(key, [*sections, *_HEADER_KEYS])
+            raise UsageError(f"{where}: unknown section '{key}'{hint}; sections are: {', '.join(sections)}")
+        elif not isinstance(value, dict):
+            raise UsageError(f"{where}: '{key}' is a section: write [{key}] and its keys below it")
+
+
+def _check_quality(
+    merged: _Source, value: Any, sections: Mapping[str, type[BaseModel]], where: str, path: str
+) -> None:
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"{where}: 'quality' holds tables such as [quality.preview.<section>], not {value!r}"
+        )
+    for level, tables in value.items():
+        where = merged.where(("quality", level), path)
+        if level not in QUALITIES or not isinstance(tables, dict):
+            hint = _did_you_mean(level, QUALITIES)
+            raise UsageError(f"{where}: unknown quality '{level}'{hint}; there are: {', '.join(QUALITIES)}")
+        for section, table in tables.items():
+            where = merged.where(("quality", level, section), path)
+            if section not in sections or not isinstance(table, dict):
+                hint = _did_you_mean(section, sections)
+                raise UsageError(f"{where}: unknown section 'quality.{level}.{section}'{hint}")
+            _check_keys(sections[section], table, merged, ("quality", level, section), path)
+
+
+def _apply_override(chosen: _Source, text: str, sections: Mapping[str, type[BaseModel]]) -> None:
+    """Lay one "section.key=value" over the tree."""
+    key, equals, value = text.partition("=")
+    steps = tuple(step.strip() for step in key.split("."))
+    if not equals or len(steps) < 2 or not all(steps):
+        raise UsageError(f"{COMMAND_LINE} {text}: write section.key=value, for example --set match.window=5")
+    if steps[0] not in sections:
+        hint = _did_you_mean(steps[0], sections)
+        raise UsageError(
+            f"{COMMAND_LINE} {text}: unknown section '{steps[0]}'{hint}; sections are: {', '.join(sections)}"
+        )
+    chosen.merge({steps[-1]: parse_value(value)}, f"{COMMAND_LINE} {text}", steps[:-1])
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value; what is none is taken as a string without quotes."""
+    text = text.strip()
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if set(table) == {"value"} else text
+
+
+def _validate(model: type[BaseModel], chosen: _Source, section: str, path: str) -> BaseModel:
+    """The section's settings, or an error that names file, key and value."""
+    table = chosen.tree[section]
+    _check_keys(model, table, chosen, (section,), path)
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = (section, *(str(step) for step in item["loc"]))
+            where = chosen.where(key, path)
+            given = "" if item["type"] == "missing" else f" = {item['input']!r}"
+            problems.append(f"{where}: {'.'.join(key)}{given}: {_plain(item['msg'])}")
+        raise UsageError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _plain(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _check_keys(
+    model: type[BaseModel], table: Mapping[str, Any], source: _Source, at: tuple[str, ...], path: str
+) -> None:
+    """Refuse keys that the model does not have, also in models inside it."""
+    names = {(info.alias or name): info for name, info in model.model_fields.items()}
+    for key, value in table.items():
+        if key not in names:
+            hint = _did_you_mean(key, names)
+            known = ", ".join(names) or "none"
+            where = source.where((*at, key), path)
+            raise UsageError(f"{where}: unknown key '{'.'.join((*at, key))}'{hint}; keys are: {known}")
+        inner = names[key].annotation
+        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            _check_keys(inner, value, source, (*at, key), path)
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
+
+
+def _listing() -> str:
+    return ", ".join(available_recipes()) or "none (the folder 'pipelines' is not beside the package)"
+
+
+def _toml_value(value: Any) -> str:
+    """One value in TOML. JSON's strings are TOML's basic strings but for DEL."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
+        return ("inf" if value > 0 else "-inf") if math.isinf(value) else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml_value(item) for item in value if item is not None)}]"
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items() if v is not None)
+        return f"{{{inner}}}"
+    raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _toml_key(key: str) -> str:
+    bare = key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key)
+    return key if bare else json.dumps(key, ensure_ascii=False)
+
+
+def _toml_table(path: tuple[str, ...], table: Mapping[str, Any]) -> list[str]:
+    """A table and its sub-tables; keys without a value (None) are left to their default."""
+    lines = [f"[{'.'.join(_toml_key(step) for step in path)}]"]
+    lines += [
+        f"{_toml_key(key)} = {_toml_value(value)}"
+        for key, value in table.items()
+        if value is not None and not isinstance(value, Mapping)
+    ]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += ["", *_toml_table((*path, key), value)]
+    return lines

@@ -1,0 +1,372 @@
+"""Runs stages in order, skips what is done, records what happened."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recon.engine.recipe import Recipe
+from recon.engine.stage import Stage, StageContext
+from recon.engine.workspace import (
+    Manifest,
+    StageRecord,
+    Workspace,
+    describe,
+    library_versions,
+    run_log,
+    writing_failed,
+)
+from recon.errors import ReconError, UsageError
+
+RECIPE = "recipe.toml"
+_SAMPLE_SECONDS = 0.1
+_CHILDREN_EVERY = 10  # samples; to list the children reads all of /proc
+
+
+class InterruptedRunError(ReconError):
+    """The user stopped the run; the workspace can be resumed."""
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What became of one stage: ``skipped`` when its result of an earlier run still holds."""
+
+    name: str
+    skipped: bool
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mb: float
+    counts: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        root: the workspace.
+        recipe: the resolved recipe.
+        stages: outcomes in order; timings of skipped stages are those of the run that computed them.
+        seconds: wall time of this run.
+    """
+
+    root: Path
+    recipe: Recipe
+    stages: tuple[StageOutcome, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings of all stages, each once."""
+        return tuple(dict.fromkeys(text for stage in self.stages for text in stage.warnings))
+
+    def counts(self, stage: str) -> Mapping[str, Any]:
+        """Counts of one stage, empty if it did not run."""
+        return next((outcome.counts for outcome in self.stages if outcome.name == stage), {})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run.
+
+    Attributes:
+        inputs: what stages need from outside the workspace, by name.
+        source: what the workspace is made from, as the user named it; a workspace keeps to one source.
+        threads: None for all cores of this process.
+        seed: of every random choice.
+        stop_after: name of the last stage to run.
+        restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
+        resume: False computes everything anew.
+    """
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    threads: int | None = None
+    seed: int = 0
+    stop_after: str | None = None
+    restart_from: str | None = None
+    resume: bool = True
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def run_stages(
+    stages: Sequence[Stage], recipe: Recipe, root: Path, options: RunOptions | None = None
+) -> RunSummary:
+    """Run stages in order in the workspace ``root`` and return what happened.
+
+    A stage whose fingerprint is unchanged and whose state is done is skipped. Before a stage runs, the
+    manifest marks it and everything that reads it as not done; it is marked done only after its files are in
+    place. So a run killed at any instant computes again exactly what was not finished.
+
+    Raises:
+        UsageError: ``stop_after`` or ``restart_from`` names no stage.
+        ReconError: a stage failed, the workspace is locked, not writable, or from another source.
+        InterruptedRunError: Ctrl-C.
+    """
+    options = options or RunOptions()
+    names = [stage.name for stage in stages]
+    _check_order(stages)
+    last = _position(options.stop_after, names, "--stop-after", len(names) - 1)
+    redo_from = _position(options.restart_from, names, "--restart-from", len(names))
+    if not options.resume:
+        redo_from = 0
+    began = time.perf_counter()
+    with Workspace.open(root) as workspace, run_log(workspace.root) as log:
+        run = _Run(workspace, recipe, options, log)
+        try:
+            outcomes = run.all(stages[: last + 1], names, redo_from)
+        except OSError as error:
+            raise (writing_failed(workspace.root, error) or error) from error
+        return RunSummary(workspace.root, recipe, tuple(outcomes), time.perf_counter() - began)
+
+
+class _Run:
+    """One pass over the stages of a workspace."""
+
+    def __init__(
+        self, workspace: Workspace, recipe: Recipe, options: RunOptions, log: logging.Logger
+    ) -> None:
+        self.workspace = workspace
+        self.recipe = recipe
+        self.options = options
+        self.log = log
+        self.fingerprints: dict[str, str] = {}
+        self.threads = options.threads or available_threads()
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.workspace.manifest
+
+    def say(self, text: str) -> None:
+        """A line for the screen and the log."""
+        self.log.info(text, extra={"screen": True})
+
+    def context(self, stage: str) -> StageContext:
+        return StageContext(
+            root=self.workspace.root,
+            inputs=dict(self.options.inputs),
+            threads=self.threads,
+            seed=self.options.seed,
+            quality=self.recipe.quality,
+            stage=stage,
+            log=self.log,
+        )
+
+    def all(self, stages: Sequence[Stage], names: Sequence[str], redo_from: int) -> list[StageOutcome]:
+        outcomes: list[StageOutcome] = []
+        for number, stage in enumerate(stages):
+            work = self.context(stage.name)
+            fingerprint, external = self.fingerprint(stage, work)
+            if number == 0:
+                self.begin(names, external, redo_from)
+            work.fingerprint = self.fingerprints[stage.name] = fingerprint
+            label = f"[{number + 1}/{len(names)}] {stage.name}"
+            record = self.manifest.stages.get(stage.name)
+            if record is not None and record.state == "done" and record.fingerprint == fingerprint:
+                missing = [name for name in record.written if not self.workspace.root.joinpath(name).exists()]
+                if not missing:
+                    self.say(f"{label}: done before{_in_words(record.counts)}")
+                    outcomes.append(_outcome(stage.name, record, skipped=True))
+                    continue
+                self.say(f"{label}: {missing[0]} is gone, computing it again")
+            outcomes.append(self.one(stage, work, label))
+        return outcomes
+
+    def begin(self, names: Sequence[str], source_fingerprint: str, redo_from: int) -> None:
+        """Check that this workspace belongs to the source, then note the run."""
+        manifest = self.manifest
+        changed = bool(manifest.source_fingerprint) and manifest.source_fingerprint != source_fingerprint
+        if changed and manifest.source != self.options.source and redo_from > 0:
+            raise ReconError(
+                f"the workspace {self.workspace.root} was made from {manifest.source}, "
+                f"not from {self.options.source}. Choose another --out, or add --restart-from {names[0]} to replace what is there"
+            )
+        if changed and redo_from > 0:
+            self.say(
+                f"{self.options.source} has changed since the last run: computing again what depends on it"
+            )
+        for name in names[redo_from:]:
+            if name in manifest.stages:
+                manifest.stages[name].state = "stale"
+                self.workspace.drop_partial(name)
+        manifest.source, manifest.source_fingerprint = self.options.source, source_fingerprint
+        manifest.run = {
+            "recipe": self.recipe.name,
+            "quality": self.recipe.quality,
+            "seed": self.options.seed,
+            "threads": self.threads,
+            "inputs": describe(self.options.inputs),
+            "stages": list(names),
+        }
+        self.workspace.save()
+        self.workspace.write_text(RECIPE, self.recipe.to_toml())
+
+    def fingerprint(self, stage: Stage, work: StageContext) -> tuple[str, str]:
+        """The stage's fingerprint, and the hash of what it reads from outside the workspace."""
+        hook = getattr(stage, "inputs_fingerprint", None)
+        external = str(hook(work)) if hook is not None else ""
+        identity = {
+            "name": stage.name,
+            "version": stage.version,
+            "settings": self.recipe.settings[stage.name].model_dump(mode="json"),
+            "reads": {name: self.fingerprints[name] for name in stage.reads},
+            "external": external,
+            "seed": self.options.seed,
+            "quality": self.recipe.quality,
+        }
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest(), external
+
+    def one(self, stage: Stage, work: StageContext, label: str) -> StageOutcome:
+        """Run one stage and record it."""
+        manifest = self.manifest
+        manifest.invalidate_readers([stage.name])
+        record = StageRecord(work.fingerprint, "running", list(stage.reads), versions=library_versions())
+        manifest.stages[stage.name] = record
+        self.workspace.save()
+        self.workspace.drop_partial(stage.name, except_fingerprint=work.fingerprint)
+        self.log.info("%s: begins", label)
+        try:
+            with _measured(record):
+                counts = stage.run(self.recipe.settings[stage.name], work)
+        except KeyboardInterrupt:
+            self._fail(record, "interrupted", f"{label}: stopped")
+            raise InterruptedRunError(
+                f"stopped during '{stage.name}'; run the same command again to resume ({self.workspace.root})"
+            ) from None
+        except ReconError as error:
+            self._fail(record, "failed", f"{label}: {error}")
+            raise
+        except OSError as error:
+            self._fail(record, "failed", f"{label}: {error}")
+            raise (writing_failed(self.workspace.root, error) or error) from error
+        except BaseException:
+            self.log.debug("%s failed", label, exc_info=True)
+            self._fail(record, "failed", f"{label}: failed")
+            raise
+        record.counts, record.warnings, record.written = (
+            dict(counts or {}),
+            list(work.warnings),
+            list(work.written),
+        )
+        record.state = "done"
+        self.workspace.save()
+        cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
+        self.say(f"{label}:{_in_words(record.counts, first=' ')} ({cost})")
+        return _outcome(stage.name, record, skipped=False)
+
+    def _fail(self, record: StageRecord, state: str, line: str) -> None:
+        """Note a failure; that the note itself cannot be written must not hide the reason."""
+        record.state = state
+        self.log.info(line)
+        try:
+            self.workspace.save()
+        except (OSError, ReconError):
+            self.log.info("the manifest could not be written")
+
+
+def _check_order(stages: Sequence[Stage]) -> None:
+    """A stage may only read what ran before it."""
+    before: set[str] = set()
+    for stage in stages:
+        unknown = set(stage.reads) - before
+        if unknown or stage.name in before:
+            raise ValueError(
+                f"stage {stage.name!r}: reads {sorted(unknown)} that do not come before it, or is twice"
+            )
+        before.add(stage.name)
+
+
+def _position(name: str | None, names: Sequence[str], option: str, default: int) -> int:
+    if name is None:
+        return default
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UsageError(f"{option} {name}: there is no such stage{hint}; stages are: {', '.join(names)}")
+    return names.index(name)
+
+
+def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
+    return StageOutcome(
+        name,
+        skipped,
+        record.seconds,
+        record.cpu_seconds,
+        record.peak_memory_mb,
+        dict(record.counts),
+        tuple(record.warnings),
+    )
+
+
+def _in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
+    """The plain counts in one phrase: "11 photos, 3 cameras"."""
+    words = []
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            continue
+        number = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words.append(f"{number} {key.replace('_', ' ')}")
+    return first + ", ".join(words) if words else ""
+
+
+@contextmanager
+def _measured(record: StageRecord) -> Iterator[None]:
+    """Fill in wall seconds, processor seconds and peak memory (of this process and its children)."""
+    import psutil
+
+    process = psutil.Process()
+    stop = threading.Event()
+    peak = [process.memory_info().rss]
+
+    def sample() -> None:
+        below = 0
+        for count in itertools.count():
+            if stop.wait(_SAMPLE_SECONDS):
+                return
+            if count % _CHILDREN_EVERY == 0:
+                below = _children_memory(process)
+            peak[0] = max(peak[0], process.memory_info().rss + below)
+
+    sampler = threading.Thread(target=sample, name="recon-memory", daemon=True)
+    sampler.start()
+    began, cpu_began = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        record.seconds = round(time.perf_counter() - began, 3)
+        record.cpu_seconds = round(time.process_time() - cpu_began, 3)
+        stop.set()
+        sampler.join()
+        record.peak_memory_mb = round(max(peak[0], process.memory_info().rss) / 2**20, 1)
+
+
+def _children_memory(process: Any) -> int:
+    """Resident bytes of a process's children."""
+    import psutil
+
+    total = 0
+    for one in process.children(recursive=True):
+        try:
+            total += one.memory_info().rss
+        except psutil.Error:
+            continue
+    return total

@@ -1,0 +1,339 @@
+"""The folder that a run leaves behind: its lock, its manifest, its log."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from recon.engine.files import INCOMPLETE, atomic_path
+from recon.errors import ReconError
+
+MANIFEST = "manifest.json"
+LOG = "run.log"
+LOCK = ".lock"
+FORMAT = 1
+"""Version of the manifest's own layout."""
+
+LIBRARIES = ("numpy", "scipy", "numba", "opencv-python", "pycolmap", "open3d", "zarr", "networkx", "torch")
+"""Distributions whose versions a manifest records."""
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+@dataclass
+class StageRecord:
+    """What the manifest says of one stage."""
+
+    fingerprint: str
+    state: str  # running, done, failed, interrupted, stale
+    reads: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    counts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """The state of a workspace.
+
+    Attributes:
+        source: what the workspace was made from, in the user's words (the photo folder).
+        source_fingerprint: hash of its content.
+        stages: one record per stage that was ever run here.
+        run: facts of the latest run: recipe, quality, seed, threads.
+    """
+
+    source: str = ""
+    source_fingerprint: str = ""
+    stages: dict[str, StageRecord] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def invalidate_readers(self, names: Sequence[str]) -> list[str]:
+        """Mark every stage that reads one of these, directly or not, as stale; returns their names."""
+        stale, found = set(names), True
+        while found:
+            found = False
+            for name, record in self.stages.items():
+                if name not in stale and stale.intersection(record.reads):
+                    stale.add(name)
+                    found = True
+        changed = [name for name in self.stages if name in stale and name not in names]
+        for name in changed:
+            self.stages[name].state = "stale"
+        return changed
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of recon, Python and the libraries that shape a result."""
+    from recon import __version__
+
+    versions = {"recon": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def writing_failed(root: Path, error: OSError) -> ReconError | None:
+    """The user's version of an OSError that says that a folder cannot be written, None for any other."""
+    named = error.filename2 or error.filename
+    where = f"{named}" if isinstance(named, str) and named else f"{root}"
+    if error.errno in _NO_ROOM:
+        return ReconError(
+            f"no room to write {where} (workspace {root}): {error.strerror}. What is finished is kept: "
+            "free some space and run the same command again, or choose another --out"
+        )
+    inside = isinstance(named, str) and Path(named).is_relative_to(root)
+    if error.errno in _NOT_ALLOWED and (inside or not named):
+        return ReconError(
+            f"cannot write {where} (workspace {root}): {error.strerror}. What is finished is kept: "
+            "make the folder writable and run the same command again, or choose another --out"
+        )
+    return None
+
+
+class Workspace:
+    """An open workspace, locked against other runs. Use ``Workspace.open``."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+
+    @classmethod
+    @contextmanager
+    def open(cls, root: Path) -> Iterator[Workspace]:
+        """Create or reopen a workspace and hold its lock until the block ends.
+
+        Raises:
+            ReconError: another run holds it, it cannot be written, or the folder holds something else.
+        """
+        root = Path(root).absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReconError(
+                f"cannot create the workspace folder {root}: {error.strerror}. Choose another --out"
+            ) from error
+        _refuse_foreign_folder(root)
+        with _lock(root):
+            manifest = read_manifest(root) or Manifest()
+            workspace = cls(root, manifest)
+            workspace.clean()
+            yield workspace
+
+    def save(self) -> None:
+        """Write the manifest (atomically: the old one stays if that fails).
+
+        Raises:
+            ReconError: the folder cannot be written.
+        """
+        data = {
+            "format": FORMAT,
+            "source": self.manifest.source,
+            "source_fingerprint": self.manifest.source_fingerprint,
+            "run": self.manifest.run,
+            "stages": {name: asdict(record) for name, record in self.manifest.stages.items()},
+        }
+        self.write_text(MANIFEST, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file of the workspace atomically."""
+        try:
+            with atomic_path(self.root / name, self.root / INCOMPLETE) as temporary:
+                temporary.write_bytes(text.encode("utf-8"))
+        except OSError as error:
+            raise (writing_failed(self.root, error) or error) from error
+
+    def clean(self, keep: Sequence[str] = (".partial",)) -> None:
+        """Remove what a killed run left half-built; folders that can be resumed stay."""
+        folder = self.root / INCOMPLETE
+        if not folder.is_dir():
+            return
+        for entry in folder.iterdir():
+            if entry.suffix in keep:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+
+    def drop_partial(self, stage: str, except_fingerprint: str = "") -> None:
+        """Remove what an earlier, different run of a stage left to be resumed."""
+        kept = f".{stage}.{except_fingerprint[:16]}.partial" if except_fingerprint else ""
+        for entry in (self.root / INCOMPLETE).glob(f"*.{stage}.*.partial"):
+            if not (kept and entry.name.endswith(kept)):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """The manifest of a workspace, None where there is none.
+
+    Raises:
+        ReconError: it is damaged or of a newer layout.
+    """
+    path = root / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReconError(f"{path}: cannot read the manifest: {error.strerror}") from error
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise ReconError(
+                f"{path}: made by another version of recon (layout {data['format']}, this is {FORMAT}); "
+                "use that version or choose another --out"
+            )
+        stages = {name: StageRecord(**record) for name, record in data["stages"].items()}
+        return Manifest(data["source"], data["source_fingerprint"], stages, data.get("run", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReconError(
+            f"{path}: the manifest is damaged ({error}); delete this file to compute everything anew, "
+            "or choose another --out"
+        ) from error
+
+
+def _refuse_foreign_folder(root: Path) -> None:
+    """Stages replace whole folders: never let them do that in a folder that is not a workspace."""
+    if (root / MANIFEST).exists() or (root / LOCK).exists():
+        return
+    foreign = [
+        e.name for e in root.iterdir() if not e.name.startswith(".") and e.suffix not in {".log", ".txt"}
+    ]
+    if foreign:
+        shown = ", ".join(sorted(foreign)[:3])
+        raise ReconError(
+            f"{root} is not empty and is not a workspace of recon (it holds {shown}); "
+            "choose a new or an empty folder for --out"
+        )
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Hold the workspace's lock. The system releases it when the process ends, however it ends."""
+    path = root / LOCK
+    try:
+        stream = path.open("a+b")
+    except OSError as error:
+        raise ReconError(
+            f"cannot write into the workspace folder {root}: {error.strerror}. "
+            "Make it writable or choose another --out"
+        ) from error
+    with stream:
+        if not _try_lock(stream):
+            stream.seek(0)
+            holder = stream.read().decode("utf-8", "replace").strip() or "unknown"
+            raise ReconError(
+                f"another run works on {root} (process {holder}); wait until it ends or choose another --out"
+            )
+        try:
+            stream.seek(0)
+            stream.truncate()
+            stream.write(f"{os.getpid()} on {socket.gethostname()}".encode())
+            stream.flush()
+        except OSError as error:
+            raise (writing_failed(root, error) or error) from error
+        yield
+
+
+def _try_lock(stream: IO[bytes]) -> bool:
+    """Take an exclusive lock without waiting; False if another process has it."""
+    if sys.platform == "win32":  # pragma: no cover
+        import msvcrt
+
+        try:
+            stream.seek(1 << 20)  # a byte beyond the text, so that the holder's name stays readable
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            return False
+        if error.errno in {errno.ENOLCK, errno.ENOTSUP}:  # some network file systems have no locks
+            return True
+        raise
+    return True
+
+
+class _QuietFileHandler(logging.FileHandler):
+    """A log that gives up silently when the disk is full: the error that matters is raised by the stage."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
+        return
+
+
+@contextmanager
+def run_log(root: Path) -> Iterator[logging.Logger]:
+    """The logger of a run: all goes to OUT/run.log, warnings and the engine's lines also to the screen."""
+    logger = logging.getLogger("recon")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        to_file: logging.Handler = _QuietFileHandler(root / LOG, encoding="utf-8")
+    except OSError as error:
+        raise (writing_failed(root, error) or error) from error
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_screen = _ScreenHandler()
+    logger.addHandler(to_file)
+    logger.addHandler(to_screen)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(to_file)
+        logger.removeHandler(to_screen)
+        with contextlib.suppress(OSError):
+            to_file.close()
+
+
+class _ScreenHandler(logging.Handler):
+    """Writes to the standard error of the moment, above a progress bar if there is one.
+
+    Shown: warnings, and records with ``extra={"screen": True}``.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and not getattr(record, "screen", False):
+            return
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr.isatty():
+                from tqdm import tqdm
+
+                tqdm.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+
+def describe(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as JSON values, for the manifest."""
+    return {
+        key: value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        for key, value in inputs.items()
+    }
