@@ -1,0 +1,590 @@
+"""Min-sum belief propagation on a grid with two coupled label planes, the solver inside SIFT Flow.
+
+The schedule is the reference's: sequential sweeps from the top-left corner and back, one plane at a time. Pixels on
+one antidiagonal do not depend on each other within such a sweep, so all arrays here are stored antidiagonal by
+antidiagonal (label by label within one) and every inner loop runs over the pixels of an antidiagonal: results are those
+of the sequential sweep, while the processor works on 16 to 32 pixels at a time.
+
+Costs are integers in uint16. Sums stay in range by construction: four spatial messages of at most ``d``
+(``MAX_TRUNCATION``), a message of the other plane and the pair costs of at most ``COST_CAP``, displacement costs of at
+most ``RANGE_CAP``.
+
+Source: C. Liu, J. Yuen, A. Torralba, "SIFT Flow: Dense Correspondence across Scenes and its Applications", TPAMI 2011,
+section 3.2; the schedule, the hierarchy and the constants follow its released code where the paper is silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from numba import njit
+
+MAX_TRUNCATION = 10200
+"""Largest truncation ``d`` that the messages can hold; larger ones are scaled down with all other costs."""
+
+COST_CAP = 20000
+"""Pair costs above this (relative to the best pair of the pixel) are cut. SIFT descriptors stay below 9000."""
+
+RANGE_CAP = 4000
+"""Displacement costs above this are cut: 3000 px at the default gamma."""
+
+COARSE_ITERATIONS = 20
+"""Half sweeps on each coarsened graph (the reference's value)."""
+
+NO_DATA = np.uint16(65535)
+
+
+@dataclass(frozen=True)
+class Diagonals:
+    """Where the antidiagonals x + y = t of a grid lie in flat storage.
+
+    Attributes:
+        first: number of pixels before antidiagonal t, (h + w,) int64.
+        top: smallest y on antidiagonal t, (h + w - 1,) int64.
+        index: storage position of pixel (y, x), (h, w) int64.
+    """
+
+    height: int
+    width: int
+    first: Int[np.ndarray, " t"]
+    top: Int[np.ndarray, " t"]
+    index: Int[np.ndarray, "h w"]
+
+    @staticmethod
+    def of(height: int, width: int) -> Diagonals:
+        """Layout of a grid of this size."""
+        t = np.arange(height + width - 1)
+        top = np.maximum(0, t - width + 1)
+        length = np.minimum(height - 1, t) - top + 1
+        first = np.concatenate([[0], np.cumsum(length)])
+        y, x = np.mgrid[0:height, 0:width]
+        index = first[y + x] + y - top[y + x]
+        return Diagonals(height, width, first, top, index)
+
+
+@njit(cache=True, nogil=True)
+def pair_costs(  # type: ignore[no-untyped-def]
+    sift_a, sift_b, mask_a, mask_b, centre_x, centre_y, radius, first, top, begin, end, costs, histogram
+):
+    """L1 distances of every pixel of A to the window of B around its centre, for antidiagonals begin…end.
+
+    ``costs`` (flat uint16, stored antidiagonal, label y, label x, pixel) gets NO_DATA where the label points out of B
+    or at a masked pixel of B, and 0 for every label of a masked pixel of A. ``histogram`` counts the distances.
+    """
+    h, w, channels = sift_a.shape
+    hb, wb = sift_b.shape[0], sift_b.shape[1]
+    labels = 2 * radius + 1
+    for t in range(begin, end):
+        n = first[t + 1] - first[t]
+        block = costs[first[t] * labels * labels : first[t + 1] * labels * labels]
+        for i in range(n):
+            y = top[t] + i
+            x = t - y
+            if not mask_a[y, x]:
+                for k in range(labels * labels):
+                    block[k * n + i] = np.uint16(0)
+                continue
+            descriptor = sift_a[y, x]
+            for ly in range(labels):
+                yb = y + centre_y[y, x] + ly - radius
+                for lx in range(labels):
+                    xb = x + centre_x[y, x] + lx - radius
+                    position = (ly * labels + lx) * n + i
+                    if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
+                        block[position] = np.uint16(65535)
+                        continue
+                    other = sift_b[yb, xb]
+                    total = np.int32(0)
+                    for c in range(channels):
+                        total = np.int32(total + abs(np.int32(descriptor[c]) - np.int32(other[c])))
+                    block[position] = np.uint16(total)
+                    histogram[total] += 1
+
+
+@njit(cache=True, nogil=True)
+def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-untyped-def]
+    """Replaces NO_DATA by the default cost, scales, and makes the costs of every pixel relative to its smallest."""
+    squares = labels * labels
+    longest = 0
+    for t in range(first.shape[0] - 1):
+        longest = max(longest, first[t + 1] - first[t])
+    smallest = np.empty(longest, np.uint16)
+    for t in range(first.shape[0] - 1):
+        n = first[t + 1] - first[t]
+        block = costs[first[t] * squares : first[t + 1] * squares]
+        low = smallest[:n]
+        low[:] = np.uint16(65535)
+        for k in range(squares):
+            row = block[k * n : (k + 1) * n]
+            for i in range(n):
+                value = default if row[i] == np.uint16(65535) else row[i]
+                row[i] = value
+                low[i] = min(low[i], value)
+        for k in range(squares):
+            row = block[k * n : (k + 1) * n]
+            if scale == 1.0:
+                for i in range(n):
+                    row[i] = min(np.uint16(row[i] - low[i]), cap)
+            else:
+                for i in range(n):
+                    row[i] = np.uint16(min(np.float32(row[i] - low[i]) * scale + np.float32(0.5), cap))
+
+
+@njit(cache=True, nogil=True)
+def coarsen_costs(  # type: ignore[no-untyped-def]
+    fine, fine_first, fine_top, height, width, first, top, labels, cap, coarse
+):
+    """Adds the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``)."""
+    squares = labels * labels
+    ch = (height + 1) // 2
+    longest = 0
+    for t in range(first.shape[0] - 1):
+        longest = max(longest, first[t + 1] - first[t])
+    total = np.empty((squares, longest), np.uint32)
+    low = np.empty(longest, np.uint32)
+    for t in range(first.shape[0] - 1):
+        n = first[t + 1] - first[t]
+        total[:, :n] = np.uint32(0)
+        for dy in range(2):
+            for dx in range(2):
+                s = 2 * t + dy + dx
+                if s >= fine_first.shape[0] - 1:
+                    continue
+                m = fine_first[s + 1] - fine_first[s]
+                source = fine[fine_first[s] * squares : fine_first[s + 1] * squares]
+                # Children exist for coarse y in lo…hi - 1 only.
+                lo = n
+                hi = 0
+                for i in range(n):
+                    y = 2 * (top[t] + i) + dy
+                    x = 2 * (t - top[t] - i) + dx
+                    if y < height and x < width:
+                        lo = min(lo, i)
+                        hi = i + 1
+                if lo >= hi:
+                    continue
+                start = 2 * (top[t] + lo) + dy - fine_top[s]
+                for k in range(squares):
+                    row = source[k * m + start : (k + 1) * m]
+                    into = total[k, lo:hi]
+                    for i in range(hi - lo):
+                        into[i] = np.uint32(into[i] + np.uint32(row[2 * i]))
+        low[:n] = np.uint32(0xFFFFFFFF)
+        for k in range(squares):
+            row32 = total[k, :n]
+            for i in range(n):
+                low[i] = min(low[i], row32[i])
+        block = coarse[first[t] * squares : first[t + 1] * squares]
+        for k in range(squares):
+            row32 = total[k, :n]
+            out = block[k * n : (k + 1) * n]
+            for i in range(n):
+                out[i] = np.uint16(min(np.uint32(row32[i] - low[i]), np.uint32(cap)))
+    return ch
+
+
+@njit(cache=True, nogil=True)
+def _transform(belief, n, labels, alpha, truncation, low):  # type: ignore[no-untyped-def]
+    """Lower envelope of cones of slope alpha over the labels (two passes), relative to its minimum, truncated."""
+    for l in range(1, labels):
+        before = belief[l - 1]
+        row = belief[l]
+        for i in range(n):
+            row[i] = min(row[i], np.uint16(before[i] + alpha))
+    for l in range(labels - 2, -1, -1):
+        after = belief[l + 1]
+        row = belief[l]
+        for i in range(n):
+            row[i] = min(row[i], np.uint16(after[i] + alpha))
+    row = belief[0]
+    for i in range(n):
+        low[i] = row[i]
+    for l in range(1, labels):
+        row = belief[l]
+        for i in range(n):
+            low[i] = min(low[i], row[i])
+    for l in range(labels):
+        row = belief[l]
+        for i in range(n):
+            row[i] = min(np.uint16(row[i] - low[i]), truncation)
+
+
+@njit(cache=True, nogil=True)
+def _deliver(  # type: ignore[no-untyped-def]
+    belief, begin, end, labels, alpha, truncation, shift, target, target_length, target_begin
+):
+    """Writes the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
+
+    ``shift`` is the difference of the window centres, receiver minus sender: label l of the receiver is label
+    l + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at the
+    sender's minimum plus d and then subtracts the new minimum; so do we.
+    """
+    count = end - begin
+    for l in range(labels):
+        source = belief[l, begin:end]
+        out = target[l * target_length + target_begin : l * target_length + target_begin + count]
+        for i in range(count):
+            out[i] = source[i]
+    for i in range(count):
+        s = shift[begin + i]
+        if s == 0:
+            continue
+        low = np.int32(truncation)
+        for l in range(labels):
+            k = l + s
+            if k < 0:
+                value = np.int32(belief[0, begin + i]) + np.int32(-k) * np.int32(alpha)
+            elif k >= labels:
+                value = np.int32(belief[labels - 1, begin + i]) + np.int32(k - labels + 1) * np.int32(alpha)
+            else:
+                value = np.int32(belief[k, begin + i])
+            value = min(value, np.int32(truncation))
+            low = min(low, value)
+            target[l * target_length + target_begin + i] = np.uint16(value)
+        if low > 0:
+            for l in range(labels):
+                target[l * target_length + target_begin + i] -= np.uint16(low)
+
+
+@njit(cache=True, nogil=True)
+def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyped-def]
+    """Message of a plane to the other plane of the same pixels: out[l] = min over own labels of cost + belief."""
+    for l in range(labels):
+        into = out[l * n : (l + 1) * n]
+        for i in range(n):
+            into[i] = np.uint16(65535)
+        for k in range(labels):
+            # Costs are stored (label y, label x); plane 0 is x.
+            pair = l * labels + k if plane == 0 else k * labels + l
+            cost = costs[pair * n : (pair + 1) * n]
+            own = belief[k]
+            for i in range(n):
+                into[i] = min(into[i], np.uint16(cost[i] + own[i]))
+    row = out[0:n]
+    for i in range(n):
+        low[i] = row[i]
+    for l in range(1, labels):
+        row = out[l * n : (l + 1) * n]
+        for i in range(n):
+            low[i] = min(low[i], row[i])
+    for l in range(labels):
+        row = out[l * n : (l + 1) * n]
+        for i in range(n):
+            row[i] = np.uint16(row[i] - low[i])
+
+
+@njit(cache=True, nogil=True)
+def sweep(  # type: ignore[no-untyped-def]
+    costs, ranges, dual, messages, shift_right, shift_down, first, top, height, width, labels, alpha, truncation, iterations
+):
+    """Runs ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place.
+
+    Flat arrays, all uint16 and stored antidiagonal, label, pixel: ``ranges[p]`` displacement costs of plane p,
+    ``dual[p]`` messages to plane p from the other plane, ``messages[p, k]`` messages to plane p from the left (0), right
+    (1), upper (2) and lower (3) neighbour. ``shift_right[p]`` and ``shift_down[p]`` are the window centre of the right
+    (lower) neighbour minus the pixel's own, int32.
+    """
+    diagonals = first.shape[0] - 1
+    longest = 0
+    for t in range(diagonals):
+        longest = max(longest, first[t + 1] - first[t])
+    horizontal = np.empty((labels, longest), np.uint16)
+    vertical = np.empty((labels, longest), np.uint16)
+    everything = np.empty((labels, longest), np.uint16)
+    low = np.empty(longest, np.uint16)
+    negative = np.empty(longest, np.int32)
+    for count in range(iterations):
+        plane = count % 2
+        forward = count % 4 < 2
+        coupled = count % 8 < 4
+        for step in range(diagonals):
+            t = step if forward else diagonals - 1 - step
+            n = first[t + 1] - first[t]
+            o = first[t] * labels
+            e = first[t + 1] * labels
+            block_range = ranges[plane, o:e]
+            block_dual = dual[plane, o:e]
+            left = messages[plane, 0, o:e]
+            right = messages[plane, 1, o:e]
+            upper = messages[plane, 2, o:e]
+            lower = messages[plane, 3, o:e]
+            for l in range(labels):
+                a = l * n
+                b = a + n
+                row_range = block_range[a:b]
+                row_dual = block_dual[a:b]
+                row_left = left[a:b]
+                row_right = right[a:b]
+                row_upper = upper[a:b]
+                row_lower = lower[a:b]
+                row_h = horizontal[l]
+                row_v = vertical[l]
+                row_e = everything[l]
+                # A message never contains what its receiver said; the coupling hears all neighbours but not the
+                # other plane.
+                if forward:
+                    for i in range(n):
+                        shared = np.uint16(row_range[i] + np.uint16(row_left[i] + row_upper[i]))
+                        row_e[i] = np.uint16(shared + np.uint16(row_right[i] + row_lower[i]))
+                        shared = np.uint16(shared + row_dual[i])
+                        row_h[i] = np.uint16(shared + row_lower[i])
+                        row_v[i] = np.uint16(shared + row_right[i])
+                else:
+                    for i in range(n):
+                        shared = np.uint16(row_range[i] + np.uint16(row_right[i] + row_lower[i]))
+                        row_e[i] = np.uint16(shared + np.uint16(row_left[i] + row_upper[i]))
+                        shared = np.uint16(shared + row_dual[i])
+                        row_h[i] = np.uint16(shared + row_upper[i])
+                        row_v[i] = np.uint16(shared + row_left[i])
+            _transform(horizontal, n, labels, alpha, truncation, low)
+            _transform(vertical, n, labels, alpha, truncation, low)
+            y0 = top[t]
+            if forward and t + 1 < diagonals:
+                m = first[t + 2] - first[t + 1]
+                o1 = first[t + 1] * labels
+                e1 = first[t + 2] * labels
+                shifts = shift_right[plane, first[t] : first[t + 1]]
+                # The right neighbour of (y, x) has the same y; pixels of the last column have none.
+                begin = max(0, t - (width - 1) - y0 + 1)
+                if begin < n:
+                    _deliver(
+                        horizontal, begin, n, labels, alpha, truncation, shifts,
+                        messages[plane, 0, o1:e1], m, y0 + begin - top[t + 1],
+                    )  # fmt: skip
+                shifts = shift_down[plane, first[t] : first[t + 1]]
+                end = min(n, height - 1 - y0)
+                if end > 0:
+                    _deliver(
+                        vertical, 0, end, labels, alpha, truncation, shifts,
+                        messages[plane, 2, o1:e1], m, y0 + 1 - top[t + 1],
+                    )  # fmt: skip
+            if not forward and t > 0:
+                m = first[t] - first[t - 1]
+                o1 = first[t - 1] * labels
+                e1 = first[t] * labels
+                # The left neighbour (same y); pixels of the first column, y == t, have none.
+                end = min(n, t - y0)
+                if end > 0:
+                    before = shift_right[plane, first[t - 1] : first[t]]
+                    where = y0 - top[t - 1]
+                    for i in range(end):
+                        negative[i] = np.int32(-before[where + i])
+                    _deliver(
+                        horizontal, 0, end, labels, alpha, truncation, negative,
+                        messages[plane, 1, o1:e1], m, where,
+                    )  # fmt: skip
+                begin = max(0, 1 - y0)
+                if begin < n:
+                    before = shift_down[plane, first[t - 1] : first[t]]
+                    where = y0 + begin - 1 - top[t - 1]
+                    for i in range(begin, n):
+                        negative[i] = np.int32(-before[where + i - begin])
+                    _deliver(
+                        vertical, begin, n, labels, alpha, truncation, negative,
+                        messages[plane, 3, o1:e1], m, where,
+                    )  # fmt: skip
+            if coupled:
+                squares = labels * labels
+                _couple(
+                    costs[first[t] * squares : first[t + 1] * squares], everything, n, labels, plane, low,
+                    dual[1 - plane, o:e],
+                )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def best_labels(ranges, dual, messages, first, labels, out):  # type: ignore[no-untyped-def]
+    """Label of smallest belief of each plane: out[p] (flat over pixels) int32 in 0…labels - 1."""
+    for plane in range(2):
+        for t in range(first.shape[0] - 1):
+            n = first[t + 1] - first[t]
+            o = first[t] * labels
+            for i in range(n):
+                best = np.int64(1) << 40
+                where = 0
+                for l in range(labels):
+                    at = o + l * n + i
+                    value = np.int64(ranges[plane, at]) + np.int64(dual[plane, at])
+                    for k in range(4):
+                        value += np.int64(messages[plane, k, at])
+                    if value < best:
+                        best = value
+                        where = l
+                out[plane, first[t] + i] = where
+
+
+@njit(cache=True, nogil=True)
+def hand_down(  # type: ignore[no-untyped-def]
+    coarse_dual, coarse_messages, coarse_first, coarse_top, first, top, labels, dual, messages
+):
+    """Copies the messages of a coarse graph to the four children of each of its pixels."""
+    for t in range(first.shape[0] - 1):
+        n = first[t + 1] - first[t]
+        o = first[t] * labels
+        for i in range(n):
+            y = top[t] + i
+            x = t - y
+            ct = x // 2 + y // 2
+            cn = coarse_first[ct + 1] - coarse_first[ct]
+            co = coarse_first[ct] * labels + y // 2 - coarse_top[ct]
+            for l in range(labels):
+                for plane in range(2):
+                    dual[plane, o + l * n + i] = coarse_dual[plane, co + l * cn]
+                    for k in range(4):
+                        messages[plane, k, o + l * n + i] = coarse_messages[plane, k, co + l * cn]
+
+
+def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> tuple[Any, Any]:
+    """Window centre of the right and of the lower neighbour minus the own one, in storage order."""
+    right = np.zeros((2, layout.height * layout.width), np.int32)
+    down = np.zeros_like(right)
+    right[:, layout.index[:, :-1].ravel()] = np.diff(centre, axis=2).reshape(2, -1)
+    down[:, layout.index[:-1].ravel()] = np.diff(centre, axis=1).reshape(2, -1)
+    return right, down
+
+
+def _ranges(centre: Int[np.ndarray, "2 h w"], layout: Diagonals, labels: int, gamma: float) -> Any:
+    """Displacement costs gamma |u| of every label, in storage order, uint16."""
+    out = np.empty((2, layout.height * layout.width * labels), np.uint16)
+    _fill_ranges(centre, layout.first, layout.top, labels, np.float32(gamma), np.float32(RANGE_CAP), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _fill_ranges(centre, first, top, labels, gamma, cap, out):  # type: ignore[no-untyped-def]
+    radius = labels // 2
+    for t in range(first.shape[0] - 1):
+        n = first[t + 1] - first[t]
+        o = first[t] * labels
+        for l in range(labels):
+            for i in range(n):
+                y = top[t] + i
+                for plane in range(2):
+                    u = centre[plane, y, t - y] + l - radius
+                    out[plane, o + l * n + i] = np.uint16(min(cap, gamma * np.float32(abs(u)) + np.float32(0.5)))
+
+
+def solve(
+    costs: Any,
+    centre: Int[np.ndarray, "2 h w"],
+    labels: int,
+    alpha: int,
+    truncation: int,
+    gamma: float,
+    iterations: int,
+    hierarchy: int,
+) -> Int[np.ndarray, "2 h w"]:
+    """Labels (0…labels - 1 of the x and y plane) after belief propagation with the in-level hierarchy.
+
+    Args:
+        costs: pair costs in the storage of ``Diagonals.of(h, w)``, relative to each pixel's smallest.
+        centre: window centres (x, y) as displacements, int32.
+        labels: labels per plane, 2 radius + 1.
+        alpha, truncation, gamma: smoothness min(alpha |du|, truncation) and displacement cost gamma |u|.
+        iterations: half sweeps; 30 are 15 sweeps of each plane.
+        hierarchy: how many times the graph is halved before.
+    """
+    height, width = centre.shape[1:]
+    layout = Diagonals.of(height, width)
+    ranges, dual, messages = _propagate(
+        costs, centre, layout, labels, alpha, truncation, gamma, iterations, hierarchy
+    )
+    flat = np.empty((2, height * width), np.int32)
+    best_labels(ranges, dual, messages, layout.first, labels, flat)
+    return flat[:, layout.index]
+
+
+def _propagate(
+    costs: Any,
+    centre: Int[np.ndarray, "2 h w"],
+    layout: Diagonals,
+    labels: int,
+    alpha: int,
+    truncation: int,
+    gamma: float,
+    iterations: int,
+    hierarchy: int,
+) -> tuple[Any, Any, Any]:
+    height, width = layout.height, layout.width
+    pixels = height * width
+    dual = np.zeros((2, pixels * labels), np.uint16)
+    messages = np.zeros((2, 4, pixels * labels), np.uint16)
+    if hierarchy > 0 and min(height, width) > 1:
+        ch, cw = (height + 1) // 2, (width + 1) // 2
+        coarse = Diagonals.of(ch, cw)
+        coarse_costs = np.empty(ch * cw * labels * labels, np.uint16)
+        coarsen_costs(
+            costs, layout.first, layout.top, height, width, coarse.first, coarse.top, labels, COST_CAP, coarse_costs
+        )
+        _, coarse_dual, coarse_messages = _propagate(
+            coarse_costs,
+            _halve_centres(centre),
+            coarse,
+            labels,
+            alpha,
+            truncation,
+            gamma / 2,
+            COARSE_ITERATIONS,
+            hierarchy - 1,
+        )
+        hand_down(
+            coarse_dual, coarse_messages, coarse.first, coarse.top, layout.first, layout.top, labels, dual, messages
+        )
+    ranges = _ranges(centre, layout, labels, gamma)
+    right, down = _shifts(centre, layout)
+    sweep(
+        costs, ranges, dual, messages, right, down, layout.first, layout.top, height, width, labels,
+        np.uint16(alpha), np.uint16(truncation), iterations,
+    )  # fmt: skip
+    return ranges, dual, messages
+
+
+def _halve_centres(centre: Int[np.ndarray, "2 h w"]) -> Int[np.ndarray, "2 h w"]:
+    """Mean of 2x2 window centres (fewer at odd borders), rounded towards zero as the reference does."""
+    _, h, w = centre.shape
+    padded = np.pad(centre.astype(np.int64), ((0, 0), (0, h % 2), (0, w % 2)))
+    ones = np.pad(np.ones((h, w), np.int64), ((0, h % 2), (0, w % 2)))
+    total = padded.reshape(2, (h + 1) // 2, 2, (w + 1) // 2, 2).sum((2, 4))
+    count = ones.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).sum((1, 3))
+    return np.trunc(total / count).astype(np.int32)
+
+
+def data_costs(
+    sift_a: UInt8[np.ndarray, "ha wa c"],
+    sift_b: UInt8[np.ndarray, "hb wb c"],
+    mask_a: Any,
+    mask_b: Any,
+    centre: Int[np.ndarray, "2 ha wa"],
+    radius: int,
+    scale: float = 1.0,
+    threads: int = 1,
+) -> tuple[Any, float]:
+    """Pair costs in the storage of ``solve``, and the median cost that labels without data got (unscaled)."""
+    height, width = sift_a.shape[:2]
+    labels = 2 * radius + 1
+    layout = Diagonals.of(height, width)
+    costs = np.empty(height * width * labels * labels, np.uint16)
+    bounds = np.searchsorted(layout.first, np.linspace(0, height * width, max(1, threads) + 1))
+    bounds[0], bounds[-1] = 0, height + width - 1
+    counts = np.zeros((len(bounds) - 1, 65536), np.int64)
+
+    def part(k: int) -> None:
+        pair_costs(
+            sift_a, sift_b, mask_a, mask_b, centre[0], centre[1], radius, layout.first, layout.top,
+            bounds[k], bounds[k + 1], costs, counts[k],
+        )  # fmt: skip
+
+    if threads > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, range(len(bounds) - 1)))
+    else:
+        part(0)
+    total = np.cumsum(counts.sum(0))
+    # No label anywhere has data: any constant will do.
+    default = int(np.searchsorted(total, total[-1] * 0.5, side="right")) if total[-1] > 0 else 0
+    finish_costs(costs, layout.first, labels, np.uint16(default), np.float32(scale), np.uint16(COST_CAP))
+    return costs, float(default)

@@ -1,0 +1,307 @@
+"""SIFT Flow: dense correspondence of two descriptor images by coarse-to-fine belief propagation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, UInt8
+from numba import njit
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.errors import UsageError
+from recon.matching.belief_propagation import MAX_TRUNCATION, data_costs, solve
+
+
+class SiftFlowSettings(BaseModel):
+    """Energy and schedule of SIFT Flow; the defaults are those of the TPAMI paper's release."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: float = Field(510.0, gt=0, description="smoothness cost per pixel of flow difference")
+    d: float = Field(10200.0, gt=0, description="smoothness costs are cut here (alpha times 20 px)")
+    gamma: float = Field(1.275, ge=0, description="cost per pixel of displacement at full size")
+    levels: int = Field(4, ge=1, le=8, description="pyramid levels, each half the size of the one before")
+    window: int = Field(2, ge=1, le=20, description="search radius at the finest level; one more on each coarser level")
+    top_window: int = Field(10, ge=1, le=60, description="search radius at the coarsest level, in its pixels")
+    iterations: int = Field(30, ge=1, le=500, description="half sweeps at each level but the coarsest")
+    top_iterations: int = Field(60, ge=1, le=500, description="half sweeps at the coarsest level")
+
+
+TPAMI = SiftFlowSettings()  # type: ignore[call-arg]
+"""Settings of the TPAMI paper's release."""
+
+SCALEMAPS = SiftFlowSettings(window=5, top_window=20, iterations=60, top_iterations=100)  # type: ignore[call-arg]
+"""Settings of the scale propagation paper's release."""
+
+
+@dataclass(frozen=True)
+class SiftFlowResult:
+    """Outcome of ``sift_flow``.
+
+    Attributes:
+        flow: target minus source, whole pixels, float32.
+        energy: the flow's energy at full size, in units of descriptor difference.
+        default_cost: the median cost that pixels without data at their target paid.
+        level_energies: energy of each pyramid level's flow, coarsest first (the last one is ``energy``).
+    """
+
+    flow: Float32[np.ndarray, "h w 2"]
+    energy: float
+    default_cost: float
+    level_energies: tuple[float, ...]
+
+
+def sift_flow(
+    sift_a: UInt8[np.ndarray, "ha wa c"],
+    sift_b: UInt8[np.ndarray, "hb wb c"],
+    *,
+    settings: SiftFlowSettings = TPAMI,
+    mask_a: Bool[np.ndarray, "ha wa"] | None = None,
+    mask_b: Bool[np.ndarray, "hb wb"] | None = None,
+    initial: Float32[np.ndarray, "ha wa 2"] | None = None,
+    threads: int = 1,
+) -> SiftFlowResult:
+    """Dense flow from A to B in whole pixels.
+
+    Minimises, over whole-pixel flow, the L1 distance of descriptors + gamma 2^(level - 1) (|u| + |v|) +
+    over 4-neighbours and components min(alpha |difference|, d), with sequential dual-layer belief propagation on every
+    level of a pyramid (Liu, Yuen, Torralba, TPAMI 2011, equations 1 to 6). As the released code, and unlike the paper, the
+    data term is not truncated. Images of different sizes are related by the linear map of their corners (the
+    reference maps pixel centres of corners; we map the image areas, which is exact under resizing).
+
+    Args:
+        sift_a, sift_b: descriptors, uint8, any number of channels up to 257.
+        settings: energy and schedule.
+        mask_a: where False, A has no data term. mask_b: where False, B cannot be matched by data: such a target costs
+            the median of all distances, as a target outside of B does.
+        initial: a flow that replaces the coarse start: window centres of the finest level; the pyramid is
+            skipped.
+        threads: threads for the data term; the belief propagation of one direction is sequential.
+
+    Raises:
+        UsageError: channels or mask sizes differ.
+    """
+    _check(sift_a, sift_b, mask_a, mask_b, initial)
+    pyramid_a, pyramid_b = [np.ascontiguousarray(sift_a)], [np.ascontiguousarray(sift_b)]
+    masks_a = [np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else np.ascontiguousarray(mask_a)]
+    masks_b = [np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else np.ascontiguousarray(mask_b)]
+    levels = settings.levels if initial is None else 1
+    for _ in range(levels - 1):
+        if min(*pyramid_a[-1].shape[:2], *pyramid_b[-1].shape[:2]) < 4:
+            break
+        pyramid_a.append(halve_descriptors(pyramid_a[-1]))
+        pyramid_b.append(halve_descriptors(pyramid_b[-1]))
+        masks_a.append(_halve_mask(masks_a[-1]))
+        masks_b.append(_halve_mask(masks_b[-1]))
+    levels = len(pyramid_a)
+
+    # Costs must fit 16 bit: a truncation beyond the limit scales every cost.
+    scale = min(1.0, MAX_TRUNCATION / settings.d)
+    flow: Float32[np.ndarray, "h w 2"] | None = None
+    energies = []
+    default = 0.0
+    for level in range(levels, 0, -1):
+        a, b = pyramid_a[level - 1], pyramid_b[level - 1]
+        height, width = a.shape[:2]
+        top = level == levels and initial is None
+        drift = _size_offset((height, width), b.shape[:2])
+        if initial is not None:
+            centre = np.rint(initial).astype(np.int32)
+        elif flow is None:
+            centre = np.rint(drift).astype(np.int32)
+        else:
+            coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
+            centre = np.rint(drift + 2 * _enlarge(flow - coarse_drift, (height, width))).astype(np.int32)
+        radius = settings.top_window if top else settings.window + level - 1
+        iterations = settings.top_iterations if top else settings.iterations
+        # The reference halves the graph twice at the coarsest level and (levels - level) times below it.
+        hierarchy = 2 if top else (settings.levels if initial is not None else levels) - level
+        gamma = settings.gamma * 2 ** (level - 1)
+        planes = np.ascontiguousarray(np.moveaxis(centre, -1, 0))
+        costs, default = data_costs(
+            a, b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
+        )
+        labels = solve(
+            costs,
+            planes,
+            2 * radius + 1,
+            max(1, round(settings.alpha * scale)),
+            max(1, round(settings.d * scale)),
+            gamma * scale,
+            iterations,
+            hierarchy,
+        )
+        flow = np.ascontiguousarray(np.moveaxis(planes + labels - radius, 0, -1)).astype(np.float32)
+        energies.append(
+            flow_energy(
+                flow,
+                a,
+                b,
+                settings=settings,
+                gamma=gamma,
+                mask_a=masks_a[level - 1],
+                mask_b=masks_b[level - 1],
+                default_cost=default,
+            )
+        )
+    assert flow is not None
+    return SiftFlowResult(flow, energies[-1], default, tuple(energies))
+
+
+def flow_energy(
+    flow: Float32[np.ndarray, "ha wa 2"],
+    sift_a: UInt8[np.ndarray, "ha wa c"],
+    sift_b: UInt8[np.ndarray, "hb wb c"],
+    *,
+    settings: SiftFlowSettings = TPAMI,
+    gamma: float | None = None,
+    mask_a: Bool[np.ndarray, "ha wa"] | None = None,
+    mask_b: Bool[np.ndarray, "hb wb"] | None = None,
+    default_cost: float = 0.0,
+) -> float:
+    """SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness.
+
+    ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside of B or in its
+    mask costs.
+    """
+    ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
+    mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
+    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, default_cost)
+    displacement = float(np.abs(flow).sum(dtype=np.float64)) * (settings.gamma if gamma is None else gamma)
+    smooth = sum(
+        float(np.minimum(settings.alpha * np.abs(np.diff(flow, axis=axis)), settings.d).sum(dtype=np.float64))
+        for axis in (0, 1)
+    )
+    return float(data) + displacement + smooth
+
+
+@njit(cache=True, nogil=True)
+def _data_energy(flow, sift_a, sift_b, mask_a, mask_b, default):  # type: ignore[no-untyped-def]
+    h, w, channels = sift_a.shape
+    hb, wb = sift_b.shape[0], sift_b.shape[1]
+    total = 0.0
+    for y in range(h):
+        for x in range(w):
+            if not mask_a[y, x]:
+                continue
+            xb = x + flow[y, x, 0]
+            yb = y + flow[y, x, 1]
+            if xb < 0 or xb >= wb or yb < 0 or yb >= hb or not mask_b[yb, xb]:
+                total += default
+                continue
+            own = sift_a[y, x]
+            other = sift_b[yb, xb]
+            cost = np.int32(0)
+            for c in range(channels):
+                cost = np.int32(cost + abs(np.int32(own[c]) - np.int32(other[c])))
+            total += cost
+    return total
+
+
+def _check(
+    sift_a: UInt8[np.ndarray, "ha wa c"],
+    sift_b: UInt8[np.ndarray, "hb wb c"],
+    mask_a: Bool[np.ndarray, "..."] | None,
+    mask_b: Bool[np.ndarray, "..."] | None,
+    initial: Float32[np.ndarray, "..."] | None,
+) -> None:
+    if sift_a.shape[2] != sift_b.shape[2]:
+        raise UsageError(f"descriptors of {sift_a.shape[2]} and {sift_b.shape[2]} channels cannot be matched")
+    for name, mask, sift in (("mask_a", mask_a, sift_a), ("mask_b", mask_b, sift_b)):
+        if mask is not None and mask.shape != sift.shape[:2]:
+            raise UsageError(f"{name} has shape {mask.shape}, its image {sift.shape[:2]}; they must agree")
+    if initial is not None and initial.shape != (*sift_a.shape[:2], 2):
+        raise UsageError(f"initial flow has shape {initial.shape}, expected {(*sift_a.shape[:2], 2)}")
+
+
+def _size_offset(size_a: tuple[int, int], size_b: tuple[int, int]) -> Float32[np.ndarray, "h w 2"]:
+    """Displacement that stretches image A over image B."""
+    (ha, wa), (hb, wb) = size_a, size_b
+    x = (np.arange(wa) + 0.5) * (wb / wa) - 0.5 - np.arange(wa)
+    y = (np.arange(ha) + 0.5) * (hb / ha) - 0.5 - np.arange(ha)
+    return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).astype(np.float32)
+
+
+def _cubic(x: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    """Keys' cubic convolution kernel with a = -0.5."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0)).astype(np.float32)
+
+
+def _taps(size: int, target: int) -> tuple[Int[np.ndarray, "n 4"], Float32[np.ndarray, "n 4"]]:
+    at = (np.arange(target) + 0.5) * (size / target) - 0.5
+    index = np.floor(at).astype(np.int64)[:, None] + np.arange(-1, 3)
+    weight = _cubic((at[:, None] - index).astype(np.float32))
+    return np.clip(index, 0, size - 1), weight / weight.sum(1, keepdims=True)
+
+
+def _enlarge(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Float32[np.ndarray, "h2 w2 2"]:
+    """Bicubic resampling (a = -0.5) of a coarser field; values are not rescaled."""
+    for axis in (0, 1):
+        index, weight = _taps(flow.shape[axis], size[axis])
+        shape = [1, 1, 1]
+        shape[axis] = size[axis]
+        flow = sum(np.take(flow, index[:, k], axis) * weight[:, k].reshape(shape) for k in range(4))  # type: ignore[assignment]
+    return np.asarray(flow, np.float32)
+
+
+def _halving_kernel() -> Float32[np.ndarray, "12"]:
+    """5-tap Gaussian (sigma 0.67) followed by antialiased cubic halving, as one 12-tap filter of stride 2."""
+    x = np.arange(-2, 3)
+    gaussian = np.exp(-(x**2) / (2 * 0.67**2))
+    gaussian /= gaussian.sum()
+    # An output centre lies between input pixels 2i and 2i + 1; the cubic is stretched by two: 8 taps.
+    cubic = _cubic(((np.arange(-3, 5) - 0.5) / 2).astype(np.float32))
+    return np.convolve(gaussian, cubic / cubic.sum()).astype(np.float32)
+
+
+_HALVING = _halving_kernel()
+
+
+def halve_descriptors(sift: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """The next pyramid level: smoothed and halved (sizes rounded up), uint8.
+
+    As the reference: Gaussian of 5x5, sigma 0.67, then antialiased bicubic (a = -0.5) halving, in one filter. The
+    reference rounds in between and replicates the border of the smoothed image rather than of the image.
+    """
+    h, w, c = sift.shape
+    out = np.empty(((h + 1) // 2, (w + 1) // 2, c), np.uint8)
+    _halve(np.ascontiguousarray(sift), _HALVING, out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _halve(image, kernel, out):  # type: ignore[no-untyped-def]
+    h, w, channels = image.shape
+    h2, w2 = out.shape[0], out.shape[1]
+    row = np.empty(w * channels, np.float32)
+    pixel = np.empty(channels, np.float32)
+    flat = image.reshape(h, w * channels)
+    for y in range(h2):
+        row[:] = np.float32(0)
+        for k in range(12):
+            source = flat[min(max(2 * y + k - 5, 0), h - 1)]
+            weight = kernel[k]
+            for i in range(w * channels):
+                row[i] += weight * np.float32(source[i])
+        for x in range(w2):
+            pixel[:] = np.float32(0.5)
+            for k in range(12):
+                at = min(max(2 * x + k - 5, 0), w - 1) * channels
+                weight = kernel[k]
+                part = row[at : at + channels]
+                for i in range(channels):
+                    pixel[i] += weight * part[i]
+            into = out[y, x]
+            for i in range(channels):
+                into[i] = np.uint8(min(max(pixel[i], np.float32(0)), np.float32(255)))
+
+
+def _halve_mask(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h2 w2"]:
+    """A coarse pixel may be used where any of its 2x2 pixels may."""
+    h, w = mask.shape
+    padded = np.pad(mask, ((0, h % 2), (0, w % 2)))
+    return np.ascontiguousarray(padded.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).any((1, 3)))
