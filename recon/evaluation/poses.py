@@ -1,0 +1,356 @@
+"""How far estimated cameras are from known ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from recon.errors import ReconError
+from recon.photos.types import PinholeView
+
+# Singular values of the centred camera centres below this share of the largest count as zero: the centres lie
+# on a line, and a rotation about it cannot be had from them.
+_COLLINEAR = 1e-3
+# More triples than this are sampled instead of enumerated in the robust alignment.
+_MAX_TRIPLES = 2000
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """x_b = scale · rotation @ x_a + translation."""
+
+    scale: float
+    rotation: Float64[np.ndarray, "3 3"]
+    translation: Float64[np.ndarray, "3"]
+
+    def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Transform points."""
+        return self.scale * np.asarray(points, np.float64) @ self.rotation.T + self.translation
+
+    @property
+    def matrix(self) -> Float64[np.ndarray, "4 4"]:
+        """The homogeneous 4x4 matrix."""
+        out = np.eye(4)
+        out[:3, :3] = self.scale * self.rotation
+        out[:3, 3] = self.translation
+        return out
+
+    def inverse(self) -> Similarity:
+        """The transform back."""
+        rotation = self.rotation.T
+        return Similarity(1 / self.scale, rotation, -rotation @ self.translation / self.scale)
+
+    def camera(self, cam_from_world: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
+        """The pose in the target world of a camera posed in the source world (its image stays the same)."""
+        R = np.asarray(cam_from_world, np.float64)[:, :3] @ self.rotation.T
+        center = self(camera_center(cam_from_world)[None])[0]
+        return np.column_stack([R, -R @ center])
+
+
+@dataclass(frozen=True)
+class PoseReport:
+    """Errors of estimated cameras.
+
+    Attributes:
+        names: the cameras that both sides have, sorted.
+        center_errors: distance of the centres after alignment, in units of the truth, one per name.
+        rotation_errors: degrees after alignment, one per name.
+        registered, total: how many cameras of the truth were estimated, and how many there are.
+        auc: area under the recall curve of the relative pose error (the larger of the angles of rotation and of
+            direction of translation, all pairs of the truth) up to 1, 3, 5, 10 and 20 degrees, in 0…1.
+        truth_from_estimate: the similarity that was used.
+    """
+
+    names: tuple[str, ...]
+    center_errors: Float64[np.ndarray, " n"]
+    rotation_errors: Float64[np.ndarray, " n"]
+    registered: int
+    total: int
+    auc: Mapping[float, float]
+    truth_from_estimate: Similarity
+
+    @property
+    def center_mean(self) -> float:
+        """Mean centre error, NaN without cameras."""
+        return float(self.center_errors.mean()) if len(self.names) else float("nan")
+
+    @property
+    def center_median(self) -> float:
+        """Median centre error, NaN without cameras."""
+        return float(np.median(self.center_errors)) if len(self.names) else float("nan")
+
+    @property
+    def center_max(self) -> float:
+        """Largest centre error, NaN without cameras."""
+        return float(self.center_errors.max()) if len(self.names) else float("nan")
+
+    @property
+    def rotation_mean(self) -> float:
+        """Mean rotation error in degrees, NaN without cameras."""
+        return float(self.rotation_errors.mean()) if len(self.names) else float("nan")
+
+    @property
+    def registered_share(self) -> float:
+        """Share of the truth's cameras that were estimated."""
+        return self.registered / self.total if self.total else 0.0
+
+    def text(self) -> str:
+        """The figures for a person to read."""
+        areas = ", ".join(f"{100 * value:.1f} at {limit:g}°" for limit, value in self.auc.items())
+        return (
+            f"cameras {self.registered}/{self.total}; centre error mean {self.center_mean:.4g}, "
+            f"median {self.center_median:.4g}, largest {self.center_max:.4g}; "
+            f"rotation error mean {self.rotation_mean:.3g}°; relative pose AUC {areas}"
+        )
+
+
+def camera_center(cam_from_world: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3"]:
+    """Compute the camera centre in the world: -Rᵀ t."""
+    pose = np.asarray(cam_from_world, np.float64)
+    return -pose[:, :3].T @ pose[:, 3]
+
+
+def rotation_angle(rotation: Float[np.ndarray, "3 3"]) -> float:
+    """Compute the angle of a rotation in radians, accurate near 0 and pi."""
+    skew = np.array(
+        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
+    )
+    return float(np.arctan2(np.linalg.norm(skew), np.trace(rotation) - 1.0))
+
+
+def align_similarity(
+    source: Float[np.ndarray, "n 3"],
+    target: Float[np.ndarray, "n 3"],
+    weights: Float[np.ndarray, " n"] | None = None,
+) -> Similarity:
+    """Compute the similarity that maps source points onto target points with the least squared error.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
+    PAMI 1991, equations 40 to 42, with optional weights.
+
+    Raises:
+        ValueError: fewer than two points, different numbers of points, or all source points in one place.
+    """
+    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if a.shape != b.shape or a.ndim != 2 or len(a) < 2:
+        raise ValueError(f"need two or more points and as many targets, got {a.shape} and {b.shape}")
+    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
+    w = w / w.sum()
+    mean_a, mean_b = w @ a, w @ b
+    ca, cb = a - mean_a, b - mean_b
+    variance = float(w @ (ca**2).sum(axis=1))
+    if variance <= 1e-24 * max(float(w @ (a**2).sum(axis=1)), 1e-300):
+        raise ValueError("all source points are in one place")
+    U, D, Vt = np.linalg.svd((cb * w[:, None]).T @ ca)
+    sign = np.ones(3)
+    if np.linalg.det(U) * np.linalg.det(Vt) < 0:
+        sign[2] = -1
+    rotation = (U * sign) @ Vt
+    scale = float((D * sign).sum() / variance)
+    return Similarity(scale, rotation, mean_b - scale * rotation @ mean_a)
+
+
+def align_similarity_robust(
+    source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], seed: int = 0
+) -> Similarity:
+    """Compute a similarity that up to half of the points cannot pull away.
+
+    Least median of squares over triples (all of them, or a seeded sample of 2000), then least squares over
+    the points within 2.5 robust standard deviations of that fit (Rousseeuw & Leroy 1987, section 5.1).
+
+    Raises:
+        ValueError: as ``align_similarity``.
+    """
+    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    n = len(a)
+    if n < 4:
+        return align_similarity(a, b)
+    if n * (n - 1) * (n - 2) // 6 <= _MAX_TRIPLES:
+        triples = list(itertools.combinations(range(n), 3))
+    else:
+        rng = np.random.default_rng(seed)
+        triples = [tuple(rng.choice(n, 3, replace=False)) for _ in range(_MAX_TRIPLES)]
+    best, best_error = align_similarity(a, b), np.inf
+    for triple in triples:
+        index = list(triple)
+        try:
+            candidate = align_similarity(a[index], b[index])
+        except ValueError:
+            continue
+        error = float(np.partition(np.linalg.norm(candidate(a) - b, axis=1), n // 2)[n // 2])
+        if error < best_error:
+            best, best_error = candidate, error
+    sigma = 1.4826 * (1 + 5 / max(n - 3, 1)) * best_error
+    keep = np.linalg.norm(best(a) - b, axis=1) <= 2.5 * sigma + 1e-12
+    return align_similarity(a[keep], b[keep]) if keep.sum() >= 3 else best
+
+
+def align_cameras(
+    estimated: Mapping[str, Float[np.ndarray, "3 4"]],
+    truth: Mapping[str, Float[np.ndarray, "3 4"]],
+    robust: bool = False,
+) -> Similarity:
+    """Compute the similarity from the estimate's world to the truth's, by the centres of the shared cameras.
+
+    Centres on a line (or only two of them) leave a rotation about it open; then the rotation comes from the
+    mean of the cameras' own rotations.
+
+    Raises:
+        ValueError: fewer than two cameras in common, or all of them in one place.
+    """
+    names = sorted(set(estimated) & set(truth))
+    if len(names) < 2:
+        raise ValueError(f"an alignment needs two cameras in common, there are {len(names)}")
+    a = np.array([camera_center(estimated[name]) for name in names])
+    b = np.array([camera_center(truth[name]) for name in names])
+    spread = np.linalg.svd(a - a.mean(axis=0), compute_uv=False)
+    if len(names) > 2 and spread[1] > _COLLINEAR * spread[0]:
+        return align_similarity_robust(a, b) if robust else align_similarity(a, b)
+    total = np.zeros((3, 3))
+    for name in names:
+        total += np.asarray(truth[name])[:, :3].T @ np.asarray(estimated[name])[:, :3]
+    U, _, Vt = np.linalg.svd(total)
+    rotation = (U * [1, 1, np.sign(np.linalg.det(U @ Vt))]) @ Vt
+    ca, cb = (a - a.mean(axis=0)) @ rotation.T, b - b.mean(axis=0)
+    variance = float((ca**2).sum())
+    if variance <= 1e-24:
+        raise ValueError("all cameras are in one place")
+    scale = abs(float((ca * cb).sum())) / variance
+    return Similarity(scale, rotation, b.mean(axis=0) - scale * rotation @ a.mean(axis=0))
+
+
+def relative_pose_errors(
+    estimated: Mapping[str, Float[np.ndarray, "3 4"]], truth: Mapping[str, Float[np.ndarray, "3 4"]]
+) -> Float64[np.ndarray, " pairs"]:
+    """Compute, for each pair of the truth's cameras, the larger of the errors of relative rotation and of
+    direction of relative translation, in degrees; infinite where a camera is missing."""
+    errors = []
+    for a, b in itertools.combinations(sorted(truth), 2):
+        if a not in estimated or b not in estimated:
+            errors.append(np.inf)
+            continue
+        relative = [_relative(side[a], side[b]) for side in (estimated, truth)]
+        turn = rotation_angle(relative[0][:, :3] @ relative[1][:, :3].T)
+        errors.append(np.degrees(max(turn, _angle(relative[0][:, 3], relative[1][:, 3]))))
+    return np.array(errors)
+
+
+def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
+    """Compute the area under the recall curve of errors up to a limit, in 0…1 (trapezoids between the sorted
+    errors, as in Sarlin et al., SuperGlue, CVPR 2020, section 5.2)."""
+    if len(errors) == 0:
+        return 0.0
+    ordered = np.sort(np.asarray(errors, np.float64))
+    recall = np.arange(1, len(ordered) + 1) / len(ordered)
+    ordered, recall = np.r_[0.0, ordered], np.r_[0.0, recall]
+    last = int(np.searchsorted(ordered, limit))
+    x, y = np.r_[ordered[:last], limit], np.r_[recall[:last], recall[last - 1]]
+    return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / limit)
+
+
+def evaluate_poses(
+    estimated: Mapping[str, Float[np.ndarray, "3 4"]],
+    truth: Mapping[str, Float[np.ndarray, "3 4"]],
+    limits: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0, 20.0),
+    robust: bool = False,
+) -> PoseReport:
+    """Compare estimated cameras with known ones after the similarity that fits the centres best.
+
+    Args:
+        estimated, truth: name to ``cam_from_world`` (3x4). Names that only the estimate has are ignored.
+        limits: degrees for the areas under the curve of the relative pose error.
+        robust: align so that single bad cameras do not spoil the errors of the others.
+
+    Raises:
+        ValueError: fewer than two cameras in common.
+    """
+    names = tuple(sorted(set(estimated) & set(truth)))
+    alignment = align_cameras(estimated, truth, robust)
+    centers, turns = [], []
+    for name in names:
+        moved = alignment.camera(estimated[name])
+        centers.append(np.linalg.norm(camera_center(moved) - camera_center(truth[name])))
+        turns.append(np.degrees(rotation_angle(moved[:, :3] @ np.asarray(truth[name])[:, :3].T)))
+    relative = relative_pose_errors(estimated, truth)
+    auc = {limit: area_under_curve(relative, limit) for limit in limits}
+    return PoseReport(names, np.array(centers), np.array(turns), len(names), len(truth), auc, alignment)
+
+
+def views_from_cameras_json(path: Path) -> dict[str, PinholeView]:
+    """Read the posed pinhole cameras of a ``cameras.json`` (see docs/conventions.md), by photo name.
+
+    Raises:
+        ReconError: the file is missing or is not such a file.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))["images"]
+        out = {}
+        for index, entry in enumerate(entries):
+            K = np.array(
+                [[entry["fx"], 0.0, entry["cx"]], [0.0, entry["fy"], entry["cy"]], [0.0, 0.0, 1.0]], np.float64
+            )
+            pose = np.column_stack(
+                [np.array(entry["R"], np.float64).reshape(3, 3), np.array(entry["t"], np.float64)]
+            )
+            out[entry["name"]] = PinholeView(
+                index, entry["name"], K, pose, int(entry["width"]), int(entry["height"])
+            )
+    except FileNotFoundError as error:
+        raise ReconError(f"{path}: no such file; name a cameras.json with posed cameras") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReconError(
+            f"{path}: not a cameras.json with name, width, height, fx, fy, cx, cy, R and t per image ({error!r})"
+        ) from error
+    return out
+
+
+def poses_from_cameras_json(path: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
+    """Read name to ``cam_from_world`` from a ``cameras.json``.
+
+    Raises:
+        ReconError: the file is missing or is not such a file.
+    """
+    return {name: view.cam_from_world for name, view in views_from_cameras_json(path).items()}
+
+
+def poses_from_colmap(folder: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
+    """Read name to ``cam_from_world`` from a COLMAP model folder (binary or text).
+
+    Raises:
+        ReconError: the folder holds no model that can be read.
+    """
+    import pycolmap
+
+    try:
+        model: Any = pycolmap.Reconstruction(str(folder))
+    except (ValueError, RuntimeError) as error:
+        raise ReconError(
+            f"{folder}: no COLMAP model (cameras, images and points3D) can be read: {error}"
+        ) from error
+    out = {}
+    for image in model.images.values():
+        if image.has_pose:
+            out[str(image.name)] = np.asarray(image.cam_from_world().matrix(), np.float64)
+    return out
+
+
+def _relative(a: Float[np.ndarray, "3 4"], b: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
+    """b_from_a of two cameras."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    R = b[:, :3] @ a[:, :3].T
+    return np.column_stack([R, b[:, 3] - R @ a[:, 3]])
+
+
+def _angle(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> float:
+    """Angle between two directions in radians; 0 if both vanish, pi if only one does."""
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    if min(lengths) < 1e-12:
+        return 0.0 if max(lengths) < 1e-12 else float(np.pi)
+    return float(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b))
