@@ -197,7 +197,8 @@ class _Run:
         if changed and manifest.source != self.options.source and redo_from > 0:
             raise ReconError(
                 f"the workspace {self.workspace.root} was made from {manifest.source}, "
-                f"not from {self.options.source}. Choose another --out, or add --restart-from {names[0]} to replace what is there"
+                f"not from {self.options.source}. "
+                f"Choose another --out, or add --restart-from {names[0]} to replace what is there"
             )
         if changed and redo_from > 0:
             self.say(
