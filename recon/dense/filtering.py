@@ -1,0 +1,193 @@
+"""Depth maps checked against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import UInt8
+from numba import njit
+
+from recon.dense.refinement import projection_of
+from recon.dense.types import DepthMap
+from recon.photos.types import PinholeView
+
+
+@njit(cache=True, nogil=True)
+def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, seen):  # type: ignore[no-untyped-def]
+    """Adds 1 to agree where the other depth map confirms the depth, and 1 to seen where it should."""
+    h, w = depth.shape
+    ho, wo = other.shape
+    for y in range(h):
+        for x in range(w):
+            z = depth[y, x]
+            if z <= 0:
+                continue
+            inverse = 1.0 / z
+            pz = M[2, 0] * x + M[2, 1] * y + M[2, 2] + v[2] * inverse
+            if pz <= 0:
+                continue
+            u = (M[0, 0] * x + M[0, 1] * y + M[0, 2] + v[0] * inverse) / pz
+            t = (M[1, 0] * x + M[1, 1] * y + M[1, 2] + v[1] * inverse) / pz
+            iu = int(math.floor(u + 0.5))
+            iv = int(math.floor(t + 0.5))
+            if iu < 0 or iv < 0 or iu >= wo or iv >= ho:
+                continue
+            there = other[iv, iu]
+            if there <= 0:
+                continue
+            seen[y, x] += 1
+            # Depth in the other camera is pz * z because M x + v / z is scaled by 1 / z.
+            if abs(pz * z - there) > max_relative * there:
+                continue
+            bi = 1.0 / there
+            bz = Mb[2, 0] * u + Mb[2, 1] * t + Mb[2, 2] + vb[2] * bi
+            if bz <= 0:
+                continue
+            ex = (Mb[0, 0] * u + Mb[0, 1] * t + Mb[0, 2] + vb[0] * bi) / bz - x
+            ey = (Mb[1, 0] * u + Mb[1, 1] * t + Mb[1, 2] + vb[1] * bi) / bz - y
+            if ex * ex + ey * ey <= max_px * max_px:
+                agree[y, x] += 1
+
+
+def consistent_views(
+    views: Sequence[PinholeView],
+    depth_maps: Sequence[DepthMap],
+    index: int,
+    others: Sequence[int],
+    *,
+    max_reprojection_px: float = 1.0,
+    max_relative_depth: float = 0.01,
+) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+    """How many of ``others`` confirm each depth of view ``index``, and how many have a depth where it projects to."""
+    depth = np.ascontiguousarray(depth_maps[index].depth)
+    agree = np.zeros(depth.shape, np.uint8)
+    seen = np.zeros(depth.shape, np.uint8)
+    for other in others:
+        forth = projection_of(views[other], views[index])
+        back = projection_of(views[index], views[other])
+        _count_consistent(
+            depth,
+            np.ascontiguousarray(depth_maps[other].depth),
+            *forth,
+            *back,
+            float(max_reprojection_px),
+            float(max_relative_depth),
+            agree,
+            seen,
+        )
+    return agree, seen
+
+
+@njit(cache=True, nogil=True)
+def _speckle_labels(depth, max_relative, labels, sizes):  # type: ignore[no-untyped-def]
+    """4-connected regions of similar depth: labels from 1 and their sizes."""
+    h, w = depth.shape
+    stack = np.empty(h * w, np.int32)
+    current = 0
+    for start in range(h * w):
+        sy, sx = start // w, start % w
+        if depth[sy, sx] <= 0 or labels[sy, sx] != 0:
+            continue
+        current += 1
+        labels[sy, sx] = current
+        stack[0] = start
+        top = 1
+        size = 0
+        while top > 0:
+            top -= 1
+            at = stack[top]
+            y, x = at // w, at % w
+            size += 1
+            for side in range(4):
+                xx = x + (1 if side == 0 else -1 if side == 1 else 0)
+                yy = y + (1 if side == 2 else -1 if side == 3 else 0)
+                if xx < 0 or yy < 0 or xx >= w or yy >= h or labels[yy, xx] != 0:
+                    continue
+                if depth[yy, xx] <= 0 or abs(depth[yy, xx] - depth[y, x]) > max_relative * depth[y, x]:
+                    continue
+                labels[yy, xx] = current
+                stack[top] = yy * w + xx
+                top += 1
+        sizes[current] = size
+    return current
+
+
+def remove_speckles(
+    depth: npt.NDArray[np.float32], *, min_pixels: int = 60, max_relative_step: float = 0.02
+) -> npt.NDArray[np.bool_]:
+    """True where the depth belongs to a connected region (steps below ``max_relative_step``) of ``min_pixels`` or more."""
+    labels = np.zeros(depth.shape, np.int32)
+    sizes = np.zeros(depth.size + 1, np.int32)
+    _speckle_labels(np.ascontiguousarray(depth), max_relative_step, labels, sizes)
+    sizes[0] = 0
+    return sizes[labels] >= min_pixels
+
+
+def filter_depths(
+    views: Sequence[PinholeView],
+    depth_maps: Sequence[DepthMap],
+    neighbours: Sequence[Sequence[int]] | None = None,
+    *,
+    max_reprojection_px: float = 1.0,
+    max_relative_depth: float = 0.01,
+    min_views: int = 2,
+    min_confidence: float = 0.3,
+    min_speckle_pixels: int = 60,
+    threads: int = 1,
+) -> list[DepthMap]:
+    """Depth maps with only the pixels that other views confirm.
+
+    A depth is confirmed by a view whose own depth, where the point projects to, differs by less than ``max_relative_depth``
+    and comes back within ``max_reprojection_px`` of the pixel.
+
+    Args:
+        views, depth_maps: all views and their depth maps, of the same sizes.
+        neighbours: for each view the indices of the views to ask; None for all.
+        max_reprojection_px: of the round trip, in pixels of the view.
+        max_relative_depth: of the depth in the other view.
+        min_views: views that must agree, the view itself included.
+        min_confidence: pixels below are dropped first, so they neither count nor confirm.
+        min_speckle_pixels: smaller islands of depth are dropped at the end.
+        threads: views worked on at once.
+
+    Returns:
+        New depth maps; dropped pixels are 0 throughout. Confidence is raised by the number of confirming views:
+        ``1 - (1 - c) 0.75^confirming``.
+    """
+    trusted = [
+        DepthMap(
+            np.where(d.confidence >= min_confidence, d.depth, 0).astype(np.float32), d.normal, d.confidence
+        )
+        for d in depth_maps
+    ]
+
+    def one(i: int) -> DepthMap:
+        asked = [j for j in (range(len(views)) if neighbours is None else neighbours[i]) if j != i]
+        agree, _ = consistent_views(
+            views,
+            trusted,
+            i,
+            asked,
+            max_reprojection_px=max_reprojection_px,
+            max_relative_depth=max_relative_depth,
+        )
+        keep = (trusted[i].depth > 0) & (agree >= min_views - 1)
+        if min_speckle_pixels > 1:
+            keep &= remove_speckles(
+                np.where(keep, trusted[i].depth, 0).astype(np.float32), min_pixels=min_speckle_pixels
+            )
+        confidence = 1 - (1 - trusted[i].confidence) * 0.75 ** agree.astype(np.float32)
+        return DepthMap(
+            np.where(keep, trusted[i].depth, 0).astype(np.float32),
+            np.where(keep[..., None], trusted[i].normal, 0).astype(np.float32),
+            np.where(keep, confidence, 0).astype(np.float32),
+        )
+
+    if threads <= 1:
+        return [one(i) for i in range(len(views))]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(len(views))))

@@ -1,0 +1,278 @@
+"""Depth per pixel from flow fields to several neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float32
+from numba import njit
+
+from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of
+from recon.dense.types import DepthMap
+from recon.photos.types import PinholeView
+
+_MAX_VIEWS = 16
+
+
+@dataclass(frozen=True)
+class FlowToView:
+    """Flow from a reference view to one neighbour, both undistorted and at matching size.
+
+    Attributes:
+        view: the neighbour at matching size.
+        flow: (h, w, 2) float32 on the reference's pixel grid: pixel p of the reference is p + flow[p] in the neighbour.
+        confidence: (h, w) float32 in 0…1.
+        consistent: (h, w) True where the two-sided check held.
+    """
+
+    view: PinholeView
+    flow: Float32[np.ndarray, "h w 2"]
+    confidence: Float32[np.ndarray, "h w"]
+    consistent: Bool[np.ndarray, "h w"]
+
+
+@njit(cache=True, nogil=True)
+def _triangulate(  # type: ignore[no-untyped-def]
+    targets, weights, consistent, M, v, centre_dir, Kinv, max_px, min_angle, min_neighbours, depth, confidence, support
+):  # fmt: skip
+    """Inverse depth per pixel: the candidate that most neighbours agree with, then least squares over those."""
+    views, h, w = consistent.shape
+    for y in range(h):
+        for x in range(w):
+            best_score = 0.0
+            best_w = 0.0
+            best_n = 0
+            for k in range(views):
+                if not consistent[k, y, x]:
+                    continue
+                # Inverse depth at which the pixel lands nearest to where the flow of neighbour k says.
+                candidate = _solve_one(M[k], v[k], x, y, targets[k, y, x, 0], targets[k, y, x, 1])
+                if candidate <= 0.0:
+                    continue
+                score, n = _score(targets, weights, consistent, M, v, x, y, candidate, max_px)
+                if score > best_score:
+                    best_score, best_w, best_n = score, candidate, n
+            if best_n < min_neighbours:
+                continue
+            value = best_w
+            # Gauss-Newton over the agreeing neighbours; their set is taken anew each time.
+            for _ in range(3):
+                jj = 0.0
+                jr = 0.0
+                for k in range(views):
+                    if not consistent[k, y, x]:
+                        continue
+                    pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
+                    if pz <= 0.0:
+                        continue
+                    pu = (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
+                    pv = (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
+                    ru = targets[k, y, x, 0] - pu
+                    rv = targets[k, y, x, 1] - pv
+                    if ru * ru + rv * rv > max_px * max_px:
+                        continue
+                    ju = (v[k, 0] - pu * v[k, 2]) / pz
+                    jv = (v[k, 1] - pv * v[k, 2]) / pz
+                    jj += weights[k, y, x] * (ju * ju + jv * jv)
+                    jr += weights[k, y, x] * (ju * ru + jv * rv)
+                if jj <= 0.0:
+                    break
+                value += jr / jj
+                if value <= 0.0:
+                    break
+            if value <= 0.0:
+                continue
+            score, n = _score(targets, weights, consistent, M, v, x, y, value, max_px)
+            if n < min_neighbours:
+                continue
+            # Widest angle between the reference's ray and the ray of an agreeing neighbour.
+            X0 = (Kinv[0, 0] * x + Kinv[0, 1] * y + Kinv[0, 2]) / value
+            X1 = (Kinv[1, 1] * y + Kinv[1, 2]) / value
+            X2 = 1.0 / value
+            length = math.sqrt(X0 * X0 + X1 * X1 + X2 * X2)
+            widest = 0.0
+            for k in range(views):
+                if not consistent[k, y, x]:
+                    continue
+                pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
+                if pz <= 0.0:
+                    continue
+                ru = (
+                    targets[k, y, x, 0]
+                    - (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
+                )
+                rv = (
+                    targets[k, y, x, 1]
+                    - (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
+                )
+                if ru * ru + rv * rv > max_px * max_px:
+                    continue
+                d0 = X0 - centre_dir[k, 0]
+                d1 = X1 - centre_dir[k, 1]
+                d2 = X2 - centre_dir[k, 2]
+                cosine = (X0 * d0 + X1 * d1 + X2 * d2) / (
+                    length * math.sqrt(d0 * d0 + d1 * d1 + d2 * d2) + 1e-30
+                )
+                widest = max(widest, math.acos(min(1.0, max(-1.0, cosine))))
+            if widest < min_angle:
+                continue
+            depth[y, x] = 1.0 / value
+            support[y, x] = n
+            confidence[y, x] = min(1.0, score / n) * (1.0 - 0.5**n)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _solve_one(M, v, x, y, tu, tv):  # type: ignore[no-untyped-def]
+    """Inverse depth of least algebraic error for one target, weighted to be the geometric one after a second pass."""
+    a0 = M[0, 0] * x + M[0, 1] * y + M[0, 2]
+    a1 = M[1, 0] * x + M[1, 1] * y + M[1, 2]
+    a2 = M[2, 0] * x + M[2, 1] * y + M[2, 2]
+    # (a + v w) x target = 0: two equations linear in w.
+    c0, d0 = a0 - tu * a2, v[0] - tu * v[2]
+    c1, d1 = a1 - tv * a2, v[1] - tv * v[2]
+    square = d0 * d0 + d1 * d1
+    if square <= 1e-30:
+        return -1.0
+    return -(c0 * d0 + c1 * d1) / square
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _score(targets, weights, consistent, M, v, x, y, value, max_px):  # type: ignore[no-untyped-def]
+    """Confidence-weighted agreement and number of neighbours whose flow lies within max_px of the projection."""
+    score = 0.0
+    n = 0
+    for k in range(consistent.shape[0]):
+        if not consistent[k, y, x]:
+            continue
+        pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
+        if pz <= 0.0:
+            continue
+        ru = targets[k, y, x, 0] - (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
+        rv = targets[k, y, x, 1] - (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
+        error = (ru * ru + rv * rv) / (max_px * max_px)
+        if error <= 1.0:
+            score += weights[k, y, x] * (1.0 - 0.5 * error)
+            n += 1
+    return score, n
+
+
+def triangulate_flow(
+    reference: PinholeView,
+    neighbours: Sequence[FlowToView],
+    *,
+    max_reprojection_px: float = 1.5,
+    min_angle_deg: float = 1.0,
+    min_views: int = 2,
+) -> DepthMap:
+    """Depth of every pixel of a view from its flow to several neighbours, where they agree.
+
+    The ray of the pixel is kept and one number, inverse depth, is estimated: each neighbour proposes the value that
+    brings the pixel nearest to where its flow points; the proposal that most neighbours (weighted by confidence) confirm within
+    ``max_reprojection_px`` wins and is refined by Gauss-Newton on the reprojection error of those that agree.
+
+    Args:
+        reference: the view, at matching size.
+        neighbours: flow from it to each neighbour (16 at most are used, in the order given).
+        max_reprojection_px: neighbours further off than this do not count (pixels of the neighbour).
+        min_angle_deg: the widest angle between the reference's ray and an agreeing neighbour's must reach this.
+        min_views: views that must agree, the reference included; at least 2.
+
+    Returns:
+        Depth, normals fitted to it (0 where the surroundings are unknown), and a confidence that grows with the number of
+        agreeing neighbours.
+
+    Raises:
+        ValueError: for a flow of another size than the reference, or min_views below 2.
+    """
+    if min_views < 2:
+        raise ValueError("min_views counts the reference: it is at least 2")
+    h, w = reference.height, reference.width
+    used = list(neighbours)[:_MAX_VIEWS]
+    depth = np.zeros((h, w), np.float32)
+    confidence = np.zeros((h, w), np.float32)
+    normal = np.zeros((h, w, 3), np.float32)
+    if not used:
+        return DepthMap(depth, normal, confidence)
+    for n in used:
+        if n.flow.shape[:2] != (h, w):
+            raise ValueError(f"flow to {n.view.name} is not {w}x{h}")
+    xs, ys = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    grid = np.stack([xs, ys], -1)
+    targets = np.stack([n.flow + grid for n in used]).astype(np.float32)
+    weights = np.stack([np.maximum(n.confidence, 0.05) for n in used]).astype(np.float32)
+    consistent = np.stack([n.consistent & np.isfinite(n.flow).all(-1) for n in used])
+    models = [projection_of(n.view, reference) for n in used]
+    M = np.stack([m[0] for m in models])
+    v = np.stack([m[1] for m in models])
+    R, t = reference.cam_from_world[:, :3], reference.cam_from_world[:, 3]
+    centres = np.stack([R @ n.view.center + t for n in used])
+    support = np.zeros((h, w), np.uint8)
+    _triangulate(
+        targets, weights, consistent, M, v, centres, np.linalg.inv(reference.K), float(max_reprojection_px),
+        math.radians(min_angle_deg), min_views - 1, depth, confidence, support,
+    )  # fmt: skip
+    planes = planes_from_depth(reference, depth)
+    normal = normals_from_planes(reference, *planes)
+    return DepthMap(depth, normal, confidence)
+
+
+def undistort_flow(
+    flow: Float32[np.ndarray, "hd wd 2"],
+    confidence: Float32[np.ndarray, "hd wd"],
+    consistent: Bool[np.ndarray, "hd wd"],
+    distorted_from_undistorted: Float32[np.ndarray, "h w 2"],
+    undistorted_from_distorted_target: Float32[np.ndarray, "ht wt 2"],
+) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Flow between two photos as taken, brought to the pixel grids of their undistorted images.
+
+    Args:
+        flow, confidence, consistent: on the reference photo as taken.
+        distorted_from_undistorted: for each pixel of the undistorted reference, where it lies in the photo as taken.
+        undistorted_from_distorted_target: for each pixel of the neighbour as taken, where it lies in its undistorted image.
+
+    Returns:
+        Flow, confidence and consistency on the undistorted reference's grid. Flow is blended between pixels only where
+        all four are consistent and alike; a step between two surfaces is never averaged. Outside the photo: 0 and False.
+    """
+    hd, wd = consistent.shape
+    map_x = np.ascontiguousarray(distorted_from_undistorted[..., 0], np.float32)
+    map_y = np.ascontiguousarray(distorted_from_undistorted[..., 1], np.float32)
+    h, w = map_x.shape
+    inside = (map_x >= 0) & (map_y >= 0) & (map_x <= wd - 1) & (map_y <= hd - 1)
+
+    def sample(image: npt.NDArray[np.float32], mode: int) -> npt.NDArray[np.float32]:
+        return cv2.remap(
+            np.ascontiguousarray(image, np.float32), map_x, map_y, mode, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    smooth = sample(flow, cv2.INTER_LINEAR)
+    near = sample(flow, cv2.INTER_NEAREST)
+    near_ok = sample(consistent.astype(np.float32), cv2.INTER_NEAREST) > 0.5
+    all_ok = sample(consistent.astype(np.float32), cv2.INTER_LINEAR) > 0.999
+    alike = np.abs(smooth - near).max(axis=-1) < 1.0
+    new_flow = np.where((all_ok & alike)[..., None], smooth, near)
+    # A blended position goes with the sub-pixel source, a nearest one with the pixel that it was read at.
+    base_x = np.where(all_ok & alike, map_x, np.round(map_x))
+    base_y = np.where(all_ok & alike, map_y, np.round(map_y))
+    shift_x, shift_y = map_x - base_x, map_y - base_y
+    to_x = (base_x + new_flow[..., 0] + shift_x).astype(np.float32)
+    to_y = (base_y + new_flow[..., 1] + shift_y).astype(np.float32)
+    ht, wt = undistorted_from_distorted_target.shape[:2]
+    lands = (to_x >= 0) & (to_y >= 0) & (to_x <= wt - 1) & (to_y <= ht - 1)
+    target = cv2.remap(
+        np.ascontiguousarray(undistorted_from_distorted_target, np.float32),
+        to_x,
+        to_y,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    xs, ys = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    good = inside & lands & near_ok & np.isfinite(target).all(-1)
+    out = np.where(good[..., None], target - np.stack([xs, ys], -1), 0.0).astype(np.float32)
+    new_confidence = np.where(inside & lands, sample(confidence, cv2.INTER_LINEAR), 0.0).astype(np.float32)
+    return out, new_confidence, good

@@ -1,0 +1,228 @@
+"""Clouds and meshes on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recon.dense.types import PointCloud
+from recon.errors import ReconError, UsageError
+
+_POINT = np.dtype(
+    [
+        ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
+        ("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4"),
+        ("red", "u1"), ("green", "u1"), ("blue", "u1"),
+        ("view_count", "<u2"), ("reference_view", "<i4"), ("confidence", "<f4"),
+    ]
+)  # fmt: skip
+_PLY_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+_PLY_NAMES = {"f4": "float", "u1": "uchar", "u2": "ushort", "i4": "int"}
+
+MESH_FORMATS = (".ply", ".obj", ".glb")
+
+
+def write_points_ply(path: Path, cloud: PointCloud) -> None:
+    """Writes a cloud as a binary little-endian PLY that common viewers open.
+
+    Vertex properties: x y z nx ny nz (float), red green blue (uchar), view_count (ushort), reference_view (int) and
+    confidence (float).
+    """
+    rows = np.empty(len(cloud), _POINT)
+    for i, axis in enumerate("xyz"):
+        rows[axis] = cloud.xyz[:, i]
+        rows["n" + axis] = cloud.normals[:, i]
+    for i, name in enumerate(("red", "green", "blue")):
+        rows[name] = cloud.rgb[:, i]
+    rows["view_count"] = cloud.view_count
+    rows["reference_view"] = cloud.reference_view
+    rows["confidence"] = cloud.confidence
+    fields = _POINT.fields
+    assert fields is not None
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    lines += [f"property {_PLY_NAMES[fields[name][0].str[1:]]} {name}" for name in _POINT.names or ()]
+    with open(path, "wb") as file:
+        file.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
+        file.write(rows.tobytes())
+
+
+def read_points_ply(path: Path) -> PointCloud:
+    """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
+
+    Raises:
+        ReconError: when the file is not a PLY with x, y and z, or is cut short.
+    """
+    with open(path, "rb") as file:
+        if file.readline().strip() != b"ply":
+            raise ReconError(f"{path} is not a PLY file")
+        kind = ""
+        count = 0
+        before = 0
+        properties: list[tuple[str, str]] = []
+        element = ""
+        for raw in iter(file.readline, b""):
+            words = raw.decode("ascii", "replace").split()
+            if not words or words[0] in {"comment", "obj_info"}:
+                continue
+            if words[0] == "format":
+                kind = words[1]
+            elif words[0] == "element":
+                element = words[1]
+                if element == "vertex":
+                    count = int(words[2])
+                elif not properties and int(words[2]):
+                    before += 1
+            elif words[0] == "property" and element == "vertex":
+                if words[1] == "list" or words[1] not in _PLY_TYPES:
+                    raise ReconError(
+                        f"{path} has vertices of a kind that is not supported ({' '.join(words)})"
+                    )
+                properties.append((words[2], _PLY_TYPES[words[1]]))
+            elif words[0] == "end_header":
+                break
+        else:
+            raise ReconError(f"{path} ends within its header: write it again")
+        if before or not {"x", "y", "z"} <= {name for name, _ in properties}:
+            raise ReconError(f"{path} does not begin with vertices that have x, y and z")
+        order = ">" if kind == "binary_big_endian" else "<"
+        dtype = np.dtype([(name, order + code) for name, code in properties])
+        if kind == "ascii":
+            text = np.loadtxt(file, max_rows=count, ndmin=2) if count else np.zeros((0, len(properties)))
+            if text.shape[0] < count:
+                raise ReconError(f"{path} is cut short: {text.shape[0]} of {count} points")
+            rows = np.empty(count, dtype)
+            for i, (name, _) in enumerate(properties):
+                rows[name] = text[:, i]
+        else:
+            data = file.read(count * dtype.itemsize)
+            if len(data) < count * dtype.itemsize:
+                raise ReconError(f"{path} is cut short: {len(data) // dtype.itemsize} of {count} points")
+            rows = np.frombuffer(data, dtype)
+
+    def column(name: str, kind: Any) -> npt.NDArray[Any]:
+        if name in (rows.dtype.names or ()):
+            return np.ascontiguousarray(rows[name]).astype(kind)
+        return np.zeros(count, kind)
+
+    return PointCloud(
+        np.stack([column(n, np.float32) for n in ("x", "y", "z")], -1),
+        np.stack([column(n, np.float32) for n in ("nx", "ny", "nz")], -1),
+        np.stack([column(n, np.uint8) for n in ("red", "green", "blue")], -1),
+        column("view_count", np.uint16),
+        column("reference_view", np.int32),
+        column("confidence", np.float32),
+    )
+
+
+def write_mesh(path: Path, mesh: Any) -> None:
+    """Writes an Open3D triangle mesh with vertex colours and normals as .ply (binary), .obj or .glb, by the suffix.
+
+    Raises:
+        UsageError: for another suffix.
+        ReconError: when the file could not be written.
+    """
+    import open3d as o3d
+
+    if path.suffix.lower() not in MESH_FORMATS:
+        raise UsageError(f"{path.name}: a mesh is written as one of {', '.join(MESH_FORMATS)}")
+    if path.suffix.lower() == ".glb":
+        path.write_bytes(_glb(mesh))
+        return
+    if not o3d.io.write_triangle_mesh(str(path), mesh, write_ascii=False, compressed=False):
+        raise ReconError(f"{path} could not be written: is the folder there, and the disk not full?")
+
+
+def read_mesh(path: Path) -> Any:
+    """Reads a mesh as an Open3D triangle mesh.
+
+    Raises:
+        ReconError: when the file holds no triangles.
+    """
+    import open3d as o3d
+
+    mesh = o3d.io.read_triangle_mesh(str(path))
+    if len(mesh.triangles) == 0:
+        raise ReconError(f"{path} holds no triangles")
+    return mesh
+
+
+def _glb(mesh: Any) -> bytes:
+    """A mesh as binary glTF 2.0: one primitive with positions, normals and vertex colours.
+
+    Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers; the format is small enough to
+    write (Khronos glTF 2.0 specification, section 4.4).
+    """
+    import json
+
+    xyz = np.asarray(mesh.vertices, np.float32)
+    triangles = np.asarray(mesh.triangles, np.uint32)
+    parts: list[bytes] = []
+    views: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+
+    def add(data: npt.NDArray[Any], component: int, kind: str, target: int, **more: Any) -> int:
+        raw = np.ascontiguousarray(data).tobytes()
+        views.append(
+            {"buffer": 0, "byteOffset": sum(map(len, parts)), "byteLength": len(raw), "target": target}
+        )
+        parts.append(raw + b"\0" * (-len(raw) % 4))
+        accessors.append(
+            {
+                "bufferView": len(views) - 1,
+                "componentType": component,
+                "count": len(data) if kind != "SCALAR" else data.size,
+                "type": kind,
+                **more,
+            }
+        )
+        return len(accessors) - 1
+
+    low = xyz.min(axis=0).tolist() if len(xyz) else [0.0] * 3
+    high = xyz.max(axis=0).tolist() if len(xyz) else [0.0] * 3
+    attributes = {"POSITION": add(xyz, 5126, "VEC3", 34962, min=low, max=high)}
+    if mesh.has_vertex_normals():
+        attributes["NORMAL"] = add(np.asarray(mesh.vertex_normals, np.float32), 5126, "VEC3", 34962)
+    if mesh.has_vertex_colors():
+        # glTF colours are linear; photos are sRGB (IEC 61966-2-1).
+        srgb = np.clip(np.asarray(mesh.vertex_colors), 0, 1)
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        rgba = np.concatenate([linear, np.ones((len(linear), 1))], 1)
+        attributes["COLOR_0"] = add(
+            np.round(rgba * 65535).astype(np.uint16), 5123, "VEC4", 34962, normalized=True
+        )
+    indices = add(triangles.reshape(-1), 5125, "SCALAR", 34963)
+    binary = b"".join(parts)
+    document = {
+        "asset": {"version": "2.0", "generator": "recon"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+        "materials": [
+            {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
+        ],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    length = 12 + 8 + len(text) + 8 + len(binary)
+    return b"".join(
+        [
+            b"glTF",
+            np.array([2, length, len(text)], "<u4").tobytes(),
+            b"JSON",
+            text,
+            np.array([len(binary)], "<u4").tobytes(),
+            b"BIN\0",
+            binary,
+        ]
+    )

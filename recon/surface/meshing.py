@@ -1,0 +1,204 @@
+"""Meshes from a cloud or from depth maps, and their cleaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, UInt8
+from scipy.spatial import cKDTree
+
+from recon.dense.types import DepthMap, PointCloud
+from recon.photos.types import PinholeView
+
+
+def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: int = 0) -> float:
+    """Median distance from a point to its sixth-nearest neighbour: what counts as close in this cloud."""
+    if len(xyz) < 7:
+        return 0.0
+    rng = np.random.default_rng(seed)
+    chosen = xyz[rng.choice(len(xyz), min(sample, len(xyz)), replace=False)]
+    distance, _ = cKDTree(xyz).query(chosen, k=7)
+    return float(np.median(distance[:, 6]))
+
+
+def _as_open3d(cloud: PointCloud) -> Any:
+    import open3d as o3d
+
+    points = o3d.geometry.PointCloud()
+    points.points = o3d.utility.Vector3dVector(cloud.xyz.astype(np.float64))
+    points.normals = o3d.utility.Vector3dVector(cloud.normals.astype(np.float64))
+    points.colors = o3d.utility.Vector3dVector(cloud.rgb.astype(np.float64) / 255.0)
+    return points
+
+
+def poisson_mesh(
+    cloud: PointCloud,
+    *,
+    depth: int = 10,
+    scale: float = 1.1,
+    point_weight: float = 4.0,
+    trim_quantile: float = 0.02,
+    threads: int = -1,
+) -> Any:
+    """A mesh by screened Poisson reconstruction (Kazhdan & Hoppe, 2013), trimmed where few points are.
+
+    Args:
+        cloud: points with normals.
+        depth: of the octree; 10 resolves a thousandth of the scene's extent.
+        scale: of the cube round the cloud.
+        point_weight: how closely the surface passes through the points (screening).
+        trim_quantile: share of vertices with the lowest density that is cut away.
+        threads: of the solver; -1 for all.
+
+    Returns:
+        An ``open3d.geometry.TriangleMesh`` with vertex colours and normals.
+
+    Raises:
+        ValueError: for fewer than 10 points.
+    """
+    import open3d as o3d
+
+    if len(cloud) < 10:
+        raise ValueError(f"{len(cloud)} points are too few for a surface")
+    mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
+        _as_open3d(cloud), depth=depth, scale=scale, linear_fit=False, n_threads=threads
+    )
+    if trim_quantile > 0:
+        values = np.asarray(density)
+        mesh.remove_vertices_by_mask(values < np.quantile(values, trim_quantile))
+    mesh.compute_vertex_normals()
+    return mesh
+
+
+def tsdf_mesh(
+    views: Sequence[PinholeView],
+    depth_maps: Sequence[DepthMap],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    *,
+    voxel: float | None = None,
+    truncation_voxels: float = 5.0,
+    min_weight: float = 2.0,
+    max_depth: float | None = None,
+) -> Any:
+    """A mesh by fusing depth maps into a truncated signed distance volume (Curless & Levoy 1996), in Open3D's voxel blocks.
+
+    Args:
+        views, depth_maps, images: one each per view, of the view's size.
+        voxel: side of a voxel; by default 1.5 times what a pixel covers at the median depth.
+        truncation_voxels: distance at which the signed distance is cut, in voxels.
+        min_weight: views that must have seen a voxel.
+        max_depth: depths beyond are left out; by default twice the 99th percentile.
+
+    Returns:
+        An ``open3d.geometry.TriangleMesh`` with vertex colours and normals.
+
+    Raises:
+        ValueError: when no depth is known.
+    """
+    import open3d as o3d
+
+    known = [d.depth[d.depth > 0] for d in depth_maps]
+    if not sum(len(k) for k in known):
+        raise ValueError("no depth to fuse")
+    every = np.concatenate([k[::17] for k in known])
+    if voxel is None:
+        sizes = [np.median(k) / v.K[0, 0] for k, v in zip(known, views, strict=True) if len(k)]
+        voxel = 1.5 * float(np.median(sizes))
+    if max_depth is None:
+        max_depth = 2.0 * float(np.percentile(every, 99))
+    device = o3d.core.Device("CPU:0")
+    grid = o3d.t.geometry.VoxelBlockGrid(
+        attr_names=("tsdf", "weight", "color"),
+        attr_dtypes=(o3d.core.float32, o3d.core.float32, o3d.core.float32),
+        attr_channels=((1), (1), (3)),
+        voxel_size=voxel,
+        block_resolution=8,
+        block_count=20000,
+        device=device,
+    )
+    for view, depth_map, image in zip(views, depth_maps, images, strict=True):
+        if not (depth_map.depth > 0).any():
+            continue
+        depth = o3d.t.geometry.Image(o3d.core.Tensor(np.ascontiguousarray(depth_map.depth[..., None])))
+        colour = o3d.t.geometry.Image(
+            o3d.core.Tensor(np.ascontiguousarray(image.astype(np.float32) / np.float32(255.0)))
+        )
+        K = o3d.core.Tensor(np.ascontiguousarray(view.K, np.float64))
+        pose = np.eye(4)
+        pose[:3] = view.cam_from_world
+        extrinsic = o3d.core.Tensor(pose)
+        blocks = grid.compute_unique_block_coordinates(
+            depth, K, extrinsic, 1.0, max_depth, trunc_voxel_multiplier=truncation_voxels
+        )
+        grid.integrate(
+            blocks, depth, colour, K, K, extrinsic, 1.0, max_depth, trunc_voxel_multiplier=truncation_voxels
+        )
+    mesh = grid.extract_triangle_mesh(weight_threshold=min_weight - 0.5).to_legacy()
+    mesh.compute_vertex_normals()
+    return mesh
+
+
+def clean_mesh(
+    mesh: Any,
+    *,
+    support: Float[np.ndarray, "n 3"] | None = None,
+    max_distance: float | None = None,
+    max_edge: float | None = None,
+    min_island_share: float = 0.002,
+    min_island_triangles: int = 100,
+) -> Any:
+    """A copy of a mesh without triangles that nothing supports, long triangles and islands.
+
+    Args:
+        mesh: an ``open3d.geometry.TriangleMesh``.
+        support: points that were measured; a triangle whose centre is farther than ``max_distance`` from all goes.
+        max_distance: by default 6 times the spacing of the points of ``support``.
+        max_edge: longest edge allowed; by default 8 times the median edge. Infinity keeps all.
+        min_island_share: connected parts with a smaller share of the triangles go …
+        min_island_triangles: … and so do those with fewer triangles; the largest part always stays.
+
+    Returns:
+        A new mesh; vertices that no triangle uses are gone.
+    """
+    import open3d as o3d
+
+    out = o3d.geometry.TriangleMesh(mesh)
+    out.remove_duplicated_triangles()
+    out.remove_degenerate_triangles()
+    triangles = np.asarray(out.triangles)
+    if len(triangles) == 0:
+        return out
+    xyz = np.asarray(out.vertices)
+    corners = xyz[triangles]
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+    limit = 8.0 * float(np.median(edges)) if max_edge is None else max_edge
+    drop = edges.max(axis=1) > limit
+    if support is not None and len(support) >= 7:
+        reach = 6.0 * point_spacing(support) if max_distance is None else max_distance
+        # Vertices are asked rather than centres: half as many, and a triangle is no larger than the limit above.
+        near, _ = cKDTree(support).query(xyz, k=1, distance_upper_bound=reach, workers=-1)
+        drop |= ~np.isfinite(near)[triangles].all(axis=1)
+    out.remove_triangles_by_mask(drop)
+    labels, sizes, _ = out.cluster_connected_triangles()
+    labels, sizes = np.asarray(labels), np.asarray(sizes)
+    if len(sizes):
+        small = (sizes < min_island_triangles) | (sizes < min_island_share * sizes.sum())
+        small[int(sizes.argmax())] = False
+        out.remove_triangles_by_mask(small[labels])
+    out.remove_unreferenced_vertices()
+    out.compute_vertex_normals()
+    return out
+
+
+def mesh_arrays(mesh: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Vertices, triangles and vertex colours of an Open3D mesh as arrays (mid grey where it has no colours)."""
+    xyz = np.asarray(mesh.vertices, np.float32)
+    triangles = np.asarray(mesh.triangles, np.int32)
+    if mesh.has_vertex_colors():
+        rgb = np.round(np.asarray(mesh.vertex_colors) * 255).clip(0, 255).astype(np.uint8)
+    else:
+        rgb = np.full(xyz.shape, 128, np.uint8)
+    return xyz, triangles, rgb
