@@ -6,6 +6,8 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +24,10 @@ from recon.photos.types import Photo
 from recon.stages.features import load_points
 from recon.stages.pairs import load_pairs, load_sparse_matches
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
+
+Pair = tuple[int, int]
+
+FLOWS = "flows.zarr"
 
 FLOW_STEP = 1 / 32
 """Flow on disk is a whole number of these (pixels): the error is at most 1/64 px, the range 1024 px."""
@@ -58,22 +64,24 @@ class MatchStage:
         matcher = create_matcher(settings.matcher, **(settings.model_extra or {}))
         if matcher.capabilities.kind != "dense":
             raise TypeError(f"matcher {settings.matcher!r} is {matcher.capabilities.kind}, not dense")
-        store = work.path("flows.zarr")
-        _keep_only_of(store, work.fingerprint)
         cache = _PreparedCache(lambda i: matcher.prepare(match_image(work, photos[i], settings.max_size)))
+        with work.resumable_directory(FLOWS) as store:
+            for unfinished in store.glob(".*.partial"):
+                shutil.rmtree(unfinished)
+            zarr.open_group(str(store), mode="a")
 
-        def match(pair: tuple[int, int]) -> tuple[float, float]:
-            done = store / f"{pair[0]}_{pair[1]}"
-            if not done.exists():
-                result = matcher.match(
-                    cache.get(pair[0]), cache.get(pair[1]), PairContext(seeds=seeds.get(pair))
-                )
-                assert isinstance(result, DenseMatch)
-                write_dense_match(done, result)
-            with_shares = zarr.open_group(str(done), mode="r").attrs
-            return float(with_shares["consistent_share_a"]), float(with_shares["consistent_share_b"])
+            def match(pair: Pair) -> tuple[float, float]:
+                done = store / f"{pair[0]}_{pair[1]}"
+                if not done.exists():
+                    result = matcher.match(
+                        cache.get(pair[0]), cache.get(pair[1]), PairContext(seeds=seeds.get(pair))
+                    )
+                    assert isinstance(result, DenseMatch)
+                    write_dense_match(done, result)
+                attributes = zarr.open_group(str(done), mode="r").attrs
+                return float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])
 
-        shares = work.map(match, pairs, "dense matching")
+            shares = work.map(match, pairs, "dense matching")
         return {
             "pairs": len(pairs),
             "matcher": settings.matcher,
@@ -101,7 +109,7 @@ def matching_size(photo: Photo, max_size: int) -> tuple[int, int]:
 class _PreparedCache:
     """The matcher's per-image work, done once per image while it is in reach; safe for threads."""
 
-    def __init__(self, prepare: Any) -> None:
+    def __init__(self, prepare: Callable[[int], Any]) -> None:
         self._prepare = prepare
         self._lock = threading.Lock()
         self._locks: dict[int, threading.Lock] = {}
@@ -121,17 +129,6 @@ class _PreparedCache:
                 while len(self._items) > _PREPARED_IN_MEMORY:
                     self._items.popitem(last=False)
             return prepared
-
-
-def _keep_only_of(store: Path, fingerprint: str) -> None:
-    """Empties a store that was begun with other settings; pairs done with these stay."""
-    mark = store / "fingerprint"
-    if mark.exists() and mark.read_text() == fingerprint:
-        return
-    if store.exists():
-        shutil.rmtree(store)
-    zarr.open_group(str(store), mode="w")
-    mark.write_text(fingerprint)
 
 
 def write_dense_match(path: Path, match: DenseMatch) -> None:
@@ -156,9 +153,9 @@ def write_dense_match(path: Path, match: DenseMatch) -> None:
     os.replace(beside, path)
 
 
-def load_dense_match(work: StageContext, pair: tuple[int, int]) -> DenseMatch:
+def load_dense_match(work: StageContext, pair: Pair) -> DenseMatch:
     """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
-    path = work.path("flows.zarr", f"{pair[0]}_{pair[1]}")
+    path = work.path(FLOWS, f"{pair[0]}_{pair[1]}")
 
     def read(name: str) -> Any:
         return zarr.open_array(str(path / name), mode="r")[...]
@@ -168,3 +165,22 @@ def load_dense_match(work: StageContext, pair: tuple[int, int]) -> DenseMatch:
         return FlowField(flow, read(f"confidence_{side}").astype(np.float32) / np.float32(255))
 
     return DenseMatch(field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool))
+
+
+class DenseMatches(Mapping[Pair, DenseMatch]):
+    """The dense matches of some pairs, read from the workspace when asked for; the last ones stay in memory."""
+
+    def __init__(self, work: StageContext, pairs: Iterable[Pair], in_memory: int = 64) -> None:
+        self._pairs = tuple(pairs)
+        self._read = lru_cache(maxsize=in_memory)(lambda pair: load_dense_match(work, pair))
+
+    def __getitem__(self, pair: Pair) -> DenseMatch:
+        if pair not in self._pairs:
+            raise KeyError(pair)
+        return self._read(pair)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)

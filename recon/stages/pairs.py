@@ -82,12 +82,10 @@ class PairsStage:
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
-        with work.writing("sparse_matches.npz") as path:
-            arrays: dict[str, Any] = {f"{i}_{j}": verified[i, j] for i, j in candidates if (i, j) in scores}
-            np.savez(path, **arrays)
+        work.write_npz("sparse_matches.npz", **{f"{i}_{j}": verified[i, j] for i, j in scores})
         listing = [{"a": photos[i].name, "b": photos[j].name, "i": i, "j": j, "sparse_inliers": scores.get((i, j), 0)}
                    for i, j in chosen]
-        work.write_text("pairs.json", json.dumps(listing, indent=1))
+        work.write_json("pairs.json", listing)
         return {"candidates": len(candidates), "pairs": len(chosen), "pairs_without_sparse_evidence": blind}
 
 
