@@ -26,6 +26,9 @@ class SiftFlowSettings(BaseModel):
     top_window: int = Field(10, ge=1, le=60, description="search radius at the coarsest level, in its pixels")
     iterations: int = Field(30, ge=1, le=500, description="half sweeps at each level but the coarsest")
     top_iterations: int = Field(60, ge=1, le=500, description="half sweeps at the coarsest level")
+    polish: int = Field(
+        2, ge=0, le=20, description="sweeps that let each pixel take a neighbour's flow where that lowers the energy"
+    )
 
 
 TPAMI = SiftFlowSettings()  # type: ignore[call-arg]
@@ -33,6 +36,10 @@ TPAMI = SiftFlowSettings()  # type: ignore[call-arg]
 
 SCALEMAPS = SiftFlowSettings(window=5, top_window=20, iterations=60, top_iterations=100)  # type: ignore[call-arg]
 """Settings of the scale propagation paper's release."""
+
+
+SMALLEST_LEVEL = 4
+"""A level whose shorter side is below this is not halved again."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +89,61 @@ def sift_flow(
     Raises:
         UsageError: channels or mask sizes differ.
     """
-    _check(sift_a, sift_b, mask_a, mask_b, initial)
-    pyramid_a, pyramid_b = [np.ascontiguousarray(sift_a)], [np.ascontiguousarray(sift_b)]
-    masks_a = [np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else np.ascontiguousarray(mask_a)]
-    masks_b = [np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else np.ascontiguousarray(mask_b)]
     levels = settings.levels if initial is None else 1
-    for _ in range(levels - 1):
-        if min(*pyramid_a[-1].shape[:2], *pyramid_b[-1].shape[:2]) < 4:
-            break
-        pyramid_a.append(halve_descriptors(pyramid_a[-1]))
-        pyramid_b.append(halve_descriptors(pyramid_b[-1]))
-        masks_a.append(_halve_mask(masks_a[-1]))
-        masks_b.append(_halve_mask(masks_b[-1]))
-    levels = len(pyramid_a)
+    return sift_flow_pyramid(
+        descriptor_pyramid(sift_a, levels, mask_a),
+        descriptor_pyramid(sift_b, levels, mask_b),
+        settings=settings,
+        initial=initial,
+        threads=threads,
+    )
+
+
+@dataclass(frozen=True)
+class DescriptorPyramid:
+    """Descriptors and masks of one image at every level, finest first."""
+
+    sift: tuple[UInt8[np.ndarray, "h w c"], ...]
+    mask: tuple[Bool[np.ndarray, "h w"], ...]
+
+
+def descriptor_pyramid(
+    sift: UInt8[np.ndarray, "h w c"], levels: int, mask: Bool[np.ndarray, "h w"] | None = None
+) -> DescriptorPyramid:
+    """Up to ``levels`` levels (fewer for a tiny image), each half the size of the one before, rounded up.
+
+    Raises:
+        UsageError: the mask has another size than the image.
+    """
+    if mask is not None and mask.shape != sift.shape[:2]:
+        raise UsageError(f"mask of {mask.shape} pixels for an image of {sift.shape[:2]}; they must agree")
+    sifts = [np.ascontiguousarray(sift)]
+    masks = [np.ones(sift.shape[:2], np.bool_) if mask is None else np.ascontiguousarray(mask)]
+    while len(sifts) < levels and min(sifts[-1].shape[:2]) >= SMALLEST_LEVEL:
+        sifts.append(halve_descriptors(sifts[-1]))
+        masks.append(_halve_mask(masks[-1]))
+    return DescriptorPyramid(tuple(sifts), tuple(masks))
+
+
+def sift_flow_pyramid(
+    a: DescriptorPyramid,
+    b: DescriptorPyramid,
+    *,
+    settings: SiftFlowSettings = TPAMI,
+    initial: Float32[np.ndarray, "ha wa 2"] | None = None,
+    threads: int = 1,
+) -> SiftFlowResult:
+    """``sift_flow`` between images whose pyramids exist already: both directions of a pair share them."""
+    pyramid_a, pyramid_b, masks_a, masks_b = a.sift, b.sift, a.mask, b.mask
+    if pyramid_a[0].shape[2] != pyramid_b[0].shape[2]:
+        raise UsageError(
+            f"descriptors of {pyramid_a[0].shape[2]} and {pyramid_b[0].shape[2]} channels cannot be matched"
+        )
+    if initial is not None and initial.shape != (*pyramid_a[0].shape[:2], 2):
+        raise UsageError(
+            f"initial flow has shape {initial.shape}, expected {(*pyramid_a[0].shape[:2], 2)}"
+        )
+    levels = 1 if initial is not None else min(settings.levels, len(pyramid_a), len(pyramid_b))
 
     # Costs must fit 16 bit: a truncation beyond the limit scales every cost.
     scale = min(1.0, MAX_TRUNCATION / settings.d)
@@ -102,10 +151,10 @@ def sift_flow(
     energies = []
     default = 0.0
     for level in range(levels, 0, -1):
-        a, b = pyramid_a[level - 1], pyramid_b[level - 1]
-        height, width = a.shape[:2]
+        sift_a, sift_b = pyramid_a[level - 1], pyramid_b[level - 1]
+        height, width = sift_a.shape[:2]
         top = level == levels and initial is None
-        drift = _size_offset((height, width), b.shape[:2])
+        drift = _size_offset((height, width), sift_b.shape[:2])
         if initial is not None:
             centre = np.rint(initial).astype(np.int32)
         elif flow is None:
@@ -120,7 +169,7 @@ def sift_flow(
         gamma = settings.gamma * 2 ** (level - 1)
         planes = np.ascontiguousarray(np.moveaxis(centre, -1, 0))
         costs, default = data_costs(
-            a, b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
+            sift_a, sift_b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
         )
         labels = solve(
             costs,
@@ -132,12 +181,19 @@ def sift_flow(
             iterations,
             hierarchy,
         )
-        flow = np.ascontiguousarray(np.moveaxis(planes + labels - radius, 0, -1)).astype(np.float32)
+        whole = np.ascontiguousarray(np.moveaxis(planes + labels - radius, 0, -1))
+        if settings.polish and level == 1:
+            _polish(
+                whole, sift_a, sift_b, masks_a[0], masks_b[0],
+                np.float32(settings.alpha), np.float32(settings.d), np.float32(gamma), np.float32(default),
+                settings.polish,
+            )  # fmt: skip
+        flow = whole.astype(np.float32)
         energies.append(
             flow_energy(
                 flow,
-                a,
-                b,
+                sift_a,
+                sift_b,
                 settings=settings,
                 gamma=gamma,
                 mask_a=masks_a[level - 1],
@@ -177,6 +233,64 @@ def flow_energy(
 
 
 @njit(cache=True, nogil=True)
+def _polish(  # type: ignore[no-untyped-def]
+    flow, sift_a, sift_b, mask_a, mask_b, alpha, d, gamma, default, sweeps
+):
+    """Iterated conditional modes: a pixel takes the flow of a 4-neighbour where that lowers the energy (in place).
+
+    Not part of the reference. Never raises the energy; candidates are not bound to the search window.
+    """
+    h, w, channels = sift_a.shape
+    hb, wb = sift_b.shape[0], sift_b.shape[1]
+    dy = (0, 0, 0, -1, 1)
+    dx = (0, -1, 1, 0, 0)
+    for sweep in range(sweeps):
+        for step in range(h * w):
+            at = step if sweep % 2 == 0 else h * w - 1 - step
+            y = at // w
+            x = at - y * w
+            u0 = flow[y, x, 0]
+            v0 = flow[y, x, 1]
+            own = sift_a[y, x]
+            best = np.float32(1e30)
+            best_u = u0
+            best_v = v0
+            for k in range(5):
+                yn = y + dy[k]
+                xn = x + dx[k]
+                if yn < 0 or yn >= h or xn < 0 or xn >= w:
+                    continue
+                u = flow[yn, xn, 0]
+                v = flow[yn, xn, 1]
+                if k > 0 and ((u == u0 and v == v0) or (u == best_u and v == best_v)):
+                    continue
+                cost = gamma * np.float32(abs(u) + abs(v))
+                for j in range(1, 5):
+                    yj = y + dy[j]
+                    xj = x + dx[j]
+                    if yj >= 0 and yj < h and xj >= 0 and xj < w:
+                        cost += min(alpha * np.float32(abs(u - flow[yj, xj, 0])), d)
+                        cost += min(alpha * np.float32(abs(v - flow[yj, xj, 1])), d)
+                if mask_a[y, x] and cost < best:
+                    yb = y + v
+                    xb = x + u
+                    if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
+                        cost += default
+                    else:
+                        other = sift_b[yb, xb]
+                        total = np.int32(0)
+                        for c in range(channels):
+                            total = np.int32(total + abs(np.int32(own[c]) - np.int32(other[c])))
+                        cost += np.float32(total)
+                if cost < best:
+                    best = cost
+                    best_u = u
+                    best_v = v
+            flow[y, x, 0] = best_u
+            flow[y, x, 1] = best_v
+
+
+@njit(cache=True, nogil=True)
 def _data_energy(flow, sift_a, sift_b, mask_a, mask_b, default):  # type: ignore[no-untyped-def]
     h, w, channels = sift_a.shape
     hb, wb = sift_b.shape[0], sift_b.shape[1]
@@ -197,22 +311,6 @@ def _data_energy(flow, sift_a, sift_b, mask_a, mask_b, default):  # type: ignore
                 cost = np.int32(cost + abs(np.int32(own[c]) - np.int32(other[c])))
             total += cost
     return total
-
-
-def _check(
-    sift_a: UInt8[np.ndarray, "ha wa c"],
-    sift_b: UInt8[np.ndarray, "hb wb c"],
-    mask_a: Bool[np.ndarray, "..."] | None,
-    mask_b: Bool[np.ndarray, "..."] | None,
-    initial: Float32[np.ndarray, "..."] | None,
-) -> None:
-    if sift_a.shape[2] != sift_b.shape[2]:
-        raise UsageError(f"descriptors of {sift_a.shape[2]} and {sift_b.shape[2]} channels cannot be matched")
-    for name, mask, sift in (("mask_a", mask_a, sift_a), ("mask_b", mask_b, sift_b)):
-        if mask is not None and mask.shape != sift.shape[:2]:
-            raise UsageError(f"{name} has shape {mask.shape}, its image {sift.shape[:2]}; they must agree")
-    if initial is not None and initial.shape != (*sift_a.shape[:2], 2):
-        raise UsageError(f"initial flow has shape {initial.shape}, expected {(*sift_a.shape[:2], 2)}")
 
 
 def _size_offset(size_a: tuple[int, int], size_b: tuple[int, int]) -> Float32[np.ndarray, "h w 2"]:

@@ -25,6 +25,15 @@ class FlowField:
 
 
 @dataclass(frozen=True)
+class MatchDiagnostics:
+    """Extras that ``recon match`` turns into pictures."""
+
+    scale_map_a: Float32[np.ndarray, "ha wa"] | None = None
+    scale_map_b: Float32[np.ndarray, "hb wb"] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DenseMatch:
     """Both directions of one pair, with the two-sided consistency of each.
 
@@ -36,6 +45,7 @@ class DenseMatch:
     b_to_a: FlowField
     consistent_a: Bool[np.ndarray, "ha wa"]
     consistent_b: Bool[np.ndarray, "hb wb"]
+    diagnostics: MatchDiagnostics | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +112,3 @@ class Matcher(Protocol):
     def match(self, a: Any, b: Any, context: PairContext) -> DenseMatch | SparseMatch:
         """Match two prepared images in both directions."""
         ...
-
-
-@dataclass(frozen=True)
-class MatchDiagnostics:
-    """Extras that ``recon match`` turns into pictures."""
-
-    scale_map_a: Float32[np.ndarray, "ha wa"] | None = None
-    scale_map_b: Float32[np.ndarray, "hb wb"] | None = None
-    notes: dict[str, Any] = field(default_factory=dict)

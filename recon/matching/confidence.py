@@ -1,0 +1,111 @@
+"""Confidence of flow, and the last step of every dense matcher."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from numba import njit
+
+from recon.matching.consistency import inside_border, round_trip_error
+from recon.matching.texture import TEXTURE_THRESHOLD, textured_mask
+from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
+
+
+def finish_pair(
+    a: MatchImage,
+    b: MatchImage,
+    a_to_b: Float32[np.ndarray, "ha wa 2"],
+    b_to_a: Float32[np.ndarray, "hb wb 2"],
+    *,
+    sift_a: UInt8[np.ndarray, "ha wa c"] | None = None,
+    sift_b: UInt8[np.ndarray, "hb wb c"] | None = None,
+    tolerance: float = 1.5,
+    border: int = 20,
+    texture_threshold: float = TEXTURE_THRESHOLD,
+    diagnostics: MatchDiagnostics | None = None,
+) -> DenseMatch:
+    """Both directions with confidence and two-sided consistency.
+
+    A pixel is consistent when its round trip ends within ``tolerance``, it and its target keep ``border`` from the
+    edges, it lies in texture (``texture_threshold`` 0 switches that off) and neither it nor its target is masked.
+    Confidence (0…1) is the product of the round trip's, exp(-(e / tolerance)²), and, where descriptors are given, of the
+    match's own (``descriptor_confidence``); 0 where the pixel or its target is masked or outside.
+    """
+    fields = []
+    masks = []
+    for own, other, there, back, sift, sift_other in (
+        (a, b, a_to_b, b_to_a, sift_a, sift_b),
+        (b, a, b_to_a, a_to_b, sift_b, sift_a),
+    ):
+        error = round_trip_error(there, back)
+        valid = np.isfinite(error)
+        if own.mask is not None:
+            valid &= own.mask
+        if other.mask is not None:
+            valid &= _at_target(other.mask, there)
+        confidence = np.exp(-((np.minimum(error, 100 * tolerance) / tolerance) ** 2)).astype(np.float32)
+        if sift is not None and sift_other is not None:
+            confidence *= descriptor_confidence(sift, sift_other, there)
+        confidence[~valid] = 0
+        consistent = valid & (error <= tolerance) & inside_border(there, other.rgb.shape[:2], border)
+        if texture_threshold > 0:
+            gray = cv2.cvtColor(own.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+            consistent &= textured_mask(gray, threshold=texture_threshold)
+        fields.append(FlowField(np.ascontiguousarray(there, np.float32), confidence))
+        masks.append(consistent)
+    return DenseMatch(fields[0], fields[1], masks[0], masks[1], diagnostics)
+
+
+def _at_target(mask: Bool[np.ndarray, "hb wb"], flow: Float32[np.ndarray, "ha wa 2"]) -> Bool[np.ndarray, "ha wa"]:
+    h, w = flow.shape[:2]
+    y, x = np.mgrid[0:h, 0:w]
+    tx = np.clip(np.rint(x + flow[..., 0]), 0, mask.shape[1] - 1).astype(np.int64)
+    ty = np.clip(np.rint(y + flow[..., 1]), 0, mask.shape[0] - 1).astype(np.int64)
+    return np.asarray(mask[ty, tx])
+
+
+def descriptor_confidence(
+    sift_a: UInt8[np.ndarray, "ha wa c"],
+    sift_b: UInt8[np.ndarray, "hb wb c"],
+    flow: Float32[np.ndarray, "ha wa 2"],
+    *,
+    ring: int = 6,
+) -> Float32[np.ndarray, "ha wa"]:
+    """How much better the match is than its surroundings: 1 - cost / smallest cost on a ring around it, 0…1.
+
+    Costs are L1 distances of descriptors at the nearest pixels; the ring has eight points at ``ring`` pixels.
+    """
+    out = np.empty(flow.shape[:2], np.float32)
+    _margin(sift_a, sift_b, np.rint(flow).astype(np.int32), ring, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
+    h, w, channels = sift_a.shape
+    hb, wb = sift_b.shape[0], sift_b.shape[1]
+    for y in range(h):
+        for x in range(w):
+            own = sift_a[y, x]
+            here = np.int32(0)
+            around = np.int32(1 << 30)
+            for k in range(9):
+                # The centre comes first.
+                k9 = (k + 4) % 9
+                yb = y + flow[y, x, 1] + (k9 // 3 - 1) * ring
+                xb = x + flow[y, x, 0] + (k9 % 3 - 1) * ring
+                if yb < 0 or yb >= hb or xb < 0 or xb >= wb:
+                    if k == 0:
+                        here = np.int32(1 << 30)
+                        break
+                    continue
+                other = sift_b[yb, xb]
+                total = np.int32(0)
+                for c in range(channels):
+                    total = np.int32(total + abs(np.int32(own[c]) - np.int32(other[c])))
+                if k == 0:
+                    here = total
+                else:
+                    around = min(around, total)
+            out[y, x] = max(np.float32(0), np.float32(1) - np.float32(here) / np.float32(max(around, 1)))

@@ -1,0 +1,77 @@
+"""Two-sided consistency: which pixels come back to where they started."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from numba import njit
+
+
+def two_sided_consistency(
+    a_to_b: Float32[np.ndarray, "ha wa 2"],
+    b_to_a: Float32[np.ndarray, "hb wb 2"],
+    *,
+    tolerance: float = 1.5,
+    border: int = 20,
+) -> tuple[Bool[np.ndarray, "ha wa"], Bool[np.ndarray, "hb wb"]]:
+    """Pixels of A and of B whose round trip ends within ``tolerance`` pixels of their start.
+
+    The way back is read between pixels by bilinear interpolation. Pixels closer than ``border`` to an edge of their own
+    image, and pixels whose target is closer than that to an edge of the other, are left out (descriptors there see
+    padding). On images so small that the border would leave less than half of a side, it shrinks to a quarter of
+    the shorter side.
+    """
+    error_a, error_b = round_trip_error(a_to_b, b_to_a), round_trip_error(b_to_a, a_to_b)
+    return (
+        (error_a <= tolerance) & inside_border(a_to_b, b_to_a.shape[:2], border),
+        (error_b <= tolerance) & inside_border(b_to_a, a_to_b.shape[:2], border),
+    )
+
+
+def round_trip_error(
+    there: Float32[np.ndarray, "ha wa 2"], back: Float32[np.ndarray, "hb wb 2"]
+) -> Float32[np.ndarray, "ha wa"]:
+    """Distance in pixels between each pixel and where the round trip leaves it; inf where it leaves the image."""
+    out = np.empty(there.shape[:2], np.float32)
+    _round_trip(np.ascontiguousarray(there), np.ascontiguousarray(back), out)
+    return out
+
+
+def inside_border(
+    flow: Float32[np.ndarray, "ha wa 2"], target: tuple[int, int], border: int
+) -> Bool[np.ndarray, "ha wa"]:
+    """Pixels that are at least ``border`` pixels inside their image and whose target is so too."""
+    h, w = flow.shape[:2]
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    tx, ty = x + flow[..., 0], y + flow[..., 1]
+    own = min(border, min(h, w) // 4)
+    other = min(border, min(target) // 4)
+    ok = (x >= own) & (x <= w - 1 - own) & (y >= own) & (y <= h - 1 - own)
+    ok &= (tx >= other) & (tx <= target[1] - 1 - other) & (ty >= other) & (ty <= target[0] - 1 - other)
+    return np.asarray(ok)
+
+
+@njit(cache=True, nogil=True)
+def _round_trip(there, back, out):  # type: ignore[no-untyped-def]
+    h, w = out.shape
+    hb, wb = back.shape[0], back.shape[1]
+    for y in range(h):
+        for x in range(w):
+            tx = np.float32(x) + there[y, x, 0]
+            ty = np.float32(y) + there[y, x, 1]
+            if not (tx >= 0 and tx <= wb - 1 and ty >= 0 and ty <= hb - 1):
+                out[y, x] = np.inf
+                continue
+            x0 = min(int(tx), max(wb - 2, 0))
+            y0 = min(int(ty), max(hb - 2, 0))
+            x1 = min(x0 + 1, wb - 1)
+            y1 = min(y0 + 1, hb - 1)
+            fx = tx - np.float32(x0)
+            fy = ty - np.float32(y0)
+            ex = there[y, x, 0]
+            ey = there[y, x, 1]
+            ex += (1 - fy) * ((1 - fx) * back[y0, x0, 0] + fx * back[y0, x1, 0])
+            ex += fy * ((1 - fx) * back[y1, x0, 0] + fx * back[y1, x1, 0])
+            ey += (1 - fy) * ((1 - fx) * back[y0, x0, 1] + fx * back[y0, x1, 1])
+            ey += fy * ((1 - fx) * back[y1, x0, 1] + fx * back[y1, x1, 1])
+            out[y, x] = np.sqrt(ex * ex + ey * ey)

@@ -1,0 +1,118 @@
+"""OpenCV's dense optical flow behind the Matcher contract: cheap baselines for small motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.matching.confidence import finish_pair
+from recon.matching.registry import BUILT_IN
+from recon.matching.texture import TEXTURE_THRESHOLD
+from recon.matching.types import Capabilities, DenseMatch, MatchImage, PairContext
+
+
+class OpticalFlowSettings(BaseModel):
+    """What all optical flow matchers share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tolerance: float = Field(1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels")
+    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
+    texture_threshold: float = Field(
+        TEXTURE_THRESHOLD, ge=0, description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off"
+    )
+
+
+class DisSettings(OpticalFlowSettings):
+    """Settings of DIS flow."""
+
+    preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="OpenCV's preset")
+
+
+class FarnebackSettings(OpticalFlowSettings):
+    """Settings of Farneback flow (OpenCV's names)."""
+
+    levels: int = Field(5, ge=1, le=12, description="pyramid levels")
+    window: int = Field(21, ge=3, le=101, description="averaging window in pixels")
+    iterations: int = Field(3, ge=1, le=50, description="iterations at each level")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    image: MatchImage
+    gray: UInt8[np.ndarray, "h w"]
+
+
+class _OpticalFlowMatcher:
+    """Runs an OpenCV flow on grey images; the target is stretched to the source's size where they differ."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    def prepare(self, image: MatchImage) -> Any:
+        """The grey image."""
+        return _Prepared(image, cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY))
+
+    def match(self, a: Any, b: Any, context: PairContext) -> DenseMatch:  # noqa: ARG002
+        """Flow of both directions with round trip confidence and consistency."""
+        return finish_pair(
+            a.image,
+            b.image,
+            self._direction(a.gray, b.gray),
+            self._direction(b.gray, a.gray),
+            tolerance=self.settings.tolerance,
+            border=self.settings.border,
+            texture_threshold=self.settings.texture_threshold,
+        )
+
+    def _direction(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "hb wb"]) -> Any:
+        (h, w), (hb, wb) = source.shape, target.shape
+        if (h, w) == (hb, wb):
+            return self._flow(source, target)
+        stretched = cv2.resize(target, (w, h), interpolation=cv2.INTER_AREA if hb * wb > h * w else cv2.INTER_LINEAR)
+        flow = self._flow(source, stretched)
+        y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+        out = np.empty_like(flow)
+        out[..., 0] = (x + flow[..., 0] + 0.5) * (wb / w) - 0.5 - x
+        out[..., 1] = (y + flow[..., 1] + 0.5) * (hb / h) - 0.5 - y
+        return out
+
+    def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Any:
+        raise NotImplementedError
+
+
+class DisMatcher(_OpticalFlowMatcher):
+    """Dense inverse search (Kroeger et al., ECCV 2016) as OpenCV has it."""
+
+    name: ClassVar[str] = "dis"
+    capabilities: ClassVar[Capabilities] = BUILT_IN["dis"].capabilities
+    Settings: ClassVar[type[BaseModel]] = DisSettings
+
+    def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 2"]:
+        preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.settings.preset.upper()}", None)
+        if preset is None:
+            preset = getattr(cv2, f"DISOpticalFlow_PRESET_{self.settings.preset.upper()}")
+        # The patches of its coarsest level need some room.
+        small = min(source.shape) < 32
+        if small:
+            return np.zeros((*source.shape, 2), np.float32)
+        # A new object each time: it keeps buffers and is not safe to share between threads.
+        return np.asarray(cv2.DISOpticalFlow.create(preset).calc(source, target, None), np.float32)
+
+
+class FarnebackMatcher(_OpticalFlowMatcher):
+    """Polynomial expansion (Farneback, SCIA 2003) as OpenCV has it."""
+
+    name: ClassVar[str] = "farneback"
+    capabilities: ClassVar[Capabilities] = BUILT_IN["farneback"].capabilities
+    Settings: ClassVar[type[BaseModel]] = FarnebackSettings
+
+    def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 2"]:
+        s = self.settings
+        flow = cv2.calcOpticalFlowFarneback(source, target, None, 0.5, s.levels, s.window, s.iterations, 7, 1.5, 0)
+        return np.asarray(flow, np.float32)

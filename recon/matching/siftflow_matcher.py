@@ -1,0 +1,192 @@
+"""The matchers that run SIFT Flow: at propagated scales, and at one fixed scale."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from pydantic import BaseModel, Field
+
+from recon.features.dense_sift import SiftLadder, build_ladder, dense_sift, describe
+from recon.features.scale_propagation import propagate_scales
+from recon.features.types import InterestPoints
+from recon.matching.confidence import finish_pair
+from recon.matching.registry import BUILT_IN
+from recon.matching.siftflow import DescriptorPyramid, SiftFlowSettings, descriptor_pyramid, sift_flow_pyramid
+from recon.matching.subpixel import refine_flow
+from recon.matching.texture import TEXTURE_THRESHOLD
+from recon.matching.types import Capabilities, DenseMatch, MatchDiagnostics, MatchImage, PairContext
+
+MINIMUM_SEEDS = 8
+"""Match-aware propagation needs this many matched points; with fewer it falls back on image-aware."""
+
+
+class FixedScaleSettings(SiftFlowSettings):
+    """SIFT Flow's own settings and those of what follows it."""
+
+    tolerance: float = Field(1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels")
+    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
+    texture_threshold: float = Field(
+        TEXTURE_THRESHOLD, ge=0, description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off"
+    )
+    subpixel: bool = Field(True, description="refine the flow below the pixel")
+    threads: int = Field(1, ge=1, description="threads within one pair: 2 match both directions at once")
+
+
+class SiftFlowMatcherSettings(FixedScaleSettings):
+    """Settings of SIFT Flow at propagated scales."""
+
+    propagation: Literal["match-aware", "image-aware", "geometric", "none"] = Field(
+        "match-aware", description="how every pixel gets its SIFT scale; none: one fixed scale"
+    )
+    weighting: Literal["linear", "exponential"] = Field(
+        "linear", description="how image differences weigh in image- and match-aware propagation"
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    image: MatchImage
+    gray: UInt8[np.ndarray, "h w"]
+    points: InterestPoints | None
+    ladder: SiftLadder | None
+    pyramid: DescriptorPyramid | None
+    scale_map: Float32[np.ndarray, "h w"] | None
+
+
+class SiftFlowMatcher:
+    """SIFT Flow on descriptors whose scale is propagated from interest points to every pixel.
+
+    Source: M. Tau, T. Hassner, "Dense Correspondences Across Scenes and Scales", TPAMI 2016. Match-aware propagation needs
+    matched points of the pair; with fewer than ``MINIMUM_SEEDS`` it falls back on image-aware propagation from
+    all points, and an image without points gets one fixed scale.
+    """
+
+    name: ClassVar[str] = "siftflow"
+    capabilities: ClassVar[Capabilities] = BUILT_IN["siftflow"].capabilities
+    Settings: ClassVar[type[BaseModel]] = SiftFlowMatcherSettings
+
+    def __init__(self, settings: FixedScaleSettings) -> None:
+        self.settings = settings
+
+    @property
+    def _propagation(self) -> str:
+        return getattr(self.settings, "propagation", "none")
+
+    def prepare(self, image: MatchImage) -> Any:
+        """What all pairs of an image share: its scale ladder, or its descriptors where they depend on it alone."""
+        settings = self.settings
+        gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY)
+        if self._propagation == "none":
+            pyramid = descriptor_pyramid(dense_sift(image.rgb), settings.levels, image.mask)
+            return _Prepared(image, gray, None, None, pyramid, None)
+        points = image.points
+        if points is None:
+            # A caller without a feature stage.
+            from recon.features.interest_points import extract_interest_points
+
+            points = extract_interest_points(image.rgb, mask=image.mask)
+        if len(points) == 0:
+            pyramid = descriptor_pyramid(dense_sift(image.rgb), settings.levels, image.mask)
+            return _Prepared(image, gray, points, None, pyramid, None)
+        ladder = build_ladder(image.rgb)
+        prepared = _Prepared(image, gray, points, ladder, None, None)
+        if self._propagation == "match-aware":
+            return prepared
+        pyramid, scale_map = self._describe(prepared, points, self._propagation)
+        return _Prepared(image, gray, points, ladder, pyramid, scale_map)
+
+    def match(self, a: Any, b: Any, context: PairContext) -> DenseMatch:
+        """Flow of both directions, refined, with confidence and consistency."""
+        settings = self.settings
+        pyramid_a, scale_a, pyramid_b, scale_b, used = self._pair_descriptors(a, b, context)
+
+        def direction(source: Any, target: Any, own: DescriptorPyramid, other: DescriptorPyramid) -> Any:
+            flow = sift_flow_pyramid(own, other, settings=settings).flow
+            if settings.subpixel:
+                flow = refine_flow(source.gray, target.gray, flow)
+            return flow
+
+        jobs = ((a, b, pyramid_a, pyramid_b), (b, a, pyramid_b, pyramid_a))
+        if settings.threads > 1:
+            with ThreadPoolExecutor(2) as pool:
+                a_to_b, b_to_a = pool.map(lambda job: direction(*job), jobs)
+        else:
+            a_to_b, b_to_a = (direction(*job) for job in jobs)
+        return finish_pair(
+            a.image,
+            b.image,
+            a_to_b,
+            b_to_a,
+            sift_a=pyramid_a.sift[0],
+            sift_b=pyramid_b.sift[0],
+            tolerance=settings.tolerance,
+            border=settings.border,
+            texture_threshold=settings.texture_threshold,
+            diagnostics=MatchDiagnostics(scale_a, scale_b, {"propagation": used}),
+        )
+
+    def _pair_descriptors(self, a: Any, b: Any, context: PairContext) -> tuple[Any, Any, Any, Any, str]:
+        """Pyramids and scale maps of both images for this pair, and which propagation made them."""
+        if a.pyramid is not None and b.pyramid is not None:
+            return a.pyramid, a.scale_map, b.pyramid, b.scale_map, self._propagation
+        if a.ladder is None or b.ladder is None:
+            # One image has no interest points: both at one scale.
+            used = "none"
+            pyramids = [
+                p.pyramid
+                if p.scale_map is None and p.pyramid is not None
+                else descriptor_pyramid(dense_sift(p.image.rgb), self.settings.levels, p.image.mask)
+                for p in (a, b)
+            ]
+            return pyramids[0], None, pyramids[1], None, used
+        seeds = context.seeds
+        if seeds is None:
+            from recon.features.interest_points import match_interest_points
+
+            seeds = match_interest_points(a.points, b.points)
+        if len(seeds) >= MINIMUM_SEEDS:
+            points = [_subset(a.points, seeds[:, 0]), _subset(b.points, seeds[:, 1])]
+            used = "match-aware"
+        else:
+            points = [a.points, b.points]
+            used = "image-aware"
+        (pyramid_a, scale_a), (pyramid_b, scale_b) = self._each(
+            lambda job: self._describe(job[0], job[1], "image-aware"), [(a, points[0]), (b, points[1])]
+        )
+        return pyramid_a, scale_a, pyramid_b, scale_b, used
+
+    def _each(self, fn: Any, jobs: Any) -> list[Any]:
+        if self.settings.threads > 1:
+            with ThreadPoolExecutor(2) as pool:
+                return list(pool.map(fn, jobs))
+        return [fn(job) for job in jobs]
+
+    def _describe(self, prepared: _Prepared, points: InterestPoints, propagation: str) -> tuple[Any, Any]:
+        assert prepared.ladder is not None
+        scale_map = propagate_scales(
+            prepared.image.rgb,
+            points,
+            guide="geometric" if propagation == "geometric" else "image",
+            weighting=getattr(self.settings, "weighting", "linear"),
+        )
+        sift = describe(prepared.ladder, scale_map)
+        return descriptor_pyramid(sift, self.settings.levels, prepared.image.mask), scale_map
+
+
+class FixedScaleMatcher(SiftFlowMatcher):
+    """SIFT Flow on dense SIFT of one scale (cells of 3 px), as the original SIFT Flow."""
+
+    name: ClassVar[str] = "dsift-flow"
+    capabilities: ClassVar[Capabilities] = BUILT_IN["dsift-flow"].capabilities
+    Settings: ClassVar[type[BaseModel]] = FixedScaleSettings
+
+
+def _subset(points: InterestPoints, index: Any) -> InterestPoints:
+    return InterestPoints(
+        points.xy[index], points.sigma[index], points.orientation[index], points.descriptors[index]
+    )
