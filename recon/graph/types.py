@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
+
+if TYPE_CHECKING:
+    ViewGraph = nx.Graph[int]
+else:
+    # networkx classes take no type arguments at run time.
+    ViewGraph = nx.Graph
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,21 @@ class TwoViewGeometry:
 class Tracks:
     """Multi-view tracks as flat arrays: observation i says that track ``track_id[i]`` is seen in photo
     ``photo_id[i]`` at ``xy[i]`` (photo working size, recon's pixel convention). Sorted by track, then photo;
-    at most one observation per track and photo."""
+    at most one observation per track and photo.
+
+    Two arrays say more where it is known, and are None where it is not (tracks of a sparse matcher):
+
+    Attributes:
+        is_reference: True for the one observation per track at which the track was anchored.
+        affinity: local affine map from the patch round the reference observation to the patch round this one,
+            at working size: an offset d from the reference lies at ``affinity @ d`` from this observation.
+    """
 
     track_id: Int32[np.ndarray, " n"]
     photo_id: Int32[np.ndarray, " n"]
     xy: Float32[np.ndarray, "n 2"]
+    is_reference: Bool[np.ndarray, " n"] | None = None
+    affinity: Float32[np.ndarray, "n 2 2"] | None = None
 
     @property
     def count(self) -> int:

@@ -1,0 +1,642 @@
+"""Multi-view tracks: from dense matches (anchors carried into every neighbour) and from sparse ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from numba import njit
+
+from recon.graph.types import Tracks
+from recon.matching.types import DenseMatch, SparseMatch
+from recon.photos.types import PhotoSet
+
+# Flow vectors that differ from the middle one by more than this many pixels belong to another surface and get
+# little weight in the local fit (matching size).
+FLOW_STEP_PX = 1.5
+# A local fit needs this share of consistent pixels in its window: below it, the affinity is guesswork.
+MIN_SUPPORT = 0.3
+# A patch that shrinks or grows beyond this is not one surface seen from two sides, but a wrong flow.
+MAX_SCALE_CHANGE = 6.0
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """How tracks are made from dense matches. Lengths in pixels of the photos' working size unless stated.
+
+    Attributes:
+        max_anchors: at most this many tracks start in one photo.
+        suppression: an anchor nearer than this to an observation of a better track is dropped.
+        window: radius of the local affine fit of the flow, in pixels at matching size.
+        loop_error: two observations of a track contradict each other when the flow between their photos
+            misses by more than this, in pixels at matching size.
+        min_length: shortest track that is kept.
+        extend: carry accepted tracks on into photos that the reference does not see, where two observed
+        photos agree.
+    """
+
+    max_anchors: int = 1500
+    suppression: float = 6.0
+    window: int = 5
+    loop_error: float = 2.0
+    min_length: int = 2
+    extend: bool = True
+
+
+def find_anchors(
+    grey: UInt8[np.ndarray, "h w"] | Float32[np.ndarray, "h w"],
+    *,
+    limit: int = 3000,
+    spacing: float = 8.0,
+    mask: Bool[np.ndarray, "h w"] | None = None,
+    border: int = 12,
+    min_eigenvalue: float = 4.0,
+) -> Float32[np.ndarray, "n 2"]:
+    """Corners of a photo, strongest first, at least ``spacing`` pixels apart.
+
+    Shi & Tomasi, "Good Features to Track", CVPR 1994: maxima of the smaller eigenvalue of the structure
+    tensor, here of Gaussian derivatives (sigma 1) summed over a Gaussian window (sigma 2). Spread by adaptive
+    non-maximal suppression on a grid rather than by one threshold for the whole photo, so that a dim wall
+    gets its share.
+
+    Args:
+        grey: luminance in 0…255.
+        limit: upper bound of the number of corners; taken evenly from all parts of the photo.
+        min_eigenvalue: weaker corners (squared grey levels per pixel) drown in sensor noise.
+    """
+    image = cv2.GaussianBlur(np.asarray(grey, np.float32), (0, 0), 1.0)
+    gx = cv2.Scharr(image, cv2.CV_32F, 1, 0, scale=1 / 32)
+    gy = cv2.Scharr(image, cv2.CV_32F, 0, 1, scale=1 / 32)
+    a = cv2.GaussianBlur(gx * gx, (0, 0), 2.0)
+    b = cv2.GaussianBlur(gx * gy, (0, 0), 2.0)
+    c = cv2.GaussianBlur(gy * gy, (0, 0), 2.0)
+    response = 0.5 * (a + c) - np.sqrt(0.25 * (a - c) ** 2 + b * b)
+    height, width = response.shape
+    if mask is not None:
+        response = np.where(cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0, response, 0)
+    response[:border] = response[height - border :] = 0
+    response[:, :border] = response[:, width - border :] = 0
+    peaks = (response >= cv2.dilate(response, np.ones((3, 3), np.uint8))) & (response > min_eigenvalue)
+    ys, xs = np.nonzero(peaks)
+    order = np.lexsort((xs, ys, -response[ys, xs]))
+    chosen = _suppress(
+        xs[order].astype(np.float32), ys[order].astype(np.float32), float(spacing), width, height
+    )
+    xs, ys = xs[order][chosen], ys[order][chosen]
+    return spread(np.stack([xs, ys], axis=1).astype(np.float32), (width, height), limit)
+
+
+def spread(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int], limit: int) -> Float32[np.ndarray, "m 2"]:
+    """At most ``limit`` of the points (best first), taken in turns from the cells of a grid."""
+    if len(xy) <= limit:
+        return xy
+    width, height = size
+    cell = max(1.0, float(np.sqrt(width * height / limit)) * 2.0)
+    cell_of = (xy[:, 1] // cell).astype(np.int64) * (int(width // cell) + 1) + (xy[:, 0] // cell).astype(
+        np.int64
+    )
+    order = np.argsort(cell_of, kind="stable")
+    sorted_cells = cell_of[order]
+    starts = np.r_[0, np.nonzero(np.diff(sorted_cells))[0] + 1]
+    rank = np.empty(len(xy), np.int64)
+    rank[order] = np.arange(len(xy)) - np.repeat(starts, np.diff(np.r_[starts, len(xy)]))
+    # Best of every cell, then second best of every cell, and so on.
+    kept = np.lexsort((np.arange(len(xy)), rank))[:limit]
+    return xy[np.sort(kept)]
+
+
+@njit(cache=True, nogil=True)
+def _suppress(xs: np.ndarray, ys: np.ndarray, radius: float, width: int, height: int) -> np.ndarray:
+    """Greedy suppression: True for points with no earlier kept point nearer than ``radius``."""
+    cell = max(radius, 1.0)
+    columns, rows = int(width / cell) + 1, int(height / cell) + 1
+    head = np.full((rows, columns), -1, np.int64)
+    following = np.full(len(xs), -1, np.int64)
+    kept = np.zeros(len(xs), np.bool_)
+    for i in range(len(xs)):
+        cx = min(max(int(xs[i] / cell), 0), columns - 1)
+        cy = min(max(int(ys[i] / cell), 0), rows - 1)
+        free = True
+        for v in range(max(cy - 1, 0), min(cy + 2, rows)):
+            for u in range(max(cx - 1, 0), min(cx + 2, columns)):
+                k = head[v, u]
+                while k >= 0 and free:
+                    if (xs[k] - xs[i]) ** 2 + (ys[k] - ys[i]) ** 2 < radius * radius:
+                        free = False
+                    k = following[k]
+        if free:
+            kept[i] = True
+            following[i] = head[cy, cx]
+            head[cy, cx] = i
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def transport(
+    xy: np.ndarray, flow: np.ndarray, consistent: np.ndarray, radius: int, step: float, min_support: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points carried by a locally affine fit of the flow around them.
+
+    At every point, flow(p) = f + (A - 1)(p - point) is fitted by weighted least squares to the consistent
+    pixels within ``radius``: Gaussian weights of the distance (sigma radius/2) times a Cauchy weight of the
+    difference to the flow at the middle (scale ``step``), which keeps the fit on one side of a depth edge.
+    The fit averages integer or noisy flow to sub-pixel positions and gives the affinity that patches are
+    compared with.
+
+    Args:
+        xy: (n, 2) float32 points of the source at matching size.
+        flow: (h, w, 2) float32. consistent: (h, w) bool.
+
+    Returns:
+        Target points (n, 2) float32, affinities A (n, 2, 2) float32, and True where the nearest pixel is
+        consistent and at least ``min_support`` of the window took part.
+    """
+    height, width = consistent.shape
+    n = len(xy)
+    target = np.zeros((n, 2), np.float32)
+    affinity = np.zeros((n, 2, 2), np.float32)
+    valid = np.zeros(n, np.bool_)
+    sigma2 = 2.0 * (0.5 * radius) ** 2
+    for i in range(n):
+        px, py = xy[i, 0], xy[i, 1]
+        cx, cy = int(np.rint(px)), int(np.rint(py))
+        if cx < 0 or cy < 0 or cx >= width or cy >= height or not consistent[cy, cx]:
+            continue
+        f0x, f0y = flow[cy, cx, 0], flow[cy, cx, 1]
+        m00 = m01 = m02 = m11 = m12 = m22 = 0.0
+        rx0 = rx1 = rx2 = ry0 = ry1 = ry2 = 0.0
+        support = 0
+        total = 0
+        for y in range(cy - radius, cy + radius + 1):
+            for x in range(cx - radius, cx + radius + 1):
+                total += 1
+                if x < 0 or y < 0 or x >= width or y >= height or not consistent[y, x]:
+                    continue
+                fx, fy = flow[y, x, 0], flow[y, x, 1]
+                dx, dy = x - px, y - py
+                ex, ey = fx - f0x, fy - f0y
+                apart = (ex * ex + ey * ey) / (step * step)
+                if apart < 4.0:
+                    support += 1
+                w = np.exp(-(dx * dx + dy * dy) / sigma2) / (1.0 + apart)
+                m00 += w
+                m01 += w * dx
+                m02 += w * dy
+                m11 += w * dx * dx
+                m12 += w * dx * dy
+                m22 += w * dy * dy
+                rx0 += w * fx
+                rx1 += w * dx * fx
+                rx2 += w * dy * fx
+                ry0 += w * fy
+                ry1 += w * dx * fy
+                ry2 += w * dy * fy
+        if support < min_support * total:
+            continue
+        # A little ridge on the gradient: a sliver of consistent pixels fixes the value, not the affinity.
+        ridge = 0.02 * m00
+        m11 += ridge
+        m22 += ridge
+        c00 = m11 * m22 - m12 * m12
+        c01 = m02 * m12 - m01 * m22
+        c02 = m01 * m12 - m02 * m11
+        det = m00 * c00 + m01 * c01 + m02 * c02
+        if det <= 1e-9:
+            continue
+        c11 = m00 * m22 - m02 * m02
+        c12 = m01 * m02 - m00 * m12
+        c22 = m00 * m11 - m01 * m01
+        target[i, 0] = px + (c00 * rx0 + c01 * rx1 + c02 * rx2) / det
+        target[i, 1] = py + (c00 * ry0 + c01 * ry1 + c02 * ry2) / det
+        affinity[i, 0, 0] = 1.0 + (c01 * rx0 + c11 * rx1 + c12 * rx2) / det
+        affinity[i, 0, 1] = (c02 * rx0 + c12 * rx1 + c22 * rx2) / det
+        affinity[i, 1, 0] = (c01 * ry0 + c11 * ry1 + c12 * ry2) / det
+        affinity[i, 1, 1] = 1.0 + (c02 * ry0 + c12 * ry1 + c22 * ry2) / det
+        valid[i] = True
+    return target, affinity, valid
+
+
+class _Flows:
+    """Directed access to the dense matches: working pixels outside, matching pixels inside."""
+
+    def __init__(
+        self, sizes: Mapping[int, tuple[int, int]], matches: Mapping[tuple[int, int], DenseMatch], radius: int
+    ) -> None:
+        self.sizes = sizes
+        self.matches = matches
+        self.radius = radius
+        self.neighbours: dict[int, list[int]] = {photo: [] for photo in sizes}
+        for i, j in matches:
+            self.neighbours[i].append(j)
+            self.neighbours[j].append(i)
+        for joined in self.neighbours.values():
+            joined.sort()
+
+    def connected(self, source: int, target: int) -> bool:
+        return (min(source, target), max(source, target)) in self.matches
+
+    def carry(
+        self, source: int, target: int, xy: Float32[np.ndarray, "n 2"]
+    ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n 2 2"], Bool[np.ndarray, " n"], float]:
+        """Points of the source in the target, affinities, validity, and working pixels per matching pixel."""
+        match = self.matches[(min(source, target), max(source, target))]
+        if source < target:
+            field, mask, other = match.a_to_b, match.consistent_a, match.consistent_b
+        else:
+            field, mask, other = match.b_to_a, match.consistent_b, match.consistent_a
+        from_work = np.array(mask.shape[::-1]) / np.array(self.sizes[source])
+        to_work = np.array(self.sizes[target]) / np.array(other.shape[::-1])
+        at_match = ((xy + 0.5) * from_work - 0.5).astype(np.float32)
+        moved, affinity, valid = transport(at_match, field.flow, mask, self.radius, FLOW_STEP_PX, MIN_SUPPORT)
+        moved = ((moved + 0.5) * to_work - 0.5).astype(np.float32)
+        affinity = (affinity * to_work[:, None] * from_work[None, :]).astype(np.float32)
+        scale = np.sqrt(np.abs(np.linalg.det(affinity.astype(np.float64))))
+        width, height = self.sizes[target]
+        valid &= np.linalg.det(affinity.astype(np.float64)) > 0
+        valid &= (scale < MAX_SCALE_CHANGE) & (scale > 1 / MAX_SCALE_CHANGE)
+        valid &= (moved >= 0).all(axis=1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+        return moved, affinity, valid, float(np.sqrt(to_work[0] * to_work[1]))
+
+
+@dataclass
+class _Candidates:
+    """Tracks that start at the anchors of one photo: observation arrays over (anchor, neighbour)."""
+
+    reference: int
+    photos: list[int]
+    anchor: Float32[np.ndarray, "n 2"]
+    xy: Float32[np.ndarray, "n m 2"]
+    affinity: Float32[np.ndarray, "n m 2 2"]
+    seen: Bool[np.ndarray, "n m"]
+    agreement: Float[np.ndarray, " n"]
+
+
+def build_tracks(
+    photos: PhotoSet,
+    matches: Mapping[tuple[int, int], DenseMatch],
+    anchors: Mapping[int, Float32[np.ndarray, "n 2"]],
+    settings: TrackSettings | None = None,
+) -> Tracks:
+    """Multi-view tracks from dense matches: anchors of each photo carried directly into all its neighbours.
+
+    An anchor is a pixel of its own photo, known exactly, and every observation comes from it in one step:
+    errors do not add up along a chain of pairs. Where two neighbours are matched with each other, the flow
+    between them must lead from one observation to the other; of observations that contradict each other,
+    those with the most contradictions go first (ties: the fewest confirmations). Tracks are then taken in
+    order of evidence (number of observations, number of confirmations); a track whose anchor lies next to an
+    observation of a better track is the same point again and is dropped.
+
+    Args:
+        photos: for the working sizes.
+        matches: dense matches of verified pairs (ascending photo ids) at matching size.
+        anchors: points of each photo at working size, e.g. of ``find_anchors`` or SIFT points.
+
+    Returns:
+        Tracks with reference flags and affinities. The result does not depend on the order of the input.
+    """
+    settings = settings or TrackSettings()
+    sizes = {photo.id: (photo.width, photo.height) for photo in photos.photos}
+    flows = _Flows(sizes, matches, settings.window)
+    candidates = []
+    for reference in sorted(anchors):
+        points = np.ascontiguousarray(anchors[reference], dtype=np.float32)
+        if len(points) and flows.neighbours.get(reference):
+            candidates.append(_carry_anchors(flows, reference, points, settings))
+    return _select(candidates, flows, settings)
+
+
+def _carry_anchors(
+    flows: _Flows, reference: int, anchor: Float32[np.ndarray, "n 2"], settings: TrackSettings
+) -> _Candidates:
+    neighbours = flows.neighbours[reference]
+    n, m = len(anchor), len(neighbours)
+    xy = np.zeros((n, m, 2), np.float32)
+    affinity = np.zeros((n, m, 2, 2), np.float32)
+    seen = np.zeros((n, m), bool)
+    for column, photo in enumerate(neighbours):
+        xy[:, column], affinity[:, column], seen[:, column], _ = flows.carry(reference, photo, anchor)
+    agree = np.zeros((n, m, m), bool)
+    contradict = np.zeros((n, m, m), bool)
+    for p in range(m):
+        for q in range(p + 1, m):
+            if not flows.connected(neighbours[p], neighbours[q]):
+                continue
+            rows = np.nonzero(seen[:, p] & seen[:, q])[0]
+            if len(rows) == 0:
+                continue
+            moved, _, valid, pixel = flows.carry(
+                neighbours[p], neighbours[q], np.ascontiguousarray(xy[rows, p])
+            )
+            miss = np.linalg.norm(moved - xy[rows, q], axis=1) / pixel
+            good, bad = (
+                rows[valid & (miss <= settings.loop_error)],
+                rows[valid & (miss > settings.loop_error)],
+            )
+            agree[good, p, q] = agree[good, q, p] = True
+            contradict[bad, p, q] = contradict[bad, q, p] = True
+    while True:
+        against = (contradict & seen[:, None, :]).sum(axis=2) * seen
+        rows = np.nonzero(against.max(axis=1, initial=0) > 0)[0]
+        if len(rows) == 0:
+            break
+        confirmed = (agree[rows] & seen[rows, None, :]).sum(axis=2)
+        # One observation per track and round: the most contradicted, then the least confirmed.
+        blame = against[rows] * (m + 1) - confirmed
+        blame[against[rows] == 0] = -(m + 1)
+        seen[rows, blame.argmax(axis=1)] = False
+    agreement = (agree & seen[:, None, :] & seen[:, :, None]).sum(axis=(1, 2)) / 2
+    return _Candidates(reference, neighbours, anchor, xy, affinity, seen, agreement)
+
+
+def _select(candidates: list[_Candidates], flows: _Flows, settings: TrackSettings) -> Tracks:
+    lengths, agreements, owners, rows = [], [], [], []
+    for owner, candidate in enumerate(candidates):
+        length = 1 + candidate.seen.sum(axis=1)
+        good = np.nonzero(length >= settings.min_length)[0]
+        lengths.append(length[good])
+        agreements.append(candidate.agreement[good])
+        owners.append(np.full(len(good), owner))
+        rows.append(good)
+    if not lengths or sum(map(len, lengths)) == 0:
+        return _no_tracks()
+    length, agreement = np.concatenate(lengths), np.concatenate(agreements)
+    owner_of, row_of = np.concatenate(owners), np.concatenate(rows)
+    order = np.lexsort((row_of, owner_of, -agreement, -length))
+    occupied = {photo: _Occupancy(settings.suppression) for photo in flows.sizes}
+    started = dict.fromkeys(flows.sizes, 0)
+    chosen: list[tuple[int, int]] = []
+    for position in order:
+        owner, row = int(owner_of[position]), int(row_of[position])
+        candidate = candidates[owner]
+        reference = candidate.reference
+        x, y = candidate.anchor[row]
+        if started[reference] >= settings.max_anchors or occupied[reference].taken(x, y):
+            continue
+        columns = np.nonzero(candidate.seen[row])[0]
+        occupied[reference].add(x, y)
+        for column in columns:
+            occupied[candidate.photos[column]].add(*candidate.xy[row, column])
+        started[reference] += 1
+        chosen.append((owner, row))
+    chosen.sort()
+    track_id, photo_id, xy, is_reference, affinity = [], [], [], [], []
+    for track, (owner, row) in enumerate(chosen):
+        candidate = candidates[owner]
+        columns = np.nonzero(candidate.seen[row])[0]
+        track_id.append(np.full(1 + len(columns), track))
+        photo_id.append(np.r_[candidate.reference, np.array(candidate.photos)[columns]])
+        xy.append(np.concatenate([candidate.anchor[row][None], candidate.xy[row, columns]]))
+        is_reference.append(np.arange(1 + len(columns)) == 0)
+        affinity.append(np.concatenate([np.eye(2, dtype=np.float32)[None], candidate.affinity[row, columns]]))
+    tracks = make_tracks(
+        np.concatenate(track_id),
+        np.concatenate(photo_id),
+        np.concatenate(xy),
+        np.concatenate(is_reference),
+        np.concatenate(affinity),
+    )
+    return _extend(tracks, flows, settings) if settings.extend else tracks
+
+
+class _Occupancy:
+    """Points of one photo, asked for neighbours within a radius."""
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+        self.cell = max(radius, 1.0)
+        self.points: dict[tuple[int, int], list[tuple[float, float]]] = {}
+
+    def add(self, x: float, y: float) -> None:
+        self.points.setdefault((int(x // self.cell), int(y // self.cell)), []).append((float(x), float(y)))
+
+    def taken(self, x: float, y: float) -> bool:
+        u, v = int(x // self.cell), int(y // self.cell)
+        limit = self.radius * self.radius
+        for du in (-1, 0, 1):
+            for dv in (-1, 0, 1):
+                for px, py in self.points.get((u + du, v + dv), ()):
+                    if (px - x) ** 2 + (py - y) ** 2 < limit:
+                        return True
+        return False
+
+
+def _extend(tracks: Tracks, flows: _Flows, settings: TrackSettings) -> Tracks:
+    """Observations where the reference could not lead, but two observed photos lead to the same pixel."""
+    assert tracks.affinity is not None
+    assert tracks.is_reference is not None
+    count = tracks.count
+    photos = sorted(flows.sizes)
+    column_of = {photo: column for column, photo in enumerate(photos)}
+    present = np.zeros((count, len(photos)), bool)
+    columns = np.array([column_of[int(photo)] for photo in tracks.photo_id])
+    present[tracks.track_id, columns] = True
+    new: list[tuple[np.ndarray, int, np.ndarray, np.ndarray]] = []
+    for target in photos:
+        sums = np.zeros((count, 2))
+        affinities = np.zeros((count, 2, 2))
+        predictions: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
+        for source in flows.neighbours[target]:
+            rows = np.nonzero((tracks.photo_id == source) & ~present[tracks.track_id, column_of[target]])[0]
+            if len(rows) == 0:
+                continue
+            moved, affinity, valid, pixel = flows.carry(source, target, np.ascontiguousarray(tracks.xy[rows]))
+            back, _, back_valid, back_pixel = flows.carry(target, source, moved)
+            valid &= back_valid & (
+                np.linalg.norm(back - tracks.xy[rows], axis=1) / back_pixel <= settings.loop_error
+            )
+            rows, moved = rows[valid], moved[valid]
+            composed = affinity[valid] @ tracks.affinity[rows]
+            predictions.append((tracks.track_id[rows], moved, composed, pixel))
+        if not predictions:
+            continue
+        number = np.zeros(count, np.int64)
+        for track, moved, composed, _ in predictions:
+            sums[track] += moved
+            affinities[track] += composed
+            number[track] += 1
+        mean = sums / np.maximum(number, 1)[:, None]
+        spread_of = np.zeros(count)
+        for track, moved, _, pixel in predictions:
+            spread_of[track] = np.maximum(
+                spread_of[track], np.linalg.norm(moved - mean[track], axis=1) / pixel
+            )
+        agreed = np.nonzero((number >= 2) & (spread_of <= settings.loop_error))[0]
+        if len(agreed):
+            new.append((agreed, target, mean[agreed], affinities[agreed] / number[agreed, None, None]))
+    if not new:
+        return tracks
+    return make_tracks(
+        np.concatenate([tracks.track_id, *[track for track, _, _, _ in new]]),
+        np.concatenate([tracks.photo_id, *[np.full(len(track), photo) for track, photo, _, _ in new]]),
+        np.concatenate([tracks.xy, *[xy for _, _, xy, _ in new]]),
+        np.concatenate([tracks.is_reference, *[np.zeros(len(track), bool) for track, _, _, _ in new]]),
+        np.concatenate([tracks.affinity, *[affinity for _, _, _, affinity in new]]),
+    )
+
+
+def make_tracks(
+    track_id: Int[np.ndarray, " n"],
+    photo_id: Int[np.ndarray, " n"],
+    xy: Float[np.ndarray, "n 2"],
+    is_reference: Bool[np.ndarray, " n"] | None = None,
+    affinity: Float[np.ndarray, "n 2 2"] | None = None,
+) -> Tracks:
+    """Tracks from observations in any order: sorted by track, then photo, and numbered from 0 without gaps.
+
+    Raises:
+        ValueError: a track has two observations in one photo.
+    """
+    if len(track_id) == 0:
+        return _no_tracks()
+    order = np.lexsort((photo_id, track_id))
+    numbers = np.unique(track_id, return_inverse=True)[1].astype(np.int32)[order]
+    photos = photo_id[order].astype(np.int32)
+    if ((np.diff(numbers) == 0) & (np.diff(photos) == 0)).any():
+        raise ValueError("a track has two observations in one photo")
+    return Tracks(
+        numbers,
+        photos,
+        xy[order].astype(np.float32),
+        None if is_reference is None else is_reference[order].astype(bool),
+        None if affinity is None else affinity[order].astype(np.float32),
+    )
+
+
+def _no_tracks() -> Tracks:
+    return Tracks(
+        np.zeros(0, np.int32),
+        np.zeros(0, np.int32),
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, bool),
+        np.zeros((0, 2, 2), np.float32),
+    )
+
+
+def select_observations(tracks: Tracks, keep: Bool[np.ndarray, " n"], *, min_length: int = 2) -> Tracks:
+    """The tracks with only the observations in ``keep``, without those shorter than ``min_length``."""
+    length = np.bincount(tracks.track_id[keep], minlength=tracks.count)
+    keep = keep & (length[tracks.track_id] >= min_length)
+    return make_tracks(
+        tracks.track_id[keep],
+        tracks.photo_id[keep],
+        tracks.xy[keep],
+        None if tracks.is_reference is None else tracks.is_reference[keep],
+        None if tracks.affinity is None else tracks.affinity[keep],
+    )
+
+
+def pair_observations(tracks: Tracks, a: int, b: int) -> Int[np.ndarray, "n 2"]:
+    """Rows of the observations of the tracks that both photos see, by track: one column per photo."""
+    rows_a = np.nonzero(tracks.photo_id == a)[0]
+    rows_b = np.nonzero(tracks.photo_id == b)[0]
+    _, at_a, at_b = np.intersect1d(
+        tracks.track_id[rows_a], tracks.track_id[rows_b], assume_unique=True, return_indices=True
+    )
+    return np.stack([rows_a[at_a], rows_b[at_b]], axis=1)
+
+
+def track_matches(tracks: Tracks, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], SparseMatch]:
+    """The observations as point matches of the given pairs; pairs that share no track are left out."""
+    matches = {}
+    for a, b in sorted(pairs):
+        rows = pair_observations(tracks, a, b)
+        if len(rows):
+            matches[(a, b)] = SparseMatch(
+                tracks.xy[rows[:, 0]], tracks.xy[rows[:, 1]], np.ones(len(rows), np.float32)
+            )
+    return matches
+
+
+def tracks_from_sparse(
+    matches: Mapping[tuple[int, int], SparseMatch],
+    inliers: Mapping[tuple[int, int], Bool[np.ndarray, " n"]] | None = None,
+    *,
+    min_length: int = 2,
+    merge_radius: float = 1e-3,
+) -> Tracks:
+    """Tracks from sparse matches: connected observations (union-find), conflicts resolved by evidence.
+
+    Points of one photo that agree to ``merge_radius`` pixels (on a grid of that size) are the same keypoint.
+    Matches are joined in order of score, best first; a match that would give a track two different points in
+    one photo is left out, so that a single wrong match cannot spoil two tracks that were good without it.
+
+    Args:
+        matches: per pair of photo ids, at working size.
+        inliers: which of them to use; None for all.
+    """
+    keys: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    for (a, b), match in sorted(matches.items()):
+        use = slice(None) if inliers is None else inliers[(a, b)]
+        xy_a, xy_b, score = match.xy_a[use], match.xy_b[use], match.score[use]
+        n = len(score)
+        keys.append(
+            np.concatenate(
+                [np.column_stack([np.full(n, a), xy_a]), np.column_stack([np.full(n, b), xy_b])], axis=1
+            )
+        )
+        scores.append(score)
+    if not keys or sum(map(len, scores)) == 0:
+        return _no_tracks()
+    table = np.concatenate(keys).astype(np.float64)
+    score = np.concatenate(scores)
+    points = np.concatenate([table[:, :3], table[:, 3:]])
+    on_grid = np.column_stack([points[:, 0], np.round(points[:, 1:] / merge_radius)]).astype(np.int64)
+    _, first, node = np.unique(on_grid, axis=0, return_index=True, return_inverse=True)
+    node = node.reshape(-1)
+    photo = points[first, 0].astype(np.int32)
+    xy = points[first, 1:]
+    left, right = node[: len(score)], node[len(score) :]
+    # Ties in the score are broken by the points themselves, not by their order in the input.
+    order = np.lexsort((right, left, -score))
+    root = _join(left[order], right[order], photo)
+    observations = np.arange(len(photo))
+    length = np.bincount(root, minlength=len(photo))
+    keep = length[root] >= min_length
+    return make_tracks(root[observations][keep], photo[keep], xy[keep])
+
+
+@njit(cache=True, nogil=True)
+def _join(left: np.ndarray, right: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Roots after union-find over matches in order, refusing unions that would see one photo twice."""
+    n = len(photo)
+    parent = np.arange(n)
+    # Members of each set as a linked list: sets are as short as tracks, so a scan finds a photo seen twice.
+    tail = np.arange(n)
+    following = np.full(n, -1)
+    for k in range(len(left)):
+        a, b = left[k], right[k]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        if a == b:
+            continue
+        clash = False
+        i = a
+        while i >= 0 and not clash:
+            j = b
+            while j >= 0:
+                if photo[i] == photo[j]:
+                    clash = True
+                    break
+                j = following[j]
+            i = following[i]
+        if clash:
+            continue
+        low, high = min(a, b), max(a, b)
+        parent[high] = low
+        following[tail[low]] = high
+        tail[low] = tail[high]
+    root = np.empty(n, np.int64)
+    for i in range(n):
+        k = i
+        while parent[k] != k:
+            k = parent[k]
+        root[i] = k
+    return root

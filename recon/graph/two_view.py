@@ -1,0 +1,203 @@
+"""Robust geometry of a pair of photos: fundamental matrix, essential matrix or homography, by evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pycolmap
+from jaxtyping import Float, Float32
+
+from recon.graph.types import TwoViewGeometry
+from recon.matching.types import DenseMatch, SparseMatch
+from recon.photos.types import Intrinsics
+
+# A pair is planar or a pure rotation when a homography explains this share of what the epipolar geometry
+# explains; calibrated when E explains this share of what F does (COLMAP's TwoViewGeometryOptions).
+MAX_HOMOGRAPHY_SHARE = 0.8
+MIN_ESSENTIAL_SHARE = 0.95
+# RANSAC stops here even when the inlier share promises nothing (COLMAP's default).
+MAX_RANSAC_TRIALS = 10_000
+
+_MODEL_OF_CONFIGURATION = {
+    pycolmap.TwoViewGeometryConfiguration.CALIBRATED: "E",
+    pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED: "F",
+    pycolmap.TwoViewGeometryConfiguration.PLANAR: "H",
+    pycolmap.TwoViewGeometryConfiguration.PANORAMIC: "H",
+    pycolmap.TwoViewGeometryConfiguration.PLANAR_OR_PANORAMIC: "H",
+}
+
+
+def sample_matches(
+    dense: DenseMatch,
+    *,
+    max_matches: int = 3000,
+    size_a: tuple[int, int] | None = None,
+    size_b: tuple[int, int] | None = None,
+) -> SparseMatch:
+    """Consistent pixels of a dense match, spread evenly over the image, as point matches.
+
+    The image of A is cut into square cells, as many as ``max_matches`` allows, and every cell gives the
+    consistent pixel with the highest confidence (ties: the one nearest to the cell's middle). Geometry
+    estimated from such a sample is not ruled by the best textured corner of the photo.
+
+    Args:
+        dense: both directions of the pair, at matching size.
+        max_matches: upper bound of the number of matches.
+        size_a, size_b: (width, height) in which the points are wanted, usually the photos' working sizes;
+            None keeps the matching size.
+
+    Returns:
+        At most ``max_matches`` matches; ``score`` is the flow's confidence.
+    """
+    if max_matches < 1:
+        raise ValueError("max_matches must be positive")
+    height, width = dense.consistent_a.shape
+    ys, xs = np.nonzero(dense.consistent_a)
+    if len(xs) == 0:
+        empty = np.zeros((0, 2), np.float32)
+        return SparseMatch(empty, empty.copy(), np.zeros(0, np.float32))
+    # The cell is sized by what can be matched at all, and grown until the number of cells fits.
+    cell = max(1, int(np.sqrt(len(xs) / max_matches)))
+    while True:
+        columns = (width + cell - 1) // cell
+        cell_of = (ys // cell) * columns + xs // cell
+        if len(np.unique(cell_of)) <= max_matches:
+            break
+        cell += 1
+    score = dense.a_to_b.confidence[ys, xs].astype(np.float32)
+    middle = (np.hypot(xs % cell - 0.5 * (cell - 1), ys % cell - 0.5 * (cell - 1))).astype(np.float32)
+    order = np.lexsort((middle, -score, cell_of))
+    first = np.ones(len(order), bool)
+    first[1:] = cell_of[order][1:] != cell_of[order][:-1]
+    chosen = order[first]
+    xy_a = np.stack([xs[chosen], ys[chosen]], axis=1).astype(np.float32)
+    xy_b = xy_a + dense.a_to_b.flow[ys[chosen], xs[chosen]]
+    return SparseMatch(
+        resize_points(xy_a, (width, height), size_a),
+        resize_points(xy_b, dense.consistent_b.shape[::-1], size_b),
+        score[chosen],
+    )
+
+
+def resize_points(
+    xy: Float[np.ndarray, "n 2"], size: tuple[int, ...], wanted: tuple[int, int] | None
+) -> Float32[np.ndarray, "n 2"]:
+    """Points of an image of ``size`` (width, height) when it has size ``wanted``; None changes nothing."""
+    if wanted is None or tuple(wanted) == tuple(size):
+        return xy.astype(np.float32)
+    factors = np.array([wanted[0] / size[0], wanted[1] / size[1]])
+    return ((xy + 0.5) * factors - 0.5).astype(np.float32)
+
+
+def camera_for_geometry(camera: Intrinsics) -> pycolmap.Camera:
+    """The camera for COLMAP's estimators, in recon's own pixel convention.
+
+    Two-view geometry depends only on points relative to the principal point, so points and camera in the same
+    convention need no shift. Cameras that leave for a database or a model go through ``recon.sfm.adapter``.
+    """
+    colmap = pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
+    )
+    colmap.has_prior_focal_length = camera.known or camera.has_focal_prior
+    return colmap
+
+
+def verify_pair(
+    xy_a: Float[np.ndarray, "n 2"],
+    xy_b: Float[np.ndarray, "n 2"],
+    camera_a: Intrinsics,
+    camera_b: Intrinsics,
+    *,
+    max_error_px: float = 4.0,
+    min_inliers: int = 15,
+    seed: int = 0,
+) -> TwoViewGeometry:
+    """Robust two-view geometry of point matches, the model chosen by evidence.
+
+    LO-RANSAC estimates F, H and, where both focal lengths are known or come from EXIF, E (COLMAP's
+    ``estimate_two_view_geometry``; Schönberger & Frahm, "Structure-from-Motion Revisited", section 4.1). H is
+    chosen when it explains ``MAX_HOMOGRAPHY_SHARE`` of the inliers of the epipolar geometry: a plane or a
+    camera that only turned. E is preferred over F when it explains ``MIN_ESSENTIAL_SHARE`` of F's inliers.
+    The seed makes it repeatable.
+
+    Args:
+        xy_a, xy_b: matched points in the pixels of ``camera_a`` and ``camera_b`` (their width and height).
+        max_error_px: inlier threshold, in those pixels.
+        min_inliers: fewer inliers than this give the model "none".
+
+    Returns:
+        The geometry, ``inliers`` aligned with the input. ``b_from_a`` where E or H could be decomposed.
+    """
+    count = len(xy_a)
+    if len(xy_b) != count:
+        raise ValueError(f"{count} points in A but {len(xy_b)} in B")
+    nothing = TwoViewGeometry("none", None, None, np.zeros(count, bool))
+    # Seven matches determine F; RANSAC below eight has nothing left to vote with.
+    if count < max(8, min_inliers):
+        return nothing
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers = min_inliers
+    options.min_E_F_inlier_ratio = MIN_ESSENTIAL_SHARE
+    options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE
+    options.compute_relative_pose = True
+    options.detect_watermark = False
+    options.ransac.max_error = max_error_px
+    options.ransac.max_num_trials = MAX_RANSAC_TRIALS
+    options.ransac.random_seed = seed
+    options.ransac.num_threads = 1
+    colmap_a, colmap_b = camera_for_geometry(camera_a), camera_for_geometry(camera_b)
+    matches = np.repeat(np.arange(count, dtype=np.uint32)[:, None], 2, axis=1)
+    found = pycolmap.estimate_two_view_geometry(
+        colmap_a, np.asarray(xy_a, np.float64), colmap_b, np.asarray(xy_b, np.float64), matches, options
+    )
+    model = _MODEL_OF_CONFIGURATION.get(pycolmap.TwoViewGeometryConfiguration(found.config))
+    if model is None or len(found.inlier_matches) < min_inliers:
+        return nothing
+    inliers = np.zeros(count, bool)
+    inliers[np.asarray(found.inlier_matches)[:, 0]] = True
+    if model == "H":
+        matrix = found.H
+    elif model == "E":
+        matrix = np.linalg.inv(camera_b.K).T @ found.E @ np.linalg.inv(camera_a.K)
+    else:
+        matrix = found.F
+    if matrix is None:
+        return nothing
+    matrix = np.array(matrix, np.float64)
+    matrix /= np.linalg.norm(matrix)
+    pose, angle = None, float("nan")
+    calibrated = colmap_a.has_prior_focal_length and colmap_b.has_prior_focal_length
+    if calibrated and found.cam2_from_cam1 is not None:
+        candidate = np.array(found.cam2_from_cam1.matrix(), np.float64)
+        # COLMAP leaves NaN or zeros where the decomposition had no points in front of both cameras.
+        if np.isfinite(candidate).all() and abs(np.linalg.det(candidate[:, :3]) - 1.0) < 1e-6:
+            length = np.linalg.norm(candidate[:, 3])
+            if length > 0:
+                candidate[:, 3] /= length
+            pose = candidate
+            angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
+    return TwoViewGeometry(model, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+
+
+def verify_many(
+    matches: dict[tuple[int, int], SparseMatch],
+    camera_of: Callable[[int], Intrinsics],
+    *,
+    max_error_px: float = 4.0,
+    min_inliers: int = 15,
+    seed: int = 0,
+) -> dict[tuple[int, int], TwoViewGeometry]:
+    """``verify_pair`` for many pairs of photo ids, in the order of the ids."""
+    return {
+        (i, j): verify_pair(
+            match.xy_a,
+            match.xy_b,
+            camera_of(i),
+            camera_of(j),
+            max_error_px=max_error_px,
+            min_inliers=min_inliers,
+            seed=seed,
+        )
+        for (i, j), match in sorted(matches.items())
+    }

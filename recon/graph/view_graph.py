@@ -1,0 +1,292 @@
+"""The view graph: which photos see the same thing, and how well the pairs agree with each other.
+
+A view graph is a ``networkx.Graph`` with scalar attributes only, so that GraphML holds it without loss.
+
+Nodes are photo ids (int):
+    name (str), width, height, camera (int).
+Edges join photos whose pair was verified. Directed quantities go from the lower photo id to the higher one:
+    model (str): "F", "E" or "H"; inliers, matches (int); inlier_ratio (float);
+    consistent (float): share of the pixels of both photos that pass the two-sided check (0 for sparse
+    matchers); weight (float): the number of inliers, for spanning trees and drawings;
+    angle (float): median triangulation angle in degrees, absent without relative pose;
+    qw, qx, qy, qz, tx, ty, tz (float): relative pose higher_from_lower, absent where unknown;
+    rotation_loops, rotation_loop_error, flow_loops, flow_loop_error: set by the loop checks (number of
+    three-view loops through the edge; the smallest error among them, in degrees or pixels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy.spatial.transform import Rotation
+
+from recon.graph.types import TwoViewGeometry, ViewGraph
+from recon.matching.types import FlowField
+from recon.photos.types import PhotoSet
+
+Loop = tuple[int, int, int]
+FlowLookup = Callable[[int, int], "tuple[FlowField, Bool[np.ndarray, 'h w']] | None"]
+"""Flow from one photo to another at matching size with its consistency mask, or None where there is none."""
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """What is known of a verified pair (photo ids in ascending order).
+
+    Attributes:
+        geometry: the robust geometry from the lower id to the higher one.
+        matches: number of matches that went into it.
+        consistent: share of pixels, over both photos, that pass the two-sided check; 0 for sparse matchers.
+    """
+
+    geometry: TwoViewGeometry
+    matches: int
+    consistent: float = 0.0
+
+
+def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvidence]) -> ViewGraph:
+    """The view graph of a photo set; pairs whose model is "none" give no edge (see the module's text).
+
+    Raises:
+        ValueError: a pair is not in ascending order or names a photo that is not in the set.
+    """
+    graph: ViewGraph = nx.Graph()
+    for photo in photos.photos:
+        graph.add_node(
+            photo.id,
+            name=photo.name,
+            width=int(photo.width),
+            height=int(photo.height),
+            camera=int(photo.camera),
+        )
+    for (i, j), evidence in sorted(pairs.items()):
+        if not (i < j and i in graph and j in graph):
+            raise ValueError(f"pair ({i}, {j}) does not name two photos of the set in ascending order")
+        geometry = evidence.geometry
+        if geometry.model == "none":
+            continue
+        inliers = geometry.inlier_count
+        attributes: dict[str, str | int | float] = {
+            "model": str(geometry.model),
+            "inliers": inliers,
+            "matches": int(evidence.matches),
+            "inlier_ratio": inliers / max(1, evidence.matches),
+            "consistent": float(evidence.consistent),
+            "weight": float(inliers),
+        }
+        if math.isfinite(geometry.triangulation_angle):
+            attributes["angle"] = math.degrees(geometry.triangulation_angle)
+        if geometry.b_from_a is not None:
+            qx, qy, qz, qw = Rotation.from_matrix(geometry.b_from_a[:, :3]).as_quat(canonical=True)
+            tx, ty, tz = geometry.b_from_a[:, 3]
+            for key, value in zip(
+                ("qw", "qx", "qy", "qz", "tx", "ty", "tz"), (qw, qx, qy, qz, tx, ty, tz), strict=True
+            ):
+                attributes[key] = float(value)
+        graph.add_edge(i, j, **attributes)
+    return graph
+
+
+def rotation_between(graph: ViewGraph, source: int, target: int) -> Float[np.ndarray, "3 3"] | None:
+    """Rotation target_from_source of an edge, None where the pair has no relative pose."""
+    edge = graph.edges[source, target]
+    if "qw" not in edge:
+        return None
+    R = Rotation.from_quat([edge["qx"], edge["qy"], edge["qz"], edge["qw"]]).as_matrix()
+    return R if source < target else R.T
+
+
+def prune_by_inliers(graph: ViewGraph, *, min_inliers: int = 30, min_ratio: float = 0.25) -> ViewGraph:
+    """A copy without the edges with fewer than ``min_inliers`` inliers or a share below ``min_ratio``."""
+    kept = graph.copy()
+    kept.remove_edges_from(
+        [
+            (i, j)
+            for i, j, edge in graph.edges(data=True)
+            if edge["inliers"] < min_inliers or edge["inlier_ratio"] < min_ratio
+        ]
+    )
+    return kept
+
+
+def three_view_loops(graph: ViewGraph) -> Iterator[Loop]:
+    """All triplets of photos that are joined pairwise, in ascending order."""
+    for i in sorted(graph):
+        higher = sorted(k for k in graph[i] if k > i)
+        for position, j in enumerate(higher):
+            for k in higher[position + 1 :]:
+                if graph.has_edge(j, k):
+                    yield (i, j, k)
+
+
+def rotation_loop_errors(graph: ViewGraph) -> dict[Loop, float]:
+    """Angle (radians) of the rotation that is left after going round each three-view loop.
+
+    Loops with an edge that has no relative pose are left out. Exact relative rotations give zero (Zach,
+    Klopschitz, Pollefeys, "Disambiguating Visual Relations Using Loop Constraints", CVPR 2010).
+    """
+    errors = {}
+    for i, j, k in three_view_loops(graph):
+        legs = (rotation_between(graph, i, j), rotation_between(graph, j, k), rotation_between(graph, k, i))
+        if any(leg is None for leg in legs):
+            continue
+        ij, jk, ki = legs
+        # The angle from the quaternion's vector part keeps its precision near zero, where arccos loses it.
+        errors[(i, j, k)] = float(Rotation.from_matrix(ki @ jk @ ij).magnitude())  # type: ignore[operator]
+    return errors
+
+
+def flow_loop_errors(
+    graph: ViewGraph,
+    flow_between: FlowLookup,
+    *,
+    step: int = 8,
+    min_points: int = 20,
+) -> dict[Loop, float]:
+    """Median distance (matching pixels) by which the flow chained round a loop a→b→c→a misses its start.
+
+    Starts are the consistent pixels of a on a grid of ``step`` pixels. A chain ends where the nearest pixel
+    of the next flow is not consistent; loops with fewer than ``min_points`` full rounds are left out: three
+    views that share no surface say nothing about each other.
+    """
+    errors = {}
+    for a, b, c in three_view_loops(graph):
+        legs = (flow_between(a, b), flow_between(b, c), flow_between(c, a))
+        if any(leg is None for leg in legs):
+            continue
+        first = legs[0]
+        assert first is not None
+        grid = np.zeros_like(first[1])
+        grid[step // 2 :: step, step // 2 :: step] = True
+        ys, xs = np.nonzero(first[1] & grid)
+        start = np.stack([xs, ys], axis=1).astype(np.float32)
+        points = start
+        for leg in legs:
+            assert leg is not None
+            points, inside = carry(points, leg[0].flow, leg[1])
+            points, start = points[inside], start[inside]
+        if len(start) >= min_points:
+            errors[(a, b, c)] = float(np.median(np.linalg.norm(points - start, axis=1)))
+    return errors
+
+
+def carry(
+    xy: Float32[np.ndarray, "n 2"], flow: Float32[np.ndarray, "h w 2"], consistent: Bool[np.ndarray, "h w"]
+) -> tuple[Float32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
+    """Points moved by a flow (bilinear), and whether the nearest pixel is inside and consistent."""
+    height, width = consistent.shape
+    nearest = np.rint(xy).astype(np.int64)
+    inside = (nearest >= 0).all(axis=1) & (nearest[:, 0] < width) & (nearest[:, 1] < height)
+    nearest = np.clip(nearest, 0, [width - 1, height - 1])
+    inside &= consistent[nearest[:, 1], nearest[:, 0]]
+    x = np.clip(xy[:, 0], 0, width - 1)
+    y = np.clip(xy[:, 1], 0, height - 1)
+    x0 = np.minimum(x.astype(np.int64), max(width - 2, 0))
+    y0 = np.minimum(y.astype(np.int64), max(height - 2, 0))
+    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    top = flow[y0, x0] * (1 - fx) + flow[y0, x1] * fx
+    bottom = flow[y1, x0] * (1 - fx) + flow[y1, x1] * fx
+    return (xy + top * (1 - fy) + bottom * fy).astype(np.float32), inside
+
+
+def prune_by_loops(
+    graph: ViewGraph,
+    errors: Mapping[Loop, float],
+    *,
+    max_error: float,
+    kind: str = "rotation",
+    min_loops: int = 1,
+) -> ViewGraph:
+    """A copy without the edges that no three-view loop confirms although loops were there to do so.
+
+    An edge is confirmed by a loop whose error is at most ``max_error``. Among the edges that have at least
+    ``min_loops`` loops left and no confirming one, the worst goes first (largest best error, then fewest
+    inliers); with it go its loops, so that a good edge is not blamed for a bad neighbour. Edges without loops
+    stay: nothing speaks against them.
+
+    Args:
+        errors: of ``rotation_loop_errors`` (radians) or ``flow_loop_errors`` (pixels).
+        kind: "rotation" or "flow"; names the attributes that are set on the edges that stay.
+    """
+    if kind not in {"rotation", "flow"}:
+        raise ValueError(f"kind must be 'rotation' or 'flow', not {kind!r}")
+    kept = graph.copy()
+    live = dict(errors)
+
+    def best_errors() -> dict[tuple[int, int], list[float]]:
+        of_edge: dict[tuple[int, int], list[float]] = {}
+        for (i, j, k), error in live.items():
+            for edge in ((i, j), (j, k), (i, k)):
+                of_edge.setdefault(edge, []).append(error)
+        return of_edge
+
+    while True:
+        of_edge = best_errors()
+        unconfirmed = [
+            (min(found), -kept.edges[edge]["inliers"], edge)
+            for edge, found in of_edge.items()
+            if len(found) >= min_loops and min(found) > max_error and kept.has_edge(*edge)
+        ]
+        if not unconfirmed:
+            break
+        worst = max(unconfirmed)[2]
+        kept.remove_edge(*worst)
+        live = {loop: error for loop, error in live.items() if not set(worst) <= set(loop)}
+    for edge, found in of_edge.items():
+        if kept.has_edge(*edge):
+            best = math.degrees(min(found)) if kind == "rotation" else min(found)
+            kept.edges[edge][f"{kind}_loops"] = len(found)
+            kept.edges[edge][f"{kind}_loop_error"] = float(best)
+    return kept
+
+
+def components(graph: ViewGraph) -> list[list[int]]:
+    """Photo ids of the connected components, the largest first (ties: the one with the smallest id)."""
+    return sorted(
+        (sorted(part) for part in nx.connected_components(graph)), key=lambda part: (-len(part), part[0])
+    )
+
+
+def spanning_tree(graph: ViewGraph) -> ViewGraph:
+    """The spanning tree (forest) with the largest sum of inliers."""
+    return nx.maximum_spanning_tree(graph, weight="weight")
+
+
+def layout(graph: ViewGraph, *, seed: int = 0) -> dict[int, tuple[float, float]]:
+    """Positions in 0…1 for a picture of the graph: strongly joined photos lie close to each other.
+
+    Components are laid out on their own and set side by side, so that a photo without pairs does not push the
+    rest into a corner.
+    """
+    positions: dict[int, tuple[float, float]] = {}
+    parts = components(graph)
+    columns = max(1, math.ceil(math.sqrt(len(parts))))
+    rows = max(1, math.ceil(len(parts) / columns))
+    for index, part in enumerate(parts):
+        corner = np.array([index % columns, index // columns], float)
+        if len(part) == 1:
+            placed = {part[0]: np.array([0.5, 0.5])}
+        else:
+            sub = graph.subgraph(part)
+            heaviest = max(edge["weight"] for _, _, edge in sub.edges(data=True)) or 1.0
+            shares: ViewGraph = nx.Graph()
+            shares.add_nodes_from(part)
+            shares.add_weighted_edges_from(
+                (i, j, max(0.05, edge["weight"] / heaviest))
+                for i, j, edge in sorted(sub.edges(data=True), key=lambda e: e[:2])
+            )
+            raw = nx.spring_layout(shares, seed=seed, weight="weight", iterations=200)
+            xy = np.array([raw[node] for node in part])
+            low, high = xy.min(axis=0), xy.max(axis=0)
+            xy = 0.1 + 0.8 * (xy - low) / np.where(high > low, high - low, 1.0)
+            placed = dict(zip(part, xy, strict=True))
+        for node, xy in placed.items():
+            x, y = (corner + xy) / [columns, rows]
+            positions[node] = (float(x), float(y))
+    return positions

@@ -1,0 +1,300 @@
+"""Between recon and COLMAP: cameras, databases, reconstructions.
+
+COLMAP puts the origin of the image at the corner of the top-left pixel, recon at its centre. The half pixel
+between them is added and taken away in this module and nowhere else. Photo ``i`` is COLMAP's image ``i + 1``,
+camera ``c`` is COLMAP's camera ``c + 1``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from jaxtyping import Float, Float32
+
+from recon.graph.tracks import pair_observations
+from recon.graph.types import Tracks, TwoViewGeometry
+from recon.matching.types import SparseMatch
+from recon.photos.types import Intrinsics, PhotoSet, PinholeView
+
+HALF_PIXEL = 0.5
+
+
+def image_id(photo_id: int) -> int:
+    """COLMAP's image id of a photo (COLMAP counts from 1)."""
+    return photo_id + 1
+
+
+def photo_id(colmap_image_id: int) -> int:
+    """The photo of a COLMAP image id."""
+    return colmap_image_id - 1
+
+
+def points_to_colmap(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Points in COLMAP's pixel convention (the top-left corner is the origin)."""
+    return xy + xy.dtype.type(HALF_PIXEL)
+
+
+def points_from_colmap(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Points in recon's pixel convention (the centre of the top-left pixel is the origin)."""
+    return xy - xy.dtype.type(HALF_PIXEL)
+
+
+def camera_from_intrinsics(intrinsics: Intrinsics, camera_id: int = 1) -> pycolmap.Camera:
+    """COLMAP's camera of these intrinsics."""
+    camera = pycolmap.Camera(
+        camera_id=camera_id,
+        model=intrinsics.model,
+        width=intrinsics.width,
+        height=intrinsics.height,
+        params=list(intrinsics.params),
+    )
+    camera.principal_point_x += HALF_PIXEL
+    camera.principal_point_y += HALF_PIXEL
+    camera.has_prior_focal_length = intrinsics.known or intrinsics.has_focal_prior
+    return camera
+
+
+def intrinsics_from_camera(
+    camera: pycolmap.Camera, *, known: bool = False, has_focal_prior: bool | None = None
+) -> Intrinsics:
+    """Intrinsics of a COLMAP camera; ``known`` is for the caller to say, COLMAP does not keep it."""
+    shifted = pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
+    )
+    shifted.principal_point_x -= HALF_PIXEL
+    shifted.principal_point_y -= HALF_PIXEL
+    prior = bool(camera.has_prior_focal_length) if has_focal_prior is None else has_focal_prior
+    return Intrinsics(
+        camera.model.name,
+        tuple(float(value) for value in shifted.params),
+        int(camera.width),
+        int(camera.height),
+        known,
+        prior,
+    )
+
+
+def pinhole_intrinsics(intrinsics: Intrinsics) -> Float[np.ndarray, "3 3"]:
+    """K of the pinhole camera that undistorted photos of this camera are made for (recon's convention)."""
+    return intrinsics.K
+
+
+def write_database(
+    path: str | os.PathLike[str],
+    photos: PhotoSet,
+    tracks: Tracks,
+    geometries: Mapping[tuple[int, int], TwoViewGeometry],
+    *,
+    matches: Mapping[tuple[int, int], SparseMatch] | None = None,
+) -> None:
+    """Write a COLMAP database whose correspondence graph reproduces the tracks exactly.
+
+    Every observation is a keypoint of its own, and a pair of photos that is in ``geometries`` gets one match
+    for every track that both photos see. The file is written beside its place and renamed into it.
+
+    Args:
+        path: of the database; an existing one is replaced.
+        tracks: at working size.
+        geometries: of the verified pairs (ascending photo ids). ``inliers`` is aligned with
+            ``pair_observations`` of the tracks, or, with ``matches``, with those; a geometry of another
+            length keeps all matches of its pair.
+        matches: point matches to write instead of tracks (each match a keypoint pair, equal points shared).
+
+    Raises:
+        ValueError: a pair is not in ascending order or names no photo of the set.
+    """
+    keypoints, pairs = _keypoints_and_pairs(photos, tracks, list(geometries), matches)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    # SQLite's journal files would outlive a killed writer and be taken for those of the new file.
+    for leftover in (
+        partial,
+        *(partial.with_name(partial.name + end) for end in ("-wal", "-shm", "-journal")),
+    ):
+        leftover.unlink(missing_ok=True)
+    with pycolmap.Database.open(partial) as database:
+        for index, intrinsics in enumerate(photos.cameras):
+            camera = camera_from_intrinsics(intrinsics, index + 1)
+            database.write_camera(camera, use_camera_id=True)
+            rig = pycolmap.Rig(rig_id=index + 1)
+            rig.add_ref_sensor(camera.sensor_id)
+            database.write_rig(rig, use_rig_id=True)
+        for photo in photos.photos:
+            image = pycolmap.Image(name=photo.name, image_id=image_id(photo.id), camera_id=photo.camera + 1)
+            database.write_image(image, use_image_id=True)
+            frame = pycolmap.Frame(frame_id=image_id(photo.id), rig_id=photo.camera + 1)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            database.write_keypoints(
+                image_id(photo.id), points_to_colmap(keypoints[photo.id].astype(np.float32))
+            )
+        for (a, b), rows in pairs.items():
+            geometry = geometries[(a, b)]
+            inliers = geometry.inliers if len(geometry.inliers) == len(rows) else np.ones(len(rows), bool)
+            database.write_matches(image_id(a), image_id(b), rows.astype(np.uint32))
+            if geometry.model != "none" and inliers.any():
+                database.write_two_view_geometry(
+                    image_id(a),
+                    image_id(b),
+                    _colmap_geometry(geometry, rows[inliers], photos, a, b),
+                )
+    os.replace(partial, target)
+
+
+def _keypoints_and_pairs(
+    photos: PhotoSet,
+    tracks: Tracks,
+    edges: list[tuple[int, int]],
+    matches: Mapping[tuple[int, int], SparseMatch] | None,
+) -> tuple[dict[int, np.ndarray], dict[tuple[int, int], np.ndarray]]:
+    ids = {photo.id for photo in photos.photos}
+    for a, b in edges:
+        if not (a < b and a in ids and b in ids):
+            raise ValueError(f"pair ({a}, {b}) does not name two photos of the set in ascending order")
+    keypoints: dict[int, np.ndarray] = {}
+    pairs: dict[tuple[int, int], np.ndarray] = {}
+    if matches is None:
+        index = np.zeros(len(tracks.track_id), np.int64)
+        for photo in ids:
+            rows = np.nonzero(tracks.photo_id == photo)[0]
+            index[rows] = np.arange(len(rows))
+            keypoints[photo] = tracks.xy[rows]
+        for a, b in sorted(edges):
+            rows = pair_observations(tracks, a, b)
+            if len(rows):
+                pairs[(a, b)] = index[rows]
+        return keypoints, pairs
+    points: dict[int, list[np.ndarray]] = {photo: [] for photo in ids}
+    for (a, b), match in sorted(matches.items()):
+        points[a].append(match.xy_a)
+        points[b].append(match.xy_b)
+    empty = np.zeros((0, 2), np.float32)
+    numbers: dict[int, np.ndarray] = {}
+    for photo, parts in points.items():
+        joined = np.concatenate([empty, *parts])
+        keypoints[photo], inverse = np.unique(joined, axis=0, return_inverse=True)
+        numbers[photo] = inverse.reshape(-1)
+    used = dict.fromkeys(ids, 0)
+    for (a, b), match in sorted(matches.items()):
+        n = len(match.score)
+        rows = np.stack([numbers[a][used[a] : used[a] + n], numbers[b][used[b] : used[b] + n]], axis=1)
+        used[a] += n
+        used[b] += n
+        if n and (a, b) in edges:
+            pairs[(a, b)] = rows
+    return keypoints, pairs
+
+
+def _colmap_geometry(
+    geometry: TwoViewGeometry, rows: np.ndarray, photos: PhotoSet, a: int, b: int
+) -> pycolmap.TwoViewGeometry:
+    shift = np.array([[1.0, 0.0, -HALF_PIXEL], [0.0, 1.0, -HALF_PIXEL], [0.0, 0.0, 1.0]])
+    found = pycolmap.TwoViewGeometry()
+    configuration = pycolmap.TwoViewGeometryConfiguration
+    assert geometry.matrix is not None
+    if geometry.model == "H":
+        found.H = np.linalg.inv(shift) @ geometry.matrix @ shift
+        found.config = int(configuration.PLANAR_OR_PANORAMIC)
+    else:
+        # The matrix takes points in recon's convention: x_recon = shift @ x_colmap.
+        found.F = shift.T @ geometry.matrix @ shift
+        found.config = int(configuration.UNCALIBRATED)
+        if geometry.model == "E":
+            camera_a = photos.cameras[photos.photos[a].camera]
+            camera_b = photos.cameras[photos.photos[b].camera]
+            found.E = camera_b.K.T @ geometry.matrix @ camera_a.K
+            found.config = int(configuration.CALIBRATED)
+    if geometry.b_from_a is not None:
+        found.cam2_from_cam1 = pycolmap.Rigid3d(geometry.b_from_a)
+    if np.isfinite(geometry.triangulation_angle):
+        found.tri_angle = float(geometry.triangulation_angle)
+    found.inlier_matches = np.ascontiguousarray(rows, dtype=np.uint32)
+    return found
+
+
+def intrinsics_from_reconstruction(
+    reconstruction: pycolmap.Reconstruction, photos: PhotoSet
+) -> dict[int, Intrinsics]:
+    """Intrinsics (recon's convention, distortion included) of every registered photo, by photo id."""
+    names = {photo.name: photo for photo in photos.photos}
+    found = {}
+    for number in sorted(reconstruction.reg_image_ids()):
+        image = reconstruction.images[number]
+        photo = names.get(image.name)
+        if photo is not None:
+            known = photos.cameras[photo.camera].known
+            found[photo.id] = intrinsics_from_camera(reconstruction.cameras[image.camera_id], known=known)
+    return found
+
+
+def views_from_reconstruction(reconstruction: pycolmap.Reconstruction, photos: PhotoSet) -> list[PinholeView]:
+    """Pinhole views of the registered photos, by ascending photo id.
+
+    K is that of the undistorted photo (``undistortion_maps``); for cameras without distortion it is the
+    camera's own.
+    """
+    names = {image.name: image for image in reconstruction.images.values() if image.has_pose}
+    views = []
+    for photo in photos.photos:
+        image = names.get(photo.name)
+        if image is None:
+            continue
+        camera = reconstruction.cameras[image.camera_id]
+        intrinsics = intrinsics_from_camera(camera)
+        pose = np.array(image.cam_from_world().matrix(), np.float64)
+        views.append(
+            PinholeView(
+                photo.id,
+                photo.name,
+                pinhole_intrinsics(intrinsics),
+                pose,
+                int(camera.width),
+                int(camera.height),
+            )
+        )
+    return views
+
+
+def undistort_points(
+    xy: Float[np.ndarray, "n 2"], intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "n 2"]:
+    """Where points of the photo lie in the undistorted image of the pinhole camera K."""
+    if intrinsics.is_pinhole and np.array_equal(intrinsics.K, K):
+        return np.asarray(xy, np.float64).copy()
+    camera = camera_from_intrinsics(intrinsics)
+    rays = np.asarray(camera.cam_from_img(points_to_colmap(np.ascontiguousarray(xy, dtype=np.float64))))
+    return np.asarray(rays[:, :2] @ K[:2, :2].T + K[:2, 2])
+
+
+def distort_points(
+    xy: Float[np.ndarray, "n 2"], intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "n 2"]:
+    """Where points of the undistorted image of the pinhole camera K lie in the photo; NaN where nowhere."""
+    if intrinsics.is_pinhole and np.array_equal(intrinsics.K, K):
+        return np.asarray(xy, np.float64).copy()
+    camera = camera_from_intrinsics(intrinsics)
+    rays = (np.asarray(xy, np.float64) - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
+    rays = np.column_stack([rays, np.ones(len(rays))])
+    return points_from_colmap(np.asarray(camera.img_from_cam(np.ascontiguousarray(rays)), np.float64))
+
+
+def undistortion_maps(
+    intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"], size: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Where every pixel of the undistorted image lies in the photo: (x, y) maps for ``cv2.remap``.
+
+    Args:
+        intrinsics: of the photo, distortion included.
+        K: of the pinhole camera, recon's convention.
+        size: (width, height) of the undistorted image. ``undistort_points`` goes the other way.
+    """
+    width, height = size
+    xs, ys = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    moved = distort_points(np.stack([xs.ravel(), ys.ravel()], axis=1), intrinsics, K)
+    maps = moved.reshape(height, width, 2).astype(np.float32)
+    return np.ascontiguousarray(maps[..., 0]), np.ascontiguousarray(maps[..., 1])

@@ -1,0 +1,259 @@
+"""From tracks to cameras and points with COLMAP's incremental or global mapper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pycolmap
+
+from recon.graph.types import ViewGraph
+from recon.photos.types import LeftOut, PhotoSet
+from recon.sfm.adapter import image_id
+
+Progress = Callable[[int, int], None]
+"""Called with the number of registered photos of the current model and the number of photos."""
+
+
+@dataclass(frozen=True)
+class MappingSettings:
+    """How cameras are found.
+
+    Attributes:
+        loss_scale_px: the final bundle adjustment trusts residuals up to this size; larger ones count less
+            and less (Cauchy loss).
+        max_error_px: observations with a larger reprojection error are dropped before the final adjustment.
+        min_triangulation_angle: degrees; points seen under a smaller angle are dropped.
+        refine_principal_point: also for unknown intrinsics only in the final adjustment.
+        min_pair_matches: pairs with fewer matches are not used.
+        seed: of COLMAP's random choices.
+        threads: -1 uses all cores; 1 makes every run agree bit for bit.
+    """
+
+    loss_scale_px: float = 1.0
+    max_error_px: float = 4.0
+    min_triangulation_angle: float = 1.5
+    refine_principal_point: bool = False
+    min_pair_matches: int = 15
+    seed: int = 0
+    threads: int = -1
+
+
+@dataclass(frozen=True)
+class MappingResult:
+    """What mapping found.
+
+    Attributes:
+        reconstructions: all models, the one with the most registered photos first (ties: most points).
+        chosen: index of the model to go on with, None where nothing could be reconstructed.
+        left_out: photos that are not in the chosen model, and why.
+    """
+
+    reconstructions: tuple[pycolmap.Reconstruction, ...]
+    chosen: int | None
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def best(self) -> pycolmap.Reconstruction | None:
+        """The chosen model."""
+        return None if self.chosen is None else self.reconstructions[self.chosen]
+
+
+def map_incremental(
+    database_path: str | os.PathLike[str],
+    photos: PhotoSet,
+    graph: ViewGraph,
+    settings: MappingSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> MappingResult:
+    """Cameras and points by incremental mapping (Schönberger & Frahm, CVPR 2016) and a last adjustment.
+
+    Intrinsics that are ``known`` stay as they are; the others are refined (focal length and distortion).
+
+    Args:
+        database_path: written by ``write_database``.
+        graph: the verified view graph, for the reasons in ``left_out``.
+    """
+    settings = settings or MappingSettings()
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = settings.threads
+    options.random_seed = settings.seed
+    options.min_num_matches = settings.min_pair_matches
+    options.extract_colors = False
+    # A photo set of three is a reconstruction too; COLMAP's default of ten would discard the second-best try.
+    options.min_model_size = 3
+    options.constant_cameras = _constant_cameras(photos)
+    all_known = all(camera.known for camera in photos.cameras)
+    options.ba_refine_focal_length = not all_known
+    options.ba_refine_extra_params = not all_known
+    options.ba_refine_principal_point = False
+    options.mapper.abs_pose_refine_focal_length = not all_known
+    options.mapper.abs_pose_refine_extra_params = not all_known
+    options.mapper.filter_max_reproj_error = settings.max_error_px
+    options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
+    # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
+    options.triangulation.ignore_two_view_tracks = False
+    manager = pycolmap.ReconstructionManager()
+    with pycolmap.Database.open(database_path) as database:
+        pipeline = pycolmap.IncrementalPipeline(options, database, manager)
+        if progress is not None:
+            report, total = progress, len(photos.photos)
+            registered = [0]
+
+            def first_pair() -> None:
+                registered[0] = 2
+                report(min(2, total), total)
+
+            def next_photo() -> None:
+                registered[0] += 1
+                report(min(registered[0], total), total)
+
+            events = pycolmap.IncrementalPipelineCallback
+            pipeline.add_callback(int(events.INITIAL_IMAGE_PAIR_REG_CALLBACK), first_pair)
+            pipeline.add_callback(int(events.NEXT_IMAGE_REG_CALLBACK), next_photo)
+        pipeline.run()
+    models = [manager.get(index) for index in range(manager.size())]
+    return _finish(models, photos, graph, settings)
+
+
+def map_global(
+    database_path: str | os.PathLike[str],
+    photos: PhotoSet,
+    graph: ViewGraph,
+    settings: MappingSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> MappingResult:
+    """Cameras and points by global mapping (Pan et al., "Global Structure-from-Motion Revisited", ECCV 2024).
+
+    Arguments and result as ``map_incremental``; progress is reported when a model is done, COLMAP says no
+    more.
+    """
+    settings = settings or MappingSettings()
+    options = pycolmap.GlobalPipelineOptions()
+    options.num_threads = settings.threads
+    options.random_seed = settings.seed
+    options.min_num_matches = settings.min_pair_matches
+    options.mapper.num_threads = settings.threads
+    options.mapper.random_seed = settings.seed
+    all_known = all(camera.known for camera in photos.cameras)
+    options.mapper.bundle_adjustment.refine_focal_length = not all_known
+    options.mapper.bundle_adjustment.refine_extra_params = not all_known
+    options.mapper.bundle_adjustment.refine_principal_point = False
+    options.mapper.track_min_num_views_per_track = 2 if len(photos.photos) < 3 else 3
+    manager = pycolmap.ReconstructionManager()
+    with pycolmap.Database.open(database_path) as database:
+        pipeline = pycolmap.GlobalPipeline(options, database, manager)
+        if progress is not None:
+            report, total = progress, len(photos.photos)
+            pipeline.add_callback(
+                int(pycolmap.GlobalPipelineCallback.MODEL_UPDATE_CALLBACK), lambda: report(0, total)
+            )
+        pipeline.run()
+    models = [manager.get(index) for index in range(manager.size())]
+    result = _finish(models, photos, graph, settings)
+    if progress is not None and result.best is not None:
+        progress(result.best.num_reg_images(), len(photos.photos))
+    return result
+
+
+def _constant_cameras(photos: PhotoSet) -> set[int]:
+    return {index + 1 for index, camera in enumerate(photos.cameras) if camera.known}
+
+
+def _finish(
+    models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph, settings: MappingSettings
+) -> MappingResult:
+    usable = [model for model in models if model.num_reg_images() >= 2]
+    for model in usable:
+        refine_model(model, photos, settings)
+    usable.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+    chosen = 0 if usable else None
+    return MappingResult(tuple(usable), chosen, tuple(_left_out(usable, photos, graph)))
+
+
+def refine_model(
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    settings: MappingSettings | None = None,
+    *,
+    rounds: int = 3,
+) -> None:
+    """Adjust a whole model with a robust loss, in place, in turns with the removal of bad observations.
+
+    Intrinsics that are known stay fixed.
+    """
+    settings = settings or MappingSettings()
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_principal_point = settings.refine_principal_point
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = settings.loss_scale_px
+    options.ceres.solver_options.num_threads = settings.threads
+    options.ceres.solver_options.function_tolerance = 1e-9
+    options.ceres.solver_options.gradient_tolerance = 1e-12
+    options.ceres.solver_options.parameter_tolerance = 1e-10
+    options.ceres.solver_options.max_num_iterations = 100
+    constant = _constant_cameras(photos)
+    for _ in range(rounds):
+        config = pycolmap.BundleAdjustmentConfig()
+        for number in model.reg_image_ids():
+            config.add_image(number)
+        for number in model.cameras:
+            if number in constant:
+                config.set_constant_cam_intrinsics(number)
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+        manager = pycolmap.ObservationManager(model)
+        removed = manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle)
+        if removed == 0:
+            break
+    model.update_point_3d_errors()
+
+
+def _left_out(models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph) -> list[LeftOut]:
+    registered = set(models[0].reg_image_ids()) if models else set()
+    left_out = []
+    for photo in photos.photos:
+        if image_id(photo.id) in registered:
+            continue
+        other = next(
+            (index for index, model in enumerate(models) if image_id(photo.id) in set(model.reg_image_ids())),
+            None,
+        )
+        edges = dict(graph[photo.id]) if photo.id in graph else {}
+        if other is not None:
+            reason = f"belongs to another model (sparse/{other}): too little overlap with the largest one"
+        elif not edges:
+            reason = "no other photo could be matched with it and verified"
+        else:
+            partner, edge = max(edges.items(), key=lambda item: item[1]["inliers"])
+            name = graph.nodes[partner]["name"]
+            angle = edge.get("angle")
+            seen = f"best pair {name} with {edge['inliers']} verified matches"
+            if edge["model"] == "H":
+                reason = f"{seen} that a plane or a turn of the camera explains: no parallax to place it by"
+            elif angle is not None and angle < 1.0:
+                reason = f"{seen}, but seen under only {angle:.1f} degrees"
+            elif not models:
+                reason = f"no pair of photos could start a model; {seen}"
+            elif len(edges) == 1:
+                reason = f"joined to one photo only, too few points seen by three photos; {seen}"
+            else:
+                reason = f"its matches do not agree with the cameras found; {seen}"
+        left_out.append(LeftOut(photo.name, reason))
+    return left_out
+
+
+def camera_centers(model: pycolmap.Reconstruction) -> dict[str, np.ndarray]:
+    """Centres of the registered cameras in the world, by photo name."""
+    return {
+        image.name: np.array(image.projection_center()) for image in model.images.values() if image.has_pose
+    }
+
+
+MapperName = Literal["incremental", "global"]
