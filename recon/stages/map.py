@@ -1,0 +1,156 @@
+"""Stage ``map``: cameras and sparse points, by pycolmap."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pycolmap
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.engine.stage import StageContext
+from recon.errors import ReconError
+from recon.graph.two_view import verify_pair
+from recon.graph.types import TwoViewGeometry
+from recon.photos.types import LeftOut, PhotoSet, PinholeView
+from recon.sfm.adapter import photo_id, points_from_colmap, views_from_reconstruction, write_database
+from recon.sfm.mapping import MappingResult, MappingSettings, map_global, map_incremental
+from recon.graph.tracks import track_matches
+from recon.stages.photos import load_photo_set, load_rgb
+from recon.stages.tracks import load_tracks
+from recon.stages.verify import load_view_graph
+
+
+class MapSettings(BaseModel):
+    """How cameras are found."""
+
+    model_config = ConfigDict(extra="forbid")
+    mapper: Literal["incremental", "global"] = Field("incremental", description="COLMAP's mapper")
+    loss_scale: float = Field(1.0, gt=0.0, description="residuals beyond this count less and less, pixels")
+    max_error: float = Field(4.0, gt=0.0, description="observations with a larger reprojection error go, pixels")
+    min_triangulation_angle: float = Field(1.5, ge=0.0, description="points seen under less go, degrees")
+    refine_principal_point: bool = Field(False, description="for unknown intrinsics, at the very end")
+    one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
+
+
+class MapStage:
+    """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
+
+    name: ClassVar[str] = "map"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
+    Settings: ClassVar[type[BaseModel]] = MapSettings
+
+    def run(self, settings: MapSettings, work: StageContext) -> dict[str, Any]:
+        photo_set = load_photo_set(work)
+        graph = load_view_graph(work)
+        tracks = load_tracks(work)
+        matches = track_matches(tracks, sorted((min(e), max(e)) for e in graph.edges))
+        photos = photo_set.photos
+
+        def verify(pair: tuple[int, int]) -> TwoViewGeometry:
+            match = matches[pair]
+            cameras = [photo_set.cameras[photos[i].camera] for i in pair]
+            return verify_pair(
+                match.xy_a, match.xy_b, cameras[0], cameras[1], max_error_px=settings.max_error, seed=work.seed
+            )
+
+        pairs = sorted(matches)
+        geometries = dict(zip(pairs, work.map(verify, pairs, "geometry of tracks"), strict=True))
+        geometries = {pair: g for pair, g in geometries.items() if g.model != "none"}
+        with work.writing("database.db") as path:
+            write_database(path, photo_set, tracks, geometries)
+        options = MappingSettings(
+            loss_scale_px=settings.loss_scale,
+            max_error_px=settings.max_error,
+            min_triangulation_angle=settings.min_triangulation_angle,
+            refine_principal_point=settings.refine_principal_point,
+            seed=work.seed,
+            threads=1 if settings.one_thread else work.threads,
+        )
+        run = map_incremental if settings.mapper == "incremental" else map_global
+        with work.progress(len(photos), "mapping", unit="photo") as bar:
+            done = [0]
+
+            def report(registered: int, _total: int) -> None:
+                bar.update(max(0, registered - done[0]))
+                done[0] = max(done[0], registered)
+
+            result = run(work.path("database.db"), photo_set, graph, options, progress=report)
+        if result.best is None:
+            reasons = "; ".join(f"{out.name}: {out.reason}" for out in result.left_out[:5])
+            raise ReconError(
+                "no cameras could be found: the photos do not overlap enough, or show too little texture or only "
+                f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
+                "--quality high or another --recipe"
+            )
+        for model in result.reconstructions:
+            _colour_points(model, photo_set, work)
+        with work.fresh_directory("sparse") as folder:
+            for index, model in enumerate(result.reconstructions):
+                target = folder / str(index)
+                target.mkdir()
+                model.write(target)
+        _report(result, photo_set, work)
+        best = result.best
+        return {
+            "registered": best.num_reg_images(),
+            "photos": len(photos),
+            "points": best.num_points3D(),
+            "mean_track_length": round(best.compute_mean_track_length(), 3),
+            "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
+            "models": len(result.reconstructions),
+        }
+
+
+def _report(result: MappingResult, photo_set: PhotoSet, work: StageContext) -> None:
+    for out in result.left_out:
+        work.warn(f"{out.name} is not in the model: {out.reason}")
+    models = [
+        {
+            "folder": f"sparse/{index}",
+            "registered": sorted(image.name for image in model.images.values() if image.has_pose),
+            "points": model.num_points3D(),
+        }
+        for index, model in enumerate(result.reconstructions)
+    ]
+    left_out = [{"name": out.name, "reason": out.reason} for out in (*photo_set.left_out, *result.left_out)]
+    work.write_json("mapping.json", {"models": models, "left_out": left_out})
+
+
+def _colour_points(model: pycolmap.Reconstruction, photo_set: PhotoSet, work: StageContext) -> None:
+    """Gives every sparse point the mean colour of its observations."""
+    sums: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+    for number in model.reg_image_ids():
+        image = model.images[number]
+        photo = photo_set.photos[photo_id(number)]
+        rgb = load_rgb(work, photo)
+        seen = [point for point in image.points2D if point.has_point3D()]
+        if not seen:
+            continue
+        xy = np.rint(points_from_colmap(np.array([point.xy for point in seen]))).astype(int)
+        colours = rgb[xy[:, 1].clip(0, photo.height - 1), xy[:, 0].clip(0, photo.width - 1)].astype(float)
+        for point, colour in zip(seen, colours, strict=True):
+            sums[point.point3D_id] = sums.get(point.point3D_id, np.zeros(3)) + colour
+            counts[point.point3D_id] = counts.get(point.point3D_id, 0) + 1
+    for key, total in sums.items():
+        model.points3D[key].color = np.rint(total / counts[key]).astype(np.uint8)
+
+
+def load_reconstruction(work: StageContext) -> pycolmap.Reconstruction:
+    """The chosen COLMAP model."""
+    return pycolmap.Reconstruction(work.path("sparse", "0"))
+
+
+def load_views(work: StageContext) -> list[PinholeView]:
+    """Pinhole views of the registered photos at working size."""
+    return views_from_reconstruction(load_reconstruction(work), load_photo_set(work))
+
+
+def load_left_out(work: StageContext) -> list[LeftOut]:
+    """Photos that are not in the model, and why."""
+    import json
+
+    entries = json.loads(work.path("mapping.json").read_text())["left_out"]
+    return [LeftOut(entry["name"], entry["reason"]) for entry in entries]

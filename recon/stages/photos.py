@@ -1,0 +1,290 @@
+"""Stage ``photos``: brings the user's photos to working size and finds out which of them share a camera."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.engine.stage import StageContext
+from recon.errors import ReconError, UsageError
+from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
+from recon.photos.exif import ExifFacts
+from recon.photos.intrinsics import read_intrinsics
+from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_mask, read_png
+from recon.photos.resize import resize_mask, resize_rgb, working_size
+from recon.photos.scanning import PhotoFile, file_sha256, find_masks, scan_folder
+from recon.photos.types import Intrinsics, LeftOut, Photo, PhotoSet
+
+PHOTO_SET = "photos.json"
+FOLDER = "photos"
+
+
+class PhotosSettings(BaseModel):
+    """How photos are read."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_size: int = Field(
+        1024, ge=64, le=16384, description="longest side of the photos that all stages work on"
+    )
+    min_side: int = Field(
+        64, ge=16, description="photos whose shorter side is below this at working size are left out"
+    )
+    camera_sharing: CameraSharing = Field(
+        "auto", description="which photos share a camera: auto (by EXIF, size and folder), single, per-photo"
+    )
+    camera_model: CameraModel = Field("SIMPLE_RADIAL", description="COLMAP camera model where none is known")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What reading one photo found out."""
+
+    candidate: CameraCandidate
+    sha256: str
+    pixels_sha256: str
+    has_mask: bool
+
+
+class PhotosStage:
+    """Reads, turns upright, resizes and stores the photos; leaves out what cannot be used and says why."""
+
+    name: ClassVar[str] = "photos"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+    Settings: ClassVar[type[BaseModel]] = PhotosSettings
+
+    def inputs_fingerprint(self, work: StageContext) -> str:
+        """Hash of names and contents of photos, masks and intrinsics."""
+        files = _files(work)
+        masks = _masks(work, files)
+        listed = [("photo", one.name, one.path) for one in files]
+        listed += [("mask", name, path) for name, path in sorted(masks.items())]
+        listed += [("intrinsics", path.name, path) for path in _intrinsics_files(work)]
+        digest = hashlib.sha256()
+        for (kind, name, _), sha in zip(
+            listed, work.map(_sha_of, listed, "looking at the photos"), strict=True
+        ):
+            digest.update(f"{kind}\0{name}\0{sha}\n".encode("utf-8", "surrogateescape"))
+        for option in ("intrinsics", "camera_sharing"):
+            value = work.inputs.get(option)
+            if value and not Path(str(value)).exists():
+                digest.update(f"{option}\0{value}\n".encode())
+        return digest.hexdigest()
+
+    def run(self, settings: PhotosSettings, work: StageContext) -> dict[str, Any]:
+        files = _files(work)
+        masks = _masks(work, files)
+        with work.fresh_directory(FOLDER) as folder:
+
+            def read(file: PhotoFile) -> _Read | LeftOut:
+                return _read(file, masks.get(file.name), settings, folder)
+
+            usable, left_out = _without_duplicates(work.map(read, files, "reading photos"))
+            for one in left_out:
+                work.warn(f"left out {one.name}: {one.reason}")
+                for path in (folder / _file_name(one.name), folder / _mask_name(one.name)):
+                    path.unlink(missing_ok=True)
+            if len(usable) < 2:
+                raise ReconError(_too_few(work, usable, left_out))
+        photo_set = _photo_set(usable, left_out, settings, work)
+        work.write_json(PHOTO_SET, photo_set_to_json(photo_set))
+        shared = "camera" if len(photo_set.cameras) == 1 else "cameras"
+        with_prior = sum(camera.has_focal_prior for camera in photo_set.cameras)
+        longest = max(max(photo.width, photo.height) for photo in photo_set.photos)
+        return {
+            "photos": len(photo_set.photos),
+            shared: len(photo_set.cameras),
+            "with_focal_length": with_prior,
+            "left_out": len(left_out),
+            "px_longest_side": longest,
+        }
+
+
+# What later stages use
+
+
+def load_photo_set(work: StageContext) -> PhotoSet:
+    """The photos of the run, as this stage left them."""
+    path = work.path(PHOTO_SET)
+    try:
+        return photo_set_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ReconError(f"{path}: is gone; run again with --restart-from photos") from None
+
+
+def load_rgb(work: StageContext, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo's pixels at working size."""
+    return read_png(photo_path(work, photo))
+
+
+def load_mask(work: StageContext, photo: Photo) -> Bool[np.ndarray, "h w"] | None:
+    """True where the photo may be used, at working size; None when there is no mask."""
+    if not photo.has_mask:
+        return None
+    mask: np.ndarray = read_png(work.path(FOLDER, _mask_name(photo.name)))[:, :, 0] >= 128
+    return mask
+
+
+def photo_path(work: StageContext, photo: Photo) -> Path:
+    """The PNG of a photo at working size."""
+    return work.path(FOLDER, _file_name(photo.name))
+
+
+def photo_set_to_json(photo_set: PhotoSet) -> dict[str, Any]:
+    """A photo set as JSON values."""
+    return asdict(photo_set)
+
+
+def photo_set_from_json(data: Mapping[str, Any]) -> PhotoSet:
+    """The inverse of ``photo_set_to_json``."""
+    photos = []
+    for entry in data["photos"]:
+        position = entry["latitude_longitude_altitude"]
+        photos.append(
+            Photo(**{**entry, "latitude_longitude_altitude": tuple(position) if position else None})
+        )
+    cameras = tuple(Intrinsics(**{**entry, "params": tuple(entry["params"])}) for entry in data["cameras"])
+    return PhotoSet(tuple(photos), cameras, tuple(LeftOut(**entry) for entry in data["left_out"]))
+
+
+# The parts of the stage
+
+
+def _files(work: StageContext) -> tuple[PhotoFile, ...]:
+    """The photo files; the workspace and the masks may lie inside the photo folder."""
+    folder = Path(str(work.inputs["photos"]))
+    exclude = [work.root, *([Path(str(work.inputs["masks"]))] if work.inputs.get("masks") else [])]
+    files = scan_folder(folder, exclude)
+    if not files:
+        raise ReconError(
+            f"{folder}: holds no photos; looked for JPEG, PNG, TIFF, WebP and HEIC files, "
+            "also in the folders below it"
+        )
+    return files
+
+
+def _masks(work: StageContext, files: tuple[PhotoFile, ...]) -> dict[str, Path]:
+    folder = work.inputs.get("masks")
+    return find_masks(Path(str(folder)), files) if folder else {}
+
+
+def _intrinsics_files(work: StageContext) -> list[Path]:
+    spec = work.inputs.get("intrinsics")
+    if not spec:
+        return []
+    path = Path(str(spec)).expanduser()
+    return [one for one in (path, path.with_name("images.txt")) if one.is_file()]
+
+
+def _sha_of(listed: tuple[str, str, Path]) -> str:
+    return file_sha256(listed[2])
+
+
+def _read(file: PhotoFile, mask_path: Path | None, settings: PhotosSettings, folder: Path) -> _Read | LeftOut:
+    """Decode one photo, bring it to working size and store it."""
+    try:
+        decoded = decode_photo(file.path)
+    except PhotoError as error:
+        return LeftOut(file.name, str(error))
+    width, height = working_size(decoded.width, decoded.height, settings.max_size)
+    if min(width, height) < settings.min_side:
+        reason = f"{decoded.width}x{decoded.height} pixels"
+        if (width, height) != (decoded.width, decoded.height):
+            reason += f" become {width}x{height} at working size"
+        return LeftOut(file.name, f"{reason}: too small, the shorter side must have {settings.min_side}")
+    rgb = resize_rgb(decoded.pixels.rgb, width, height)
+    mask = decoded.pixels.mask
+    if mask_path is not None:
+        drawn = read_mask(mask_path, decoded.width, decoded.height, decoded.exif.orientation)
+        mask = drawn if mask is None else mask & drawn
+    if mask is not None:
+        mask = resize_mask(mask, width, height)
+        if not mask.any():
+            return LeftOut(file.name, "its mask leaves nothing of it")
+        (folder / _mask_name(file.name)).write_bytes(png_bytes(mask))
+    (folder / _file_name(file.name)).write_bytes(png_bytes(rgb))
+    candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
+    pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
+    return _Read(candidate, file_sha256(file.path), pixels, mask is not None)
+
+
+def _without_duplicates(results: list[_Read | LeftOut]) -> tuple[list[_Read], list[LeftOut]]:
+    """Of photos with the same content only the first stays: a pair of twins has no baseline."""
+    usable: list[_Read] = []
+    left_out: list[LeftOut] = []
+    first_of: dict[str, str] = {}
+    for result in results:
+        if isinstance(result, LeftOut):
+            left_out.append(result)
+        elif result.pixels_sha256 in first_of:
+            twin = first_of[result.pixels_sha256]
+            left_out.append(LeftOut(result.candidate.name, f"has the same content as {twin}"))
+        else:
+            first_of[result.pixels_sha256] = result.candidate.name
+            usable.append(result)
+    return usable, left_out
+
+
+def _too_few(work: StageContext, usable: list[_Read], left_out: list[LeftOut]) -> str:
+    found = "only one photo" if usable else "no photo"
+    text = f"{work.inputs['photos']}: {found} can be used; a reconstruction needs two or more that overlap"
+    for one in left_out[:5]:
+        text += f"\n  {one.name}: {one.reason}"
+    if len(left_out) > 5:
+        text += f"\n  ... and {len(left_out) - 5} more"
+    return text
+
+
+def _photo_set(
+    usable: list[_Read], left_out: list[LeftOut], settings: PhotosSettings, work: StageContext
+) -> PhotoSet:
+    """Ids, cameras and priors."""
+    candidates = [one.candidate for one in usable]
+    spec = work.inputs.get("intrinsics")
+    known = read_intrinsics(str(spec), candidates) if spec else {}
+    missing = [one.name for one in candidates if spec and one.name not in known]
+    if missing:
+        work.warn(f"{spec}: has no intrinsics for {len(missing)} photos, for example {missing[0]}")
+    sharing = work.inputs.get("camera_sharing") or settings.camera_sharing
+    if sharing not in get_args(CameraSharing):
+        raise UsageError(f"--camera-sharing {sharing}: it is one of {', '.join(get_args(CameraSharing))}")
+    cameras, camera_of = assign_cameras(candidates, sharing, settings.camera_model, known)
+    if sharing == "single" and len(cameras) > 1:
+        work.warn(f"the photos have {len(cameras)} sizes: one camera for each of them")
+    photos = tuple(
+        Photo(
+            id=index,
+            name=one.candidate.name,
+            sha256=one.sha256,
+            width=one.candidate.width,
+            height=one.candidate.height,
+            original_width=one.candidate.original_width,
+            original_height=one.candidate.original_height,
+            camera=camera_of[index],
+            has_mask=one.has_mask,
+            latitude_longitude_altitude=_position(one.candidate.exif),
+        )
+        for index, one in enumerate(usable)
+    )
+    return PhotoSet(photos, cameras, tuple(left_out))
+
+
+def _position(exif: ExifFacts) -> tuple[float, float, float] | None:
+    return exif.position
+
+
+def _file_name(name: str) -> str:
+    """A flat file name for a photo in nested folders; different names stay different."""
+    return name.replace("%", "%25").replace("/", "%2F") + ".png"
+
+
+def _mask_name(name: str) -> str:
+    return _file_name(name).removesuffix(".png") + ".mask.png"

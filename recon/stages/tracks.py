@@ -1,0 +1,114 @@
+"""Stage ``tracks``: multi-view tracks from the dense matches, refined to sub-pixel accuracy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.engine.stage import StageContext
+from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
+from recon.graph.types import Tracks
+from recon.matching.types import SparseMatch
+from recon.photos.types import Photo
+from recon.sfm.track_refinement import refine_tracks
+from recon.stages.features import load_points
+from recon.stages.match import DenseMatches
+from recon.stages.pairs import load_sparse_matches
+from recon.stages.photos import load_mask, load_photo_set, load_rgb
+from recon.stages.verify import load_view_graph
+
+
+class TracksSettings(BaseModel):
+    """Where tracks come from and how many there are."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Literal["dense", "sparse"] = Field(
+        "dense", description="dense: anchors carried by flow; sparse: interest points matched to each other"
+    )
+    anchors: Literal["corners", "points"] = Field(
+        "corners", description="what the flow carries: corners of the photo or its SIFT points"
+    )
+    max_anchors: int = Field(1500, ge=50, description="at most so many tracks start in one photo")
+    suppression: float = Field(6.0, ge=0.0, description="distance to an observation of a better track, pixels")
+    loop_error: float = Field(2.0, gt=0.0, description="largest miss between two observations, matching pixels")
+    refine: bool = Field(True, description="multi-view sub-pixel refinement of the observations")
+
+
+class TracksStage:
+    """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left."""
+
+    name: ClassVar[str] = "tracks"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match", "verify")
+    Settings: ClassVar[type[BaseModel]] = TracksSettings
+
+    def run(self, settings: TracksSettings, work: StageContext) -> dict[str, Any]:
+        photo_set = load_photo_set(work)
+        edges = sorted((min(e), max(e)) for e in load_view_graph(work).edges)
+        if settings.source == "sparse":
+            tracks = tracks_from_sparse(_sparse_matches(work))
+        else:
+
+            def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
+                if settings.anchors == "points":
+                    return load_points(work, photo.id).xy
+                return find_anchors(
+                    load_grey(work, photo), limit=2 * settings.max_anchors, mask=load_mask(work, photo)
+                )
+
+            anchors = work.map(anchors_of, photo_set.photos, "anchors")
+            tracks = build_tracks(
+                photo_set,
+                DenseMatches(work, edges),
+                {photo.id: xy for photo, xy in zip(photo_set.photos, anchors, strict=True)},
+                TrackSettings(
+                    max_anchors=settings.max_anchors,
+                    suppression=settings.suppression,
+                    loop_error=settings.loop_error,
+                ),
+            )
+            if settings.refine:
+                greys = [load_grey(work, photo).astype(np.float32) for photo in photo_set.photos]
+                tracks = refine_tracks(greys, tracks, threads=work.threads)
+        save_tracks(work, "tracks.npz", tracks)
+        length = len(tracks.track_id) / max(tracks.count, 1)
+        return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
+
+
+def _sparse_matches(work: StageContext) -> dict[tuple[int, int], SparseMatch]:
+    matches = {}
+    for (i, j), rows in load_sparse_matches(work).items():
+        a, b = load_points(work, i), load_points(work, j)
+        matches[i, j] = SparseMatch(a.xy[rows[:, 0]], b.xy[rows[:, 1]], np.ones(len(rows), np.float32))
+    return matches
+
+
+def load_grey(work: StageContext, photo: Photo) -> Any:
+    """Luminance of a photo at working size, uint8."""
+    return cv2.cvtColor(load_rgb(work, photo), cv2.COLOR_RGB2GRAY)
+
+
+def save_tracks(work: StageContext, name: str, tracks: Tracks) -> None:
+    """Writes tracks as arrays; what is not known is left out."""
+    arrays: dict[str, Any] = {"track_id": tracks.track_id, "photo_id": tracks.photo_id, "xy": tracks.xy}
+    if tracks.is_reference is not None:
+        arrays["is_reference"] = tracks.is_reference
+    if tracks.affinity is not None:
+        arrays["affinity"] = tracks.affinity
+    work.write_npz(name, **arrays)
+
+
+def load_tracks(work: StageContext, name: str = "tracks.npz") -> Tracks:
+    """The tracks as the stage left them."""
+    with np.load(work.path(name)) as data:
+        return Tracks(
+            data["track_id"],
+            data["photo_id"],
+            data["xy"],
+            data["is_reference"] if "is_reference" in data else None,
+            data["affinity"] if "affinity" in data else None,
+        )
