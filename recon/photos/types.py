@@ -43,7 +43,7 @@ class Intrinsics:
     has_focal_prior: bool = False
 
     @property
-    def K(self) -> Float[np.ndarray, "3 3"]:
+    def K(self) -> Float[np.ndarray, "3 3"]:  # noqa: N802
         """The 3x3 calibration matrix (float64); distortion is not part of it."""
         fx, fy, cx, cy = (self.params[i] for i in _FOCAL_AND_CENTRE[self.model])
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])

@@ -96,13 +96,12 @@ class PhotosStage:
                 raise ReconError(_too_few(work, usable, left_out))
         photo_set = _photo_set(usable, left_out, settings, work)
         work.write_json(PHOTO_SET, photo_set_to_json(photo_set))
-        shared = "camera" if len(photo_set.cameras) == 1 else "cameras"
         with_prior = sum(camera.has_focal_prior for camera in photo_set.cameras)
         longest = max(max(photo.width, photo.height) for photo in photo_set.photos)
         return {
             "photos": len(photo_set.photos),
-            shared: len(photo_set.cameras),
-            "with_focal_length": with_prior,
+            "cameras": len(photo_set.cameras),
+            "cameras_with_focal_length": with_prior,
             "left_out": len(left_out),
             "px_longest_side": longest,
         }
