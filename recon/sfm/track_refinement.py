@@ -1,0 +1,656 @@
+"""Sub-pixel refinement of multi-view tracks: patches of all observations aligned to each other.
+
+The unit of work is the alignment of one patch round a point of a source photo to a target photo by inverse-
+compositional Gauss-Newton (Baker & Matthews, "Lucas-Kanade 20 Years On", IJCV 2004, section 3.2), with gain
+and offset of the brightness projected out (Bartoli, "Groupwise Geometric and Photometric Direct Image
+Registration", PAMI 2008) and Gaussian weights. Warps are 3x3 homographies of which an affine map (six
+parameters) or a translation (two) is estimated.
+
+``refine_tracks`` needs no cameras. It aligns every pair of observations of a track that see each other, and
+solves for the
+positions that agree with all these alignments: no photo is trusted more than the others but the one that
+holds the anchor still. ``refine_with_geometry`` uses cameras: local planes give patch warps with perspective,
+so that only translations are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from numba import njit
+
+from recon.graph.tracks import select_observations
+from recon.graph.types import Tracks
+
+# Blurred copies of a photo for patches that are sampled at steps of 1, 2 and 4 pixels. A step of s pixels
+# needs a blur of about 0.5 sqrt(s^2 - 1) against aliasing (as in SIFT's scale space, Lowe 2004).
+LEVELS = 3
+# Gauss-Newton stops when a step moves the patch by less than this.
+CONVERGED_PX = 0.003
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How patches are aligned. Lengths in pixels of the photos' working size.
+
+    Attributes:
+        radius: of the patch; it has (2 radius + 1)^2 samples.
+        iterations: at most so many Gauss-Newton steps.
+        max_shift: an observation that wants to move further is dropped.
+        min_correlation: of the aligned patches (zero-mean normalised, -1…1).
+        round_trip: alignments there and back that differ by more than this are not used.
+        joint: align all pairs of observations of a track, not only reference against the others.
+        max_partners: in a joint refinement, each observation is aligned with at most so many others.
+        keep_unrefined: keep observations that could not be aligned where they were instead of dropping them.
+    """
+
+    radius: int = 10
+    iterations: int = 15
+    max_shift: float = 4.0
+    min_correlation: float = 0.8
+    round_trip: float = 0.5
+    joint: bool = True
+    max_partners: int = 6
+    keep_unrefined: bool = False
+
+
+def refine_tracks(
+    images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
+    tracks: Tracks,
+    settings: RefinementSettings | None = None,
+    *,
+    threads: int = 1,
+) -> Tracks:
+    """Tracks with sub-pixel positions that agree photometrically across all views.
+
+    Args:
+        images: grey photos in 0…255 at working size, by photo id.
+        tracks: with or without references and affinities; without, the observation in the middle of a track's
+            photos serves as reference and patches start unrotated and unscaled.
+        threads: for the alignments; the result does not depend on it.
+
+    Returns:
+        The tracks without the observations that could not be aligned. Affinities are the refined ones.
+    """
+    settings = settings or RefinementSettings()
+    tracks = with_references(tracks)
+    assert tracks.affinity is not None
+    assert tracks.is_reference is not None
+    if len(tracks.track_id) == 0:
+        return tracks
+    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(tracks.photo_id)}
+    starts = np.nonzero(tracks.is_reference)[0]
+    reference = np.empty(tracks.count, np.int64)
+    reference[tracks.track_id[starts]] = starts
+    rows = np.nonzero(~tracks.is_reference)[0]
+    sources = reference[tracks.track_id[rows]]
+    first = _align_rows(pyramids, tracks, tracks.xy, tracks.affinity, sources, rows, settings, threads)
+    xy, affinity = tracks.xy.copy(), tracks.affinity.copy()
+    xy[rows[first.good]] = first.xy[first.good]
+    affinity[rows[first.good]] = first.affinity[first.good]
+    kept = tracks.is_reference.copy()
+    kept[rows[first.good]] = True
+    if settings.joint:
+        xy, kept = _joint(pyramids, tracks, xy, affinity, kept, first, sources, rows, settings, threads)
+    refined = Tracks(tracks.track_id, tracks.photo_id, xy, tracks.is_reference, affinity)
+    if settings.keep_unrefined:
+        return refined
+    return select_observations(refined, kept)
+
+
+def with_references(tracks: Tracks) -> Tracks:
+    """The same tracks with a reference each and affinities (identity where nothing is known)."""
+    n = len(tracks.track_id)
+    is_reference, affinity = tracks.is_reference, tracks.affinity
+    counts = np.zeros(tracks.count, np.int64)
+    if is_reference is not None:
+        counts = np.bincount(tracks.track_id[is_reference], minlength=tracks.count)
+    if is_reference is None or (counts != 1).any():
+        # Tracks are sorted by photo: the middle observation has the views on both sides of it.
+        length = np.bincount(tracks.track_id, minlength=tracks.count)
+        middle = np.cumsum(length) - length + length // 2
+        flags = np.zeros(n, bool) if is_reference is None else is_reference & (counts[tracks.track_id] == 1)
+        flags[middle[counts != 1]] = True
+        if affinity is not None:
+            # Affinities start at the reference: re-base those of tracks that got a new one.
+            base = np.empty((tracks.count, 2, 2))
+            rows = np.nonzero(flags)[0]
+            base[tracks.track_id[rows]] = affinity[rows]
+            affinity = (affinity @ np.linalg.inv(base)[tracks.track_id]).astype(np.float32)
+        is_reference = flags
+    if affinity is None:
+        affinity = np.broadcast_to(np.eye(2, dtype=np.float32), (n, 2, 2)).copy()
+    return Tracks(tracks.track_id, tracks.photo_id, tracks.xy, is_reference, affinity)
+
+
+def blur_levels(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "levels h w"]:
+    """The photo at full size, and blurred for patches that are sampled at steps of 2 and 4 pixels."""
+    base = np.asarray(image, np.float32)
+    levels = [base]
+    for level in range(1, LEVELS):
+        step = 2.0**level
+        levels.append(cv2.GaussianBlur(base, (0, 0), 0.5 * float(np.sqrt(step * step - 1.0))))
+    return np.ascontiguousarray(np.stack(levels))
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """Aligned observations: positions and affinities in the target, and whether they can be used."""
+
+    xy: Float32[np.ndarray, "n 2"]
+    affinity: Float32[np.ndarray, "n 2 2"]
+    correlation: Float32[np.ndarray, " n"]
+    good: Bool[np.ndarray, " n"]
+
+
+def _align_rows(
+    pyramids: Mapping[int, Float32[np.ndarray, "levels h w"]],
+    tracks: Tracks,
+    xy: Float32[np.ndarray, "n 2"],
+    affinity: Float32[np.ndarray, "n 2 2"],
+    sources: Int[np.ndarray, " m"],
+    targets: Int[np.ndarray, " m"],
+    settings: RefinementSettings,
+    threads: int,
+) -> _Alignment:
+    """Alignment of each target observation with its source observation, there and back, photo pair by photo pair."""
+    relative = (affinity[targets] @ np.linalg.inv(affinity[sources].astype(np.float64))).astype(np.float32)
+    warps = affine_warps(xy[targets], relative)
+    return _align_warps(pyramids, tracks, xy, warps, sources, targets, settings, threads, parameters=6)
+
+
+def affine_warps(
+    xy: Float[np.ndarray, "n 2"], affinity: Float[np.ndarray, "n 2 2"]
+) -> Float[np.ndarray, "n 3 3"]:
+    """Homographies that take an offset from the source point to the target pixel: d -> xy + affinity @ d."""
+    warps = np.zeros((len(xy), 3, 3))
+    warps[:, :2, :2] = affinity
+    warps[:, :2, 2] = xy
+    warps[:, 2, 2] = 1.0
+    return warps
+
+
+def _align_warps(
+    pyramids: Mapping[int, Float32[np.ndarray, "levels h w"]],
+    tracks: Tracks,
+    xy: Float32[np.ndarray, "n 2"],
+    warps: Float[np.ndarray, "m 3 3"],
+    sources: Int[np.ndarray, " m"],
+    targets: Int[np.ndarray, " m"],
+    settings: RefinementSettings,
+    threads: int,
+    parameters: int,
+) -> _Alignment:
+    n = len(sources)
+    out_xy = np.zeros((n, 2), np.float32)
+    out_affinity = np.zeros((n, 2, 2), np.float32)
+    correlation = np.zeros(n, np.float32)
+    good = np.zeros(n, bool)
+    pair_of = tracks.photo_id[sources].astype(np.int64) * (1 << 31) + tracks.photo_id[targets]
+    order = np.argsort(pair_of, kind="stable")
+    groups = np.split(order, np.nonzero(np.diff(pair_of[order]))[0] + 1) if n else []
+
+    def work(group: np.ndarray) -> None:
+        source = pyramids[int(tracks.photo_id[sources[group[0]]])]
+        target = pyramids[int(tracks.photo_id[targets[group[0]]])]
+        start = np.ascontiguousarray(xy[sources[group]], dtype=np.float64)
+        there, found = align_patches(
+            source,
+            target,
+            start,
+            np.ascontiguousarray(warps[group]),
+            settings.radius,
+            settings.iterations,
+            parameters,
+        )
+        landed = there[:, :2, 2] / there[:, 2:, 2]
+        back, found_back = align_patches(
+            target,
+            source,
+            landed,
+            _inverse_warps(there, landed, start),
+            settings.radius,
+            settings.iterations,
+            parameters,
+        )
+        miss = back[:, :2, 2] / back[:, 2:, 2] - start
+        jacobian = warp_jacobians(there)
+        # There and back are two measurements of one displacement: the mean favours neither photo's noise.
+        corrected = landed - 0.5 * np.einsum("nij,nj->ni", jacobian, miss)
+        moved = np.linalg.norm(corrected - warps[group, :2, 2] / warps[group, 2:, 2], axis=1)
+        out_xy[group] = corrected
+        out_affinity[group] = jacobian
+        correlation[group] = np.minimum(found, found_back)
+        scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
+        good[group] = (
+            (np.minimum(found, found_back) >= settings.min_correlation)
+            & (np.linalg.norm(miss, axis=1) * np.maximum(scale, 1.0) <= settings.round_trip)
+            & (moved <= settings.max_shift * np.maximum(scale, 1.0))
+            & np.isfinite(corrected).all(axis=1)
+        )
+
+    if threads > 1 and len(groups) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, groups))
+    else:
+        for group in groups:
+            work(group)
+    return _Alignment(out_xy, out_affinity, correlation, good)
+
+
+def warp_jacobians(warps: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 2 2"]:
+    """Derivatives of the warps at the source point (offset zero)."""
+    w = warps[:, 2, 2][:, None, None]
+    point = warps[:, :2, 2:3] / w
+    return (warps[:, :2, :2] - point @ warps[:, 2:3, :2]) / w
+
+
+def _inverse_warps(
+    warps: Float[np.ndarray, "n 3 3"], landed: Float[np.ndarray, "n 2"], start: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n 3 3"]:
+    """Warps of the way back: an offset from the landed point to a pixel of the source photo."""
+    from_offset = np.broadcast_to(np.eye(3), warps.shape).copy()
+    from_offset[:, :2, 2] = landed
+    to_pixel = np.broadcast_to(np.eye(3), warps.shape).copy()
+    to_pixel[:, :2, 2] = start
+    invertible = np.abs(np.linalg.det(warps)) > 1e-12
+    safe = np.where(invertible[:, None, None], warps, np.eye(3))
+    return np.ascontiguousarray(to_pixel @ np.linalg.inv(safe) @ from_offset)
+
+
+@njit(cache=True, nogil=True)
+def sample(image: np.ndarray, x: float, y: float) -> float:
+    """Cubic convolution (Keys 1981, a = -0.5) of an image at a point; the border is repeated."""
+    height, width = image.shape
+    x0, y0 = int(np.floor(x)), int(np.floor(y))
+    u, v = x - x0, y - y0
+    wx0 = ((-0.5 * u + 1.0) * u - 0.5) * u
+    wx1 = (1.5 * u - 2.5) * u * u + 1.0
+    wx2 = ((-1.5 * u + 2.0) * u + 0.5) * u
+    wx3 = (0.5 * u - 0.5) * u * u
+    wy0 = ((-0.5 * v + 1.0) * v - 0.5) * v
+    wy1 = (1.5 * v - 2.5) * v * v + 1.0
+    wy2 = ((-1.5 * v + 2.0) * v + 0.5) * v
+    wy3 = (0.5 * v - 0.5) * v * v
+    if x0 >= 1 and y0 >= 1 and x0 + 2 < width and y0 + 2 < height:
+        a = (
+            image[y0 - 1, x0 - 1] * wx0
+            + image[y0 - 1, x0] * wx1
+            + image[y0 - 1, x0 + 1] * wx2
+            + image[y0 - 1, x0 + 2] * wx3
+        )
+        b = image[y0, x0 - 1] * wx0 + image[y0, x0] * wx1 + image[y0, x0 + 1] * wx2 + image[y0, x0 + 2] * wx3
+        c = (
+            image[y0 + 1, x0 - 1] * wx0
+            + image[y0 + 1, x0] * wx1
+            + image[y0 + 1, x0 + 1] * wx2
+            + image[y0 + 1, x0 + 2] * wx3
+        )
+        d = (
+            image[y0 + 2, x0 - 1] * wx0
+            + image[y0 + 2, x0] * wx1
+            + image[y0 + 2, x0 + 1] * wx2
+            + image[y0 + 2, x0 + 2] * wx3
+        )
+        return a * wy0 + b * wy1 + c * wy2 + d * wy3
+    total = 0.0
+    for j in range(4):
+        yy = min(max(y0 - 1 + j, 0), height - 1)
+        wy = wy0 if j == 0 else wy1 if j == 1 else wy2 if j == 2 else wy3
+        for i in range(4):
+            xx = min(max(x0 - 1 + i, 0), width - 1)
+            wx = wx0 if i == 0 else wx1 if i == 1 else wx2 if i == 2 else wx3
+            total += wy * wx * image[yy, xx]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
+    """Cholesky solution of A x = b in place (x in b); False where A is not positive definite."""
+    for j in range(n):
+        d = A[j, j]
+        for k in range(j):
+            d -= A[j, k] * A[j, k]
+        if d <= 1e-12:
+            return False
+        d = np.sqrt(d)
+        A[j, j] = d
+        for i in range(j + 1, n):
+            s = A[i, j]
+            for k in range(j):
+                s -= A[i, k] * A[j, k]
+            A[i, j] = s / d
+    for i in range(n):
+        s = b[i]
+        for k in range(i):
+            s -= A[i, k] * b[k]
+        b[i] = s / A[i, i]
+    for i in range(n - 1, -1, -1):
+        s = b[i]
+        for k in range(i + 1, n):
+            s -= A[k, i] * b[k]
+        b[i] = s / A[i, i]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def align_patches(
+    source: np.ndarray,
+    target: np.ndarray,
+    start: np.ndarray,
+    warps: np.ndarray,
+    radius: int,
+    iterations: int,
+    parameters: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Patches round points of the source aligned to the target, inverse compositional.
+
+    Args:
+        source, target: (levels, h, w) float32, of ``blur_levels``.
+        start: (n, 2) float64 points of the source.
+        warps: (n, 3, 3) float64 first guess: offset from the point (source pixels, homogeneous) to target
+            pixel.
+        parameters: 6 estimates an affine map on top of the guess, 2 a translation.
+
+    Returns:
+        Warps (n, 3, 3) float64, and the correlation of the aligned patches (n,) float32; -1 where the
+        alignment failed or left the photo.
+    """
+    n = len(start)
+    side = 2 * radius + 1
+    size = side * side
+    out = warps.copy()
+    correlation = np.full(n, -1.0, np.float32)
+    height_s, width_s = source.shape[1], source.shape[2]
+    height_t, width_t = target.shape[1], target.shape[2]
+    weight = np.empty(size)
+    total_weight = 0.0
+    for v in range(side):
+        for u in range(side):
+            r2 = ((u - radius) ** 2 + (v - radius) ** 2) / (0.6 * radius + 0.6) ** 2
+            weight[v * side + u] = np.exp(-0.5 * r2)
+            total_weight += weight[v * side + u]
+    patch = np.empty((side + 2, side + 2))
+    template = np.empty(size)
+    moved = np.empty(size)
+    J = np.empty((parameters, size))
+    H = np.empty((parameters, parameters))
+    factor = np.empty((parameters, parameters))
+    delta = np.empty(parameters)
+    step_warp = np.empty((3, 3))
+    for i in range(n):
+        W = out[i].copy()
+        # How many target pixels a source pixel covers decides at which step patches are sampled.
+        w0 = W[2, 2]
+        px, py = W[0, 2] / w0, W[1, 2] / w0
+        a = (W[0, 0] - px * W[2, 0]) / w0
+        b = (W[0, 1] - px * W[2, 1]) / w0
+        c = (W[1, 0] - py * W[2, 0]) / w0
+        d = (W[1, 1] - py * W[2, 1]) / w0
+        scale = np.sqrt(abs(a * d - b * c))
+        if not (scale > 0.05 and scale < 20.0):
+            continue
+        level_s, level_t = 0, 0
+        if scale < 1.0:
+            level_s = min(int(np.rint(np.log2(1.0 / scale))), source.shape[0] - 1)
+        step = 2.0**level_s
+        if scale * step > 1.0:
+            level_t = min(int(np.rint(np.log2(scale * step))), target.shape[0] - 1)
+        reach = (radius + 1) * step
+        sx, sy = start[i, 0], start[i, 1]
+        if sx < reach or sy < reach or sx > width_s - 1 - reach or sy > height_s - 1 - reach:
+            continue
+        image_s = source[level_s]
+        image_t = target[level_t]
+        for v in range(side + 2):
+            for u in range(side + 2):
+                patch[v, u] = sample(image_s, sx + (u - radius - 1) * step, sy + (v - radius - 1) * step)
+        mean = 0.0
+        for v in range(side):
+            for u in range(side):
+                k = v * side + u
+                template[k] = patch[v + 1, u + 1]
+                mean += weight[k] * template[k]
+        mean /= total_weight
+        power = 0.0
+        for k in range(size):
+            template[k] -= mean
+            power += weight[k] * template[k] * template[k]
+        if power < 1e-3 * total_weight:
+            continue
+        for v in range(side):
+            for u in range(side):
+                k = v * side + u
+                gx = 0.5 * (patch[v + 1, u + 2] - patch[v + 1, u]) / step
+                gy = 0.5 * (patch[v + 2, u + 1] - patch[v, u + 1]) / step
+                J[0, k] = gx
+                J[1, k] = gy
+                if parameters == 6:
+                    # Scaled by the radius so that all six parameters are of the size of a pixel.
+                    x, y = (u - radius) / radius, (v - radius) / radius
+                    J[2, k] = gx * x
+                    J[3, k] = gx * y
+                    J[4, k] = gy * x
+                    J[5, k] = gy * y
+        for p in range(parameters):
+            along, shift = 0.0, 0.0
+            for k in range(size):
+                shift += weight[k] * J[p, k]
+                along += weight[k] * J[p, k] * template[k]
+            shift /= total_weight
+            along /= power
+            for k in range(size):
+                J[p, k] -= shift + along * template[k]
+        for p in range(parameters):
+            for q in range(p + 1):
+                s = 0.0
+                for k in range(size):
+                    s += weight[k] * J[p, k] * J[q, k]
+                H[p, q] = s
+                H[q, p] = s
+        for p in range(parameters):
+            # A trace of damping keeps edges from sliding along themselves.
+            H[p, p] *= 1.0 + 1e-4
+        ok = True
+        for _ in range(iterations):
+            inside = True
+            moved_mean = 0.0
+            for v in range(side):
+                y = (v - radius) * step
+                for u in range(side):
+                    x = (u - radius) * step
+                    w = W[2, 0] * x + W[2, 1] * y + W[2, 2]
+                    tx = (W[0, 0] * x + W[0, 1] * y + W[0, 2]) / w
+                    ty = (W[1, 0] * x + W[1, 1] * y + W[1, 2]) / w
+                    if not (tx >= 0.0 and ty >= 0.0 and tx <= width_t - 1.0 and ty <= height_t - 1.0):
+                        inside = False
+                        break
+                    k = v * side + u
+                    moved[k] = sample(image_t, tx, ty)
+                    moved_mean += weight[k] * moved[k]
+                if not inside:
+                    break
+            if not inside:
+                ok = False
+                break
+            moved_mean /= total_weight
+            cross, moved_power = 0.0, 0.0
+            for k in range(size):
+                moved[k] -= moved_mean
+                cross += weight[k] * moved[k] * template[k]
+                moved_power += weight[k] * moved[k] * moved[k]
+            if moved_power < 1e-3 * total_weight or cross <= 0.0:
+                ok = False
+                break
+            correlation[i] = cross / np.sqrt(power * moved_power)
+            gain = power / cross
+            for p in range(parameters):
+                s = 0.0
+                for k in range(size):
+                    s += weight[k] * J[p, k] * (gain * moved[k] - template[k])
+                delta[p] = s
+            factor[:] = H
+            if not _solve(factor, delta, parameters):
+                ok = False
+                break
+            step_warp[0, 0] = 1.0
+            step_warp[0, 1] = 0.0
+            step_warp[1, 0] = 0.0
+            step_warp[1, 1] = 1.0
+            step_warp[0, 2] = delta[0]
+            step_warp[1, 2] = delta[1]
+            step_warp[2, 0] = 0.0
+            step_warp[2, 1] = 0.0
+            step_warp[2, 2] = 1.0
+            if parameters == 6:
+                unit = radius * step
+                step_warp[0, 0] += delta[2] / unit
+                step_warp[0, 1] += delta[3] / unit
+                step_warp[1, 0] += delta[4] / unit
+                step_warp[1, 1] += delta[5] / unit
+            det = step_warp[0, 0] * step_warp[1, 1] - step_warp[0, 1] * step_warp[1, 0]
+            if not (det > 0.1 and det < 10.0):
+                ok = False
+                break
+            # W <- W o step^-1
+            i00, i01 = step_warp[1, 1] / det, -step_warp[0, 1] / det
+            i10, i11 = -step_warp[1, 0] / det, step_warp[0, 0] / det
+            i02 = -(i00 * step_warp[0, 2] + i01 * step_warp[1, 2])
+            i12 = -(i10 * step_warp[0, 2] + i11 * step_warp[1, 2])
+            for r in range(3):
+                w0, w1, w2 = W[r, 0], W[r, 1], W[r, 2]
+                W[r, 0] = w0 * i00 + w1 * i10
+                W[r, 1] = w0 * i01 + w1 * i11
+                W[r, 2] = w0 * i02 + w1 * i12 + w2
+            change = abs(delta[0]) + abs(delta[1])
+            for p in range(2, parameters):
+                change = max(change, abs(delta[p]))
+            if change * max(scale, 1.0) < CONVERGED_PX:
+                break
+        if ok:
+            out[i] = W
+        else:
+            correlation[i] = -1.0
+    return out, correlation
+
+
+def _joint(
+    pyramids: Mapping[int, Float32[np.ndarray, "levels h w"]],
+    tracks: Tracks,
+    xy: Float32[np.ndarray, "n 2"],
+    affinity: Float32[np.ndarray, "n 2 2"],
+    kept: Bool[np.ndarray, " n"],
+    first: _Alignment,
+    first_sources: Int[np.ndarray, " m"],
+    first_targets: Int[np.ndarray, " m"],
+    settings: RefinementSettings,
+    threads: int,
+) -> tuple[Float32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
+    """Positions that agree with the alignments of all pairs of observations of a track."""
+    sources, targets = _partners(tracks, kept, settings.max_partners)
+    more = _align_rows(pyramids, tracks, xy, affinity, sources, targets, settings, threads)
+    source = np.concatenate([first_sources[first.good], sources[more.good]])
+    target = np.concatenate([first_targets[first.good], targets[more.good]])
+    landed = np.concatenate([first.xy[first.good], more.xy[more.good]]).astype(np.float64)
+    relative = np.concatenate([first.affinity[first.good], more.affinity[more.good]]).astype(np.float64)
+    measured = landed - xy[target]
+    order = np.argsort(tracks.track_id[source], kind="stable")
+    first_row = np.searchsorted(tracks.track_id, np.arange(tracks.count + 1))
+    first_measurement = np.searchsorted(tracks.track_id[source][order], np.arange(tracks.count + 1))
+    assert tracks.is_reference is not None
+    shifts = solve_tracks(
+        first_row.astype(np.int64),
+        first_measurement.astype(np.int64),
+        source[order].astype(np.int64),
+        target[order].astype(np.int64),
+        np.ascontiguousarray(measured[order]),
+        np.ascontiguousarray(relative[order]),
+        tracks.is_reference,
+    )
+    return (xy + shifts).astype(np.float32), kept
+
+
+def _partners(
+    tracks: Tracks, kept: Bool[np.ndarray, " n"], max_partners: int
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Pairs of observations of one track that are not with its reference: the nearest photos of each by id."""
+    assert tracks.is_reference is not None
+    rows = np.nonzero(kept & ~tracks.is_reference)[0]
+    sources, targets = [], []
+    track = tracks.track_id[rows]
+    for apart in range(1, max_partners):
+        same = np.nonzero(track[apart:] == track[:-apart])[0]
+        if len(same) == 0:
+            break
+        sources.append(rows[same])
+        targets.append(rows[same + apart])
+    if not sources:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(sources), np.concatenate(targets)
+
+
+@njit(cache=True, nogil=True)
+def solve_tracks(
+    first_row: np.ndarray,
+    first_measurement: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    measured: np.ndarray,
+    relative: np.ndarray,
+    fixed: np.ndarray,
+) -> np.ndarray:
+    """Shifts of all observations that fit the measured displacements, track by track.
+
+    A measurement k says that target and source shift as d_target - A_k d_source = m_k. Solved by Gauss-Newton
+    on a Cauchy loss (scale 0.1 px, three reweightings); the reference observation stays where it is.
+
+    Args:
+        first_row, first_measurement: (tracks + 1,) ranges of each track in rows and measurements.
+        source, target: (m,) rows. measured: (m, 2). relative: (m, 2, 2). fixed: (rows,) bool.
+
+    Returns:
+        (rows, 2) float64 shifts.
+    """
+    rows = len(fixed)
+    shifts = np.zeros((rows, 2))
+    for t in range(len(first_row) - 1):
+        start, end = first_row[t], first_row[t + 1]
+        size = 2 * (end - start)
+        begin, stop = first_measurement[t], first_measurement[t + 1]
+        if begin == stop:
+            continue
+        for _ in range(4):
+            A = np.zeros((size, size))
+            b = np.zeros(size)
+            for k in range(begin, stop):
+                s, g = 2 * (source[k] - start), 2 * (target[k] - start)
+                ds, dt = shifts[source[k]], shifts[target[k]]
+                r0 = dt[0] - relative[k, 0, 0] * ds[0] - relative[k, 0, 1] * ds[1] - measured[k, 0]
+                r1 = dt[1] - relative[k, 1, 0] * ds[0] - relative[k, 1, 1] * ds[1] - measured[k, 1]
+                w = 1.0 / (1.0 + (r0 * r0 + r1 * r1) / 0.01)
+                for c in range(2):
+                    m = measured[k, c]
+                    A[g + c, g + c] += w
+                    b[g + c] += w * m
+                    for e in range(2):
+                        A[g + c, s + e] -= w * relative[k, c, e]
+                        A[s + e, g + c] -= w * relative[k, c, e]
+                        b[s + e] -= w * relative[k, c, e] * m
+                        for f in range(2):
+                            A[s + e, s + f] += w * relative[k, c, e] * relative[k, c, f]
+            for i in range(end - start):
+                # Rows without measurements, and the reference, stay: a large weight on zero shift.
+                hold = 1e9 if fixed[start + i] else 1e-9
+                A[2 * i, 2 * i] += hold
+                A[2 * i + 1, 2 * i + 1] += hold
+            if not _solve(A, b, size):
+                break
+            for i in range(end - start):
+                shifts[start + i, 0] = b[2 * i]
+                shifts[start + i, 1] = b[2 * i + 1]
+    return shifts
