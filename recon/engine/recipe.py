@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -260,7 +260,8 @@ def _check_quality(
             if section not in sections or not isinstance(table, dict):
                 hint = _did_you_mean(section, sections)
                 raise UsageError(f"{where}: unknown section 'quality.{level}.{section}'{hint}")
-            _check_keys(sections[section], table, merged, ("quality", level, section), path)
+            model = _variant(sections[section], {**merged.tree.get(section, {}), **table})
+            _check_keys(model, table, merged, ("quality", level, section), path)
 
 
 def _apply_override(chosen: _Source, text: str, sections: Mapping[str, type[BaseModel]]) -> None:
@@ -290,17 +291,38 @@ def parse_value(text: str) -> Any:
 def _validate(model: type[BaseModel], chosen: _Source, section: str, path: str) -> BaseModel:
     """The section's settings, or an error that names file, key and value."""
     table = chosen.tree[section]
+    model = _variant(model, table)
     _check_keys(model, table, chosen, (section,), path)
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = (section, *(str(step) for step in item["loc"]))
-            where = chosen.where(key, path)
-            given = "" if item["type"] == "missing" else f" = {item['input']!r}"
-            problems.append(f"{where}: {'.'.join(key)}{given}: {_plain(item['msg'])}")
+        problems = [
+            f"{chosen.where(key, path)}: {'.'.join(key)}{text}" for key, text in _problems(error, (section,))
+        ]
         raise UsageError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _problems(error: ValidationError, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Key and explanation of all that is wrong, also where a validator checked another model inside."""
+    for item in error.errors():
+        key = (*at, *(str(step) for step in item["loc"]))
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):
+            yield from _problems(inner, key)
+        elif item["type"] == "extra_forbidden":
+            yield key, ": there is no such key"
+        elif item["type"] == "missing" or not item["loc"]:
+            yield key, f": {_plain(item['msg'])}"
+        else:
+            yield key, f" = {item['input']!r}: {_plain(item['msg'])}"
+
+
+def _variant(model: type[BaseModel], table: Mapping[str, Any]) -> type[BaseModel]:
+    """The model that a section is checked with; a settings model whose keys depend on a value (the matcher of the
+    section ``match``, say) has a class method ``variant(table)`` that gives it."""
+    choose = getattr(model, "variant", None)
+    chosen: type[BaseModel] = choose(table) if choose is not None else model
+    return chosen
 
 
 def _plain(message: str) -> str:
@@ -311,12 +333,20 @@ def _plain(message: str) -> str:
 def _check_keys(
     model: type[BaseModel], table: Mapping[str, Any], source: _Source, at: tuple[str, ...], path: str
 ) -> None:
-    """Refuse keys that the model does not have, also in models inside it."""
+    """Refuse keys that the model does not have, also in models inside it.
+
+    A model with ``extra="allow"`` may say which further keys a table takes by a class method
+    ``extra_keys(table)``; without it, its own validators decide.
+    """
     names = {(info.alias or name): info for name, info in model.model_fields.items()}
+    takes_more = model.model_config.get("extra") == "allow"
+    further: Iterable[str] = getattr(model, "extra_keys", lambda _: ())(table) if takes_more else ()
     for key, value in table.items():
+        if key in further or (key not in names and takes_more and not further):
+            continue
         if key not in names:
-            hint = _did_you_mean(key, names)
-            known = ", ".join(names) or "none"
+            hint = _did_you_mean(key, [*names, *further])
+            known = ", ".join([*names, *further]) or "none"
             where = source.where((*at, key), path)
             raise UsageError(f"{where}: unknown key '{'.'.join((*at, key))}'{hint}; keys are: {known}")
         inner = names[key].annotation

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import zarr
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher, matcher_settings
@@ -39,14 +38,19 @@ _PREPARED_IN_MEMORY = 12
 class MatchSettings(BaseModel):
     """Which matcher runs, at which size; every other key of the section is a setting of that matcher."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid")
     matcher: str = Field("siftflow", description="name in the registry of matchers")
     max_size: int = Field(640, ge=64, le=8192, description="longest side of the images that are matched")
 
-    @model_validator(mode="after")
-    def _check_matcher_settings(self) -> Self:
-        matcher_settings(self.matcher)(**(self.model_extra or {}))
-        return self
+    @classmethod
+    def variant(cls, table: Mapping[str, Any]) -> type[BaseModel]:
+        """These settings together with those of the matcher that the section names."""
+        name = str(table.get("matcher", cls.model_fields["matcher"].default))
+        return create_model("MatchSettings", __base__=(cls, matcher_settings(name)))
+
+    def of_matcher(self) -> dict[str, Any]:
+        """The settings that belong to the matcher."""
+        return self.model_dump(exclude=set(MatchSettings.model_fields))
 
 
 class MatchStage:
@@ -61,7 +65,7 @@ class MatchStage:
         photos = load_photo_set(work).photos
         pairs = load_pairs(work)
         seeds = load_sparse_matches(work)
-        matcher = create_matcher(settings.matcher, **(settings.model_extra or {}))
+        matcher = create_matcher(settings.matcher, **settings.of_matcher())
         if matcher.capabilities.kind != "dense":
             raise TypeError(f"matcher {settings.matcher!r} is {matcher.capabilities.kind}, not dense")
         cache = _PreparedCache(lambda i: matcher.prepare(match_image(work, photos[i], settings.max_size)))

@@ -1,0 +1,251 @@
+"""What a Python user calls: reconstruct a folder, match two images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from recon.errors import ReconError, UsageError
+from recon.matching.opencv_like import DenseOpticalFlow
+from recon.matching.types import DenseMatch, MatchImage, PairContext
+
+if TYPE_CHECKING:
+    from recon.engine.runner import RunSummary
+    from recon.engine.stage import Stage
+
+__all__ = ["DenseOpticalFlow", "PairPictures", "match", "match_files", "reconstruct", "stages"]
+
+
+def stages() -> tuple[Stage, ...]:
+    """The stages of a reconstruction, in the order in which they run."""
+    from recon.stages.depth import DepthStage
+    from recon.stages.features import FeaturesStage
+    from recon.stages.fuse import FuseStage
+    from recon.stages.map import MapStage
+    from recon.stages.match import MatchStage
+    from recon.stages.mesh import MeshStage
+    from recon.stages.pairs import PairsStage
+    from recon.stages.photos import PhotosStage
+    from recon.stages.report import ReportStage
+    from recon.stages.tracks import TracksStage
+    from recon.stages.verify import VerifyStage
+
+    return (
+        PhotosStage(),
+        FeaturesStage(),
+        PairsStage(),
+        MatchStage(),
+        VerifyStage(),
+        TracksStage(),
+        MapStage(),
+        DepthStage(),
+        FuseStage(),
+        MeshStage(),
+        ReportStage(),
+    )
+
+
+def reconstruct(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path = "siftflow",
+    quality: str = "normal",
+    overrides: Iterable[str] = (),
+    intrinsics: str | Path | None = None,
+    masks: str | Path | None = None,
+    stop_after: str | None = None,
+    restart_from: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    camera_sharing: str | None = None,
+) -> RunSummary:
+    """Cameras, dense points and a mesh from a folder of photos.
+
+    Args:
+        photos: folder of photos, searched with all that is below it.
+        out: workspace; what is already done there with the same settings is not done again.
+        recipe: a name in ``pipelines/`` or the path of a TOML file.
+        quality: "preview", "normal" or "high".
+        overrides: settings on top of the recipe, each "section.key=value".
+        intrinsics: a ``cameras.json``, a COLMAP ``cameras.txt`` or "fx,fy,cx,cy"; None to estimate them.
+        masks: folder of masks, white where a photo may be used.
+        stop_after, restart_from: names of stages.
+        threads: None for all cores.
+        seed: of every random choice.
+        camera_sharing: "auto", "single" or "per-photo"; None for what the recipe says.
+
+    Returns:
+        What the run did, stage by stage; the results are files in ``out`` (see ``out/summary.txt``).
+
+    Raises:
+        UsageError: a wrong setting, name or path. ReconError: the run failed; what was done stays.
+    """
+    from recon.engine.recipe import load_recipe
+    from recon.engine.runner import RunOptions, run_stages
+
+    folder = Path(photos)
+    if not folder.exists():
+        raise UsageError(f"{folder}: there is no such folder")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give the folder that holds the photos")
+    every = stages()
+    inputs: dict[str, Any] = {"photos": str(folder)}
+    if intrinsics is not None:
+        inputs["intrinsics"] = str(intrinsics)
+    if masks is not None:
+        inputs["masks"] = str(masks)
+    if camera_sharing is not None:
+        inputs["camera_sharing"] = camera_sharing
+    options = RunOptions(
+        inputs=inputs,
+        source=str(folder.resolve()),
+        threads=threads,
+        seed=seed,
+        stop_after=stop_after,
+        restart_from=restart_from,
+        resume=resume,
+    )
+    return run_stages(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+
+
+def match(
+    image_a: UInt8[np.ndarray, "..."],
+    image_b: UInt8[np.ndarray, "..."],
+    matcher: str = "siftflow",
+    **settings: Any,
+) -> DenseMatch:
+    """Dense correspondence of two images, both ways.
+
+    Args:
+        image_a, image_b: (h, w, 3) RGB or (h, w) grey, uint8; sizes may differ.
+        matcher: a name in the registry of matchers (``recon.matching.registry.available_matchers``).
+        **settings: the matcher's own, e.g. ``window=5``.
+
+    Returns:
+        Flow from A to B and back with confidence, and which pixels come back to where they started.
+
+    Raises:
+        UsageError: an image of another shape or type, an unknown matcher or setting.
+    """
+    from recon.features.interest_points import extract_interest_points, match_interest_points
+    from recon.matching.registry import create_matcher
+
+    chosen = create_matcher(matcher, **settings)
+    if chosen.capabilities.kind != "dense":
+        raise UsageError(f"matcher {matcher!r} gives sparse matches, not a dense field")
+    images, points = [], []
+    for name, image in (("image_a", image_a), ("image_b", image_b)):
+        rgb = _rgb(name, image)
+        found = extract_interest_points(rgb) if chosen.capabilities.uses_interest_points else None
+        points.append(found)
+        images.append(MatchImage(rgb, None, found))
+    seeds = None
+    if chosen.capabilities.uses_seeds and points[0] is not None and points[1] is not None:
+        seeds = match_interest_points(points[0], points[1])
+    result = chosen.match(chosen.prepare(images[0]), chosen.prepare(images[1]), PairContext(seeds))
+    assert isinstance(result, DenseMatch)
+    return result
+
+
+def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise UsageError(
+            f"{name}: expected uint8 of shape (h, w, 3) or (h, w), got {image.dtype} of shape {image.shape}"
+        )
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(image)
+
+
+@dataclass(frozen=True)
+class PairPictures:
+    """Files that ``match_files`` wrote, and how much of each image is matched consistently."""
+
+    folder: Path
+    files: tuple[str, ...]
+    consistent_share_a: float
+    consistent_share_b: float
+
+
+def match_files(
+    a: str | Path,
+    b: str | Path,
+    out: str | Path,
+    *,
+    matcher: str = "siftflow",
+    max_size: int = 640,
+    overrides: Iterable[str] = (),
+) -> PairPictures:
+    """Dense flow of two image files: arrays, a colour-wheel picture, the warp, scale maps and consistency.
+
+    Args:
+        a, b: image files. out: folder for the results.
+        matcher: a name in the registry of matchers.
+        max_size: longest side at which the images are matched.
+        overrides: settings of the matcher, each "key=value".
+    """
+    import cv2
+
+    from recon.engine.recipe import parse_value
+    from recon.evaluation.flow import write_flo
+    from recon.photos.reading import PhotoError, decode_photo
+    from recon.photos.resize import resize_rgb, working_size
+    from recon.viewer import pictures
+
+    settings = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: write key=value, for example --set window=5")
+        settings[key.strip().removeprefix("match.")] = parse_value(value)
+    images = []
+    for path in (Path(a), Path(b)):
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no such file")
+        try:
+            rgb = decode_photo(path).pixels.rgb
+        except PhotoError as error:
+            raise ReconError(f"{path}: {error}") from error
+        images.append(resize_rgb(rgb, *working_size(rgb.shape[1], rgb.shape[0], max_size)))
+    result = match(images[0], images[1], matcher, **settings)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReconError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    written = []
+
+    def picture(name: str, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        if not cv2.imwrite(str(folder / name), rgb[:, :, ::-1]):
+            raise ReconError(f"{folder / name}: cannot be written; choose another --out")
+        written.append(name)
+
+    picture("image_a.png", images[0])
+    picture("image_b.png", images[1])
+    both = (
+        ("a_to_b", result.a_to_b, result.consistent_a, images[0], images[1]),
+        ("b_to_a", result.b_to_a, result.consistent_b, images[1], images[0]),
+    )
+    for name, field, consistent, source, target in both:
+        np.save(folder / f"flow_{name}.npy", field.flow)
+        write_flo(folder / f"flow_{name}.flo", field.flow)
+        np.save(folder / f"confidence_{name}.npy", field.confidence)
+        written += [f"flow_{name}.npy", f"flow_{name}.flo", f"confidence_{name}.npy"]
+        picture(f"flow_{name}.png", pictures.flow_picture(field.flow))
+        picture(f"warp_{name}.png", pictures.warp_picture(target, field.flow))
+        picture(f"consistent_{name}.png", pictures.consistency_picture(source, consistent))
+    diagnostics = result.diagnostics
+    if diagnostics is not None:
+        for name, scales in (("a", diagnostics.scale_map_a), ("b", diagnostics.scale_map_b)):
+            if scales is not None:
+                picture(f"scales_{name}.png", pictures.scale_picture(scales))
+    return PairPictures(
+        folder, tuple(written), float(result.consistent_a.mean()), float(result.consistent_b.mean())
+    )
