@@ -1,0 +1,131 @@
+"""Flow error on the Middlebury training sets, photos as they are and with the target resized.
+
+    python benchmarks/middlebury_flow.py [--shrink 2] [--sets Venus] [--factors 1 0.5] [--methods match-aware/linear]
+
+Average endpoint error (pixels of the target) and average angular error (degrees) of the flow at every pixel whose
+true flow is known and points into the target, without and with sub-pixel refinement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from _common import data_root, machine, table
+
+from recon.features.interest_points import extract_interest_points
+from recon.matching.registry import create_matcher
+from recon.matching.types import MatchImage, PairContext
+
+METHODS = (
+    "none",
+    "geometric",
+    "image-aware/linear",
+    "image-aware/exponential",
+    "match-aware/linear",
+    "match-aware/exponential",
+)
+
+
+def read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Flow and where it is known."""
+    raw = path.read_bytes()
+    assert np.frombuffer(raw, np.float32, 1)[0] == np.float32(202021.25), path
+    width, height = np.frombuffer(raw, np.int32, 2, 4)
+    flow = np.frombuffer(raw, np.float32, width * height * 2, 12).reshape(height, width, 2)
+    return flow, (np.abs(flow) < 1e9).all(-1)
+
+
+def load_set(folder: Path, shrink: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Both frames, the true flow and where it is known, all shrunk by a whole factor."""
+    frames = [cv2.imread(str(folder / f"frame{k}.png"))[..., ::-1] for k in (10, 11)]
+    flow, known = read_flo(folder / "flow10.flo")
+    if shrink > 1:
+        height, width = (n // shrink for n in flow.shape[:2])
+        frames = [f[: height * shrink, : width * shrink] for f in frames]
+        frames = [cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames]
+        blocks = flow[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink, 2)
+        flow = blocks.mean((1, 3)) / shrink
+        known = known[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink).all((1, 3))
+    return np.ascontiguousarray(frames[0]), np.ascontiguousarray(frames[1]), flow, known
+
+
+def resized_target(b: np.ndarray, flow: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """The target at another size, and the true flow to it."""
+    if factor == 1:
+        return b, flow
+    height, width = (round(n * factor) for n in b.shape[:2])
+    small = cv2.resize(b, (width, height), interpolation=cv2.INTER_AREA)
+    size = np.array([width / b.shape[1], height / b.shape[0]])
+    y, x = np.mgrid[0 : flow.shape[0], 0 : flow.shape[1]]
+    p = np.stack([x, y], -1)
+    return small, (p + flow + 0.5) * size - 0.5 - p
+
+
+def errors(flow: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """Average endpoint error in pixels, average angular error in degrees."""
+    f, t = flow[valid].astype(np.float64), truth[valid]
+    endpoint = np.linalg.norm(f - t, axis=-1)
+    cosine = (1 + (f * t).sum(-1)) / np.sqrt((1 + (f**2).sum(-1)) * (1 + (t**2).sum(-1)))
+    return float(endpoint.mean()), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shrink", type=int, default=1, help="shrink both photos first (for a quick look)")
+    parser.add_argument("--sets", nargs="*", default=["RubberWhale", "Venus", "Grove2", "Urban2"])
+    parser.add_argument("--factors", nargs="*", type=float, default=[1.0, 0.5, 0.35])
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further matcher settings")
+    parser.add_argument("--matcher", default="siftflow")
+    arguments = parser.parse_args()
+    extra = dict(item.split("=", 1) for item in arguments.set)
+
+    root = data_root() / "datasets" / "flow_middlebury"
+    print(f"Middlebury flow ({', '.join(arguments.sets)}), shrunk by {arguments.shrink}. {machine()}\n")
+    rows = []
+    mean: dict[tuple[float, str], list[list[float]]] = defaultdict(list)
+    for factor in arguments.factors:
+        for name in arguments.sets:
+            a, b, flow, known = load_set(root / name, arguments.shrink)
+            b, truth = resized_target(b, flow, factor)
+            y, x = np.mgrid[0 : flow.shape[0], 0 : flow.shape[1]]
+            target = np.stack([x, y], -1) + truth
+            valid = known & (target >= 0).all(-1) & (target <= np.array(b.shape[1::-1]) - 1).all(-1)
+            images = [MatchImage(i, points=extract_interest_points(i)) for i in (a, b)]
+            for method in arguments.methods:
+                propagation, _, weighting = method.partition("/")
+                settings = {"propagation": propagation} if arguments.matcher == "siftflow" else {}
+                if weighting:
+                    settings["weighting"] = weighting
+                values: list[float] = []
+                start = time.perf_counter()
+                for subpixel in (False, True):
+                    if subpixel and arguments.matcher != "siftflow":
+                        break
+                    sub = {"subpixel": subpixel} if arguments.matcher == "siftflow" else {}
+                    matcher = create_matcher(arguments.matcher, **settings, **sub, **extra)
+                    match = matcher.match(*(matcher.prepare(i) for i in images), PairContext())
+                    good = match.consistent_a & valid
+                    values += errors(match.a_to_b.flow, truth, valid)
+                    values.append(errors(match.a_to_b.flow, truth, good)[0])
+                    values.append(float(good.sum() / valid.sum()))
+                seconds = (time.perf_counter() - start) / 2
+                rows.append([f"{factor:g}", name, method, *values, seconds])
+                print(rows[-1], flush=True)
+                mean[factor, method].append(values)
+    headers = ["target", "set", "propagation"]
+    headers += ["AEE", "AAE", "AEE consistent", "consistent"]
+    headers += ["AEE sub-pixel", "AAE sub-pixel", "AEE consistent", "consistent", "s/pair"]
+    for (factor, method), values in mean.items():
+        rows.append([f"{factor:g}", "mean", method, *np.mean(values, 0).tolist(), ""])
+    print()
+    print(table(rows, headers))
+
+
+if __name__ == "__main__":
+    main()
