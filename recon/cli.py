@@ -1,0 +1,198 @@
+"""The command line. Nothing heavy is imported before a command runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from recon import __version__
+from recon.errors import ReconError, UsageError
+
+app = typer.Typer(
+    name="recon",
+    help="Photos in, mesh out: cameras, a dense point cloud and a mesh from dense correspondence fields.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+evaluate = typer.Typer(name="evaluate", help="Compare results with ground truth.", no_args_is_help=True)
+app.add_typer(evaluate)
+
+_RESULTS = (
+    ("cameras, as COLMAP reads them", "sparse/0"),
+    ("points", "dense/points.ply"),
+    ("mesh", "mesh/mesh.ply"),
+    ("pictures", "pictures"),
+    ("figures", "summary.txt"),
+    ("log", "run.log"),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recon {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and end.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    pass
+
+
+@app.command()
+def reconstruct(
+    photos: Path = typer.Argument(
+        ..., metavar="PHOTOS", help="Folder of photos; folders below it are searched too."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Workspace folder: everything goes there."),
+    recipe: str = typer.Option("siftflow", help="A recipe of the folder 'pipelines', or the path of one."),
+    quality: str = typer.Option("normal", help="preview, normal or high."),
+    set_: list[str] = typer.Option(
+        [], "--set", metavar="SECTION.KEY=VALUE", help="Change one setting of the recipe; may be repeated."
+    ),
+    intrinsics: str | None = typer.Option(
+        None,
+        metavar="SPEC",
+        help="Known intrinsics: cameras.json, COLMAP's cameras.txt, or fx,fy,cx,cy for all.",
+    ),
+    masks: Path | None = typer.Option(
+        None, help="Folder of masks: name.png or name.jpg.png, white may be used."
+    ),
+    camera_sharing: str = typer.Option(
+        "auto", help="Which photos share a camera: auto (EXIF, size and folder), single, per-photo."
+    ),
+    stop_after: str | None = typer.Option(None, metavar="STAGE", help="Last stage to run."),
+    restart_from: str | None = typer.Option(
+        None, metavar="STAGE", help="Compute this stage and all after it anew."
+    ),
+    threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
+    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    resume: bool = typer.Option(True, "--resume/--no-resume", help="Keep what an earlier run has finished."),
+) -> None:
+    """Reconstruct a scene from a folder of photos.
+
+    The same command again resumes a run that was stopped.
+    """
+    with _stoppable():
+        from recon import api
+
+        summary = api.reconstruct(
+            photos,
+            out,
+            recipe=recipe,
+            quality=quality,
+            overrides=tuple(set_),
+            intrinsics=intrinsics,
+            masks=masks,
+            stop_after=stop_after,
+            restart_from=restart_from,
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            camera_sharing=camera_sharing,
+        )
+    typer.echo(f"done in {summary.seconds:.0f} s; files to open:")
+    for what, name in _RESULTS:
+        path = out / name
+        if path.exists():
+            typer.echo(f"  {path}  ({what})")
+
+
+@app.command()
+def match(
+    a: Path = typer.Argument(..., metavar="A", help="The source photo."),
+    b: Path = typer.Argument(..., metavar="B", help="The target photo."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for the flow and the pictures."),
+    matcher: str = typer.Option("siftflow", help="Name of the matcher."),
+    max_size: int = typer.Option(640, min=16, help="Longest side of the images that are matched."),
+    set_: list[str] = typer.Option(
+        [], "--set", metavar="KEY=VALUE", help="Change one setting of the matcher; may be repeated."
+    ),
+) -> None:
+    """Dense flow from photo A to photo B.
+
+    Writes the flow (.npy and .flo), its picture, B's colours warped onto A, and the consistency mask.
+    """
+    with _stoppable():
+        from recon import api
+
+        written = api.match_files(a, b, out, matcher=matcher, max_size=max_size, overrides=tuple(set_))
+    for path in _paths(written):
+        typer.echo(str(path))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and how to mend it."""
+    from recon.doctor import report
+
+    text, healthy = report(Path.cwd())
+    typer.echo(text)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
+    """Run the command line; returns or exits with 0 (fine), 1 (failed) or 2 (wrong usage)."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name=program)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except ReconError as error:
+        return _fail(str(error), 1)
+    except ImportError as error:
+        return _fail(f"{error}\n'recon doctor' says what is missing and how to mend it", 1)
+    except MemoryError:
+        return _fail("not enough memory; try --quality preview, or fewer --threads", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    """Print an error and return its exit code. Leaves at once if workers still run (after Ctrl-C)."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    working = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if working:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Within the block, being asked to end (SIGTERM) works like Ctrl-C: the workspace can be resumed."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise ReconError("stopped") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _paths(written: Any) -> list[Any]:
+    if isinstance(written, dict):
+        return list(written.values())
+    return list(written) if isinstance(written, (list, tuple)) else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
