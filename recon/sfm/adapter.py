@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from recon.graph.tracks import pair_observations
 from recon.graph.types import Tracks, TwoViewGeometry
@@ -159,11 +160,9 @@ def _keypoints_and_pairs(
     keypoints: dict[int, np.ndarray] = {}
     pairs: dict[tuple[int, int], np.ndarray] = {}
     if matches is None:
-        index = np.zeros(len(tracks.track_id), np.int64)
+        index = keypoint_numbers(tracks)
         for photo in ids:
-            rows = np.nonzero(tracks.photo_id == photo)[0]
-            index[rows] = np.arange(len(rows))
-            keypoints[photo] = tracks.xy[rows]
+            keypoints[photo] = tracks.xy[tracks.photo_id == photo]
         for a, b in sorted(edges):
             rows = pair_observations(tracks, a, b)
             if len(rows):
@@ -298,3 +297,113 @@ def undistortion_maps(
     moved = distort_points(np.stack([xs.ravel(), ys.ravel()], axis=1), intrinsics, K)
     maps = moved.reshape(height, width, 2).astype(np.float32)
     return np.ascontiguousarray(maps[..., 0]), np.ascontiguousarray(maps[..., 1])
+
+
+@dataclass(frozen=True)
+class PosedCamera:
+    """A camera of a model, distortion included, in recon's pixel convention."""
+
+    camera: pycolmap.Camera
+    cam_from_world: Float[np.ndarray, "3 4"]
+
+    def to_camera(self, xyz: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """World points in camera coordinates."""
+        return xyz @ self.cam_from_world[:, :3].T + self.cam_from_world[:, 3]
+
+    def pixels(self, point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+        """Pixels of points in camera coordinates; NaN behind the camera."""
+        return points_from_colmap(
+            np.asarray(self.camera.img_from_cam(np.ascontiguousarray(point)), np.float64)
+        )
+
+    def rays(self, xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
+        """Viewing rays (x, y, 1) of pixels, in camera coordinates."""
+        plane = np.asarray(self.camera.cam_from_img(points_to_colmap(np.ascontiguousarray(xy, np.float64))))
+        return np.column_stack([plane[:, :2], np.ones(len(plane))])
+
+
+def posed_cameras(model: pycolmap.Reconstruction, photos: PhotoSet) -> dict[int, PosedCamera]:
+    """The registered cameras of a model by photo id."""
+    names = {photo.name: photo.id for photo in photos.photos}
+    return {
+        names[image.name]: PosedCamera(
+            model.cameras[image.camera_id], np.array(image.cam_from_world().matrix(), np.float64)
+        )
+        for image in model.images.values()
+        if image.has_pose and image.name in names
+    }
+
+
+def keypoint_numbers(tracks: Tracks) -> Int[np.ndarray, " n"]:
+    """The number that ``write_database`` gives each observation among the keypoints of its photo."""
+    order = np.argsort(tracks.photo_id, kind="stable")
+    ordered = tracks.photo_id[order]
+    starts = np.searchsorted(ordered, ordered)
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.arange(len(order)) - starts
+    return numbers
+
+
+def points_of_tracks(
+    model: pycolmap.Reconstruction, photos: PhotoSet, tracks: Tracks
+) -> tuple[Float[np.ndarray, "t 3"], Bool[np.ndarray, " n"]]:
+    """World points of the tracks (NaN where the model has none), and which observations the model holds.
+
+    A track that the model split into several points gets the one with the most observations, and holds only
+    those.
+    """
+    names = {photo.name: photo.id for photo in photos.photos}
+    numbers = keypoint_numbers(tracks)
+    point_of = np.full(len(tracks.track_id), -1, np.int64)
+    for image in model.images.values():
+        photo = names.get(image.name)
+        if photo is None or not image.has_pose:
+            continue
+        rows = np.nonzero(tracks.photo_id == photo)[0]
+        if len(image.points2D) != len(rows):
+            raise ValueError(
+                f"{image.name}: the model has {len(image.points2D)} keypoints, the tracks {len(rows)}"
+            )
+        ids = np.array(
+            [point.point3D_id if point.has_point3D() else -1 for point in image.points2D], np.int64
+        )
+        point_of[rows] = ids[numbers[rows]]
+    xyz = np.full((tracks.count, 3), np.nan)
+    held = np.zeros(len(tracks.track_id), bool)
+    seen = point_of >= 0
+    if not seen.any():
+        return xyz, held
+    ids, where, counts = np.unique(point_of[seen], return_inverse=True, return_counts=True)
+    rows = np.nonzero(seen)[0]
+    # Best point of each track: most observations, then the lowest id.
+    order = np.lexsort((point_of[rows], -counts[where.reshape(-1)], tracks.track_id[rows]))
+    first = np.r_[True, np.diff(tracks.track_id[rows][order]) > 0]
+    best = np.full(tracks.count, -1, np.int64)
+    best[tracks.track_id[rows[order[first]]]] = point_of[rows[order[first]]]
+    for track in np.nonzero(best >= 0)[0]:
+        xyz[track] = model.points3D[int(best[track])].xyz
+    held = seen & (point_of == best[tracks.track_id])
+    return xyz, held
+
+
+def move_observations(
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    tracks: Tracks,
+    keep: Bool[np.ndarray, " n"] | None = None,
+) -> None:
+    """Put the positions of tracks into a model, in place; observations not in ``keep`` leave their points."""
+    names = {photo.name: photo.id for photo in photos.photos}
+    numbers = keypoint_numbers(tracks)
+    for image_number in list(model.reg_image_ids()):
+        image = model.images[image_number]
+        photo = names.get(image.name)
+        if photo is None:
+            continue
+        points = image.points2D
+        moved = points_to_colmap(tracks.xy.astype(np.float64))
+        for row in np.nonzero(tracks.photo_id == photo)[0]:
+            number = int(numbers[row])
+            points[number].xy = moved[row]
+            if keep is not None and not keep[row] and points[number].has_point3D():
+                model.delete_observation(image_number, number)

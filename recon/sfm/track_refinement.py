@@ -21,15 +21,22 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pycolmap
 from jaxtyping import Bool, Float, Float32, Int
 from numba import njit
 
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
+from recon.photos.types import PhotoSet
+from recon.sfm.adapter import PosedCamera, points_of_tracks, posed_cameras
 
 # Blurred copies of a photo for patches that are sampled at steps of 1, 2 and 4 pixels. A step of s pixels
 # needs a blur of about 0.5 sqrt(s^2 - 1) against aliasing (as in SIFT's scale space, Lowe 2004).
 LEVELS = 3
+# Prior standard deviation of a plane's inverse-depth gradient, per pixel: 0.01 is a 70 degree slope at a
+# focal length of 300 pixels. PLANE_NOISE is that of a measured affinity.
+PLANE_PRIOR = 0.01
+PLANE_NOISE = 0.01
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
 
@@ -158,7 +165,7 @@ def _align_rows(
     settings: RefinementSettings,
     threads: int,
 ) -> _Alignment:
-    """Alignment of each target observation with its source observation, there and back, photo pair by photo pair."""
+    """Each target observation aligned with its source observation, there and back."""
     relative = (affinity[targets] @ np.linalg.inv(affinity[sources].astype(np.float64))).astype(np.float32)
     warps = affine_warps(xy[targets], relative)
     return _align_warps(pyramids, tracks, xy, warps, sources, targets, settings, threads, parameters=6)
@@ -241,6 +248,180 @@ def _align_warps(
         for group in groups:
             work(group)
     return _Alignment(out_xy, out_affinity, correlation, good)
+
+
+def refine_with_geometry(
+    images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
+    tracks: Tracks,
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    settings: RefinementSettings | None = None,
+    *,
+    threads: int = 1,
+) -> tuple[Tracks, Bool[np.ndarray, " n"]]:
+    """Tracks refined once more with known cameras: patches warped by local planes, positions estimated.
+
+    The normal of a track's plane is the least-squares fit to the affinities of all its observations, given
+    the cameras (Barath & Eichhardt, "Optimal Multi-view Surface Normal Estimation Using Affine
+    Correspondences", IEEE TIP 2019; here with the plane as a gradient of inverse depth, in which the
+    affinities are linear). Each patch then carries its whole perspective warp, lens distortion included, and
+    only its position is left to estimate.
+
+    Args:
+        tracks: as they were written to the database that ``model`` comes from, with references and
+        affinities.
+
+    Returns:
+        Tracks with the same rows, and which of them were aligned (rows of tracks that the model does not hold
+        are not). Put them into the model with ``recon.sfm.adapter.move_observations`` and adjust it with
+        ``refine_model``.
+    """
+    settings = settings or RefinementSettings()
+    if tracks.is_reference is None or tracks.affinity is None:
+        raise ValueError(
+            "refine_with_geometry needs tracks with references and affinities: refine_tracks first"
+        )
+    xyz, held = points_of_tracks(model, photos, tracks)
+    starts = np.nonzero(tracks.is_reference)[0]
+    reference = np.full(tracks.count, -1, np.int64)
+    reference[tracks.track_id[starts]] = starts
+    usable = held & np.isfinite(xyz[tracks.track_id]).all(axis=1) & held[reference[tracks.track_id]]
+    rows = np.nonzero(usable & ~tracks.is_reference)[0]
+    if len(rows) == 0:
+        return tracks, np.zeros(len(tracks.track_id), bool)
+    sources = reference[tracks.track_id[rows]]
+    cameras = posed_cameras(model, photos)
+    warps, sane = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
+    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(tracks.photo_id)}
+    aligned = _align_warps(pyramids, tracks, tracks.xy, warps, sources, rows, settings, threads, parameters=2)
+    good = aligned.good & sane
+    xy, affinity = tracks.xy.copy(), tracks.affinity.copy()
+    xy[rows[good]] = aligned.xy[good]
+    affinity[rows[good]] = aligned.affinity[good]
+    done = np.zeros(len(tracks.track_id), bool)
+    done[rows[good]] = True
+    done[sources[good]] = True
+    return Tracks(tracks.track_id, tracks.photo_id, xy, tracks.is_reference, affinity), done
+
+
+def _plane_warps(
+    tracks: Tracks,
+    xyz: Float[np.ndarray, "t 3"],
+    cameras: Mapping[int, PosedCamera],
+    sources: Int[np.ndarray, " m"],
+    targets: Int[np.ndarray, " m"],
+    radius: int,
+) -> tuple[Float[np.ndarray, "m 3 3"], Bool[np.ndarray, " m"]]:
+    """Patch warps by local planes; the source point goes to the target's present position."""
+    assert tracks.affinity is not None
+    start = tracks.xy[sources].astype(np.float64)
+    depth = np.empty(len(sources))
+    # Offsets: the point, one pixel along each axis for derivatives, and the corners of the patch.
+    offsets = np.array([[0, 0], [1, 0], [0, 1], [-1, -1], [1, -1], [1, 1], [-1, 1]], float)
+    offsets[3:] *= radius
+    rays = np.empty((len(sources), len(offsets), 3))
+    for photo in np.unique(tracks.photo_id[sources]):
+        at = np.nonzero(tracks.photo_id[sources] == photo)[0]
+        camera = cameras[int(photo)]
+        depth[at] = camera.to_camera(xyz[tracks.track_id[sources[at]]])[:, 2]
+        for k, offset in enumerate(offsets):
+            rays[at, k] = camera.rays(start[at] + offset)
+    # A plane's inverse depth is linear in the pixel: 1/z = (1 + g . offset) / z0. A point at an offset d
+    # moves by z0 (dray/d offset - ray g) . d, and its image by the target's projection derivative times that:
+    # linear in g.
+    point = depth[:, None] * rays[:, 0]
+    tangent = depth[:, None, None] * np.stack([rays[:, 1] - rays[:, 0], rays[:, 2] - rays[:, 0]], axis=2)
+    centre, derivative = _project(tracks, cameras, sources, targets, point)
+    flat = derivative @ tangent
+    along = np.einsum("nij,nj->ni", derivative, point)
+    difference = tracks.affinity[targets] - flat
+    # difference = -along g^T, so every row i gives g = -difference_i / along_i, weighted by along_i^2.
+    track = tracks.track_id[targets]
+    weight = np.bincount(track, (along**2).sum(axis=1), minlength=tracks.count)
+    gradient = np.stack(
+        [
+            -np.bincount(track, (along * difference[:, :, column]).sum(axis=1), minlength=tracks.count)
+            for column in range(2)
+        ],
+        axis=1,
+    )
+    # Views with little parallax say little of the plane: the prior keeps it parallel to the photo then.
+    gradient = gradient / (weight + (PLANE_NOISE / PLANE_PRIOR) ** 2)[:, None]
+    slope = gradient[track]
+    corners = np.empty((len(targets), 4, 2))
+    sane = depth > 0
+    for k in range(4):
+        inverse = 1.0 + slope @ offsets[3 + k]
+        sane &= inverse > 0.2
+        corner = rays[:, 3 + k] * (depth / np.where(inverse > 0.2, inverse, 1.0))[:, None]
+        corners[:, k], _ = _project(tracks, cameras, sources, targets, corner)
+    warps = homographies(offsets[3:], corners - centre[:, None])
+    sane &= np.isfinite(warps).all(axis=(1, 2))
+    to_place = np.broadcast_to(np.eye(3), warps.shape).copy()
+    to_place[:, :2, 2] = tracks.xy[targets]
+    fallback = affine_warps(tracks.xy[targets], tracks.affinity[targets])
+    warps = np.where(
+        sane[:, None, None], to_place @ np.where(sane[:, None, None], warps, np.eye(3)), fallback
+    )
+    # The four corners fix the warp; its centre follows only nearly where the lens bends lines. Put it in
+    # place.
+    shift = tracks.xy[targets] - warps[:, :2, 2] / warps[:, 2:, 2]
+    to_place[:, :2, 2] = shift
+    return to_place @ warps, sane
+
+
+def _project(
+    tracks: Tracks,
+    cameras: Mapping[int, PosedCamera],
+    sources: Int[np.ndarray, " m"],
+    targets: Int[np.ndarray, " m"],
+    point: Float[np.ndarray, "m 3"],
+) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, "m 2 3"]]:
+    """Images in the target photos of points given in the source cameras, with derivatives by the point."""
+    xy = np.empty((len(point), 2))
+    derivative = np.empty((len(point), 2, 3))
+    pair = tracks.photo_id[sources].astype(np.int64) * (1 << 31) + tracks.photo_id[targets]
+    for value in np.unique(pair):
+        at = np.nonzero(pair == value)[0]
+        source = cameras[int(tracks.photo_id[sources[at[0]]])]
+        target = cameras[int(tracks.photo_id[targets[at[0]]])]
+        rotation = target.cam_from_world[:, :3] @ source.cam_from_world[:, :3].T
+        shift = target.cam_from_world[:, 3] - rotation @ source.cam_from_world[:, 3]
+        moved = point[at] @ rotation.T + shift
+        xy[at] = target.pixels(moved)
+        step = 1e-4 * np.abs(moved[:, 2:3])
+        for axis in range(3):
+            nudge = np.zeros((1, 3))
+            nudge[0, axis] = 1.0
+            slope = (target.pixels(moved + step * nudge) - target.pixels(moved - step * nudge)) / (2 * step)
+            derivative[at, :, axis] = slope
+        derivative[at] = derivative[at] @ rotation
+    return xy, derivative
+
+
+def homographies(
+    start: Float[np.ndarray, "4 2"], end: Float[np.ndarray, "n 4 2"]
+) -> Float[np.ndarray, "n 3 3"]:
+    """Homographies through four points each, H[2, 2] = 1; NaN where the end points are not finite."""
+    n = len(end)
+    A = np.zeros((n, 8, 8))
+    b = np.zeros((n, 8))
+    finite = np.isfinite(end).all(axis=(1, 2))
+    end = np.where(finite[:, None, None], end, start)
+    for k in range(4):
+        x, y = start[k]
+        u, v = end[:, k, 0], end[:, k, 1]
+        A[:, 2 * k, 0], A[:, 2 * k, 1], A[:, 2 * k, 2] = x, y, 1.0
+        A[:, 2 * k, 6], A[:, 2 * k, 7] = -u * x, -u * y
+        A[:, 2 * k + 1, 3], A[:, 2 * k + 1, 4], A[:, 2 * k + 1, 5] = x, y, 1.0
+        A[:, 2 * k + 1, 6], A[:, 2 * k + 1, 7] = -v * x, -v * y
+        b[:, 2 * k], b[:, 2 * k + 1] = u, v
+    regular = finite & (np.abs(np.linalg.det(A)) > 1e-9)
+    A[~regular] = np.eye(8)
+    h = np.linalg.solve(A, b[..., None])[..., 0]
+    H = np.concatenate([h, np.ones((n, 1))], axis=1).reshape(n, 3, 3)
+    H[~regular] = np.nan
+    return H
 
 
 def warp_jacobians(warps: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 2 2"]:
@@ -578,7 +759,7 @@ def _joint(
 def _partners(
     tracks: Tracks, kept: Bool[np.ndarray, " n"], max_partners: int
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
-    """Pairs of observations of one track that are not with its reference: the nearest photos of each by id."""
+    """Pairs of observations of one track without its reference: the nearest photos of each by id."""
     assert tracks.is_reference is not None
     rows = np.nonzero(kept & ~tracks.is_reference)[0]
     sources, targets = [], []
