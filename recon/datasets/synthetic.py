@@ -252,7 +252,9 @@ def join_meshes(meshes: Sequence[MeshData]) -> MeshData:
     colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
     return MeshData(
         np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float32),
-        np.concatenate([m.faces + offset for m, offset in zip(meshes, offsets, strict=True)]).astype(np.int32),
+        np.concatenate([m.faces + offset for m, offset in zip(meshes, offsets, strict=True)]).astype(
+            np.int32
+        ),
         np.concatenate(colors) if len(colors) == len(meshes) else None,
     )
 
@@ -270,7 +272,9 @@ def facade_height(seed: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarra
         return np.clip(0.5 - distance / width, 0, 1)
 
     def box(x: np.ndarray, z: np.ndarray, x0: float, x1: float, z0: float, z1: float) -> np.ndarray:
-        return np.maximum(np.abs(x - (x0 + x1) / 2) - (x1 - x0) / 2, np.abs(z - (z0 + z1) / 2) - (z1 - z0) / 2)
+        return np.maximum(
+            np.abs(x - (x0 + x1) / 2) - (x1 - x0) / 2, np.abs(z - (z0 + z1) / 2) - (z1 - z0) / 2
+        )
 
     def height(x: np.ndarray, z: np.ndarray) -> np.ndarray:
         points = np.stack([x, np.zeros_like(x), z], axis=-1).reshape(-1, 3).astype(np.float32)
@@ -279,14 +283,16 @@ def facade_height(seed: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarra
         # Courses of stone on the wall: joints 1.2 cm deep.
         course = np.floor(z / 0.3)
         along = x + 0.35 * (course % 2)
-        joint = np.minimum(np.abs(z / 0.3 - np.round(z / 0.3)) * 0.3, np.abs(along / 0.7 - np.round(along / 0.7)) * 0.7)
+        joint = np.minimum(
+            np.abs(z / 0.3 - np.round(z / 0.3)) * 0.3, np.abs(along / 0.7 - np.round(along / 0.7)) * 0.7
+        )
         h = h - 0.012 * np.clip(1 - joint / 0.012, 0, 1)
         # Niches with round arches between the columns.
         for center in (-2.0, 0.0, 2.0):
             arch = np.where(z < 2.2, np.abs(x - center) - 0.5, np.hypot(x - center, z - 2.2) - 0.5)
             arch = np.maximum(arch, 0.9 - z)
             frame = np.abs(arch - 0.06) - 0.06
-            h = np.maximum(h, 0.06 * step(frame))
+            h = np.where(step(frame) > 0, np.maximum(h, 0.06 * step(frame)), h)
             h = np.where(arch < 0.0, np.minimum(h, -0.25 * step(arch, 0.03) + 0.01 * rough), h)
             # Something stands in each niche: a ball on a pedestal, a vase, a ball.
             ball = 0.3**2 - (x - center) ** 2 - (z - 1.75) ** 2
@@ -297,7 +303,9 @@ def facade_height(seed: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarra
             radius = 0.2 - 0.03 * (z - 0.6) / 2.7
             inside = radius**2 - (x - center) ** 2
             flute = 0.012 * np.cos(np.arcsin(np.clip((x - center) / radius, -1, 1)) * 14)
-            shaft = np.where((inside > 0) & (z > 0.6) & (z < 3.3), np.sqrt(np.maximum(inside, 0)) + 0.1 + flute, -1)
+            shaft = np.where(
+                (inside > 0) & (z > 0.6) & (z < 3.3), np.sqrt(np.maximum(inside, 0)) + 0.1 + flute, -1
+            )
             h = np.maximum(h, shaft)
             for z0, z1, half, depth in ((0.5, 0.75, 0.27, 0.38), (3.2, 3.45, 0.28, 0.4)):
                 h = np.where(box(x, z, center - half, center + half, z0, z1) < 0, np.maximum(h, depth), h)
@@ -323,7 +331,7 @@ def facade_albedo(seed: int = 0) -> Albedo:
     def albedo(samples: SurfaceSamples) -> Float32[np.ndarray, "n 3"]:
         p, foot = samples.position, samples.footprint
         x, depth, z = p[:, 0], p[:, 1], p[:, 2]
-        grain = fractal_noise(p, foot, 0.8, 9, 0.25, seed)
+        grain = fractal_noise(p, foot, 0.8, 9, 0.12, seed)
         tint = fractal_noise(p, foot, 0.9, 5, 0.5, seed + 1)
         stretched = (p * np.array([1.0, 1.0, 0.25], np.float32)).astype(np.float32)
         stain = fractal_noise(stretched, foot, 0.35, 5, 0.4, seed + 2)
@@ -342,7 +350,7 @@ def facade_albedo(seed: int = 0) -> Albedo:
         base[niche] = (0.50, 0.44, 0.36)
         base[marble] = (0.52, 0.50, 0.47)
         base[z <= 0.5] = (0.33, 0.32, 0.32)
-        contrast = np.where(niche, 0.06, np.where(marble, 0.16, 0.22)).astype(np.float32)
+        contrast = np.where(niche, 0.06, np.where(marble, 0.17, 0.24)).astype(np.float32)
         shade = 1 + contrast * grain - np.where(niche, 0.0, 0.22).astype(np.float32) * np.clip(stain, 0, 1)
         shade -= np.where(marble, 0.28 * veins, 0).astype(np.float32)
         color = base * np.clip(shade, 0.12, 1.9)[:, None]
@@ -353,7 +361,7 @@ def facade_albedo(seed: int = 0) -> Albedo:
     return albedo
 
 
-def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.45, tube: float = 0.2) -> MeshData:
+def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.32, tube: float = 0.14) -> MeshData:
     """Make a closed trefoil tube whose section is a superellipse and whose surface is ridged.
 
     Args:
@@ -376,12 +384,20 @@ def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.45, tube: fl
     section = (np.abs(c) ** 3 + np.abs(s) ** 3) ** (-1 / 3)
     ridges = 1 + 0.06 * np.cos(40 * t)[:, None] * np.cos(3 * angle)[None]
     around = tube * section[None] * ridges
-    vertices = line[:, None] + around[..., None] * (c[None, :, None] * side[:, None] + s[None, :, None] * normal[:, None])
-    return MeshData(vertices.reshape(-1, 3).astype(np.float32), grid_faces(turns, sides, True, True))
+    vertices = line[:, None] + around[..., None] * (
+        c[None, :, None] * side[:, None] + s[None, :, None] * normal[:, None]
+    )
+    # The tube's grid runs the other way round: turned, so that its faces look outwards.
+    faces = np.ascontiguousarray(grid_faces(turns, sides, True, True)[:, ::-1])
+    return MeshData(vertices.reshape(-1, 3).astype(np.float32), faces)
 
 
 def superellipsoid_mesh(
-    center: Sequence[float], size: Sequence[float], exponent: float = 0.35, rows: int = 160, columns: int = 240
+    center: Sequence[float],
+    size: Sequence[float],
+    exponent: float = 0.35,
+    rows: int = 160,
+    columns: int = 240,
 ) -> MeshData:
     """Make a closed superellipsoid (a box with round edges for small exponents).
 
@@ -411,9 +427,12 @@ def superellipsoid_mesh(
 def object_mesh() -> MeshData:
     """Make the turn-table scene: a ridged knot on a pedestal on an uneven square of ground, z up, ground at 0."""
     ground = height_field_mesh(
-        lambda x, z: 0.02 * fractal_noise(
-            np.stack([x, z, 0 * x], -1).reshape(-1, 3).astype(np.float32), 0.02, 0.6, 5, 0.9, 3
-        ).reshape(x.shape),
+        lambda x, z: (
+            0.02
+            * fractal_noise(
+                np.stack([x, z, 0 * x], -1).reshape(-1, 3).astype(np.float32), 0.02, 0.6, 5, 0.9, 3
+            ).reshape(x.shape)
+        ),
         (-1.9, 1.9),
         (-1.9, 1.9),
         0.02,
@@ -522,11 +541,19 @@ def render_scene(
         normals.append(normal)
     footprint = np.full(len(mesh.vertices), 0.01, np.float32)
     nowhere = np.zeros((len(mesh.vertices), 3), np.float32)
-    at_vertices = albedo(
-        SurfaceSamples(
-            mesh.vertices, vertex_normals(mesh), np.zeros(len(mesh.vertices), np.int32), nowhere, footprint
+    at_vertices = (
+        albedo(
+            SurfaceSamples(
+                mesh.vertices,
+                vertex_normals(mesh),
+                np.zeros(len(mesh.vertices), np.int32),
+                nowhere,
+                footprint,
+            )
         )
-    ) if mesh.uvs is None else np.full((len(mesh.vertices), 3), 0.3, np.float32)
+        if mesh.uvs is None
+        else np.full((len(mesh.vertices), 3), 0.3, np.float32)
+    )
     colors = np.rint(np.clip(at_vertices, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
     return SyntheticScene(
         name,
@@ -559,13 +586,17 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
         width, height = size or (800, 600)
         poses = grid_path(6, 2, (0, 0, 2.0), (0.85, 0.9), 4.6, 0.45, seed, 0.05)
         mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01)
-        return render_scene(preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed)
+        return render_scene(
+            preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed
+        )
     if preset == "zoom":
         width, height = size or (800, 600)
         seed += 11
         poses = zoom_path(((4, 6.0, 2.8), (6, 2.3, 2.6)), (0, 0, 2.0), seed, 0.04)
         mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01)
-        return render_scene(preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed)
+        return render_scene(
+            preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed
+        )
     if preset == "object":
         width, height = size or (800, 600)
         poses = arc_path(20, (0, 0, 0.6), 2.9, 360, 1.5, seed, 0.03)
@@ -596,7 +627,9 @@ def write_scene(scene: SyntheticScene, folder: Path) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "truth" / "depth").mkdir(parents=True, exist_ok=True)
     entries = []
-    for image, view, depth, normal in zip(scene.images, scene.views, scene.depths, scene.normals, strict=True):
+    for image, view, depth, normal in zip(
+        scene.images, scene.views, scene.depths, scene.normals, strict=True
+    ):
         picture = Image.fromarray(image)
         exif = picture.getexif()
         exif[0x010F], exif[0x0110] = "recon", "synthetic pinhole"  # make and model
