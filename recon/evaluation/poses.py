@@ -294,7 +294,8 @@ def views_from_cameras_json(path: Path) -> dict[str, PinholeView]:
         out = {}
         for index, entry in enumerate(entries):
             K = np.array(
-                [[entry["fx"], 0.0, entry["cx"]], [0.0, entry["fy"], entry["cy"]], [0.0, 0.0, 1.0]], np.float64
+                [[entry["fx"], 0.0, entry["cx"]], [0.0, entry["fy"], entry["cy"]], [0.0, 0.0, 1.0]],
+                np.float64,
             )
             pose = np.column_stack(
                 [np.array(entry["R"], np.float64).reshape(3, 3), np.array(entry["t"], np.float64)]

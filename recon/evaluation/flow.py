@@ -1,0 +1,135 @@
+"""Errors of optical flow, and the .flo file format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from recon.errors import ReconError
+
+UNKNOWN = 1e9
+"""Components above this mark unknown flow in .flo files (Middlebury's flowIO)."""
+_TAG = 202021.25
+
+
+@dataclass(frozen=True)
+class FlowReport:
+    """Errors of a flow field where the truth is known.
+
+    Attributes:
+        endpoint: average endpoint error in pixels (AEE).
+        angular: average angular error in degrees (AAE).
+        outliers: share of pixels whose endpoint error is above each threshold, in 0…1.
+        count: number of pixels that were compared.
+    """
+
+    endpoint: float
+    angular: float
+    outliers: Mapping[float, float]
+    count: int
+
+
+def known_flow(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
+    """Compute where a true flow is known: finite and below Middlebury's mark."""
+    return np.isfinite(flow).all(axis=-1) & (np.abs(flow) < UNKNOWN).all(axis=-1)
+
+
+def endpoint_errors(
+    flow: Float[np.ndarray, "h w 2"], truth: Float[np.ndarray, "h w 2"]
+) -> Float[np.ndarray, "h w"]:
+    """Compute the length of the difference of two flows per pixel, in pixels."""
+    return np.linalg.norm(np.asarray(flow, np.float64) - truth, axis=-1)
+
+
+def angular_errors(
+    flow: Float[np.ndarray, "h w 2"], truth: Float[np.ndarray, "h w 2"]
+) -> Float[np.ndarray, "h w"]:
+    """Compute the angle between (u, v, 1) and (u', v', 1) per pixel, in degrees.
+
+    Source: Barron, Fleet & Beauchemin 1994; Baker et al., "A database and evaluation methodology for optical
+    flow", IJCV 2011, equation 19. By atan2 of cross and dot product rather than acos, which loses small angles.
+    """
+    a = np.concatenate([np.asarray(flow, np.float64), np.ones((*flow.shape[:-1], 1))], axis=-1)
+    b = np.concatenate([np.asarray(truth, np.float64), np.ones((*truth.shape[:-1], 1))], axis=-1)
+    sine = np.linalg.norm(np.cross(a, b), axis=-1)
+    return np.degrees(np.arctan2(sine, (a * b).sum(axis=-1)))
+
+
+def evaluate_flow(
+    flow: Float[np.ndarray, "h w 2"],
+    truth: Float[np.ndarray, "h w 2"],
+    mask: Bool[np.ndarray, "h w"] | None = None,
+    thresholds: tuple[float, ...] = (1.0, 3.0, 5.0),
+) -> FlowReport:
+    """Compare a flow with the truth.
+
+    Args:
+        flow, truth: (h, w, 2) target minus source in pixels; unknown truth is above 1e9 or not finite. Flow that
+            is not finite where the truth is known counts as no motion.
+        mask: True where to compare; None for everywhere.
+        thresholds: pixels, for the outlier rates (R1.0 and so on in Baker et al.).
+
+    Raises:
+        ValueError: shapes differ, or nothing is left to compare.
+    """
+    if flow.shape != truth.shape:
+        raise ValueError(f"the flow is {flow.shape}, the truth {truth.shape}")
+    where = known_flow(truth) if mask is None else known_flow(truth) & mask
+    if not where.any():
+        raise ValueError("the truth is known nowhere")
+    estimate = np.where(np.isfinite(flow), flow, 0)[where]
+    endpoint = endpoint_errors(estimate, truth[where])
+    angular = angular_errors(estimate, truth[where])
+    outliers = {t: float((endpoint > t).mean()) for t in thresholds}
+    return FlowReport(float(endpoint.mean()), float(angular.mean()), outliers, int(where.sum()))
+
+
+def resize_truth(
+    flow: Float[np.ndarray, "h w 2"], target_width: float, target_height: float
+) -> Float32[np.ndarray, "h w 2"]:
+    """Compute the flow to a target that was resized by these factors (x' = (x + 0.5) · s − 0.5); unknown stays.
+
+    Args:
+        flow: (h, w, 2) to the target as it was.
+        target_width, target_height: factors, new size over old.
+    """
+    h, w = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(w, dtype=np.float64), np.arange(h, dtype=np.float64))
+    moved = np.stack(
+        [
+            (x + flow[..., 0] + 0.5) * target_width - 0.5 - x,
+            (y + flow[..., 1] + 0.5) * target_height - 0.5 - y,
+        ],
+        axis=-1,
+    )
+    return np.where(known_flow(flow)[..., None], moved, 2 * UNKNOWN).astype(np.float32)
+
+
+def read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
+    """Read a Middlebury .flo file (little-endian: tag 202021.25, width, height, then u, v per pixel).
+
+    Raises:
+        ReconError: the file is missing, is not a .flo file, or is cut short.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ReconError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(_TAG):
+        raise ReconError(f"{path}: not a .flo file")
+    width, height = (int(v) for v in np.frombuffer(data, "<i4", 2, 4))
+    if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
+        raise ReconError(f"{path}: says {width}x{height} but holds {len(data)} bytes; fetch it again")
+    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+
+
+def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
+    """Write a Middlebury .flo file; values that are not finite are written as unknown."""
+    h, w = flow.shape[:2]
+    values = np.where(np.isfinite(flow), flow, 2 * UNKNOWN).astype("<f4")
+    header = np.array([_TAG], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
+    Path(path).write_bytes(header + values.tobytes())

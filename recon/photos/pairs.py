@@ -1,0 +1,228 @@
+"""Which pairs of photos are worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from recon.errors import UsageError
+
+Pair = tuple[int, int]
+"""Photo ids (i, j) with i < j."""
+
+_WORDS = 64
+"""Size of the visual vocabulary: VLAD works with 64 words already (Jégou et al., CVPR 2010, table 2)."""
+_TRAINING_DESCRIPTORS = 20_000
+_DESCRIPTORS_PER_PHOTO = 1_500
+
+
+def exhaustive_pairs(n: int) -> tuple[Pair, ...]:
+    """Compute all pairs of n photos, in order."""
+    return tuple(combinations(range(n), 2))
+
+
+def sequential_pairs(n: int, overlap: int, loop: bool = False) -> tuple[Pair, ...]:
+    """Compute the pairs of photos that are at most ``overlap`` apart in order.
+
+    Args:
+        n: number of photos.
+        overlap: neighbours on each side, at least 1.
+        loop: the last photo is followed by the first.
+
+    Raises:
+        UsageError: overlap below 1.
+    """
+    if overlap < 1:
+        raise UsageError(f"sequential pairs need an overlap of at least 1, got {overlap}")
+    found = set()
+    for i in range(n):
+        for step in range(1, overlap + 1):
+            j = (i + step) % n if loop else i + step
+            if j < n and j != i:
+                found.add((min(i, j), max(i, j)))
+    return tuple(sorted(found))
+
+
+def retrieval_pairs(
+    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]], k: int, seed: int = 0
+) -> tuple[Pair, ...]:
+    """Compute, for each photo, the k photos that look most alike, as a set of pairs.
+
+    A small vocabulary is trained on the photos' own descriptors (SciPy's k-means); each photo becomes a VLAD
+    vector with intra-normalisation and signed square root (Jégou et al., CVPR 2010; Arandjelović & Zisserman,
+    CVPR 2013, section 3.1); likeness is the cosine. Nothing is downloaded.
+
+    Args:
+        descriptors: per photo (n, 128) uint8 RootSIFT; may be empty, then the photo is in no pair.
+        k: candidates per photo; a pair is kept if either photo asks for it.
+        seed: of the sampling and of k-means.
+    """
+    usable = [i for i, d in enumerate(descriptors) if len(d)]
+    if len(usable) < 2:
+        return ()
+    vectors = vlad_vectors([descriptors[i] for i in usable], seed)
+    likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, -np.inf)
+    found = set()
+    for row, i in enumerate(usable):
+        for column in np.argsort(-likeness[row], kind="stable")[: min(k, len(usable) - 1)]:
+            j = usable[int(column)]
+            found.add((min(i, j), max(i, j)))
+    return tuple(sorted(found))
+
+
+def vlad_vectors(
+    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]], seed: int = 0
+) -> Float32[np.ndarray, "n d"]:
+    """Compute one unit vector per photo from its local descriptors (see ``retrieval_pairs``).
+
+    Args:
+        descriptors: per photo (n, 128) uint8, none empty.
+        seed: of the sampling and of k-means.
+
+    Returns:
+        (photos, words · 128) float32.
+    """
+    from scipy.cluster.vq import kmeans2
+
+    rng = np.random.default_rng(seed)
+    per_photo = []
+    for d in descriptors:
+        chosen = d
+        if len(d) > _DESCRIPTORS_PER_PHOTO:
+            chosen = d[np.sort(rng.choice(len(d), _DESCRIPTORS_PER_PHOTO, replace=False))]
+        f = chosen.astype(np.float32)
+        per_photo.append(f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-6))
+    training = np.concatenate(per_photo)
+    if len(training) > _TRAINING_DESCRIPTORS:
+        training = training[np.sort(rng.choice(len(training), _TRAINING_DESCRIPTORS, replace=False))]
+    count = min(_WORDS, max(1, len(training) // 8))
+    start = training[np.sort(rng.choice(len(training), count, replace=False))]
+    words = kmeans2(training, start, iter=8, minit="matrix", missing="warn")[0]
+    words = np.asarray(words, np.float32)
+    half_squares = 0.5 * (words**2).sum(axis=1)
+    out = np.zeros((len(per_photo), count, 128), np.float32)
+    for i, f in enumerate(per_photo):
+        nearest = np.argmax(f @ words.T - half_squares, axis=1)
+        np.add.at(out[i], nearest, f - words[nearest])
+    out = np.sign(out) * np.sqrt(np.abs(out))
+    out /= np.maximum(np.linalg.norm(out, axis=2, keepdims=True), 1e-9)
+    flat = out.reshape(len(per_photo), -1)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+
+
+def pairs_from_file(path: Path, names: Sequence[str]) -> tuple[Pair, ...]:
+    """Read pairs of photo names, one pair a line; empty lines and lines that begin with # are skipped.
+
+    Two names are separated by a tab, a comma or spaces; names that hold spaces or commas need the tab.
+
+    Args:
+        path: text file (UTF-8).
+        names: the photos' names in order of their ids.
+
+    Raises:
+        UsageError: the file is missing, not text, or a line does not name two different photos of the set.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file; write one pair of photo names a line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as text ({error})") from error
+    ids = {name: i for i, name in enumerate(names)}
+    found = set()
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        parts = _two_names(text)
+        if len(parts) != 2:
+            raise UsageError(f"{path}, line {number}: expected two photo names, got {text!r}")
+        for name in parts:
+            if name not in ids:
+                raise UsageError(
+                    f"{path}, line {number}: no photo is named {name!r}; names are relative to the photo folder, "
+                    f"for example {names[0]!r}"
+                    if names
+                    else f"{path}, line {number}: no photo is named {name!r}"
+                )
+        i, j = ids[parts[0]], ids[parts[1]]
+        if i == j:
+            raise UsageError(f"{path}, line {number}: {parts[0]!r} is paired with itself")
+        found.add((min(i, j), max(i, j)))
+    if not found:
+        raise UsageError(f"{path}: holds no pairs; write one pair of photo names a line")
+    return tuple(sorted(found))
+
+
+def _two_names(text: str) -> list[str]:
+    for separator in ("\t", ","):
+        if separator in text:
+            return [part.strip() for part in text.split(separator)]
+    return text.split()
+
+
+def select_pairs(
+    n: int, scores: Mapping[Pair, int], neighbours: int = 8, plausible: Iterable[Pair] = ()
+) -> tuple[Pair, ...]:
+    """Choose the pairs to match densely from sparse evidence.
+
+    Kept are: a maximum spanning forest of the scores (nothing that evidence connects falls apart); the best
+    ``neighbours`` pairs of each photo; and, where sparse evidence leaves photos unconnected, plausible pairs
+    between the parts, nearest in order first, up to ``neighbours`` pairs a photo.
+
+    Args:
+        n: number of photos.
+        scores: sparse matches per pair (i, j), i < j; pairs without evidence may be missing or 0.
+        neighbours: pairs per photo, at least 1.
+        plausible: pairs worth a dense look though sparse features found nothing.
+
+    Returns:
+        Sorted pairs; the same for the same input in any order.
+
+    Raises:
+        UsageError: neighbours below 1.
+    """
+    if neighbours < 1:
+        raise UsageError(f"each photo needs at least one neighbour, got {neighbours}")
+    ranked = sorted((pair for pair, score in scores.items() if score > 0), key=lambda p: (-scores[p], p))
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    chosen: set[Pair] = set()
+    for i, j in ranked:  # Kruskal's spanning forest, best evidence first
+        if root(i) != root(j):
+            parent[root(i)] = root(j)
+            chosen.add((i, j))
+    taken = [0] * n
+    best: set[Pair] = set()
+    for i, j in ranked:
+        if taken[i] < neighbours or taken[j] < neighbours:
+            best.add((i, j))
+        taken[i] += 1
+        taken[j] += 1
+    chosen |= best
+    part = [root(i) for i in range(n)]
+    degree = [0] * n
+    for i, j in chosen:
+        degree[i] += 1
+        degree[j] += 1
+    between = {(min(p), max(p)) for p in plausible if part[p[0]] != part[p[1]]}
+    for i, j in sorted(between, key=lambda p: (p[1] - p[0], p)):
+        # A bridge between two parts is kept even if its photos have their fill: without it they stay apart.
+        bridges = root(i) != root(j)
+        if bridges or (degree[i] < neighbours and degree[j] < neighbours):
+            chosen.add((i, j))
+            degree[i] += 1
+            degree[j] += 1
+            parent[root(i)] = root(j)
+    return tuple(sorted(chosen))
