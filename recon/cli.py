@@ -26,6 +26,9 @@ app = typer.Typer(
 evaluate = typer.Typer(name="evaluate", help="Compare results with ground truth.", no_args_is_help=True)
 app.add_typer(evaluate)
 
+WORKER = "recon-worker"
+"""How the engine names its threads."""
+
 _RESULTS = (
     ("cameras, as COLMAP reads them", "sparse/0"),
     ("points", "dense/points.ply"),
@@ -70,8 +73,9 @@ def reconstruct(
     masks: Path | None = typer.Option(
         None, help="Folder of masks: name.png or name.jpg.png, white may be used."
     ),
-    camera_sharing: str = typer.Option(
-        "auto", help="Which photos share a camera: auto (EXIF, size and folder), single, per-photo."
+    camera_sharing: str | None = typer.Option(
+        None,
+        help="Which photos share a camera: auto (by EXIF, size and folder; the default), single, per-photo.",
     ),
     stop_after: str | None = typer.Option(None, metavar="STAGE", help="Last stage to run."),
     restart_from: str | None = typer.Option(
@@ -129,8 +133,11 @@ def match(
         from recon import api
 
         written = api.match_files(a, b, out, matcher=matcher, max_size=max_size, overrides=tuple(set_))
-    for path in _paths(written):
-        typer.echo(str(path))
+    typer.echo(
+        f"consistent both ways: {written.consistent_share_a:.0%} of A, {written.consistent_share_b:.0%} of B"
+    )
+    for name in written.files:
+        typer.echo(f"  {written.folder / name}")
 
 
 @app.command()
@@ -144,9 +151,11 @@ def doctor() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
-    """Run the command line; returns or exits with 0 (fine), 1 (failed) or 2 (wrong usage)."""
+    """Run the command line; returns the exit code: 0 (fine), 1 (failed) or 2 (wrong usage)."""
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name=program)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
     except UsageError as error:
         return _fail(str(error), 2)
     except ReconError as error:
@@ -159,10 +168,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    """Print an error and return its exit code. Leaves at once if workers still run (after Ctrl-C)."""
+    """Print an error and return its exit code; ends at once if workers still run, as they do after Ctrl-C."""
     print(f"error: {message}", file=sys.stderr, flush=True)
-    working = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    if working:
+    if any(one.name.startswith(WORKER) for one in threading.enumerate()):
         sys.stdout.flush()
         os._exit(code)
     return code
@@ -186,12 +194,6 @@ def _stoppable() -> Iterator[None]:
         raise ReconError("stopped") from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _paths(written: Any) -> list[Any]:
-    if isinstance(written, dict):
-        return list(written.values())
-    return list(written) if isinstance(written, (list, tuple)) else []
 
 
 if __name__ == "__main__":

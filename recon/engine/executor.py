@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+WORKER = "recon-worker"
+"""Prefix of the names of the pool's threads."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -31,7 +34,7 @@ def imap_ordered(
         for item in items:
             yield fn(item)
         return
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="recon")
+    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=WORKER)
     waiting: deque[Future[Result]] = deque()
     wait_for_running = True
     try:
@@ -69,7 +72,7 @@ def map_ordered(
     things = list(items)
     if threads <= 1 or len(things) <= 1:
         return [work(item) for item in things]
-    pool = ThreadPoolExecutor(max_workers=min(threads, len(things)), thread_name_prefix="recon")
+    pool = ThreadPoolExecutor(max_workers=min(threads, len(things)), thread_name_prefix=WORKER)
     wait_for_running = True
     try:
         futures = [pool.submit(work, item) for item in things]

@@ -318,8 +318,11 @@ def _problems(error: ValidationError, at: tuple[str, ...]) -> Iterator[tuple[tup
 
 
 def _variant(model: type[BaseModel], table: Mapping[str, Any]) -> type[BaseModel]:
-    """The model that a section is checked with; a settings model whose keys depend on a value (the matcher of the
-    section ``match``, say) has a class method ``variant(table)`` that gives it."""
+    """The model that a section is checked with.
+
+    A settings model whose keys depend on a value (in the section ``match``, on the matcher) has a class
+    method ``variant(table)`` that gives it.
+    """
     choose = getattr(model, "variant", None)
     chosen: type[BaseModel] = choose(table) if choose is not None else model
     return chosen
@@ -333,20 +336,14 @@ def _plain(message: str) -> str:
 def _check_keys(
     model: type[BaseModel], table: Mapping[str, Any], source: _Source, at: tuple[str, ...], path: str
 ) -> None:
-    """Refuse keys that the model does not have, also in models inside it.
-
-    A model with ``extra="allow"`` may say which further keys a table takes by a class method
-    ``extra_keys(table)``; without it, its own validators decide.
-    """
+    """Refuse keys that the model does not have, also in models inside it; ``extra="allow"`` takes any."""
     names = {(info.alias or name): info for name, info in model.model_fields.items()}
-    takes_more = model.model_config.get("extra") == "allow"
-    further: Iterable[str] = getattr(model, "extra_keys", lambda _: ())(table) if takes_more else ()
     for key, value in table.items():
-        if key in further or (key not in names and takes_more and not further):
-            continue
         if key not in names:
-            hint = _did_you_mean(key, [*names, *further])
-            known = ", ".join([*names, *further]) or "none"
+            if model.model_config.get("extra") == "allow":
+                continue
+            hint = _did_you_mean(key, names)
+            known = ", ".join(names) or "none"
             where = source.where((*at, key), path)
             raise UsageError(f"{where}: unknown key '{'.'.join((*at, key))}'{hint}; keys are: {known}")
         inner = names[key].annotation

@@ -185,7 +185,7 @@ class StageContext:
         """Write a JSON file atomically; returns its path."""
         return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def write_npz(self, name: str, compressed: bool = True, **arrays: np.ndarray) -> Path:
+    def write_npz(self, name: str, /, compressed: bool = True, **arrays: np.ndarray) -> Path:
         """Write arrays into one .npz file atomically; returns its path."""
         with self.writing(name) as temporary, temporary.open("wb") as stream:
             if compressed:

@@ -1,0 +1,306 @@
+"""The runner: what is skipped, what runs again, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import fake_stages
+import pytest
+from fake_stages import STAGES, results, run
+
+from recon.engine.recipe import load_recipe
+from recon.engine.runner import InterruptedRunError, RunOptions, run_stages
+from recon.errors import ReconError, UsageError
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "out" / "manifest.json").read_text())
+    return data
+
+
+def skipped(summary: Any) -> list[bool]:
+    return [outcome.skipped for outcome in summary.stages]
+
+
+def test_result_counts_and_manifest(folder: Path) -> None:
+    summary = run(folder)
+    assert json.loads((folder / "out" / "sum.json").read_text())["sum"] == sum(
+        n * n for n in (3, 1, 4, 15, 9, 2)
+    )
+    assert [outcome.name for outcome in summary.stages] == ["numbers", "squares", "sum"]
+    assert summary.counts("squares") == {"squares": 6, "made": 6}
+    stages = manifest(folder)["stages"]
+    assert {record["state"] for record in stages.values()} == {"done"}
+    assert all(record["peak_memory_mb"] > 5 and record["seconds"] >= 0 for record in stages.values())
+    assert stages["sum"]["versions"]["python"].startswith(
+        f"{sys.version_info.major}.{sys.version_info.minor}"
+    )
+    assert (folder / "out" / "recipe.toml").is_file()
+    assert "squares" in (folder / "out" / "run.log").read_text()
+
+
+def test_second_run_skips_everything_and_touches_no_result(folder: Path) -> None:
+    run(folder)
+    dates = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.json") if p.name != "manifest.json"}
+    again = run(folder)
+    assert skipped(again) == [True, True, True]
+    assert again.counts("sum") == {"sum": 336.0}
+    assert {p: p.stat().st_mtime_ns for p in dates} == dates
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["numbers.count=5"], [False, False, False]),
+        (["squares.power=3"], [True, False, False]),
+        (["sum.offset=1.0"], [True, True, False]),
+    ],
+)
+def test_a_changed_setting_redoes_its_stage_and_its_readers(
+    folder: Path, change: list[str], expected: list[bool]
+) -> None:
+    run(folder)
+    assert skipped(run(folder, change)) == expected
+    fresh = folder / "fresh"
+    run(folder, change, out="fresh")
+    assert results(folder / "out") == results(fresh)
+
+
+def test_a_result_made_from_replaced_input_is_not_trusted_when_the_settings_return(folder: Path) -> None:
+    """Settings A, then B for the first stages only, then A: the last stage's old result fits A by fingerprint.
+
+    But what it was made from was replaced in between.
+    """
+    run(folder)
+    run(folder, ["numbers.count=5"], stop_after="numbers")
+    assert skipped(run(folder)) == [False, False, False]
+
+
+def test_changed_input_content_is_noticed(folder: Path) -> None:
+    run(folder)
+    (folder / "numbers.txt").write_text("1 2 3\n")
+    summary = run(folder)
+    assert skipped(summary) == [False, False, False]
+    assert summary.counts("sum") == {"sum": 14.0}
+
+
+def test_seed_and_version_are_part_of_the_fingerprint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(folder)
+    assert skipped(run(folder, seed=1)) == [False, False, False]
+    monkeypatch.setattr(fake_stages.SquaresStage, "version", 2)
+    assert skipped(run(folder, seed=1)) == [True, False, False]
+
+
+def test_number_of_threads_is_not_part_of_the_fingerprint(folder: Path) -> None:
+    run(folder)
+    recipe = fake_stages.recipe(folder)
+    numbers = str(folder / "numbers.txt")
+    options = RunOptions(inputs={"numbers": numbers}, source=numbers, threads=1)
+    assert skipped(run_stages(STAGES, recipe, folder / "out", options)) == [True, True, True]
+
+
+def test_stop_after_and_restart_from(folder: Path) -> None:
+    assert [o.name for o in run(folder, stop_after="squares").stages] == ["numbers", "squares"]
+    assert not (folder / "out" / "sum.json").exists()
+    assert skipped(run(folder)) == [True, True, False]
+    assert skipped(run(folder, restart_from="squares")) == [True, False, False]
+    assert skipped(run(folder, resume=False)) == [False, False, False]
+
+
+def test_restart_then_stop_does_not_leave_later_stages_done(folder: Path) -> None:
+    run(folder)
+    run(folder, restart_from="squares", stop_after="squares")
+    assert manifest(folder)["stages"]["sum"]["state"] == "stale"
+    assert skipped(run(folder)) == [True, True, False]
+
+
+@pytest.mark.parametrize("option", ["stop_after", "restart_from"])
+def test_unknown_stage_is_a_usage_error_with_a_hint(folder: Path, option: str) -> None:
+    with pytest.raises(UsageError, match=r"sqares.*did you mean 'squares'.*numbers, squares, sum"):
+        run(folder, **{option: "sqares"})
+
+
+def test_a_result_that_was_deleted_is_made_again(folder: Path) -> None:
+    run(folder)
+    (folder / "out" / "sum.json").unlink()
+    assert skipped(run(folder)) == [True, True, False]
+    assert (folder / "out" / "sum.json").exists()
+
+
+def test_workspace_of_another_source_is_refused_and_kept(folder: Path) -> None:
+    run(folder)
+    before = results(folder / "out")
+    other = folder / "other.txt"
+    other.write_text("7 8\n")
+    with pytest.raises(ReconError) as caught:
+        run(folder, numbers=other)
+    for part in ("numbers.txt", "other.txt", "--restart-from numbers", "--out"):
+        assert part in str(caught.value)
+    assert results(folder / "out") == before
+    assert skipped(run(folder)) == [True, True, True]
+    assert run(folder, numbers=other, restart_from="numbers").counts("sum") == {"sum": 113.0}
+
+
+def test_the_same_content_from_another_place_is_the_same_source(folder: Path) -> None:
+    run(folder)
+    (folder / "moved.txt").write_bytes((folder / "numbers.txt").read_bytes())
+    assert skipped(run(folder, numbers=folder / "moved.txt")) == [True, True, True]
+
+
+def test_failed_stage_is_recorded_and_runs_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Any, _settings: Any, work: Any) -> dict[str, Any]:
+        work.write_text("half.txt", "half")
+        raise ReconError("the numbers do not add up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_stages.SumStage, "run", fail)
+        with pytest.raises(ReconError, match="do not add up"):
+            run(folder)
+    assert manifest(folder)["stages"]["sum"]["state"] == "failed"
+    assert "do not add up" in (folder / "out" / "run.log").read_text()
+    assert skipped(run(folder)) == [True, True, False]
+
+
+def test_ctrl_c_leaves_a_workspace_that_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_stages.SumStage, "run", stop)
+        with pytest.raises(InterruptedRunError, match=r"same command.*resume"):
+            run(folder)
+    assert manifest(folder)["stages"]["sum"]["state"] == "interrupted"
+    assert skipped(run(folder)) == [True, True, False]
+
+
+def test_ctrl_c_does_not_wait_for_what_the_workers_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def slow(_self: Any, _settings: Any, work: Any) -> dict[str, Any]:
+        def item(index: int) -> None:
+            if index == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            release.wait(60)
+
+        work.map(item, range(8), "waiting", threads=2)
+        return {}
+
+    monkeypatch.setattr(fake_stages.SumStage, "run", slow)
+    try:
+        with pytest.raises(InterruptedRunError):
+            run(folder)
+        assert not release.is_set()
+        assert any(thread.name.startswith("recon-worker") for thread in threading.enumerate())
+    finally:
+        release.set()
+
+
+def test_warnings_are_kept_in_manifest_and_summary_of_a_skipped_stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(_self: Any, _settings: Any, work: Any) -> dict[str, Any]:
+        work.warn("odd numbers")
+        work.warn("odd numbers")
+        return {}
+
+    monkeypatch.setattr(fake_stages.SumStage, "run", warn)
+    assert run(folder).warnings == ("odd numbers",)
+    assert "warning: odd numbers" in capsys.readouterr().err
+    assert run(folder).warnings == ("odd numbers",)
+
+
+def test_one_line_per_stage_off_a_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(folder)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["[1/3] numbers", "[2/3] squares", "[3/3] sum"]
+    run(folder)
+    assert all("done before" in line for line in capsys.readouterr().err.splitlines())
+
+
+def test_stages_out_of_order_are_a_programming_error(folder: Path) -> None:
+    recipe = load_recipe(folder_recipe(folder), STAGES)
+    with pytest.raises(ValueError, match="squares"):
+        run_stages((STAGES[1], STAGES[0], STAGES[2]), recipe, folder / "out")
+
+
+def folder_recipe(folder: Path) -> Path:
+    path = folder / "r.toml"
+    path.write_text("")
+    return path
+
+
+POINTS = [
+    "numbers-begin",
+    "numbers-half-written",
+    "numbers-written",
+    "squares-half-15",
+    "squares-after-15",
+    "squares-all",
+    "squares-swapped",
+    "sum-begin",
+    "sum-written",
+]
+
+
+def run_in_process(folder: Path, kill_at: str = "", overrides: tuple[str, ...] = ()) -> int:
+    """A fake run in a process of its own; its exit status."""
+    environment = {**os.environ, fake_stages.KILL_AT: kill_at}
+    root = Path(__file__).resolve().parents[3]
+    environment["PYTHONPATH"] = f"{root}{os.pathsep}{Path(fake_stages.__file__).parent}"
+    command = [sys.executable, str(fake_stages.__file__), str(folder), *overrides]
+    return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+@pytest.mark.parametrize("place", POINTS)
+def test_killed_run_resumes_to_the_result_of_an_undisturbed_one(folder: Path, place: str) -> None:
+    run(folder, out="undisturbed")
+    assert run_in_process(folder, place) == -signal.SIGKILL
+    before = results(folder / "out")
+    assert not any(text in {"half", "[3,"} for name, text in before.items() if not name.startswith("."))
+    assert results(run(folder).root) == results(folder / "undisturbed")
+    assert not list((folder / "out" / ".incomplete").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+def test_killed_while_redoing_with_other_settings(folder: Path) -> None:
+    """The old results are there when the run with new settings is killed: none may survive as done."""
+    run(folder)
+    assert run_in_process(folder, "squares-after-15", ("squares.power=3",)) == -signal.SIGKILL
+    assert run(folder, ["squares.power=3"]).counts("sum") == {
+        "sum": float(sum(n**3 for n in (3, 1, 4, 15, 9, 2)))
+    }
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+def test_resumable_directory_keeps_finished_items_of_the_same_settings_only(folder: Path) -> None:
+    assert run_in_process(folder, "squares-after-15") == -signal.SIGKILL
+    assert run(folder).counts("squares") == {"squares": 6, "made": 2}  # 3, 1, 4, 15 were there
+    assert run_in_process(folder, "squares-after-15", ("squares.power=3",)) == -signal.SIGKILL
+    assert run(folder, ["squares.power=4"]).counts("squares") == {"squares": 6, "made": 6}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+def test_kill_at_random_instants(folder: Path) -> None:
+    """Killed from outside at times spread over the run, again and again in one workspace, then left alone."""
+    run(folder, out="undisturbed")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    for wait in (0.25, 0.3, 0.35, 0.4):
+        process = subprocess.Popen(
+            [sys.executable, str(fake_stages.__file__), str(folder)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+    assert results(run(folder).root) == results(folder / "undisturbed")

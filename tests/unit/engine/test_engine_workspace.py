@@ -1,0 +1,286 @@
+"""The workspace: lock, manifest, atomic files, full and read-only disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_stages
+import numpy as np
+import pytest
+from fake_stages import results, run
+
+from recon.engine.stage import StageContext
+from recon.engine.workspace import Manifest, StageRecord, Workspace, read_manifest, writing_failed
+from recon.errors import ReconError
+
+
+def test_second_run_on_one_workspace_is_refused_and_names_the_process(tmp_path: Path) -> None:
+    with Workspace.open(tmp_path / "out"):
+        root = Path(__file__).resolve().parents[3]
+        code = (
+            "import sys; from pathlib import Path; from recon.engine.workspace import Workspace\n"
+            "with Workspace.open(Path(sys.argv[1])): pass"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "out")],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert f"process {os.getpid()} on " in done.stderr
+        assert "ReconError" in done.stderr
+        assert str(tmp_path / "out") in done.stderr
+    with Workspace.open(tmp_path / "out"):  # free again
+        pass
+
+
+def test_lock_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    code = (
+        "import os, signal, sys; from pathlib import Path; from recon.engine.workspace import Workspace\n"
+        "with Workspace.open(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "out" / ".lock").exists()
+    with Workspace.open(tmp_path / "out"):
+        pass
+
+
+def test_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "precious.jpg").write_bytes(b"x")
+    with (
+        pytest.raises(ReconError, match=r"not empty and is not a workspace.*photos.*--out"),
+        Workspace.open(tmp_path),
+    ):
+        pass
+    assert (photos / "precious.jpg").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
+
+
+def test_folder_with_only_a_log_or_hidden_files_may_become_a_workspace(tmp_path: Path) -> None:
+    (tmp_path / "nohup.log").write_text("")
+    (tmp_path / ".keep").write_text("")
+    with Workspace.open(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"format": 1}', "[]", '{"format": 1, "source": "", "stages": {"a": {"x": 1}}}']
+)
+def test_damaged_manifest_names_the_file_and_the_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ReconError, match=r"manifest\.json.*delete this file.*--out"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_of_another_layout_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": 99, "source": "", "stages": {}}')
+    with pytest.raises(ReconError, match="another version"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_survives_a_round_trip(tmp_path: Path) -> None:
+    record = StageRecord(
+        "f", "done", ["a"], 1.5, 2.0, 3.0, {"n": 1, "s": "ü"}, ["w"], ["x/y"], {"numpy": "2"}
+    )
+    with Workspace.open(tmp_path) as workspace:
+        workspace.manifest = Manifest("/photos", "hash", {"b": record}, {"seed": 3})
+        workspace.save()
+    assert read_manifest(tmp_path) == Manifest("/photos", "hash", {"b": record}, {"seed": 3})
+
+
+def test_invalidation_reaches_readers_of_readers_and_nobody_else() -> None:
+    def record(*reads: str) -> StageRecord:
+        return StageRecord("f", "done", list(reads))
+
+    manifest = Manifest(
+        stages={"d": record("c"), "c": record("b"), "b": record("a"), "a": record(), "e": record("a")}
+    )
+    assert set(manifest.invalidate_readers(["b"])) == {"c", "d"}
+    assert {name: one.state for name, one in manifest.stages.items()} == {
+        "a": "done",
+        "b": "done",
+        "c": "stale",
+        "d": "stale",
+        "e": "done",
+    }
+
+
+def test_workspace_below_a_file_cannot_be_created(folder: Path) -> None:
+    with pytest.raises(ReconError, match=r"cannot create the workspace folder.*numbers\.txt.*--out"):
+        run(folder, out="numbers.txt/out")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits")
+def test_read_only_folder(folder: Path) -> None:
+    """As an ordinary user: root may write anywhere, so the run is handed to 'nobody' if need be."""
+    run(folder)
+    before = results(folder / "out")
+    # The folders above must let the other user pass.
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    (folder / "out").chmod(0o555)
+    code = (
+        "import os, sys\n"
+        "import fake_stages\nfrom pathlib import Path\n"
+        "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "fake_stages.run(Path(sys.argv[1]), ['sum.offset=1.0'])\n"
+    )
+    path = f"{Path(__file__).resolve().parents[3]}{os.pathsep}{Path(fake_stages.__file__).parent}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            env={**os.environ, "PYTHONPATH": path, "HOME": "/"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        (folder / "out").chmod(0o755)
+    assert "ReconError" in done.stderr, done.stderr
+    assert str(folder / "out") in done.stderr
+    assert "--out" in done.stderr.splitlines()[-1]
+    assert results(folder / "out") == before
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes")
+def test_full_disk_keeps_what_is_finished(folder: Path) -> None:
+    """A limit on the size of files stands for a full disk: the system call fails in the same place."""
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nimport fake_stages\n"
+        "def run(self, settings, work):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
+        "    work.write_bytes('big.bin', bytes(1 << 20))\n"
+        "    return {}\n"
+        "fake_stages.SumStage.run = run\n"
+        "fake_stages.run(Path(sys.argv[1]))\n"
+    )
+    path = f"{Path(__file__).resolve().parents[3]}{os.pathsep}{Path(fake_stages.__file__).parent}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("recon.errors.ReconError: no room to write")
+    assert str(folder / "out") in last
+    assert "free some space" in last
+    assert not (folder / "out" / "big.bin").exists()
+    assert [outcome.skipped for outcome in run(folder).stages] == [True, True, False]
+
+
+def test_which_errors_of_the_system_are_about_the_workspace(tmp_path: Path) -> None:
+    inside = str(tmp_path / "sparse" / "x")
+    assert "no room" in str(
+        writing_failed(tmp_path, OSError(errno.ENOSPC, "No space left on device", inside))
+    )
+    assert "no room" in str(writing_failed(tmp_path, OSError(errno.ENOSPC, "No space left on device")))
+    assert inside in str(writing_failed(tmp_path, PermissionError(errno.EACCES, "Permission denied", inside)))
+    assert (
+        writing_failed(tmp_path, PermissionError(errno.EACCES, "Permission denied", "/elsewhere/photo"))
+        is None
+    )
+    assert writing_failed(tmp_path, FileNotFoundError(errno.ENOENT, "No such file", inside)) is None
+
+
+def test_files_appear_complete_or_not_at_all(tmp_path: Path) -> None:
+    work = StageContext(tmp_path)
+    work.write_text("a/b.txt", "first")
+
+    def fail_in_the_middle() -> None:
+        with work.writing("a/b.txt") as path:
+            path.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert (tmp_path / "a" / "b.txt").read_text() == "first"
+    assert list((tmp_path / ".incomplete").iterdir()) == []
+    assert work.written == ["a/b.txt"]
+
+
+def test_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
+    with StageContext(tmp_path).writing("mesh", "mesh.ply") as path:
+        assert path.suffix == ".ply"
+        path.write_bytes(b"")
+
+
+def test_arrays_and_json_come_back(tmp_path: Path) -> None:
+    work = StageContext(tmp_path)
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for compressed in (True, False):
+        work.write_npz("x.npz", compressed=compressed, array=array, name=np.array("ü"))
+        with np.load(tmp_path / "x.npz") as data:
+            np.testing.assert_array_equal(data["array"], array)
+            assert str(data["name"]) == "ü"
+    work.write_json("y.json", {"ü": [1, 2]})
+    assert json.loads((tmp_path / "y.json").read_text(encoding="utf-8")) == {"ü": [1, 2]}
+    with pytest.raises(ValueError, match="nan"):
+        work.write_json("y.json", {"x": float("nan")})
+
+
+def test_fresh_directory_replaces_all_of_the_old_one_or_nothing(tmp_path: Path) -> None:
+    work = StageContext(tmp_path)
+    with work.fresh_directory("dense/depth") as folder:
+        (folder / "old").write_text("old")
+
+    def fail_in_the_middle() -> None:
+        with work.fresh_directory("dense/depth") as folder:
+            (folder / "new").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert [p.name for p in (tmp_path / "dense" / "depth").iterdir()] == ["old"]
+    with work.fresh_directory("dense/depth") as folder:
+        (folder / "new").write_text("new")
+    assert [p.name for p in (tmp_path / "dense" / "depth").iterdir()] == ["new"]
+    assert list((tmp_path / ".incomplete").iterdir()) == []
+
+
+def test_resumable_directory_keeps_what_is_complete(tmp_path: Path) -> None:
+    work = StageContext(tmp_path, stage="match", fingerprint="abc")
+
+    def fail_in_the_middle() -> None:
+        with work.resumable_directory("flows") as folder:
+            with work.write_into(folder, "1") as path:
+                path.write_text("one")
+            (folder / ".writing-left-over").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert not (tmp_path / "flows").exists()
+    with work.resumable_directory("flows") as folder:
+        assert (folder / "1").read_text() == "one"
+        with work.write_into(folder, "2") as path:
+            path.write_text("two")
+    assert sorted(p.name for p in (tmp_path / "flows").iterdir()) == ["1", "2"]
+
+
+def test_remove(tmp_path: Path) -> None:
+    work = StageContext(tmp_path)
+    work.write_text("a/b", "x")
+    work.remove("a")
+    work.remove("a")
+    assert not (tmp_path / "a").exists()
