@@ -75,7 +75,7 @@ def test_a_changed_setting_redoes_its_stage_and_its_readers(
 
 
 def test_a_result_made_from_replaced_input_is_not_trusted_when_the_settings_return(folder: Path) -> None:
-    """Settings A, then B for the first stages only, then A: the last stage's old result fits A by fingerprint.
+    """Settings A, then B for the first stage only, then A: the old sum still fits A by its fingerprint.
 
     But what it was made from was replaced in between.
     """

@@ -1,0 +1,93 @@
+"""Which photos share a camera."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from recon.photos.cameras import CameraCandidate, assign_cameras
+from recon.photos.exif import ExifFacts
+from recon.photos.types import Intrinsics
+
+PLAIN = ExifFacts()
+CANON = ExifFacts(make="Canon", model="EOS", focal_mm=50.0, focal_35mm=80.0)
+
+
+def photo(name: str, size: tuple[int, int] = (3000, 2000), exif: ExifFacts = PLAIN) -> CameraCandidate:
+    return CameraCandidate(name, *size, size[0] // 2, size[1] // 2, exif)
+
+
+def test_same_camera_lens_focal_and_size_share() -> None:
+    photos = [
+        photo("a.jpg", exif=CANON),
+        photo("b/c.jpg", exif=CANON),
+        photo("d.jpg", exif=replace(CANON, focal_mm=35.0, focal_35mm=56.0)),
+        photo("e.jpg", exif=replace(CANON, lens="other")),
+        photo("f.jpg", size=(2000, 3000), exif=replace(CANON, orientation=6)),
+        photo("g.jpg", size=(2000, 3000), exif=replace(CANON, orientation=8)),
+    ]
+    assert assign_cameras(photos)[1] == (0, 0, 1, 2, 3, 4)
+
+
+def test_without_exif_one_size_in_one_folder_shares() -> None:
+    photos = [photo("a.jpg"), photo("b.jpg"), photo("x/c.jpg"), photo("d.jpg", (2000, 3000))]
+    assert assign_cameras(photos)[1] == (0, 0, 1, 2)
+
+
+def test_a_collection_of_many_sizes_shares_nothing() -> None:
+    sizes = [(1024, 700), (1024, 700), (1000, 650), (800, 600), (1024, 683)]
+    photos = [photo(f"{i}.jpg", size) for i, size in enumerate(sizes)]
+    assert assign_cameras(photos)[1] == (0, 1, 2, 3, 4)
+    # Three cameras with many photos each are no such collection.
+    many = [photo(f"{i}.jpg", ((1024, 700), (1000, 650), (800, 600))[i % 3]) for i in range(9)]
+    assert assign_cameras(many)[1] == (0, 1, 2, 0, 1, 2, 0, 1, 2)
+
+
+def test_single_and_per_photo() -> None:
+    photos = [photo("a.jpg", exif=CANON), photo("x/b.jpg"), photo("c.jpg", (2000, 3000))]
+    assert assign_cameras(photos, "single")[1] == (0, 0, 1)
+    assert assign_cameras(photos, "per-photo")[1] == (0, 1, 2)
+
+
+def test_priors_at_working_size() -> None:
+    cameras, _ = assign_cameras(
+        [photo("a.jpg", exif=ExifFacts(make="x", focal_35mm=36.0)), photo("b.jpg", (2000, 3000))]
+    )
+    with_exif, without = cameras
+    assert with_exif.params == pytest.approx((1500.0, 749.5, 499.5, 0.0))
+    assert (with_exif.width, with_exif.height, with_exif.has_focal_prior, with_exif.known) == (
+        1500,
+        1000,
+        True,
+        False,
+    )
+    assert without.params[0] == pytest.approx(1.2 * 1500)
+    assert not without.has_focal_prior
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5), ("OPENCV", 8)],
+)
+def test_models_as_colmap_counts_their_parameters(model: str, count: int) -> None:
+    camera = assign_cameras([photo("a.jpg")], model=model)[0][0]  # type: ignore[arg-type]
+    assert len(camera.params) == count
+    pycolmap = pytest.importorskip("pycolmap")
+    theirs = pycolmap.Camera(
+        model=model, width=camera.width, height=camera.height, params=list(camera.params)
+    )
+    assert theirs.verify_params()
+    assert camera.K[0, 0] == theirs.calibration_matrix()[0, 0]
+
+
+def test_known_intrinsics_share_when_equal_and_come_at_working_size() -> None:
+    known = Intrinsics(
+        "PINHOLE", (3000.0, 3000.0, 1499.5, 999.5), 3000, 2000, known=True, has_focal_prior=True
+    )
+    other = replace(known, params=(2000.0, 2000.0, 1499.5, 999.5))
+    photos = [photo("a.jpg"), photo("x/b.jpg", exif=CANON), photo("c.jpg"), photo("d.jpg")]
+    cameras, camera_of = assign_cameras(photos, known={"a.jpg": known, "x/b.jpg": known, "c.jpg": other})
+    assert camera_of == (0, 0, 1, 2)
+    assert cameras[0].params == pytest.approx((1500.0, 1500.0, 749.5, 499.5))
+    assert [camera.known for camera in cameras] == [True, True, False]

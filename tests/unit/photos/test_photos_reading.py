@@ -1,0 +1,212 @@
+"""Reading photos: every orientation, depth, mode and container against Pillow, OpenCV and known values."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from recon.errors import ReconError
+from recon.photos.exif import upright
+from recon.photos.reading import PhotoError, decode_photo, load_photo, png_bytes, read_mask, read_png
+
+# What Pillow itself does for each orientation (Exif 2.32, table of tag 274).
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@given(st.integers(1, 8), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_upright_is_pillows_transpose(orientation: int, height: int, width: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = Image.fromarray(image)
+    if orientation in TRANSPOSES:
+        expected = expected.transpose(TRANSPOSES[orientation])
+    np.testing.assert_array_equal(upright(image, orientation), np.asarray(expected))
+    np.testing.assert_array_equal(upright(image[:, :, 0], orientation), np.asarray(expected)[:, :, 0])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_every_container(
+    tmp_path: Path, picture: np.ndarray, suffix: str, orientation: int
+) -> None:
+    """The upright picture is stored turned the other way round, with the tag that says so."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 98, "subsampling": 0}}.get(suffix, {})
+    Image.fromarray(upright(picture, back)).save(path, exif=exif, **options)
+    photo = decode_photo(path)
+    assert (photo.width, photo.height) == (96, 64)
+    assert photo.exif.orientation == orientation
+    np.testing.assert_allclose(photo.pixels.rgb, picture, atol=6 if suffix == "jpg" else 0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_is_scaled_linearly_without_stretching(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    values = np.linspace(1000, 30000, 40 * 30 * channels).astype(np.uint16).reshape(30, 40, channels)
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), values)  # an independent writer; BGR
+    expected = np.repeat(values, 3, axis=2) if channels == 1 else values[:, :, ::-1]
+    np.testing.assert_allclose(load_photo(path).rgb, expected / 257.0, atol=1.0)
+
+
+def test_sixteen_bit_extremes(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.array([[0, 128, 129, 32768, 65535]], np.uint16))
+    np.testing.assert_array_equal(load_photo(path).rgb[0, :, 0], [0, 0, 1, 128, 255])
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(path)
+    np.testing.assert_array_equal(load_photo(path).rgb[0, :, 1], [0, 128, 255])
+    Image.fromarray(np.array([[0.0, 0.5, 7.0]], np.float32)).save(path)
+    with pytest.raises(ReconError, match=r"a\.tif.*float values beyond 0…1"):
+        load_photo(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "CMYK", "YCbCr", "LA", "RGBA"])
+def test_every_mode_becomes_rgb(tmp_path: Path, picture: np.ndarray, mode: str) -> None:
+    original = Image.fromarray(picture).convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.tif" if mode == "YCbCr" else "a.png")
+    original.save(path, **({"quality": 100, "subsampling": 0} if mode == "CMYK" else {}))
+    loaded = load_photo(path)
+    assert loaded.rgb.shape == (64, 96, 3)
+    assert loaded.rgb.dtype == np.uint8
+    assert loaded.mask is None  # alpha is opaque
+    np.testing.assert_allclose(
+        loaded.rgb, np.asarray(original.convert("RGB")), atol=8 if mode == "CMYK" else 1
+    )
+
+
+def test_alpha_becomes_the_mask_and_turns_with_the_photo(tmp_path: Path, picture: np.ndarray) -> None:
+    alpha = np.full((64, 96), 255, np.uint8)
+    alpha[:10, :20] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.dstack([picture, alpha])).save(tmp_path / "a.png", exif=exif)
+    loaded = load_photo(tmp_path / "a.png")
+    assert loaded.mask is not None
+    np.testing.assert_array_equal(loaded.mask, np.rot90(alpha >= 128, -1))
+    np.testing.assert_array_equal(loaded.rgb, np.rot90(picture, -1))
+
+
+def test_transparent_palette(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "a.png", transparency=0)
+    loaded = load_photo(tmp_path / "a.png")
+    assert loaded.mask is not None
+    assert loaded.mask.tolist() == [[False, True]]
+    assert loaded.rgb[0, 1].tolist() == [40, 50, 60]
+
+
+def broken_files(folder: Path, picture: np.ndarray) -> dict[str, Path]:
+    """Files that are no photos, each in its own way."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(
+        buffer, "JPEG"
+    )
+    contents = {
+        "truncated.jpg": buffer.getvalue()[: len(buffer.getvalue()) // 2],
+        "text.jpg": b"These are my holiday notes.\n" * 20,
+        "empty.png": b"",
+        "noise.tif": bytes(range(256)) * 4,
+    }
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, "PNG")
+    contents["truncated.png"] = png.getvalue()[:200]
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return {name: folder / name for name in contents}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("truncated.jpg", "truncated|cut short"),
+        ("truncated.png", "truncated|cut short"),
+        ("text.jpg", "is a text file, not an image"),
+        ("empty.png", "is an empty file"),
+        ("noise.tif", "is not an image of a known format"),
+    ],
+)
+def test_what_is_no_photo_says_why(tmp_path: Path, picture: np.ndarray, name: str, reason: str) -> None:
+    path = broken_files(tmp_path, picture)[name]
+    with pytest.raises(PhotoError, match=reason):
+        decode_photo(path)
+    with pytest.raises(ReconError, match=name):
+        load_photo(path)
+
+
+def test_missing_file_and_missing_heic_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ReconError, match="no such file"):
+        load_photo(tmp_path / "a.jpg")
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(ReconError, match=r"pip install 'recon\[heic\]'"):
+        load_photo(tmp_path / "a.heic")
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_what_recon_stores_comes_back_exactly(height: int, width: int, seed: int) -> None:
+    import tempfile
+
+    random = np.random.default_rng(seed)
+    rgb = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = random.random((height, width)) < 0.5
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.png")
+        path.write_bytes(png_bytes(rgb))
+        np.testing.assert_array_equal(read_png(path), rgb)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), rgb)
+        path.write_bytes(png_bytes(mask))
+        np.testing.assert_array_equal(read_png(path)[:, :, 0] >= 128, mask)
+
+
+def test_mask_files(tmp_path: Path) -> None:
+    keep = np.zeros((64, 96), bool)
+    keep[10:50, 20:80] = True
+    path = tmp_path / "m.png"
+    for stored in (
+        Image.fromarray(keep.astype(np.uint8) * 255),
+        Image.fromarray(keep.astype(np.uint8)),  # 0 and 1
+        Image.fromarray(keep),  # one bit
+        Image.fromarray(np.repeat(keep[:, :, None], 3, axis=2).astype(np.uint8) * 255),
+    ):
+        stored.save(path)
+        np.testing.assert_array_equal(read_mask(path, 96, 64), keep)
+
+
+def test_mask_over_the_stored_photo_turns_with_it(tmp_path: Path) -> None:
+    keep = np.zeros((64, 96), bool)
+    keep[:5, :7] = True
+    Image.fromarray(keep).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", 64, 96, orientation=6), np.rot90(keep, -1))
+
+
+def test_mask_of_the_wrong_size_names_both_sizes(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(ReconError, match=r"m\.png: the mask is 30x20 pixels, its photo is 96x64"):
+        read_mask(tmp_path / "m.png", 96, 64)
+    (tmp_path / "m.png").write_text("no mask")
+    with pytest.raises(ReconError, match=r"m\.png: the mask cannot be read"):
+        read_mask(tmp_path / "m.png", 96, 64)
