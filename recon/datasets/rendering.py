@@ -406,3 +406,16 @@ def _box(image: Float32[np.ndarray, "..."], samples: int) -> Float32[np.ndarray,
         return image
     h, w = image.shape[0] // samples, image.shape[1] // samples
     return image.reshape(h, samples, w, samples, *image.shape[2:]).mean(axis=(1, 3), dtype=np.float32)
+
+
+def mesh_from_open3d(mesh: Any) -> MeshData:
+    """Convert an Open3D ``TriangleMesh``; a texture is taken along if it has exactly one."""
+    colors = uvs = texture = None
+    if mesh.has_vertex_colors():
+        colors = np.rint(np.asarray(mesh.vertex_colors) * 255).astype(np.uint8)
+    if mesh.has_triangle_uvs() and len(mesh.textures) == 1:
+        uvs = np.asarray(mesh.triangle_uvs, np.float32).reshape(-1, 3, 2)
+        texture = np.ascontiguousarray(np.asarray(mesh.textures[0])[..., :3])
+    return MeshData(
+        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), colors, uvs, texture
+    )
