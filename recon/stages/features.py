@@ -18,7 +18,7 @@ class FeaturesSettings(BaseModel):
     """How many interest points a photo gives."""
 
     model_config = ConfigDict(extra="forbid")
-    max_points: int = Field(8192, ge=100, le=100_000, description="at most so many interest points per photo")
+    max_points: int = Field(4096, ge=100, le=100_000, description="at most so many interest points per photo")
 
 
 class FeaturesStage:

@@ -36,6 +36,9 @@ class PairsSettings(BaseModel):
     retrieved: int = Field(20, ge=1, description="with retrieval: candidates per photo")
     neighbours: int = Field(8, ge=1, description="dense matches per photo: the best so many by sparse evidence")
     min_inliers: int = Field(15, ge=4, description="sparse inliers below which a pair has no evidence")
+    min_inlier_ratio: float = Field(
+        0.25, ge=0.0, le=1.0, description="share of the sparse matches below which a pair has no evidence"
+    )
     ratio: float = Field(0.8, gt=0.0, le=1.0, description="ratio test of the sparse matches")
     max_error: float = Field(4.0, gt=0.0, description="inlier threshold of the sparse look, pixels")
 
@@ -68,17 +71,16 @@ class PairsStage:
                 min_inliers=settings.min_inliers,
                 seed=work.seed,
             )
-            return matches[geometry.inliers] if geometry.model != "none" else matches[:0]
+            # Wrong matches always find some geometry that a few of them share; their share tells it apart.
+            enough = geometry.inlier_count >= settings.min_inlier_ratio * len(matches)
+            return matches[geometry.inliers] if geometry.model != "none" and enough else matches[:0]
 
         verified = dict(zip(candidates, work.map(look, candidates, "sparse first look"), strict=True))
         scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}
         if settings.mode == "file":
             chosen = tuple(candidates)
         else:
-            plausible = candidates if len(photos) <= settings.neighbours + 1 else list(_consecutive(photo_set))
-            chosen = select_pairs(
-                len(photos), scores, neighbours=settings.neighbours, plausible=tuple(plausible)
-            )
+            chosen = select_pairs(len(photos), scores, neighbours=settings.neighbours, plausible=candidates)
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
