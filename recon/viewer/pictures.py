@@ -363,7 +363,7 @@ def cameras_picture(
         fixed = np.rint(image_xy * 2**shift).astype(np.int32).reshape(-1, 2, 2)
         color = _ACCENT if index == 0 else (32, 92, 168)
         face = picture.copy()
-        cv2.fillPoly(face, [fixed[4:, 0]], color, cv2.LINE_AA, shift)
+        cv2.fillPoly(face, [np.ascontiguousarray(fixed[4:, 0])], color, cv2.LINE_AA, shift)
         picture = cv2.addWeighted(face, 0.35, picture, 0.65, 0)
         for a, b in fixed:
             start, end = (int(a[0]), int(a[1])), (int(b[0]), int(b[1]))
