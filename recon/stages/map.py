@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -68,6 +69,7 @@ class MapStage:
             seed=work.seed,
             threads=1 if settings.one_thread else work.threads,
         )
+        pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value  # its log is not for the screen
         run = map_incremental if settings.mapper == "incremental" else map_global
         with work.progress(len(photos), "mapping", unit="photo") as bar:
             done = [0]
@@ -150,7 +152,5 @@ def load_views(work: StageContext) -> list[PinholeView]:
 
 def load_left_out(work: StageContext) -> list[LeftOut]:
     """Photos that are not in the model, and why."""
-    import json
-
     entries = json.loads(work.path("mapping.json").read_text())["left_out"]
     return [LeftOut(entry["name"], entry["reason"]) for entry in entries]

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
-from recon.photos.exif import ExifFacts
 from recon.photos.intrinsics import read_intrinsics
 from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_mask, read_png
 from recon.photos.resize import resize_mask, resize_rgb, working_size
@@ -63,6 +62,7 @@ class PhotosStage:
 
     def inputs_fingerprint(self, work: StageContext) -> str:
         """Hash of names and contents of photos, masks and intrinsics."""
+        _sharing_option(work)
         files = _files(work)
         masks = _masks(work, files)
         listed = [("photo", one.name, one.path) for one in files]
@@ -170,6 +170,17 @@ def _files(work: StageContext) -> tuple[PhotoFile, ...]:
     return files
 
 
+def _sharing_option(work: StageContext) -> CameraSharing | None:
+    """What the user said on the command line, which goes before the recipe."""
+    given = work.inputs.get("camera_sharing")
+    for choice in get_args(CameraSharing):
+        if given == choice:
+            return choice  # type: ignore[no-any-return]
+    if given is not None:
+        raise UsageError(f"--camera-sharing {given}: it is one of {', '.join(get_args(CameraSharing))}")
+    return None
+
+
 def _masks(work: StageContext, files: tuple[PhotoFile, ...]) -> dict[str, Path]:
     folder = work.inputs.get("masks")
     return find_masks(Path(str(folder)), files) if folder else {}
@@ -252,9 +263,7 @@ def _photo_set(
     missing = [one.name for one in candidates if spec and one.name not in known]
     if missing:
         work.warn(f"{spec}: has no intrinsics for {len(missing)} photos, for example {missing[0]}")
-    sharing = work.inputs.get("camera_sharing") or settings.camera_sharing
-    if sharing not in get_args(CameraSharing):
-        raise UsageError(f"--camera-sharing {sharing}: it is one of {', '.join(get_args(CameraSharing))}")
+    sharing = _sharing_option(work) or settings.camera_sharing
     cameras, camera_of = assign_cameras(candidates, sharing, settings.camera_model, known)
     if sharing == "single" and len(cameras) > 1:
         work.warn(f"the photos have {len(cameras)} sizes: one camera for each of them")
@@ -269,15 +278,11 @@ def _photo_set(
             original_height=one.candidate.original_height,
             camera=camera_of[index],
             has_mask=one.has_mask,
-            latitude_longitude_altitude=_position(one.candidate.exif),
+            latitude_longitude_altitude=one.candidate.exif.position,
         )
         for index, one in enumerate(usable)
     )
     return PhotoSet(photos, cameras, tuple(left_out))
-
-
-def _position(exif: ExifFacts) -> tuple[float, float, float] | None:
-    return exif.position
 
 
 def _file_name(name: str) -> str:

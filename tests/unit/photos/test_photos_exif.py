@@ -37,7 +37,7 @@ def test_camera_and_lens(tmp_path: Path) -> None:
 
 
 def test_focal_length_from_the_sensors_resolution(tmp_path: Path) -> None:
-    """A 22.2 mm wide sensor of 3888 pixels (Canon 400D) and 50 mm: 3888 * 50 / 22.2 pixels, scaled with the file."""
+    """A sensor 22.2 mm wide with 3888 pixels (Canon 400D) and 50 mm: 3888 * 50 / 22.2 pixels."""
     inner = {
         0x920A: IFDRational(50),
         0xA20E: IFDRational(3888 * 254, 222),  # pixels per inch, as Canon writes it

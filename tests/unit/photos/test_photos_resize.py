@@ -32,7 +32,7 @@ def test_shrinking_by_a_whole_factor_is_the_mean_of_blocks(
 
 
 def test_a_ramp_lands_where_the_convention_says() -> None:
-    """The brightness at x of the original is at (x + 0.5) * s - 0.5, also for a factor that is no whole number."""
+    """The brightness at x is found at (x + 0.5) * s - 0.5, also for a factor that is no whole number."""
     x = np.arange(300)
     rgb = np.repeat(np.tile(x * 0.8, (60, 1))[:, :, None], 3, axis=2).astype(np.uint8)
     small = resize_rgb(rgb, 170, 34).astype(float)

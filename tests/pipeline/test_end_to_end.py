@@ -1,0 +1,170 @@
+"""The whole walk on rendered photos with exact truth: from a folder of photos to a mesh."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from recon.api import reconstruct
+from recon.errors import UsageError
+from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+from recon.surface.io import read_mesh, read_points_ply
+
+from .conftest import Scene
+
+
+def test_every_photo_is_registered_close_to_the_truth(scene: Scene, finished: Path) -> None:
+    truth = poses_from_cameras_json(scene.cameras)
+    report = evaluate_poses(poses_from_colmap(finished / "sparse" / "0"), truth)
+    assert report.registered == report.total == len(truth)
+    # The cameras stand some 5 units from the wall; a pixel there covers about 0.015 units.
+    assert report.center_errors.mean() < 0.015
+    assert np.max(report.rotation_errors) < 0.3
+
+
+def test_surface_lies_on_the_truth(scene: Scene, finished: Path) -> None:
+    truth = poses_from_cameras_json(scene.cameras)
+    similarity = evaluate_poses(poses_from_colmap(finished / "sparse" / "0"), truth).truth_from_estimate
+    surface = np.asarray(read_mesh(scene.truth_mesh).sample_points_uniformly(200_000).points)
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(surface)
+    for name, points in (
+        ("cloud", read_points_ply(finished / "dense" / "points.ply").xyz.astype(float)),
+        ("mesh", np.asarray(read_mesh(finished / "mesh" / "mesh.ply").vertices)),
+    ):
+        moved = similarity.scale * points @ similarity.rotation.T + similarity.translation
+        distance, _ = tree.query(moved[:: max(1, len(moved) // 20_000)])
+        assert np.median(distance) < 0.03, name
+        assert np.mean(distance < 0.1) > 0.9, name
+
+
+def test_cloud_and_mesh_are_coloured_like_the_photos(scene: Scene, finished: Path) -> None:
+    import cv2
+
+    mean = np.mean([cv2.imread(str(p))[:, :, ::-1].mean(axis=(0, 1)) for p in scene.photos.iterdir()], axis=0)
+    cloud = read_points_ply(finished / "dense" / "points.ply")
+    assert np.abs(cloud.rgb.mean(axis=0) - mean).max() < 40
+    colours = np.asarray(read_mesh(finished / "mesh" / "mesh.ply").vertex_colors) * 255
+    assert np.abs(colours.mean(axis=0) - mean).max() < 40
+
+
+def test_summary_says_what_is_on_disk(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    model = pycolmap.Reconstruction(finished / "sparse" / "0")
+    assert summary["photos"]["registered"] == model.num_reg_images()
+    assert summary["sparse"]["points"] == model.num_points3D()
+    assert summary["dense"]["points"] == len(read_points_ply(finished / "dense" / "points.ply"))
+    assert summary["mesh"]["faces"] == len(read_mesh(finished / "mesh" / "mesh.ply").triangles)
+    names = [stage["name"] for stage in summary["stages"]]
+    assert names == "photos features pairs match verify tracks map depth fuse mesh".split()
+    assert all(stage["seconds"] >= 0 and stage["peak_memory_mb"] > 0 for stage in summary["stages"])
+    assert summary["pictures"]
+    assert all((finished / name).stat().st_size > 1000 for name in summary["pictures"])
+    text = (finished / "summary.txt").read_text()
+    assert f"{len(read_points_ply(finished / 'dense' / 'points.ply'))} points" in text
+
+
+def test_database_and_graph_open_in_other_programs(finished: Path) -> None:
+    import networkx as nx
+
+    with pycolmap.Database.open(finished / "database.db") as database:
+        assert database.num_images() == 8
+        assert database.num_inlier_matches() > 1000
+    graph = nx.read_graphml(finished / "view_graph.graphml", node_type=int)
+    assert nx.is_connected(graph)
+    assert graph.number_of_nodes() == 8
+
+
+def test_second_run_computes_nothing(scene: Scene, finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.ply")}
+    summary = reconstruct(scene.photos, finished, quality="preview", intrinsics=scene.cameras, threads=2)
+    assert all(stage.skipped for stage in summary.stages)
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.ply")}
+
+
+def test_another_mesh_setting_keeps_the_points(scene: Scene, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    summary = reconstruct(
+        scene.photos,
+        out,
+        quality="preview",
+        intrinsics=scene.cameras,
+        overrides=["mesh.method=tsdf", "report.pictures=false"],
+        threads=2,
+    )
+    redone = [stage.name for stage in summary.stages if not stage.skipped]
+    assert redone == ["mesh", "report"]
+    assert len(read_mesh(out / "mesh" / "mesh.ply").triangles) > 1000
+
+
+def test_tracks_do_not_depend_on_threads_and_repeat_bit_for_bit(
+    scene: Scene, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    reconstruct(
+        scene.photos, out, quality="preview", intrinsics=scene.cameras, threads=1, stop_after="tracks"
+    )
+    with np.load(out / "tracks.npz") as one, np.load(finished / "tracks.npz") as two:
+        assert set(one.files) == set(two.files)
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("stage", ["match", "depth"])
+def test_killed_run_resumes_to_the_same_result(
+    scene: Scene, finished: Path, tmp_path: Path, stage: str
+) -> None:
+    """SIGKILL while a long stage works; the resumed run keeps its finished parts and ends the same."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    arguments = [str(scene.photos), "--out", str(out), "--quality", "preview", "--threads", "1"]
+    arguments += ["--intrinsics", str(scene.cameras), "--stop-after", stage]
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(root / "run_pipeline.py"), *arguments]
+    process = subprocess.Popen(
+        [*command, "--restart-from", stage], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    kept: list[Path] = []
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        kept = [p for p in (out / ".incomplete").glob(f"*.{stage}.*.partial/*") if not p.name.startswith(".")]
+        kept = [p for p in kept if p.name != "zarr.json"]
+        if len(kept) >= 2:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(kept) >= 2, "the stage ended before it could be killed"
+    stamps = {p.name: p.stat().st_mtime_ns for p in kept}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if stage == "match":
+        import zarr
+
+        for pair in (finished / "flows.zarr").glob("*_*"):
+            for name in ("flow_a", "confidence_b", "consistent_a"):
+                expected = zarr.open_array(str(pair / name), mode="r")[...]
+                found = zarr.open_array(str(out / "flows.zarr" / pair.name / name), mode="r")[...]
+                np.testing.assert_array_equal(found, expected)
+        survivors = {p.name: p.stat().st_mtime_ns for p in (out / "flows.zarr").iterdir()}
+        assert all(survivors[name] == stamp for name, stamp in stamps.items())
+    else:
+        for path in (finished / "dense" / "depth").glob("*.npz"):
+            with np.load(path) as expected, np.load(out / "dense" / "depth" / path.name) as found:
+                np.testing.assert_array_equal(found["depth"], expected["depth"])
+
+
+def test_a_folder_that_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        reconstruct(tmp_path / "nothing", tmp_path / "out")

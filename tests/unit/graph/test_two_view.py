@@ -1,0 +1,176 @@
+"""Two-view geometry on exact and contaminated synthetic pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from recon.graph.two_view import resize_points, sample_matches, verify_pair
+from recon.matching.types import DenseMatch, FlowField
+from recon.photos.types import Intrinsics
+
+KNOWN = Intrinsics("PINHOLE", (700.0, 690.0, 311.0, 245.0), 640, 480, known=True, has_focal_prior=True)
+UNKNOWN = Intrinsics("SIMPLE_PINHOLE", (768.0, 319.5, 239.5), 640, 480)
+
+
+def project(camera: Intrinsics, pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+    inside = points @ pose[:, :3].T + pose[:, 3]
+    return (inside @ camera.K.T)[:, :2] / inside[:, 2:]
+
+
+def scene(kind: str, n: int = 300, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matches of a pair and b_from_a: a cloud, a plane, or a cloud seen by a camera that only turns."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform([-2, -1.5, 4], [2, 1.5, 9], (n, 3))
+    if kind == "plane":
+        points[:, 2] = 6 + 0.3 * points[:, 0] - 0.2 * points[:, 1]
+    R = Rotation.from_rotvec([0.02, -0.15, 0.04]).as_matrix()
+    t = np.zeros(3) if kind == "turn" else np.array([0.8, 0.1, 0.2])
+    pose = np.column_stack([R, t])
+    a = project(KNOWN, np.eye(3, 4), points)
+    b = project(KNOWN, pose, points)
+    return a.astype(np.float32), b.astype(np.float32), pose
+
+
+def test_exact_essential_geometry() -> None:
+    a, b, pose = scene("cloud")
+    found = verify_pair(a, b, KNOWN, KNOWN)
+    assert found.model == "E"
+    assert found.inlier_count == len(a)
+    assert found.b_from_a is not None
+    turned = Rotation.from_matrix(found.b_from_a[:, :3] @ pose[:, :3].T).magnitude()
+    assert np.degrees(turned) < 0.01
+    direction = pose[:, 3] / np.linalg.norm(pose[:, 3])
+    np.testing.assert_allclose(found.b_from_a[:, 3], direction, atol=2e-3)
+    assert np.degrees(found.triangulation_angle) == pytest.approx(
+        np.degrees(median_angle(pose, a, b)), abs=0.2
+    )
+
+
+def median_angle(pose: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Angle between the rays of matches, computed directly from the rays."""
+    inverse = np.linalg.inv(KNOWN.K)
+    rays_a = np.column_stack([a, np.ones(len(a))]) @ inverse.T
+    rays_b = (np.column_stack([b, np.ones(len(b))]) @ inverse.T) @ pose[:, :3]
+    cosine = (rays_a * rays_b).sum(axis=1) / np.linalg.norm(rays_a, axis=1) / np.linalg.norm(rays_b, axis=1)
+    return float(np.median(np.arccos(cosine)))
+
+
+def test_matrix_obeys_the_epipolar_constraint() -> None:
+    a, b, pose = scene("cloud")
+    for cameras in ((KNOWN, KNOWN), (UNKNOWN, UNKNOWN)):
+        found = verify_pair(a, b, *cameras)
+        assert found.matrix is not None
+        lines = np.column_stack([a, np.ones(len(a))]) @ found.matrix.T
+        distance = (lines * np.column_stack([b, np.ones(len(b))])).sum(axis=1) / np.hypot(lines[:, 0], lines[:, 1])
+        assert np.abs(distance).max() < 0.2
+    # An independent essential matrix from the true pose agrees up to scale.
+    t = pose[:, 3]
+    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    truth = np.linalg.inv(KNOWN.K).T @ cross @ pose[:, :3] @ np.linalg.inv(KNOWN.K)
+    truth /= np.linalg.norm(truth)
+    matrix = verify_pair(a, b, KNOWN, KNOWN).matrix
+    assert matrix is not None
+    assert min(np.abs(matrix - truth).max(), np.abs(matrix + truth).max()) < 1e-3
+
+
+def test_unknown_focal_length_gives_a_fundamental_matrix() -> None:
+    a, b, _ = scene("cloud")
+    found = verify_pair(a, b, UNKNOWN, UNKNOWN)
+    assert found.model == "F"
+    assert found.b_from_a is None
+    assert np.isnan(found.triangulation_angle)
+
+
+@pytest.mark.parametrize("kind", ["plane", "turn"])
+@pytest.mark.parametrize("camera", [KNOWN, UNKNOWN])
+def test_planes_and_turns_give_a_homography(kind: str, camera: Intrinsics) -> None:
+    a, b, _ = scene(kind)
+    found = verify_pair(a, b, camera, camera)
+    assert found.model == "H"
+    assert found.matrix is not None
+    mapped = np.column_stack([a, np.ones(len(a))]) @ found.matrix.T
+    assert np.abs(mapped[:, :2] / mapped[:, 2:] - b).max() < 0.05
+
+
+def test_outliers_are_told_from_inliers() -> None:
+    a, b, _ = scene("cloud", 400)
+    rng = np.random.default_rng(1)
+    wrong = rng.random(len(a)) < 0.4
+    spoiled = b.copy()
+    spoiled[wrong] = rng.uniform([0, 0], [640, 480], (wrong.sum(), 2))
+    found = verify_pair(a, spoiled, KNOWN, KNOWN, max_error_px=1.0)
+    assert found.model == "E"
+    assert found.inliers[~wrong].all()
+    # A random point lies within a pixel of its epipolar line now and then, not more.
+    assert found.inliers[wrong].mean() < 0.05
+
+
+def test_noise_without_geometry_gives_nothing() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0, 640, (200, 2)).astype(np.float32)
+    b = rng.uniform(0, 640, (200, 2)).astype(np.float32)
+    found = verify_pair(a, b, KNOWN, KNOWN, max_error_px=1.0, min_inliers=30)
+    assert found.model == "none"
+    assert found.matrix is None
+    assert found.inlier_count == 0
+    assert len(found.inliers) == 200
+
+
+def test_too_few_matches_and_unequal_input() -> None:
+    a, b, _ = scene("cloud", 10)
+    assert verify_pair(a, b, KNOWN, KNOWN, min_inliers=15).model == "none"
+    assert verify_pair(a[:0], b[:0], KNOWN, KNOWN).model == "none"
+    with pytest.raises(ValueError, match="9 in B"):
+        verify_pair(a, b[:9], KNOWN, KNOWN)
+
+
+def test_same_seed_same_answer() -> None:
+    a, b, _ = scene("cloud", 200)
+    rng = np.random.default_rng(5)
+    b = b + rng.normal(0, 1.0, b.shape).astype(np.float32)
+    one, two = (verify_pair(a, b, KNOWN, KNOWN, max_error_px=2.0, seed=11) for _ in range(2))
+    np.testing.assert_array_equal(one.matrix, two.matrix)
+    np.testing.assert_array_equal(one.inliers, two.inliers)
+
+
+def dense(height: int, width: int, consistent: np.ndarray, confidence: np.ndarray) -> DenseMatch:
+    flow = np.zeros((height, width, 2), np.float32)
+    flow[..., 0], flow[..., 1] = 3.25, -1.5
+    field = FlowField(flow, confidence.astype(np.float32))
+    return DenseMatch(field, field, consistent, consistent)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 400), st.floats(0.01, 1.0))
+def test_sampling_is_bounded_and_takes_consistent_pixels_only(seed: int, limit: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    consistent = rng.random((40, 60)) < share
+    match = sample_matches(dense(40, 60, consistent, rng.random((40, 60))), max_matches=limit)
+    assert len(match.score) <= limit
+    assert (len(match.score) > 0) == consistent.any()
+    x, y = match.xy_a.astype(int).T
+    assert consistent[y, x].all()
+    assert len(np.unique(y * 60 + x)) == len(x)
+    np.testing.assert_allclose(match.xy_b - match.xy_a, np.tile([3.25, -1.5], (len(x), 1)), atol=1e-4)
+
+
+def test_sampling_prefers_confidence_within_a_cell_but_covers_the_image() -> None:
+    confidence = np.zeros((80, 80))
+    confidence[:, :40] = 0.9  # the right half is less sure of itself, and must be sampled all the same
+    confidence[::4, ::4] += 0.05
+    match = sample_matches(dense(80, 80, np.ones((80, 80), bool), confidence), max_matches=400)
+    right = (match.xy_a[:, 0] >= 40).mean()
+    assert 0.45 < right < 0.55
+    assert (match.xy_a % 4 == 0).all()
+
+
+def test_points_follow_the_resizing_convention() -> None:
+    # The corner of the image (-0.5) stays the corner; the centre of a 2x enlarged pixel moves to its middle.
+    points = np.array([[-0.5, -0.5], [0, 0], [63.5, 47.5]], np.float32)
+    np.testing.assert_allclose(
+        resize_points(points, (64, 48), (128, 96)), [[-0.5, -0.5], [0.5, 0.5], [127.5, 95.5]]
+    )

@@ -1,0 +1,175 @@
+"""The view graph: loops of exact rotations and flows, pruning, GraphML."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from recon.graph.types import TwoViewGeometry
+from recon.graph.view_graph import (
+    PairEvidence,
+    build_view_graph,
+    components,
+    flow_loop_errors,
+    layout,
+    prune_by_inliers,
+    prune_by_loops,
+    rotation_between,
+    rotation_loop_errors,
+    spanning_tree,
+    three_view_loops,
+)
+from recon.matching.types import FlowField
+from recon.photos.types import Intrinsics, Photo, PhotoSet
+
+
+def photo_set(n: int) -> PhotoSet:
+    camera = Intrinsics("PINHOLE", (100.0, 100.0, 31.5, 23.5), 64, 48, known=True)
+    return PhotoSet(tuple(Photo(i, f"{i}.jpg", "", 64, 48, 64, 48, 0) for i in range(n)), (camera,))
+
+
+def evidence(pose: np.ndarray | None, inliers: int = 80, matches: int = 100) -> PairEvidence:
+    flags = np.arange(matches) < inliers
+    return PairEvidence(TwoViewGeometry("E", np.eye(3), pose, flags, 0.2), matches, 0.5)
+
+
+def rotated_graph(n: int, seed: int, wrong: tuple[int, int] | None = None, angle: float = 0.5) -> nx.Graph:
+    rotations = Rotation.random(n, random_state=seed).as_matrix()
+    pairs = {}
+    for i, j in itertools.combinations(range(n), 2):
+        R = rotations[j] @ rotations[i].T
+        if (i, j) == wrong:
+            R = Rotation.from_rotvec([angle, 0, 0]).as_matrix() @ R
+        pairs[i, j] = evidence(np.column_stack([R, [1.0, 0, 0]]))
+    return build_view_graph(photo_set(n), pairs)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(3, 6))
+def test_exact_rotations_close_every_loop(seed: int, n: int) -> None:
+    graph = rotated_graph(n, seed)
+    errors = rotation_loop_errors(graph)
+    assert len(errors) == math.comb(n, 3)
+    assert max(errors.values()) < 1e-7
+
+
+@pytest.mark.parametrize("angle", [0.01, 0.5, 3.0])
+def test_a_wrong_rotation_opens_its_loops_by_its_angle(angle: float) -> None:
+    errors = rotation_loop_errors(rotated_graph(5, 2, wrong=(1, 3), angle=angle))
+    for loop, error in errors.items():
+        assert error == pytest.approx(angle if {1, 3} <= set(loop) else 0.0, abs=1e-6)
+
+
+def test_rotations_go_both_ways() -> None:
+    graph = rotated_graph(3, 5)
+    there, back = rotation_between(graph, 0, 2), rotation_between(graph, 2, 0)
+    assert there is not None
+    assert back is not None
+    np.testing.assert_allclose(there @ back, np.eye(3), atol=1e-12)
+
+
+def test_pruning_by_loops_removes_the_wrong_edge_alone() -> None:
+    graph = rotated_graph(5, 2, wrong=(1, 3))
+    kept = prune_by_loops(graph, rotation_loop_errors(graph), max_error=math.radians(3))
+    assert {tuple(sorted(e)) for e in graph.edges} - {tuple(sorted(e)) for e in kept.edges} == {(1, 3)}
+    assert graph.number_of_edges() == 10  # the input stays as it was
+    assert kept.edges[0, 1]["rotation_loops"] == 2
+    assert kept.edges[0, 1]["rotation_loop_error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_edges_without_loops_stay() -> None:
+    pose = np.eye(3, 4)
+    graph = build_view_graph(photo_set(4), {(0, 1): evidence(pose), (1, 2): evidence(None), (2, 3): evidence(pose)})
+    assert rotation_loop_errors(graph) == {}
+    assert prune_by_loops(graph, {}, max_error=0.1).number_of_edges() == 3
+    with pytest.raises(ValueError, match="kind"):
+        prune_by_loops(graph, {}, max_error=0.1, kind="colour")
+
+
+def flows(shifts: np.ndarray, wrong: tuple[int, int] | None = None):  # type: ignore[no-untyped-def]
+    def between(source: int, target: int) -> tuple[FlowField, np.ndarray]:
+        flow = np.broadcast_to(shifts[target] - shifts[source], (48, 64, 2)).astype(np.float32).copy()
+        # A smooth warp that depends on the photo alone closes exactly as well, once it is carried along.
+        if (source, target) == wrong or (target, source) == wrong:
+            flow[..., 0] += 7.0 if source < target else -7.0
+        consistent = np.zeros((48, 64), bool)
+        consistent[4:-4, 4:-4] = True
+        return FlowField(flow, np.ones((48, 64), np.float32)), consistent
+
+    return between
+
+
+def test_flow_chained_round_a_loop() -> None:
+    shifts = np.random.default_rng(0).uniform(-3, 3, (4, 2))
+    graph = rotated_graph(4, 1)
+    exact = flow_loop_errors(graph, flows(shifts), step=4)
+    assert len(exact) == 4
+    assert max(exact.values()) < 1e-4
+    spoiled = flow_loop_errors(graph, flows(shifts, wrong=(0, 2)), step=4)
+    for loop, error in spoiled.items():
+        assert error == pytest.approx(7.0 if {0, 2} <= set(loop) else 0.0, abs=1e-3)
+    kept = prune_by_loops(graph, spoiled, max_error=2.0, kind="flow")
+    assert not kept.has_edge(0, 2)
+    assert kept.number_of_edges() == 5
+    # A pair without flow has no loops to answer for.
+    assert flow_loop_errors(graph, lambda a, b: None) == {}
+
+
+def test_pruning_by_inliers() -> None:
+    pairs = {(0, 1): evidence(None, 80), (1, 2): evidence(None, 20), (0, 2): evidence(None, 100, 900)}
+    kept = prune_by_inliers(build_view_graph(photo_set(3), pairs), min_inliers=30, min_ratio=0.25)
+    assert {tuple(sorted(e)) for e in kept.edges} == {(0, 1)}
+    assert set(kept.nodes) == {0, 1, 2}
+
+
+def test_components_and_spanning_tree() -> None:
+    pairs = {(3, 4): evidence(None, 50), (0, 1): evidence(None, 90), (1, 2): evidence(None, 70), (0, 2): evidence(None, 60)}
+    graph = build_view_graph(photo_set(6), pairs)
+    assert components(graph) == [[0, 1, 2], [3, 4], [5]]
+    tree = spanning_tree(graph)
+    assert {tuple(sorted(e)) for e in tree.edges} == {(0, 1), (1, 2), (3, 4)}
+
+
+def test_rejected_pairs_give_no_edge_and_bad_pairs_an_error() -> None:
+    nothing = PairEvidence(TwoViewGeometry("none", None, None, np.zeros(9, bool)), 9)
+    assert build_view_graph(photo_set(2), {(0, 1): nothing}).number_of_edges() == 0
+    for pair in ((1, 0), (0, 7), (1, 1)):
+        with pytest.raises(ValueError, match="ascending"):
+            build_view_graph(photo_set(2), {pair: evidence(None)})
+
+
+def test_graphml_holds_everything(tmp_path: Path) -> None:
+    graph = rotated_graph(4, 8)
+    graph = prune_by_loops(graph, rotation_loop_errors(graph), max_error=0.1)
+    nx.write_graphml(graph, tmp_path / "graph.graphml")
+    read = nx.read_graphml(tmp_path / "graph.graphml", node_type=int)
+    assert dict(read.nodes(data=True)) == dict(graph.nodes(data=True))
+    for i, j, edge in graph.edges(data=True):
+        assert read.edges[i, j] == edge
+    assert max(rotation_loop_errors(read).values()) < 1e-7
+
+
+def test_layout_places_every_photo_once_inside_the_picture() -> None:
+    graph = build_view_graph(photo_set(7), {(0, 1): evidence(None), (1, 2): evidence(None), (4, 5): evidence(None)})
+    places = layout(graph, seed=1)
+    assert set(places) == set(range(7))
+    xy = np.array([places[i] for i in range(7)])
+    assert ((xy >= 0) & (xy <= 1)).all()
+    assert len(np.unique(np.round(xy, 6), axis=0)) == 7
+    assert layout(graph, seed=1) == places
+
+
+def test_loops_are_the_triangles() -> None:
+    graph = rotated_graph(6, 0)
+    graph.remove_edge(0, 5)
+    expected = sum(nx.triangles(graph).values()) // 3
+    loops = list(three_view_loops(graph))
+    assert len(loops) == len(set(loops)) == expected

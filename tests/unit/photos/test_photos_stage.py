@@ -1,0 +1,261 @@
+"""The stage: what it stores, what it leaves out, what it refuses, when it runs again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon.engine.recipe import load_recipe
+from recon.engine.runner import RunOptions, RunSummary, run_stages
+from recon.engine.stage import StageContext
+from recon.errors import ReconError, UsageError
+from recon.photos.types import PhotoSet
+from recon.stages.photos import (
+    PhotosStage,
+    load_mask,
+    load_photo_set,
+    load_rgb,
+    photo_path,
+    photo_set_from_json,
+    photo_set_to_json,
+)
+
+
+def save(path: Path, seed: int, size: tuple[int, int] = (200, 120)) -> np.ndarray:
+    """A smooth random photo of its own."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return np.asarray(image)
+
+
+def run(folder: Path, overrides: tuple[str, ...] = (), **inputs: Any) -> RunSummary:
+    recipe_file = folder / "recipe.toml"
+    recipe_file.write_text("")
+    stage = PhotosStage()
+    recipe = load_recipe(recipe_file, [stage], "normal", overrides)
+    photos = str(folder / "photos")
+    options = RunOptions(inputs={"photos": photos, **inputs}, source=photos, threads=2)
+    return run_stages([stage], recipe, folder / "out", options)
+
+
+def loaded(folder: Path) -> tuple[StageContext, PhotoSet]:
+    work = StageContext(folder / "out")
+    return work, load_photo_set(work)
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    return {one.name: one.reason for one in loaded(folder)[1].left_out}
+
+
+def test_photos_come_back_in_order_at_working_size(tmp_path: Path) -> None:
+    first = save(tmp_path / "photos" / "b.png", 1)
+    save(tmp_path / "photos" / "a" / "c.png", 2, (120, 200))
+    run(tmp_path, ("photos.max_size=100", "photos.min_side=16"))
+    work, photo_set = loaded(tmp_path)
+    assert [(p.id, p.name, p.width, p.height) for p in photo_set.photos] == [
+        (0, "a/c.png", 60, 100),
+        (1, "b.png", 100, 60),
+    ]
+    assert [(p.original_width, p.original_height) for p in photo_set.photos] == [(120, 200), (200, 120)]
+    means = first.reshape(60, 2, 100, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(load_rgb(work, photo_set.photos[1]), means, atol=0.51)
+    assert load_mask(work, photo_set.photos[1]) is None
+    assert photo_set.cameras[photo_set.photos[1].camera].width == 100
+
+
+def test_photos_are_never_enlarged(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "photos" / "a.png", 1)
+    save(tmp_path / "photos" / "b.png", 2)
+    run(tmp_path, ("photos.max_size=5000",))
+    work, photo_set = loaded(tmp_path)
+    np.testing.assert_array_equal(load_rgb(work, photo_set.photos[0]), pixels)
+
+
+def test_names_that_could_collide_do_not(tmp_path: Path) -> None:
+    pixels = {
+        name: save(tmp_path / "photos" / name, i)
+        for i, name in enumerate(("a/b.png", "a%2Fb.png", "a_b.png"))
+    }
+    run(tmp_path)
+    work, photo_set = loaded(tmp_path)
+    assert len({photo_path(work, photo) for photo in photo_set.photos}) == 3
+    for photo in photo_set.photos:
+        np.testing.assert_array_equal(load_rgb(work, photo), pixels[photo.name])
+
+
+def test_everything_unusable_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for index in range(3):
+        save(photos / f"good{index}.jpg", index)
+    data = (photos / "good0.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (photos / "text.jpg").write_text("not a photo")
+    (photos / "twin.jpg").write_bytes(data)
+    Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(photos / "dot.png")
+    save(photos / "band.png", 7, (20000, 200))
+    # The same pixels in another container are the same content too.
+    with Image.open(photos / "good1.jpg") as image:
+        image.save(photos / "z-copy.png")
+    summary = run(tmp_path)
+    reasons = left_out(tmp_path)
+    assert set(reasons) == {"cut.jpg", "text.jpg", "twin.jpg", "dot.png", "band.png", "z-copy.png"}
+    assert "cut short" in reasons["cut.jpg"]
+    assert "text file" in reasons["text.jpg"]
+    assert reasons["twin.jpg"] == "has the same content as good0.jpg"
+    assert reasons["z-copy.png"] == "has the same content as good1.jpg"
+    assert "1x1" in reasons["dot.png"]
+    assert "20000x200" in reasons["band.png"]
+    assert "1024x10" in reasons["band.png"]
+    assert summary.counts("photos")["left_out"] == 6
+    assert len(summary.warnings) == 6
+    assert len(list((tmp_path / "out" / "photos").iterdir())) == 3
+
+
+def test_one_usable_photo_is_not_enough(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png", 1)
+    (tmp_path / "photos" / "text.jpg").write_text("not a photo")
+    with pytest.raises(ReconError, match=r"(?s)only one photo can be used.*text\.jpg: is a text file"):
+        run(tmp_path)
+
+
+def test_empty_and_missing_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"photos: there is no such folder"):
+        run(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "readme.txt").write_text("hello")
+    with pytest.raises(ReconError, match=r"photos: holds no photos.*JPEG"):
+        run(tmp_path)
+
+
+def test_masks_of_files_and_of_alpha_are_combined(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "photos" / "a.png", 1)
+    alpha = np.full(pixels.shape[:2], 255, np.uint8)
+    alpha[:, :50] = 0
+    Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / "photos" / "a.png")
+    save(tmp_path / "photos" / "b.jpg", 2)
+    keep = np.zeros(pixels.shape[:2], bool)
+    keep[40:, :] = True
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(keep).save(tmp_path / "masks" / "a.png.png")
+    run(tmp_path, masks=str(tmp_path / "masks"))
+    work, photo_set = loaded(tmp_path)
+    mask = load_mask(work, photo_set.photos[0])
+    assert mask is not None
+    np.testing.assert_array_equal(mask, keep & (alpha > 0))
+    assert [photo.has_mask for photo in photo_set.photos] == [True, False]
+
+
+def test_mask_of_the_wrong_size_stops_the_run(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png", 1)
+    save(tmp_path / "photos" / "b.png", 2)
+    (tmp_path / "photos" / "masks").mkdir()
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "photos" / "masks" / "a.png")
+    with pytest.raises(ReconError, match=r"a\.png: the mask is 10x10 pixels, its photo is 200x120"):
+        run(tmp_path, masks=str(tmp_path / "photos" / "masks"))
+
+
+def test_mask_that_leaves_nothing(tmp_path: Path) -> None:
+    for index, name in enumerate("abc"):
+        save(tmp_path / "photos" / f"{name}.png", index)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros((120, 200), np.uint8)).save(tmp_path / "masks" / "a.png")
+    run(tmp_path, masks=str(tmp_path / "masks"))
+    assert left_out(tmp_path) == {"a.png": "its mask leaves nothing of it"}
+
+
+def test_intrinsics_arrive_at_working_size_and_missing_ones_are_warned_of(tmp_path: Path) -> None:
+    for index, name in enumerate("abc"):
+        save(tmp_path / "photos" / f"{name}.png", index)
+    entry = {"width": 400, "height": 240, "fx": 500, "fy": 500, "cx": 199.5, "cy": 119.5}
+    file = tmp_path / "cameras.json"
+    file.write_text(json.dumps({"images": [{"name": f"{name}.png", **entry} for name in "ab"]}))
+    summary = run(tmp_path, ("photos.max_size=100", "photos.min_side=16"), intrinsics=str(file))
+    photo_set = loaded(tmp_path)[1]
+    assert [photo.camera for photo in photo_set.photos] == [0, 0, 1]
+    assert photo_set.cameras[0].params == pytest.approx((125.0, 125.0, 49.5, 29.5))
+    assert [camera.known for camera in photo_set.cameras] == [True, False]
+    assert any("c.png" in text for text in summary.warnings)
+
+
+def test_what_makes_it_run_again(tmp_path: Path) -> None:
+    for index, name in enumerate("abc"):
+        save(tmp_path / "photos" / f"{name}.png", index)
+    file = tmp_path / "cameras.txt"
+    file.write_text("1 PINHOLE 200 120 200 200 100 60\n")
+
+    def skipped(**inputs: Any) -> bool:
+        return run(tmp_path, **inputs).stages[0].skipped
+
+    assert not skipped()
+    assert skipped()
+    assert not skipped(intrinsics=str(file))
+    file.write_text("1 PINHOLE 200 120 210 210 100 60\n")
+    assert not skipped(intrinsics=str(file))
+    assert skipped(intrinsics=str(file))
+    assert not skipped(intrinsics="200,200,100,60")
+    assert not skipped(camera_sharing="per-photo")
+    assert not skipped()
+    (tmp_path / "photos" / "b.png").touch()
+    assert skipped()
+    save(tmp_path / "photos" / "b.png", 77)
+    assert not skipped()
+    (tmp_path / "photos" / "c.png").rename(tmp_path / "photos" / "d.png")
+    assert not skipped()
+    with pytest.raises(UsageError, match=r"--camera-sharing sometimes.*auto, single, per-photo"):
+        skipped(camera_sharing="sometimes")
+
+
+def test_workspace_inside_the_photo_folder(tmp_path: Path) -> None:
+    for index, name in enumerate("ab"):
+        save(tmp_path / "photos" / f"{name}.png", index)
+    (tmp_path / "r.toml").write_text("")
+    stage = PhotosStage()
+    recipe = load_recipe(tmp_path / "r.toml", [stage])
+    photos = str(tmp_path / "photos")
+    options = RunOptions(inputs={"photos": photos}, source=photos)
+    for expected in (False, True):
+        summary = run_stages([stage], recipe, tmp_path / "photos" / "out", options)
+        assert (summary.stages[0].skipped, summary.counts("photos")["photos"]) == (expected, 2)
+
+
+def test_photo_set_survives_json() -> None:
+    text = json.dumps(
+        {
+            "photos": [
+                {
+                    "id": 0,
+                    "name": "ü/a.jpg",
+                    "sha256": "x",
+                    "width": 3,
+                    "height": 4,
+                    "original_width": 6,
+                    "original_height": 8,
+                    "camera": 0,
+                    "has_mask": True,
+                    "latitude_longitude_altitude": [1.5, 2.5, -3.0],
+                }
+            ],
+            "cameras": [
+                {
+                    "model": "PINHOLE",
+                    "params": [1.1, 2.2, 3.3, 4.4],
+                    "width": 3,
+                    "height": 4,
+                    "known": True,
+                    "has_focal_prior": True,
+                }
+            ],
+            "left_out": [{"name": "b", "reason": "c"}],
+        }
+    )
+    photo_set = photo_set_from_json(json.loads(text))
+    assert photo_set.photos[0].latitude_longitude_altitude == (1.5, 2.5, -3.0)
+    assert photo_set.cameras[0].K[0, 0] == 1.1
+    assert json.loads(json.dumps(photo_set_to_json(photo_set))) == json.loads(text)

@@ -1,0 +1,208 @@
+"""The command line: help, exit codes, what is passed on, what is printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import recon
+from recon import __version__, cli
+from recon.cli import main
+from recon.errors import ReconError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def fake_api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands in for recon.api: records the calls, returns or raises what the test wants."""
+    state = SimpleNamespace(calls=[], result=SimpleNamespace(seconds=3.0), error=None)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        state.calls.append((args, kwargs))
+        if state.error is not None:
+            raise state.error
+        return state.result
+
+    module = ModuleType("recon.api")
+    module.reconstruct = module.match_files = call  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "recon.api", module)
+    monkeypatch.setattr(recon, "api", module, raising=False)
+    return state
+
+
+def test_help_names_the_commands_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("reconstruct", "match", "doctor", "evaluate"))
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"recon {__version__}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Seconds of start-up come from these libraries; none of them is needed to print a help text."""
+    code = (
+        "import sys\nfrom recon.cli import main\nmain(['reconstruct', '--help'])\n"
+        "heavy = {'numpy', 'cv2', 'torch', 'open3d', 'pycolmap', 'numba', 'scipy', 'zarr', 'pydantic', 'matplotlib',"
+        " 'networkx', 'PIL'}\n"
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--restart-from" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["reconstruct"],
+        ["reconstruct", "photos"],
+        ["reconstruct", "photos", "--out", "o", "--threads", "0"],
+        ["reconstruct", "photos", "--out", "o", "--seed", "x"],
+        ["recontruct"],
+        ["match", "a.jpg", "--out", "o"],
+    ],
+)
+def test_wrong_calls_end_with_2(arguments: list[str], fake_api: SimpleNamespace) -> None:
+    assert main(arguments) == 2
+    assert fake_api.calls == []
+
+
+def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    (out / "mesh").mkdir(parents=True)
+    (out / "mesh" / "mesh.ply").touch()
+    arguments = (
+        "--recipe sift --quality high --set match.window=5 --set mesh.depth=9 --intrinsics 1,2,3,4 --masks m"
+    )
+    more = "--stop-after map --restart-from pairs --threads 3 --seed 7 --no-resume --camera-sharing single"
+    assert main(["reconstruct", "photos", "--out", str(out), *arguments.split(), *more.split()]) == 0
+    assert fake_api.calls == [
+        (
+            (Path("photos"), out),
+            {
+                "recipe": "sift",
+                "quality": "high",
+                "overrides": ("match.window=5", "mesh.depth=9"),
+                "intrinsics": "1,2,3,4",
+                "masks": Path("m"),
+                "stop_after": "map",
+                "restart_from": "pairs",
+                "threads": 3,
+                "seed": 7,
+                "resume": False,
+                "camera_sharing": "single",
+            },
+        )
+    ]
+    printed = capsys.readouterr().out
+    assert str(out / "mesh" / "mesh.ply") in printed
+    assert "sparse" not in printed  # only what is there
+
+
+def test_defaults(fake_api: SimpleNamespace, tmp_path: Path) -> None:
+    assert main(["reconstruct", "photos", "--out", str(tmp_path)]) == 0
+    options = fake_api.calls[0][1]
+    assert (options["recipe"], options["quality"], options["resume"], options["seed"]) == (
+        "siftflow",
+        "normal",
+        True,
+        0,
+    )
+    assert options["overrides"] == ()
+    assert (
+        options["intrinsics"] is options["masks"] is options["threads"] is options["camera_sharing"] is None
+    )
+
+
+def test_match(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
+    fake_api.result = SimpleNamespace(
+        folder=tmp_path, files=("flow.npy",), consistent_share_a=0.5, consistent_share_b=0.25
+    )
+    assert (
+        main(["match", "a.jpg", "b.jpg", "--out", str(tmp_path), "--max-size", "320", "--set", "window=5"])
+        == 0
+    )
+    args, options = fake_api.calls[0]
+    assert args == (Path("a.jpg"), Path("b.jpg"), tmp_path)
+    assert options == {"matcher": "siftflow", "max_size": 320, "overrides": ("window=5",)}
+    printed = capsys.readouterr().out
+    assert "50%" in printed
+    assert str(tmp_path / "flow.npy") in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("no such key"), 2, "error: no such key"),
+        (ReconError("too few photos"), 1, "error: too few photos"),
+        (KeyboardInterrupt(), 1, "error: stopped"),
+        (ImportError("libGL.so.1: cannot open"), 1, "recon doctor"),
+        (MemoryError(), 1, "--quality preview"),
+    ],
+)
+def test_exit_codes_without_traceback(
+    fake_api: SimpleNamespace, tmp_path: Path, capsys: Any, error: BaseException, code: int, text: str
+) -> None:
+    fake_api.error = error
+    assert main(["reconstruct", "photos", "--out", str(tmp_path)]) == code
+    printed = capsys.readouterr().err
+    assert text in printed
+    assert "Traceback" not in printed
+
+
+def test_a_defect_of_ours_keeps_its_traceback(fake_api: SimpleNamespace, tmp_path: Path) -> None:
+    fake_api.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        main(["reconstruct", "photos", "--out", str(tmp_path)])
+
+
+def test_a_failure_ends_at_once_while_workers_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    release = threading.Event()
+    worker = threading.Thread(target=release.wait, args=(60,), name=f"{cli.WORKER}_0", daemon=True)
+    cli._fail("x", 1)
+    assert codes == []
+    worker.start()
+    cli._fail("x", 1)
+    release.set()
+    assert codes == [1]
+
+
+def test_worker_name_is_the_engines() -> None:
+    from recon.engine import executor
+
+    assert cli.WORKER == executor.WORKER
+
+
+def test_run_pipeline_works_from_a_checkout_in_any_folder(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--restart-from" in done.stdout
+
+
+def test_run_pipeline_without_the_libraries_says_what_to_do(tmp_path: Path) -> None:
+    """-S hides the installed packages, as on a fresh machine."""
+    command = [sys.executable, "-S", "-E", str(ROOT / "run_pipeline.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is not installed" in done.stderr
+    assert "make setup" in done.stderr
+    assert "Traceback" not in done.stderr

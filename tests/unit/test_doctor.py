@@ -1,0 +1,119 @@
+"""The doctor: what it finds and the remedy that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recon import doctor
+from recon.doctor import Check
+
+
+def test_a_library_that_is_there_and_one_that_is_not() -> None:
+    here = doctor.check_library("pytest", "pytest")
+    assert (here.state, here.what) == ("ok", f"pytest {pytest.__version__}")
+    absent = doctor.check_library("no_such_module_xyz", "no-such-package")
+    assert absent.state == "missing"
+    assert "no_such_module_xyz" in absent.what
+    assert "pip install" in absent.remedy
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("ImportError: libGL.so.1: cannot open shared object file: No such file", "apt-get install libgl1"),
+        ("OSError: libusb-1.0.so.0: cannot open shared object file", "apt-get install libusb-1.0-0"),
+        ("ImportError: libX11.so.6: cannot open", "apt-get install libx11-6"),
+        ("ImportError: libidn2.so.0: cannot open", "apt-get install libidn2-0"),
+        ("ImportError: libunheard.so.7: cannot open", "apt-file search libunheard.so.7"),
+        ("ModuleNotFoundError: No module named 'open3d'", "pip install --force-reinstall open3d"),
+    ],
+)
+def test_a_missing_system_library_is_named_by_its_package(message: str, remedy: str) -> None:
+    check = doctor.check_library("open3d", "open3d", run=lambda _: (False, message))
+    assert check.state == "missing"
+    assert remedy in check.remedy
+
+
+def test_a_crash_at_import_does_no_harm_here() -> None:
+    works, text = doctor.run_python("import os; os.abort()")
+    assert not works
+    assert "signal 6" in text
+
+
+def test_python_versions() -> None:
+    assert doctor.check_python((3, 10)).state == doctor.check_python((3, 12)).state == "ok"
+    for version in ((3, 9), (3, 13)):
+        check = doctor.check_python(version)
+        assert check.state == "missing"
+        assert "3.10 to 3.12" in check.what
+
+
+@pytest.mark.parametrize(("required", "state"), [(True, "missing"), (False, "note")])
+def test_system_libraries(monkeypatch: pytest.MonkeyPatch, required: bool, state: str) -> None:
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    libraries = (("libc.so.6", "libc6"), ("libnot-there.so.1", "libnot1"), ("libneither.so.2", "libneither2"))
+    (check,) = doctor.check_system_libraries(required, libraries)
+    assert check.state == state
+    assert check.remedy == "sudo apt-get install libnot1 libneither2"
+    assert doctor.check_system_libraries(required, libraries[:1])[0].state == "ok"
+
+
+def test_resources(tmp_path: Path) -> None:
+    assert doctor.check_memory(16.0).state == "ok"
+    assert "--quality preview" in doctor.check_memory(1.0).remedy
+    assert doctor.check_disk(tmp_path, 100.0).state == "ok"
+    assert doctor.check_disk(tmp_path, 1.0).state == "note"
+    assert doctor.check_disk(tmp_path).what.startswith(
+        f"{__import__('shutil').disk_usage(tmp_path).free / 2**30:.0f}"[:1]
+    )
+    assert doctor.check_memory().state in {"ok", "note"}
+    assert doctor.check_cores().state == "ok"
+
+
+def test_cuda() -> None:
+    assert "everything runs on the processor" in doctor.check_cuda(lambda _: (True, "")).what
+    assert "everything runs on the processor" in doctor.check_cuda(lambda _: (False, "no torch")).what
+    assert "Card X" in doctor.check_cuda(lambda _: (True, "Card X")).what
+
+
+def test_numba_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_numba_cache([tmp_path / "new"]).state == "ok"
+    (tmp_path / "file").touch()
+    check = doctor.check_numba_cache([tmp_path / "file"])
+    assert check.state == "note"
+    assert "NUMBA_CACHE_DIR" in check.remedy
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
+    assert str(tmp_path / "named") in doctor.check_numba_cache().what
+
+
+def test_report_is_healthy_unless_something_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checks = [Check("ok", "one"), Check("note", "two", "mend two")]
+    monkeypatch.setattr(doctor, "run_checks", lambda _: checks)
+    text, healthy = doctor.report(tmp_path)
+    assert healthy
+    assert "-> mend two" in text
+    checks.append(Check("missing", "three", "mend three"))
+    text, healthy = doctor.report(tmp_path)
+    assert not healthy
+    assert "-> mend three" in text
+
+
+def test_every_dependency_is_looked_at() -> None:
+    """The list must not fall behind pyproject.toml."""
+    import re
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = {
+        re.split(r"[<>=;\s]", line)[0] for line in project["dependencies"] if "python_version" not in line
+    }
+    assert wanted <= {package for _, package in doctor.LIBRARIES}
