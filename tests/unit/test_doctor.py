@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,18 +104,15 @@ def test_report_is_healthy_unless_something_is_missing(
     assert "-> mend three" in text
 
 
-def test_every_dependency_is_looked_at() -> None:
-    """The list must not fall behind pyproject.toml."""
-    import re
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    root = Path(__file__).resolve().parents[2]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = {
-        re.split(r"[<>=;\s]", line)[0] for line in project["dependencies"] if "python_version" not in line
-    }
-    assert wanted <= {package for _, package in doctor.LIBRARIES}
+def test_every_library_that_the_code_imports_is_looked_at() -> None:
+    root = Path(doctor.__file__).parent
+    imported = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    known = {module for module, _ in doctor.LIBRARIES} | {module for module, _, _ in doctor.EXTRAS}
+    comes_with_others = {"tomli", "typing_extensions"}
+    assert imported - known - comes_with_others - set(sys.stdlib_module_names) == {"recon"}
