@@ -1,4 +1,5 @@
-"""Ray casting of triangle meshes: exact depth, normals and anti-aliased colours, without a display or a GPU."""
+"""Ray casting of triangle meshes: exact depth, normals and anti-aliased colours, without a display or a
+GPU."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ def pixel_rays(view: PinholeView, samples: int = 1) -> Float32[np.ndarray, "hs w
         samples: each pixel gets samples² rays on a regular grid inside it; 1 is the pixel centre.
 
     Returns:
-        (h·samples, w·samples, 6) float32. Directions have unit z in the camera, so that the ray parameter of a
+        (h·samples, w·samples, 6) float32. Directions have unit z in the camera, so that the ray parameter
+        of a
         hit is its z-depth.
     """
     big = view.resized(view.width * samples, view.height * samples)
@@ -204,7 +206,8 @@ def depth_and_normals(
 
     Returns:
         depth: (h, w) float32, 0 where nothing is seen.
-        normal: (h, w, 3) float32 unit vectors in camera coordinates, turned towards the camera; 0 where nothing
+        normal: (h, w, 3) float32 unit vectors in camera coordinates, turned towards the camera; 0 where
+            nothing
             is seen.
     """
     hits = cast_view(scene if scene is not None else ray_scene(mesh), view)
@@ -235,7 +238,8 @@ def render_vertex_colors(
 
     Returns:
         rgb: (h, w, 3) uint8.
-        covered: (h, w) bool, True where at least half of a pixel's rays meet the mesh; such pixels hold the mean
+        covered: (h, w) bool, True where at least half of a pixel's rays meet the mesh; such pixels hold
+            the mean
             over the rays that do.
     """
     colors = mesh.colors if mesh.colors is not None else np.full((len(mesh.vertices), 3), 128, np.uint8)
@@ -254,7 +258,8 @@ def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[
     """Compute sun and sky irradiance at every vertex, with soft shadows and occlusion of the sky.
 
     Returns:
-        (n, 2) float32: sun (cosine times visible share of the sun) and sky (cosine-weighted visible share of the
+        (n, 2) float32: sun (cosine times visible share of the sun) and sky (cosine-weighted visible share
+        of the
         hemisphere round the normal), each in 0…1.
     """
     import open3d as o3d

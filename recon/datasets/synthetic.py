@@ -1,4 +1,5 @@
-"""Synthetic scenes with exact truth: meshes made on the spot, rendered by ray casting through a camera model."""
+"""Synthetic scenes with exact truth: meshes made on the spot, rendered by ray casting through a camera
+model."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ class SyntheticScene:
     mesh: MeshData
 
 
-# ---- cameras ---------------------------------------------------------------------------------------------------
+# ---- cameras -------------------------------------------------------------------------------------
 
 
 def look_at(
@@ -159,7 +160,8 @@ def grid_path(
     seed: int = 0,
     jitter: float = 0.0,
 ) -> list[Float64[np.ndarray, "3 4"]]:
-    """Make poses on a grid before a wall (in the plane y = centre y), ``distance`` away on the side of negative y.
+    """Make poses on a grid before a wall (in the plane y = centre y), ``distance`` away on the side of
+    negative y.
 
     Args:
         columns, rows: number of poses each way.
@@ -188,7 +190,8 @@ def zoom_path(
     """Make poses in groups at different distances before a wall: neighbours of two groups differ in scale.
 
     Args:
-        groups: (count, distance, width): that many poses at that distance, spread over that width, each looking
+        groups: (count, distance, width): that many poses at that distance, spread over that width, each
+            looking
             halfway between straight ahead and ``center``.
         center: point of the wall before the middle.
         seed, jitter: as in ``arc_path``.
@@ -200,7 +203,7 @@ def zoom_path(
     return poses
 
 
-# ---- surfaces --------------------------------------------------------------------------------------------------
+# ---- surfaces ------------------------------------------------------------------------------------
 
 
 def height_field_mesh(
@@ -225,7 +228,8 @@ def height_field_mesh(
 
 
 def grid_faces(rows: int, columns: int, close_rows: bool = False, close_columns: bool = False) -> np.ndarray:
-    """Make the triangles of a grid of vertices in row order; a closed direction joins its last line to the first.
+    """Make the triangles of a grid of vertices in row order; a closed direction joins its last line to the
+    first.
 
     Returns:
         (m, 3) int32; with columns along x and rows along z the faces look along negative y.
@@ -260,7 +264,8 @@ def join_meshes(meshes: Sequence[MeshData]) -> MeshData:
 
 
 def facade_height(seed: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Make the relief of a façade, 6 wide and 4.5 high round (0, 2.25): plinth, four columns, cornice, niches with
+    """Make the relief of a façade, 6 wide and 4.5 high round (0, 2.25): plinth, four columns, cornice,
+    niches with
     round arches, projecting quoins, a shell over the middle, and rough stone.
 
     Returns:
@@ -325,7 +330,8 @@ def facade_height(seed: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarra
 
 
 def facade_albedo(seed: int = 0) -> Albedo:
-    """Make the reflectance that goes with ``facade_height``: courses of stone with their own tints and grain at all
+    """Make the reflectance that goes with ``facade_height``: courses of stone with their own tints and
+    grain at all
     scales, smooth plaster in the niches (little texture), marble columns, stains that run down."""
 
     def albedo(samples: SurfaceSamples) -> Float32[np.ndarray, "n 3"]:
@@ -425,7 +431,8 @@ def superellipsoid_mesh(
 
 
 def object_mesh() -> MeshData:
-    """Make the turn-table scene: a ridged knot on a pedestal on an uneven square of ground, z up, ground at 0."""
+    """Make the turn-table scene: a ridged knot on a pedestal on an uneven square of ground, z up, ground
+    at 0."""
     ground = height_field_mesh(
         lambda x, z: (
             0.02
@@ -448,7 +455,8 @@ def object_mesh() -> MeshData:
 
 
 def solid_albedo(seed: int = 0) -> Albedo:
-    """Make a solid texture for ``object_mesh``: gravel on the ground, granite pedestal, painted and worn knot."""
+    """Make a solid texture for ``object_mesh``: gravel on the ground, granite pedestal, painted and worn
+    knot."""
 
     def albedo(samples: SurfaceSamples) -> Float32[np.ndarray, "n 3"]:
         p, foot = samples.position, samples.footprint
@@ -470,7 +478,7 @@ def solid_albedo(seed: int = 0) -> Albedo:
     return albedo
 
 
-# ---- photographs -----------------------------------------------------------------------------------------------
+# ---- photographs ---------------------------------------------------------------------------------
 
 
 def photograph(
@@ -612,11 +620,12 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
     raise UsageError(f"no synthetic scene {preset!r}; there are: {', '.join(PRESETS)}")
 
 
-# ---- files -----------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 def write_scene(scene: SyntheticScene, folder: Path) -> None:
-    """Write a scene: ``images/*.png`` (with the focal length in EXIF), ``cameras.json``, ``truth/mesh.ply``, and
+    """Write a scene: ``images/*.png`` (with the focal length in EXIF), ``cameras.json``,
+    ``truth/mesh.ply``, and
     ``truth/depth/*.npz`` with depth and normals of each view.
 
     PNG keeps the pixels as they are in the scene, JPEG losses of its camera included.

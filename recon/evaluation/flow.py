@@ -68,7 +68,8 @@ def evaluate_flow(
     """Compare a flow with the truth.
 
     Args:
-        flow, truth: (h, w, 2) target minus source in pixels; unknown truth is above 1e9 or not finite. Flow that
+        flow, truth: (h, w, 2) target minus source in pixels; unknown truth is above 1e9 or not finite.
+            Flow that
             is not finite where the truth is known counts as no motion.
         mask: True where to compare; None for everywhere.
         thresholds: pixels, for the outlier rates (R1.0 and so on in Baker et al.).
@@ -91,7 +92,8 @@ def evaluate_flow(
 def resize_truth(
     flow: Float[np.ndarray, "h w 2"], target_width: float, target_height: float
 ) -> Float32[np.ndarray, "h w 2"]:
-    """Compute the flow to a target that was resized by these factors (x' = (x + 0.5) · s − 0.5); unknown stays.
+    """Compute the flow to a target that was resized by these factors (x' = (x + 0.5) · s − 0.5); unknown
+    stays.
 
     Args:
         flow: (h, w, 2) to the target as it was.

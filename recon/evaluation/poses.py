@@ -63,7 +63,8 @@ class PoseReport:
         center_errors: distance of the centres after alignment, in units of the truth, one per name.
         rotation_errors: degrees after alignment, one per name.
         registered, total: how many cameras of the truth were estimated, and how many there are.
-        auc: area under the recall curve of the relative pose error (the larger of the angles of rotation and of
+        auc: area under the recall curve of the relative pose error (the larger of the angles of rotation
+            and of
             direction of translation, all pairs of the truth) up to 1, 3, 5, 10 and 20 degrees, in 0…1.
         truth_from_estimate: the similarity that was used.
     """

@@ -30,7 +30,7 @@ _INK = (60, 60, 66)
 _HOLE = (38, 38, 42)
 _ACCENT = (214, 69, 40)
 
-# ---- flow ------------------------------------------------------------------------------------------------------
+# ---- flow ----------------------------------------------------------------------------------------
 
 
 def color_wheel() -> Float64[np.ndarray, "55 3"]:
@@ -70,7 +70,8 @@ def flow_picture(flow: Float[np.ndarray, "h w 2"], largest: float | None = None)
 
 
 def flow_wheel_picture(size: int = 151) -> Picture:
-    """Draw the key to ``flow_picture``: the flow that points from the middle to each pixel, length 1 at the rim."""
+    """Draw the key to ``flow_picture``: the flow that points from the middle to each pixel, length 1 at
+    the rim."""
     y, x = np.mgrid[:size, :size].astype(np.float64) - (size - 1) / 2
     radius = (size - 1) / 2
     disc = np.hypot(x, y) <= radius
@@ -112,7 +113,7 @@ def scale_picture(scales: Float[np.ndarray, "h w"], legend: bool = True) -> Pict
     return _scalar_picture(values, "sigma / px", legend, logarithmic=True, colormap=cv2.COLORMAP_INFERNO)
 
 
-# ---- depth -----------------------------------------------------------------------------------------------------
+# ---- depth ---------------------------------------------------------------------------------------
 
 
 def depth_picture(
@@ -143,7 +144,7 @@ def confidence_picture(confidence: Float[np.ndarray, "h w"], legend: bool = True
     )
 
 
-# ---- surfaces and clouds ---------------------------------------------------------------------------------------
+# ---- surfaces and clouds -------------------------------------------------------------------------
 
 
 def mesh_picture(
@@ -255,7 +256,7 @@ def _splat(
                     image[v, u, 2] = rgb[i, 2]
 
 
-# ---- cameras ---------------------------------------------------------------------------------------------------
+# ---- cameras -------------------------------------------------------------------------------------
 
 
 def overview_view(
@@ -268,7 +269,8 @@ def overview_view(
 ) -> PinholeView:
     """Make a virtual camera from which the whole scene is in the picture.
 
-    What is up comes from the photos (people hold cameras level), what is ahead from the mean direction of view.
+    What is up comes from the photos (people hold cameras level), what is ahead from the mean direction of
+    view.
 
     Args:
         xyz: the cloud or the mesh's vertices; the outermost 1% on each side may fall out of the picture.
@@ -323,7 +325,8 @@ def overview_view(
 
 
 def camera_lines(view: PinholeView, size: float) -> Float64[np.ndarray, "8 2 3"]:
-    """Make the edges of a camera's pyramid in the world: four rays to the corners and the frame, ``size`` deep."""
+    """Make the edges of a camera's pyramid in the world: four rays to the corners and the frame, ``size``
+    deep."""
     corners = np.array(
         [
             [-0.5, -0.5],
@@ -371,7 +374,7 @@ def cameras_picture(
     return picture
 
 
-# ---- view graph ------------------------------------------------------------------------------------------------
+# ---- view graph ----------------------------------------------------------------------------------
 
 
 def view_graph_picture(
@@ -437,7 +440,7 @@ def view_graph_picture(
     return _rasterise(figure)
 
 
-# ---- sheets ----------------------------------------------------------------------------------------------------
+# ---- sheets --------------------------------------------------------------------------------------
 
 
 def contact_sheet(
@@ -467,7 +470,7 @@ def contact_sheet(
     return sheet
 
 
-# ---- shared ----------------------------------------------------------------------------------------------------
+# ---- shared --------------------------------------------------------------------------------------
 
 
 def _scalar_picture(
