@@ -22,6 +22,7 @@ from numba import njit
 # Neighbours in the order of the weights: (dy, dx).
 OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
+_SAFETY = 0.2  # a V-cycle corrects at least a fifth of what is left; ``krylov`` stops by its correction
 _DIRECT_SIZE = 40  # unknowns that the coarsest grid may have
 
 
@@ -79,6 +80,57 @@ def cycle(
     cycle(levels, correction, coarse, depth + 1)
     _prolongate(level.transfer, correction, x)
     sweep_up(level.weights, level.inverse_diagonal, f, x)
+
+
+def krylov(
+    levels: list[Level],
+    x: Float64[np.ndarray, "hp wp"],
+    f: Float64[np.ndarray, "hp wp"],
+    target: float,
+    max_steps: int = 40,
+) -> bool:
+    """Improve x in place until no value errs by much more than the target; True if that was reached.
+
+    BiCGSTAB (van der Vorst 1992) with one V-cycle as the preconditioner. The error is judged by the correction
+    that a V-cycle would still make.
+    """
+    level = levels[0]
+    residual = np.zeros_like(x)
+    _residual(level.weights, level.excess, f, x, residual)
+    shadow = residual.copy()
+    direction = residual.copy()
+    rho = float(np.vdot(shadow, residual))
+    zero = np.zeros_like(x)
+    image, image_s = np.zeros_like(x), np.zeros_like(x)
+    y, z = np.zeros_like(x), np.zeros_like(x)
+    for _ in range(max_steps):
+        y[:] = 0.0
+        cycle(levels, y, direction)
+        _residual(level.weights, level.excess, zero, y, image)  # minus A y
+        along = -float(np.vdot(shadow, image))
+        if along == 0.0 or not np.isfinite(along):
+            return False
+        alpha = rho / along
+        residual += alpha * image
+        x += alpha * y
+        z[:] = 0.0
+        cycle(levels, z, residual)
+        if float(np.abs(z).max()) < _SAFETY * target:
+            x += z
+            return True
+        _residual(level.weights, level.excess, zero, z, image_s)
+        square = float(np.vdot(image_s, image_s))
+        if square == 0.0:
+            return True
+        omega = -float(np.vdot(image_s, residual)) / square
+        x += omega * z
+        residual += omega * image_s
+        rho_next = float(np.vdot(shadow, residual))
+        if rho == 0.0 or omega == 0.0 or not np.isfinite(rho_next):
+            return False
+        direction = residual + (rho_next / rho) * (alpha / omega) * (direction + omega * image)
+        rho = rho_next
+    return False
 
 
 def _dense(weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]) -> Float64[np.ndarray, "n n"]:

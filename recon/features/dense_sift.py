@@ -1,8 +1,9 @@
 """Dense SIFT: a descriptor for every pixel, at one fixed scale or at a scale of its own.
 
-Two descriptors live here. ``dense_sift`` is the fixed-scale one that SIFT Flow was published with. The other takes a
-scale per pixel: ``build_ladder`` does the work that depends on the image alone (orientation channels, smoothed
-at a ladder of scales), ``describe`` gathers from it, so that any number of scale maps of one image cost little.
+Two descriptors live here. ``dense_sift`` is the fixed-scale one that SIFT Flow was published with (Liu, Yuen,
+Torralba, PAMI 2011). The other takes a scale per pixel: ``build_ladder`` does the work that depends on the image
+alone (orientation channels smoothed at a ladder of scales), ``describe`` gathers from it, so that any number of
+scale maps of one image cost little.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8, UInt16
+from jaxtyping import Float32, Int64, UInt8, UInt16
 from numba import njit
 
 from recon.features.types import DenseSift, ScaleMap
@@ -21,38 +22,43 @@ from recon.features.types import DenseSift, ScaleMap
 ORIENTATIONS = 8
 CELLS = 4
 
-_CLAMP = 0.2  # Lowe 2004, section 6.1
+SMOOTHING = 0.5
+"""Blur of the image before its gradients, in bin sizes. VLFeat with magnification 1 has 1.0, Lowe's SIFT 1/3. At 0.5
+the nearest descriptor is the true one more often than at 0.7 and 1.0 (Middlebury, ``benchmarks/dense_sift.py``)."""
 
-
-@dataclass(frozen=True)
-class SiftRung:
-    """Orientation channels of an image at one scale.
-
-    Attributes:
-        scale: bin size in pixels of the image.
-        step: pixels of the image per cell of the grid (a power of two).
-        pad: cells added on every side.
-        channels: (h', w', 8) uint16; the value times ``unit`` is gradient energy.
-    """
-
-    scale: float
-    step: int
-    pad: int
-    unit: float
-    channels: UInt16[np.ndarray, "gh gw 8"]
+_CLAMP = 0.2  # largest entry before the second normalisation (Lowe 2004, section 6.1)
+_GAIN = 512.0  # uint8 = min(512 x, 255), as VLFeat and COLMAP store SIFT
+_NORM_FLOOR = 1e-4  # added to the norm: an image flatter than this (a fortieth of a grey level) has no descriptor
+_NATIVE_BLUR = 0.5  # blur of a photo as it comes, in pixels (Lowe 2004, section 3.3)
+_PAD = 10  # grid cells of replicated rim: a descriptor reaches 1.5 bins of at most 4 cells, its bins one more bin
+_REFERENCE_FLOOR = 0.01  # added to the norm by the released SIFT Flow
+_REFERENCE_STRAY = 0.25  # see ``_reference_taps``
 
 
 @dataclass(frozen=True)
 class SiftLadder:
-    """Everything of an image that per-pixel scale descriptors need, whatever the scales."""
+    """Everything of an image that per-pixel scale descriptors need, whatever the scales.
+
+    Attributes:
+        height, width: size of the image.
+        scale: bin size of each rung in pixels, ascending, (r,) float32.
+        layout: per rung the first element in ``channels``, rows, columns, and pixels per grid cell, (r, 4) int64.
+        unit: per rung what one count of ``channels`` is worth, (r,) float32.
+        channels: the orientation channels of all rungs, (n,) uint16; a rung is (rows, columns, 8) of them. A step
+            of the quantisation is 1/65535 of the strongest gradient of the rung.
+    """
 
     height: int
     width: int
-    rungs: tuple[SiftRung, ...]
+    scale: Float32[np.ndarray, " r"]
+    layout: Int64[np.ndarray, "r 4"]
+    unit: Float32[np.ndarray, " r"]
+    channels: UInt16[np.ndarray, " n"]
 
     @property
     def nbytes(self) -> int:
-        return sum(rung.channels.nbytes for rung in self.rungs)
+        """Memory of the channels."""
+        return self.channels.nbytes
 
 
 def build_ladder(
@@ -61,215 +67,324 @@ def build_ladder(
     smallest: float = 1.0,
     largest: float = 32.0,
     rungs_per_octave: int = 3,
-    smoothing: float = 0.6,
+    smoothing: float = SMOOTHING,
     threads: int = 1,
 ) -> SiftLadder:
-    """Orientation channels of an image, smoothed at a ladder of scales."""
-    grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
-    height, width = grey.shape
-    count = math.ceil(rungs_per_octave * math.log2(largest / smallest)) + 1
-    octaves: dict[int, Float32[np.ndarray, "h w"]] = {}
-    jobs = []
-    pad = 12
-    level = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    del level
-    for k in range(count):
-        scale = smallest * 2.0 ** (k / rungs_per_octave)
-        step = max(1, 2 ** math.floor(math.log2(scale / 2.0))) if scale >= 2 else 1
-        if step not in octaves:
-            octaves[step] = _subsampled(grey, step)
-        jobs.append((scale, step))
+    """Orientation channels of an image, smoothed at a ladder of scales.
 
-    def one(job: tuple[float, int]) -> SiftRung:
-        scale, step = job
-        # Sampling positions are the block centres of step x step pixels.
-        base = octaves[step]
-        already = 0.5 * step if step > 1 else 0.5
-        wanted = max(smoothing * scale, already)
-        sigma = math.sqrt(max(wanted**2 - already**2, 0.0)) / step
-        image = cv2.copyMakeBorder(base, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-        if sigma > 0.05:
-            image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    For each rung of bin size s the image is blurred to ``smoothing`` * s, its gradient magnitude shared linearly
+    between the two nearest of eight directions, and each direction's channel smoothed by the triangle of
+    half-width s with which SIFT interpolates between bins. Rungs of s >= 4 live on coarser grids (steps of powers
+    of two, 2 to 4 cells a bin). Memory is about 125 bytes per pixel at the defaults.
+
+    Args:
+        rgb: (h, w, 3) uint8; its luma is described.
+        smallest, largest: bin sizes of the first and the last rung; scales beyond them are clipped.
+        rungs_per_octave: ``describe`` interpolates between rungs.
+        smoothing: blur in bin sizes; see ``SMOOTHING``.
+        threads: rungs are built in parallel.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(f"expected an (h, w, 3) uint8 image, got {rgb.shape} {rgb.dtype}")
+    if not 0.0 < smallest < largest:
+        raise ValueError(f"smallest ({smallest}) must be positive and below largest ({largest})")
+    grey = cv2.cvtColor(np.ascontiguousarray(rgb).astype(np.float32) / np.float32(255), cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    count = math.ceil(rungs_per_octave * math.log2(largest / smallest) - 1e-9) + 1
+    scales = smallest * 2.0 ** (np.arange(count) / rungs_per_octave)
+    steps = [max(1, 2 ** math.floor(math.log2(scale / 2.0 + 1e-9))) for scale in scales]
+    grids = {step: _padded_grid(grey, step) for step in sorted(set(steps))}
+    layout = np.empty((count, 4), np.int64)
+    start = 0
+    for k, step in enumerate(steps):
+        rows, columns = grids[step].shape
+        layout[k] = start, rows, columns, step
+        start += rows * columns * ORIENTATIONS
+    channels = np.empty(start, np.uint16)
+    unit = np.empty(count, np.float32)
+
+    def rung(k: int) -> None:
+        image, step, scale = grids[steps[k]], steps[k], scales[k]
+        # A mean over step x step pixels has variance (step^2 - 1) / 12.
+        present = math.sqrt((step * step - 1) / 12.0 + _NATIVE_BLUR**2)
+        blur = math.sqrt(max((smoothing * scale) ** 2 - present**2, 0.0)) / step
+        if blur > 0.1:
+            image = cv2.GaussianBlur(image, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
         bands = np.empty((*image.shape, ORIENTATIONS), np.float32)
         _orientation_bands(image, bands)
-        kernel = _triangle(scale / step)
-        bands = cv2.sepFilter2D(bands, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+        taps = _triangle(scale / step)
+        bands = cv2.sepFilter2D(bands, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
         top = max(float(bands.max()), 1e-12)
-        return SiftRung(scale, step, pad, top / 65535.0, (bands * (65535.0 / top) + 0.5).astype(np.uint16))
+        # Times the scale: gradients of neighbouring rungs then have the same size and mix evenly.
+        unit[k] = top / 65535.0 * scale / step
+        first = layout[k, 0]
+        np.multiply(bands, np.float32(65535.0 / top), out=bands)
+        channels[first : first + bands.size] = bands.ravel()
 
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            rungs = tuple(pool.map(one, jobs))
-    else:
-        rungs = tuple(one(job) for job in jobs)
-    return SiftLadder(height, width, rungs)
+    _run(rung, count, threads)
+    return SiftLadder(height, width, scales.astype(np.float32), layout, unit, channels)
 
 
 def describe(
     ladder: SiftLadder, scale_map: ScaleMap, *, magnification: float = 1.0, threads: int = 1
 ) -> DenseSift:
-    """A descriptor at each pixel, at the pixel's own scale."""
+    """A SIFT descriptor at each pixel, upright, at the pixel's own scale.
+
+    4x4 cells of size ``magnification`` * scale around the pixel, eight directions, weighted by a Gaussian of two
+    cells, normalised, clamped at 0.2, normalised, and stored as min(512 x, 255). These are VLFeat's conventions
+    for frames of orientation 0 and magnification 1 with three differences: the Gaussian window is taken at the
+    centre of each cell, the image is blurred less (``SMOOTHING``), and a descriptor between two rungs of the ladder is
+    interpolated, so that it changes smoothly with scale. Order of the 128 values: row, column, direction.
+
+    Args:
+        ladder: of the image.
+        scale_map: (h, w) sigma in pixels; clipped to the range of the ladder.
+        magnification: bin size in sigma.
+        threads: rows are shared out.
+
+    Raises:
+        ValueError: the map has another size than the image, or values that are not positive numbers.
+    """
     if scale_map.shape != (ladder.height, ladder.width):
         raise ValueError(f"scale map is {scale_map.shape}, image is {(ladder.height, ladder.width)}")
-    scales = np.array([rung.scale for rung in ladder.rungs])
-    bins = np.ascontiguousarray(scale_map, np.float32) * np.float32(magnification)
-    position = np.interp(np.log(np.maximum(bins, 1e-6)), np.log(scales), np.arange(len(scales)))
-    flat = np.concatenate([rung.channels.ravel() for rung in ladder.rungs])
-    sizes = [rung.channels.size for rung in ladder.rungs]
-    start = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    info = np.array([(r.channels.shape[0], r.channels.shape[1], r.step, r.pad) for r in ladder.rungs], np.int64)
-    unit = np.array([rung.unit for rung in ladder.rungs], np.float32)
-    window = _cell_window()
-    bins = np.clip(bins, scales[0], scales[-1]).astype(np.float32)
+    sizes = np.ascontiguousarray(scale_map, np.float32) * np.float32(magnification)
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        raise ValueError("a scale map must hold positive numbers")
     out = np.empty((ladder.height, ladder.width, CELLS * CELLS * ORIENTATIONS), np.uint8)
-    edges = np.linspace(0, ladder.height, threads + 1).astype(int)
+    edges = np.linspace(0, ladder.height, 4 * threads + 1).astype(np.int64)
+    per_octave = np.float32((len(ladder.scale) - 1) / math.log2(ladder.scale[-1] / ladder.scale[0]))
+    window = _cell_window()
 
     def rows(part: int) -> None:
         _gather(
-            flat, start, info, unit, position.astype(np.float32), bins, window, edges[part], edges[part + 1], out
+            ladder.channels,
+            ladder.layout,
+            ladder.unit,
+            ladder.scale[0],
+            ladder.scale[-1],
+            per_octave,
+            sizes,
+            window,
+            edges[part],
+            edges[part + 1],
+            out,
         )
 
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(rows, range(threads)))
-    else:
-        rows(0)
+    _run(rows, 4 * threads, threads)
     return out
 
 
 def dense_sift(rgb: UInt8[np.ndarray, "h w 3"], *, cell: int = 3) -> DenseSift:
-    """Fixed-scale descriptor of SIFT Flow at every pixel."""
+    """Fixed-scale SIFT descriptor of SIFT Flow at every pixel.
+
+    Gradients by [1 -8 0 8 -1]/12 on the image in 0…1, of the colour channel where they are strongest; eight
+    directions by the ninth power of the cosine; 4x4 cells of ``cell`` pixels; divided by (norm + 0.01); times 255.
+    Follows the released C++ (Liu et al. 2011), down to its asymmetries: cells start at one cell to the upper left
+    of the pixel, and its box filter has a stray tap (see ``_reference_taps``). Order: row, column, direction.
+
+    Args:
+        rgb: (h, w, 3) uint8.
+        cell: size of a cell in pixels; the box is 2 * (cell // 2) + 1 pixels wide.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(f"expected an (h, w, 3) uint8 image, got {rgb.shape} {rgb.dtype}")
     image = np.ascontiguousarray(rgb).astype(np.float32) / np.float32(255)
-    kernel = np.array([1, -8, 0, 8, -1], np.float32) / np.float32(12)
+    slope = np.array([1, -8, 0, 8, -1], np.float32) / np.float32(12)
     one = np.ones(1, np.float32)
-    dx = cv2.sepFilter2D(image, -1, kernel, one, borderType=cv2.BORDER_REPLICATE)
-    dy = cv2.sepFilter2D(image, -1, one, kernel, borderType=cv2.BORDER_REPLICATE)
-    energy = dx * dx + dy * dy
-    channel = energy.argmax(axis=2)[..., None]
-    gx = np.take_along_axis(dx, channel, 2)[..., 0]
-    gy = np.take_along_axis(dy, channel, 2)[..., 0]
-    norm = np.sqrt(gx * gx + gy * gy)
-    safe = np.maximum(norm, 1e-12)
-    angle = 2 * np.pi / ORIENTATIONS * np.arange(ORIENTATIONS)
-    cosine = (gx / safe)[..., None] * np.cos(angle) + (gy / safe)[..., None] * np.sin(angle)
-    bands = (np.maximum(cosine, 0) ** 9 * norm[..., None]).astype(np.float32)
-    taps = np.full(cell + 2, 0.5, np.float32)
-    taps[0] = taps[-1] = 0.25
+    dx = cv2.sepFilter2D(image, -1, slope, one, borderType=cv2.BORDER_REPLICATE)
+    dy = cv2.sepFilter2D(image, -1, one, slope, borderType=cv2.BORDER_REPLICATE)
+    bands = np.empty((*image.shape[:2], ORIENTATIONS), np.float32)
+    angle = np.arange(ORIENTATIONS) * (2 * np.pi / ORIENTATIONS)
+    _power_bands(dx, dy, np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32), bands)
+    taps = _reference_taps(cell)
     bands = cv2.sepFilter2D(bands, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
-    height, width = norm.shape
-    out = np.empty((height, width, CELLS, CELLS, ORIENTATIONS), np.float32)
-    for i in range(CELLS):
-        rows = np.clip(np.arange(height) + (i - 1) * cell, 0, height - 1)
-        for j in range(CELLS):
-            cols = np.clip(np.arange(width) + (j - 1) * cell, 0, width - 1)
-            out[:, :, i, j] = bands[rows][:, cols]
-    flat = out.reshape(height, width, -1)
-    flat /= np.sqrt((flat * flat).sum(-1, keepdims=True)) + np.float32(0.01)
-    return np.minimum(flat * np.float32(255), 255).astype(np.uint8)
+    out = np.empty((*image.shape[:2], CELLS * CELLS * ORIENTATIONS), np.uint8)
+    _fixed_gather(bands, cell, np.float32(_REFERENCE_FLOOR), out)
+    return out
 
 
-def _subsampled(grey: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "gh gw"]:
-    """Means of step x step blocks; the last blocks are completed by repeating the border."""
-    if step == 1:
-        return grey
+def _run(work, parts: int, threads: int) -> None:  # type: ignore[no-untyped-def]
+    """``work(0)`` … ``work(parts - 1)``, on so many threads."""
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(parts)))
+    else:
+        for part in range(parts):
+            work(part)
+
+
+def _padded_grid(grey: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "gh gw"]:
+    """Means of step x step blocks with a replicated rim; the last blocks are completed by repeating the border."""
     height, width = grey.shape
-    rows, cols = -(-height // step), -(-width // step)
-    padded = cv2.copyMakeBorder(grey, 0, rows * step - height, 0, cols * step - width, cv2.BORDER_REPLICATE)
-    return cv2.resize(padded, (cols, rows), interpolation=cv2.INTER_AREA)
+    rows, columns = -(-height // step), -(-width // step)
+    if step > 1:
+        whole = cv2.copyMakeBorder(
+            grey, 0, rows * step - height, 0, columns * step - width, cv2.BORDER_REPLICATE
+        )
+        grey = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.copyMakeBorder(grey, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_REPLICATE)
 
 
 def _triangle(half_width: float) -> Float32[np.ndarray, " n"]:
-    radius = math.ceil(half_width) - 1 if half_width > 1 else 0
+    """Weights 1 - |x| / half_width at whole x, normalised."""
+    radius = max(math.ceil(half_width) - 1, 0)
     x = np.arange(-radius, radius + 1)
-    taps = np.maximum(0.0, 1.0 - np.abs(x) / half_width)
+    taps = 1.0 - np.abs(x) / half_width if radius else np.ones(1)
     return (taps / taps.sum()).astype(np.float32)
 
 
 def _cell_window() -> Float32[np.ndarray, "16"]:
-    """Gaussian weight of each cell, sigma = two cells, at the cell's centre."""
+    """Gaussian weight of each cell at its centre; sigma is half of the descriptor (Lowe 2004, section 6.1)."""
     d = np.arange(CELLS) - (CELLS - 1) / 2
     g = np.exp(-(d**2) / (2 * (CELLS / 2) ** 2))
     return np.outer(g, g).ravel().astype(np.float32)
+
+
+def _reference_taps(cell: int) -> Float32[np.ndarray, " n"]:
+    """The box filter of the released SIFT Flow: ones over the cell, and a stray 0.25 one cell before its centre.
+
+    For cells of 3 pixels these are [0.25, 0, 1, 1, 1, 0, 0], recovered from its descriptors.
+    """
+    taps = np.zeros(2 * cell + 1, np.float32)
+    taps[cell - cell // 2 : cell + cell // 2 + 1] = 1.0
+    taps[0] = max(taps[0], _REFERENCE_STRAY)
+    return taps
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
     """Gradient magnitude shared linearly between the two nearest of eight directions."""
     height, width = image.shape
-    scale = np.float32(4.0 / np.pi)
+    to_sector = np.float32(4.0 / np.pi)
+    half = np.float32(0.5)
     for y in range(height):
         up, down = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
             left, right = max(x - 1, 0), min(x + 1, width - 1)
-            gx = np.float32(0.5) * (image[y, right] - image[y, left])
-            gy = np.float32(0.5) * (image[down, x] - image[up, x])
-            norm = math.sqrt(gx * gx + gy * gy)
+            gx = half * (image[y, right] - image[y, left])
+            gy = half * (image[down, x] - image[up, x])
             for k in range(8):
-                bands[y, x, k] = 0.0
-            angle = np.float32(math.atan2(gy, gx)) * scale
-            if angle < 0:
-                angle += np.float32(8)
-            low = int(angle)
-            part = angle - low
-            bands[y, x, low & 7] += norm * (1 - part)
+                bands[y, x, k] = np.float32(0)
+            norm = np.sqrt(gx * gx + gy * gy)
+            sector = np.arctan2(gy, gx) * to_sector
+            if sector < 0:
+                sector += np.float32(8)
+            low = int(sector)
+            part = sector - np.float32(low)
+            bands[y, x, low & 7] += norm * (np.float32(1) - part)
             bands[y, x, (low + 1) & 7] += norm * part
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _gather(flat, start, info, unit, position, bins, window, first, last, out):  # type: ignore[no-untyped-def]
-    width = position.shape[1]
-    rungs = len(start)
+def _gather(  # type: ignore[no-untyped-def]
+    channels, layout, unit, smallest, largest, per_octave, sizes, window, first, last, out
+):
+    width = sizes.shape[1]
+    rungs = layout.shape[0]
     d = np.empty((16, 8), np.float32)
+    one = np.float32(1)
     for y in range(first, last):
         for x in range(width):
-            t = position[y, x]
-            low = min(int(t), rungs - 2)
-            d[:] = 0.0
+            size = min(max(sizes[y, x], smallest), largest)
+            position = np.log2(size / smallest) * per_octave
+            low = min(int(position), rungs - 2)
+            upper_share = position - np.float32(low)
+            for i in range(16):
+                for c in range(8):
+                    d[i, c] = np.float32(0)
             for side in range(2):
                 k = low + side
-                share = t - low if side == 1 else 1.0 - (t - low)
-                if share <= 1e-4:
+                share = upper_share if side == 1 else one - upper_share
+                if share < np.float32(1e-3):
                     continue
                 share *= unit[k]
-                gh, gw, step, pad = info[k, 0], info[k, 1], info[k, 2], info[k, 3]
-                base = start[k]
-                size = bins[y, x]
+                base, rows, columns = layout[k, 0], layout[k, 1], layout[k, 2]
+                inverse = one / np.float32(layout[k, 3])
+                v_centre = (np.float32(y) + np.float32(0.5)) * inverse - np.float32(0.5) + np.float32(_PAD)
+                u_centre = (np.float32(x) + np.float32(0.5)) * inverse - np.float32(0.5) + np.float32(_PAD)
+                spread = size * inverse
                 for i in range(4):
-                    v = (y + (i - 1.5) * size + 0.5) / step - 0.5 + pad
-                    v = min(max(v, 0.0), gh - 1.001)
+                    v = v_centre + (np.float32(i) - np.float32(1.5)) * spread
+                    v = min(max(v, np.float32(0)), np.float32(rows) - np.float32(1.01))
                     v0 = int(v)
-                    fv = np.float32(v - v0)
+                    fv = v - np.float32(v0)
                     for j in range(4):
-                        u = (x + (j - 1.5) * size + 0.5) / step - 0.5 + pad
-                        u = min(max(u, 0.0), gw - 1.001)
+                        u = u_centre + (np.float32(j) - np.float32(1.5)) * spread
+                        u = min(max(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
                         u0 = int(u)
-                        fu = np.float32(u - u0)
-                        w = np.float32(share) * window[4 * i + j]
-                        w00 = w * (1 - fv) * (1 - fu)
-                        w01 = w * (1 - fv) * fu
-                        w10 = w * fv * (1 - fu)
-                        w11 = w * fv * fu
-                        p = base + (v0 * gw + u0) * 8
-                        q = p + gw * 8
+                        fu = u - np.float32(u0)
+                        w = share * window[4 * i + j]
+                        w1 = w * fv
+                        w0 = w - w1
+                        w01 = w0 * fu
+                        w00 = w0 - w01
+                        w11 = w1 * fu
+                        w10 = w1 - w11
+                        p = base + (v0 * columns + u0) * 8
+                        q = p + columns * 8
                         for c in range(8):
                             d[4 * i + j, c] += (
-                                w00 * flat[p + c]
-                                + w01 * flat[p + 8 + c]
-                                + w10 * flat[q + c]
-                                + w11 * flat[q + 8 + c]
+                                w00 * np.float32(channels[p + c])
+                                + w01 * np.float32(channels[p + 8 + c])
+                                + w10 * np.float32(channels[q + c])
+                                + w11 * np.float32(channels[q + 8 + c])
                             )
             total = np.float32(0)
             for i in range(16):
                 for c in range(8):
                     total += d[i, c] * d[i, c]
-            inv = np.float32(1) / (math.sqrt(total) + np.float32(1e-8))
+            scale = one / (np.sqrt(total) + np.float32(_NORM_FLOOR))
             total = np.float32(0)
             for i in range(16):
                 for c in range(8):
-                    value = min(d[i, c] * inv, np.float32(0.2))
+                    value = min(d[i, c] * scale, np.float32(_CLAMP))
                     d[i, c] = value
                     total += value * value
-            inv = np.float32(512) / (math.sqrt(total) + np.float32(1e-8))
+            # The floor above already took care of flat pixels: keep their length below one.
+            scale = np.float32(_GAIN) / max(np.sqrt(total), np.float32(0.1))
             for i in range(16):
                 for c in range(8):
-                    out[y, x, 8 * i + c] = np.uint8(min(d[i, c] * inv, np.float32(255)))
+                    out[y, x, 8 * i + c] = np.uint8(min(d[i, c] * scale, np.float32(255)))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _power_bands(dx, dy, cosines, sines, bands):  # type: ignore[no-untyped-def]
+    """Per direction: magnitude times the ninth power of the positive part of the cosine."""
+    height, width, colours = dx.shape
+    for y in range(height):
+        for x in range(width):
+            best = np.float32(-1)
+            gx = np.float32(0)
+            gy = np.float32(0)
+            for c in range(colours):
+                energy = dx[y, x, c] * dx[y, x, c] + dy[y, x, c] * dy[y, x, c]
+                if energy > best:
+                    best, gx, gy = energy, dx[y, x, c], dy[y, x, c]
+            norm = np.sqrt(best)
+            inverse = np.float32(1) / max(norm, np.float32(1e-12))
+            for k in range(8):
+                cosine = max((gx * cosines[k] + gy * sines[k]) * inverse, np.float32(0))
+                second = cosine * cosine
+                fourth = second * second
+                bands[y, x, k] = fourth * fourth * cosine * norm
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _fixed_gather(bands, cell, floor, out):  # type: ignore[no-untyped-def]
+    height, width = bands.shape[:2]
+    d = np.empty((16, 8), np.float32)
+    for y in range(height):
+        for x in range(width):
+            total = np.float32(0)
+            for i in range(4):
+                v = min(max(y + (i - 1) * cell, 0), height - 1)
+                for j in range(4):
+                    u = min(max(x + (j - 1) * cell, 0), width - 1)
+                    for c in range(8):
+                        value = bands[v, u, c]
+                        d[4 * i + j, c] = value
+                        total += value * value
+            scale = np.float32(255) / (np.sqrt(total) + floor)
+            for i in range(16):
+                for c in range(8):
+                    out[y, x, 8 * i + c] = np.uint8(min(d[i, c] * scale, np.float32(255)))

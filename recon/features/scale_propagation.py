@@ -39,7 +39,7 @@ _VARIANCE_FLOOR = 1e-7
 _WEIGHT_FLOOR = 1e-3
 
 _MAX_CYCLES = 40
-_SLOW = 0.6  # a multigrid that leaves more of the error than this per cycle gives way to a Krylov method
+_SLOW = 0.4  # a multigrid that leaves more of the error than this per cycle gets help from a Krylov method
 
 
 @dataclass(frozen=True)
@@ -187,16 +187,16 @@ def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp
         change = float(np.abs(x - previous).max())
         if change == 0.0:
             return x
-        if not np.isfinite(before):
-            before = change
-            continue
         contraction = change / before
+        if np.isfinite(before):
+            # The changes form a geometric series; what remains is its tail.
+            if contraction < 1.0 and change * contraction / (1.0 - contraction) < target:
+                return x
+            if contraction > _SLOW:
+                break
         before = change
-        # The changes form a geometric series; what remains is its tail.
-        if contraction < 1.0 and change * contraction / (1.0 - contraction) < target:
-            return x
-        if contraction > _SLOW and change > target:
-            break
+    if _multigrid.krylov(levels, x, equations.right, target):
+        return x
     return _solve_directly(equations)
 
 
@@ -272,7 +272,6 @@ def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untype
                         w = max(w, _WEIGHT_FLOOR * variance)
                     elif kind == 2:
                         w = np.exp(-((value - centre) ** 2) / (_SHARE * variance))
-                        w = max(w, _WEIGHT_FLOOR * _WEIGHT_FLOOR)
                     known = seeds[y + 1 + dy, x + 1 + dx]
                     if known > 0:
                         excess[y + 1, x + 1] += w
