@@ -102,14 +102,22 @@ class Lighting:
     shininess: float = 30.0
 
 
+def tensor(values: np.ndarray) -> Any:
+    """Hand an array to Open3D."""
+    import open3d as o3d
+
+    core: Any = o3d.core
+    return core.Tensor(np.ascontiguousarray(values))
+
+
 def ray_scene(mesh: MeshData) -> Any:
     """Build an Open3D ``RaycastingScene`` (Embree) with one mesh."""
     import open3d as o3d
 
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
-        o3d.core.Tensor(np.ascontiguousarray(mesh.vertices, np.float32)),
-        o3d.core.Tensor(np.ascontiguousarray(mesh.faces).astype(np.uint32)),
+        tensor(mesh.vertices, np.float32),
+        tensor(np.ascontiguousarray(mesh.faces).astype(np.uint32)),
     )
     return scene
 
@@ -140,8 +148,6 @@ def pixel_rays(view: PinholeView, samples: int = 1) -> Float32[np.ndarray, "hs w
 
 def cast(scene: Any, rays: Float32[np.ndarray, "h w 6"]) -> Hits:
     """Find the first face that each ray meets (both sides of a face count)."""
-    import open3d as o3d
-
     h, w = rays.shape[:2]
     face = np.full(h * w, -1, np.int32)
     depth = np.zeros(h * w, np.float32)
@@ -149,7 +155,7 @@ def cast(scene: Any, rays: Float32[np.ndarray, "h w 6"]) -> Hits:
     flat = rays.reshape(-1, 6)
     for start in range(0, len(flat), _CHUNK):
         part = slice(start, min(start + _CHUNK, len(flat)))
-        answer = scene.cast_rays(o3d.core.Tensor(np.ascontiguousarray(flat[part])))
+        answer = scene.cast_rays(tensor(flat[part]))
         t = answer["t_hit"].numpy()
         hit = np.isfinite(t)
         face[part] = np.where(hit, answer["primitive_ids"].numpy().astype(np.int64), -1).astype(np.int32)
@@ -262,8 +268,6 @@ def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[
         of the
         hemisphere round the normal), each in 0…1.
     """
-    import open3d as o3d
-
     scene = ray_scene(mesh)
     rng = np.random.default_rng(seed)
     normals = vertex_normals(mesh)
@@ -282,7 +286,7 @@ def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[
         to_sky = normals + 0.999 * sphere
         for column, direction in enumerate((to_sun, to_sky)):
             rays = np.concatenate([origin, direction.astype(np.float32)], axis=1).astype(np.float32)
-            hidden = scene.test_occlusions(o3d.core.Tensor(np.ascontiguousarray(rays))).numpy()
+            hidden = scene.test_occlusions(tensor(rays)).numpy()
             visible[:, column] += ~hidden
     visible /= max(lighting.samples, 1)
     visible[:, 0] *= np.clip(normals @ sun.astype(np.float32), 0, 1)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,10 +30,10 @@ from recon.errors import UsageError
 from recon.photos.types import PinholeView
 
 CONVENTION = (
-    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera axes: +x "
-    "right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel coordinates (integer = "
-    "pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner origin) add 0.5 to cx, cy. Camera "
-    "centre C = -R^T t. Depth maps are z-depth along the optical axis in world units."
+    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera axes: "
+    "+x right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel coordinates "
+    "(integer = pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner origin) add 0.5 to "
+    "cx, cy. Camera centre C = -R^T t. Depth maps are z-depth along the optical axis in world units."
 )
 
 
@@ -82,7 +83,10 @@ class SyntheticScene:
 
 
 def look_at(
-    center: Sequence[float], target: Sequence[float], up: Sequence[float] = (0.0, 0.0, 1.0), roll: float = 0.0
+    center: Sequence[float] | np.ndarray,
+    target: Sequence[float] | np.ndarray,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    roll: float = 0.0,
 ) -> Float64[np.ndarray, "3 4"]:
     """Compute ``cam_from_world`` of a camera at ``center`` that looks at ``target``.
 
@@ -145,7 +149,7 @@ def arc_path(
     t = np.asarray(target, np.float64)
     poses = []
     for angle in angles:
-        center = t + [radius * np.sin(angle), -radius * np.cos(angle), height]
+        center = t + np.array([radius * np.sin(angle), -radius * np.cos(angle), height])
         poses.append(look_at(center + rng.normal(0, 1, 3) * jitter, t + rng.normal(0, 1, 3) * jitter))
     return poses
 
@@ -493,7 +497,7 @@ def photograph(
         seed: of the noise.
     """
     rng = np.random.default_rng(seed)
-    light = radiance * np.float32(exposure)
+    light: Any = radiance * np.float32(exposure)
     if sensor.blur > 0:
         light = cv2.GaussianBlur(light, (0, 0), sensor.blur, borderType=cv2.BORDER_REPLICATE)
     if sensor.full_well > 0:
@@ -509,7 +513,7 @@ def photograph(
             ".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality]
         )
         assert done
-        rgb = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        rgb = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
     return rgb
 
 
@@ -581,7 +585,8 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
     """Render one of the named scenes.
 
     Args:
-        preset: "relief": twelve photos of a façade, two rows. "zoom": ten photos of a façade in two groups whose
+        preset: "relief": twelve photos of a façade, two rows. "zoom": ten photos of a façade in two groups
+            whose
             distances differ by 2.6. "object": twenty photos round a knot on a pedestal. "demo": eight small
             photos of the façade.
         size: (width, height) of the photos; None for the preset's own.
@@ -675,7 +680,7 @@ def write_ply(path: Path, mesh: MeshData) -> None:
     )
     if mesh.colors is not None:
         out.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255.0)
-    if not o3d.io.write_triangle_mesh(str(path), out):
+    if not o3d.io.write_triangle_mesh(path, out):
         raise OSError(f"{path}: cannot be written")
 
 

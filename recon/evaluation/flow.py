@@ -51,7 +51,7 @@ def angular_errors(
     """Compute the angle between (u, v, 1) and (u', v', 1) per pixel, in degrees.
 
     Source: Barron, Fleet & Beauchemin 1994; Baker et al., "A database and evaluation methodology for optical
-    flow", IJCV 2011, equation 19. By atan2 of cross and dot product rather than acos, which loses small angles.
+    flow", IJCV 2011, equation 19. By atan2 of cross and dot product; acos would lose small angles.
     """
     a = np.concatenate([np.asarray(flow, np.float64), np.ones((*flow.shape[:-1], 1))], axis=-1)
     b = np.concatenate([np.asarray(truth, np.float64), np.ones((*truth.shape[:-1], 1))], axis=-1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from recon.datasets.rendering import MeshData, cast_view, ray_scene
+from recon.datasets.rendering import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
 from recon.photos.types import PinholeView
 
@@ -54,8 +54,8 @@ class SurfaceReport:
     def text(self) -> str:
         """The figures for a person to read."""
         lines = [
-            f"distance to the truth: mean {self.accuracy[0]:.4g}, median {self.accuracy[1]:.4g}; from the truth: "
-            f"mean {self.completeness[0]:.4g}, median {self.completeness[1]:.4g}"
+            f"distance to the truth: mean {self.accuracy[0]:.4g}, median {self.accuracy[1]:.4g}; "
+            f"from the truth: mean {self.completeness[0]:.4g}, median {self.completeness[1]:.4g}"
         ]
         for t, p, r, f in zip(self.thresholds, self.precision, self.recall, self.f_score, strict=True):
             lines.append(f"within {t:g}: precision {p:.3f}, recall {r:.3f}, F {f:.3f}")
@@ -85,8 +85,8 @@ def evaluate_surface(
       count, so
       a true surface that the truth lacks is no error, and a floater in front of the truth is one.
 
-    Precision and recall are those of Knapitsch et al., "Tanks and Temples", 2017, section 3.3; which points are
-    judged is our own rule, because rendered truth tells what every pixel sees.
+    Precision and recall are those of Knapitsch et al., "Tanks and Temples", 2017, section 3.3; which
+    points are judged is our own rule, because rendered truth tells what every pixel sees.
 
     Args:
         estimate: points, or a mesh (sampled evenly by area).
@@ -280,10 +280,8 @@ def _distance(
     if isinstance(surface, MeshData):
         if not len(surface.faces):
             return np.full(len(points), np.inf)
-        import open3d as o3d
-
-        tensor = o3d.core.Tensor(np.ascontiguousarray(points, np.float32))
-        return ray_scene(surface).compute_distance(tensor).numpy().astype(np.float64)
+        answer = ray_scene(surface).compute_distance(tensor(np.asarray(points, np.float32)))
+        return np.asarray(answer.numpy(), np.float64)
     if not len(surface):
         return np.full(len(points), np.inf)
     from scipy.spatial import cKDTree

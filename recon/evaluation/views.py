@@ -53,8 +53,8 @@ def ssim_map(
 ) -> Float64[np.ndarray, "h w"]:
     """Compute the structural similarity at each pixel, averaged over the channels.
 
-    Source: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment", TIP 2004, equation 13, with its Gaussian
-    window; at the border the image is mirrored.
+    Source: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment", TIP 2004, equation 13, with its
+    Gaussian window; at the border the image is mirrored.
     """
     c1, c2 = (_SSIM_K1 * 255) ** 2, (_SSIM_K2 * 255) ** 2
 

@@ -145,8 +145,8 @@ def pairs_from_file(path: Path, names: Sequence[str]) -> tuple[Pair, ...]:
         for name in parts:
             if name not in ids:
                 raise UsageError(
-                    f"{path}, line {number}: no photo is named {name!r}; names are relative to the photo folder, "
-                    f"for example {names[0]!r}"
+                    f"{path}, line {number}: no photo is named {name!r}; names are relative to the "
+                    f"photo folder, for example {names[0]!r}"
                     if names
                     else f"{path}, line {number}: no photo is named {name!r}"
                 )

@@ -159,7 +159,8 @@ def mesh_picture(
     Args:
         mesh: the surface.
         view: the camera, real or virtual.
-        style: "color" shows the vertex colours as they are, "shaded" grey clay under a lamp by the camera that
+        style: "color" shows the vertex colours as they are, "shaded" grey clay under a lamp by the camera
+            that
             shows every bump, "normals" the normals by colour.
         samples: rays per pixel and axis.
         scene: the mesh's ray scene, if it is already built.
@@ -183,7 +184,7 @@ def mesh_picture(
     else:
         key = np.array([-0.45, -0.6, -0.66], np.float32)
         fill = np.array([0.75, 0.1, -0.65], np.float32)
-        light = 0.16 + 0.68 * np.clip(normal @ key, 0, 1) + 0.24 * np.clip(normal @ fill, 0, 1)
+        light = 0.3 + 0.62 * np.clip(normal @ key, 0, 1) + 0.24 * np.clip(normal @ fill, 0, 1)
         image[hit] = light[:, None] * np.array([238, 232, 222], np.float32)
     return _bytes(cv2.resize(image, (view.width, view.height), interpolation=cv2.INTER_AREA))
 
@@ -485,7 +486,9 @@ def _scalar_picture(
     """Colour a map whose unknown values are NaN, with a bar on the right."""
     known = np.isfinite(values)
     if limits is None:
-        limits = tuple(np.percentile(values[known], [1, 99])) if known.any() else (0.0, 1.0)
+        limits = (0.0, 1.0)
+        if known.any():
+            limits = (float(np.percentile(values[known], 1)), float(np.percentile(values[known], 99)))
     low, high = float(limits[0]), float(limits[1])
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low * 0.95, low * 1.05 + 1e-9
