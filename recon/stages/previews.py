@@ -1,0 +1,118 @@
+"""Preview pictures of a run: cameras and cloud, depth maps, mesh, view graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from recon.datasets.rendering import MeshData, mesh_from_open3d, ray_scene
+from recon.engine.stage import StageContext
+from recon.photos.reading import png_bytes
+from recon.photos.types import PinholeView
+from recon.stages.depth import DenseScene, load_depths
+from recon.stages.map import load_views
+from recon.stages.pairs import load_pairs
+from recon.stages.photos import load_photo_set
+from recon.stages.verify import load_view_graph
+from recon.surface.io import read_mesh, read_points_ply
+from recon.viewer import pictures
+
+FOLDER = "pictures"
+
+_SHEET_PHOTOS = 12
+"""So many photos at most are shown on one sheet, evenly taken from the set."""
+
+_CLOUD_POINTS = 1_500_000
+"""So many points at most are drawn."""
+
+
+def write_previews(work: StageContext, width: int) -> list[str]:
+    """Draws the pictures of a finished run into ``pictures/``; returns their names relative to the workspace."""
+    views = load_views(work)
+    cloud = read_points_ply(work.path("dense", "points.ply"))
+    step = max(1, len(cloud) // _CLOUD_POINTS)
+    xyz, rgb = cloud.xyz[::step], cloud.rgb[::step]
+    mesh = mesh_from_open3d(read_mesh(work.path("mesh", "mesh.ply")))
+    rays = ray_scene(mesh)
+    height = round(width * 2 / 3)
+    shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
+    jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
+        "cameras_oblique.png": lambda: pictures.cameras_picture(xyz, rgb, views, "oblique", width, height),
+        "cameras_top.png": lambda: pictures.cameras_picture(xyz, rgb, views, "top", width, height),
+        "cloud.png": lambda: pictures.cloud_picture(
+            xyz, rgb, pictures.overview_view(xyz, views, "front", width, height, with_cameras=False)
+        ),
+        "mesh_front.png": lambda: _mesh(mesh, rays, xyz, views, "front", "color", width),
+        "mesh_shaded.png": lambda: _mesh(mesh, rays, xyz, views, "front", "shaded", width),
+        "mesh_oblique.png": lambda: _mesh(mesh, rays, xyz, views, "oblique", "color", width),
+        "mesh_beside_photos.png": lambda: _beside_photos(work, mesh, rays, shown[:: max(1, len(shown) // 3)][:3]),
+        "depth_maps.png": lambda: _depth_sheet(work, shown),
+        "view_graph.png": lambda: _view_graph(work, width),
+    }
+    written = []
+    with work.fresh_directory(FOLDER) as folder, work.progress(len(jobs), "pictures") as bar:
+        for name, draw in jobs.items():
+            (folder / name).write_bytes(png_bytes(draw()))
+            written.append(f"{FOLDER}/{name}")
+            bar.update()
+    return written
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, limit))})
+
+
+def _mesh(
+    mesh: MeshData,
+    rays: object,
+    xyz: np.ndarray,
+    views: list[PinholeView],
+    where: Literal["front", "oblique"],
+    style: Literal["color", "shaded"],
+    width: int,
+) -> UInt8[np.ndarray, "h w 3"]:
+    view = pictures.overview_view(xyz, views, where, width, round(width * 2 / 3), with_cameras=False)
+    return pictures.mesh_picture(mesh, view, style, scene=rays)
+
+
+def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
+    scene = DenseScene(work, 100_000)
+    images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
+    panels, captions = [], []
+    for view, depth in zip(shown, load_depths(work, shown), strict=True):
+        panels += [images[view.photo_id], pictures.depth_picture(depth.depth), pictures.normal_picture(depth.normal)]
+        covered = float((depth.depth > 0).mean())
+        captions += [view.name, f"depth, {covered:.0%} of the pixels", "normals"]
+    return pictures.contact_sheet(panels, captions, columns=3)
+
+
+def _beside_photos(
+    work: StageContext, mesh: MeshData, rays: object, shown: list[PinholeView]
+) -> UInt8[np.ndarray, "h w 3"]:
+    scene = DenseScene(work, 640)
+    by_id = {view.photo_id: (view, image) for view, image in zip(scene.views, scene.images, strict=True)}
+    panels, captions = [], []
+    for one in shown:
+        view, image = by_id[one.photo_id]
+        panels += [
+            image,
+            pictures.mesh_picture(mesh, view, "color", scene=rays),
+            pictures.mesh_picture(mesh, view, "shaded", scene=rays),
+        ]
+        captions += [view.name, "mesh from there", "its shape"]
+    return pictures.contact_sheet(panels, captions, columns=3)
+
+
+def _view_graph(work: StageContext, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    photos = load_photo_set(work).photos
+    graph = load_view_graph(work)
+    weights = dict.fromkeys(load_pairs(work), 1.0)
+    kept = set()
+    for a, b, inliers in graph.edges(data="inliers"):
+        pair = (min(a, b), max(a, b))
+        weights[pair] = float(inliers)
+        kept.add(pair)
+    return pictures.view_graph_picture([photo.name for photo in photos], weights, kept, width)
