@@ -39,7 +39,9 @@ MAPS = [
 def photo_set(n: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> PhotoSet:
     width, height = size
     camera = Intrinsics("PINHOLE", (100.0, 100.0, 31.5, 23.5), width, height, known=True)
-    return PhotoSet(tuple(Photo(i, f"{i}.jpg", "", width, height, width, height, 0) for i in range(n)), (camera,))
+    return PhotoSet(
+        tuple(Photo(i, f"{i}.jpg", "", width, height, width, height, 0) for i in range(n)), (camera,)
+    )
 
 
 def between(a: int, b: int) -> np.ndarray:
@@ -96,7 +98,7 @@ def test_observations_and_affinities_are_exact_on_a_plane() -> None:
         r = reference[tracks.track_id[i]]
         M = between(int(tracks.photo_id[r]), int(tracks.photo_id[i]))
         np.testing.assert_allclose(tracks.xy[i], M[:, :2] @ tracks.xy[r] + M[:, 2], atol=5e-3)
-        # The fit's small ridge pulls affinities towards the identity by well under a percent, and with a window
+        # The fit's small ridge pulls affinities towards the identity by under a percent, and with a window
         # cut off by the border, positions by thousandths of a pixel.
         np.testing.assert_allclose(tracks.affinity[i], M[:, :2], atol=5e-3)
 
@@ -238,7 +240,9 @@ def test_transport_agrees_with_its_plain_twin() -> None:
 def test_transport_keeps_to_one_side_of_a_depth_edge() -> None:
     flow = np.zeros((40, 40, 2), np.float32)
     flow[:, 20:, 0] = 12.0
-    moved, _, valid = transport(np.array([[18.0, 20.0]], np.float32), flow, np.ones((40, 40), bool), 5, 1.5, 0.3)
+    moved, _, valid = transport(
+        np.array([[18.0, 20.0]], np.float32), flow, np.ones((40, 40), bool), 5, 1.5, 0.3
+    )
     assert valid.all()
     assert abs(moved[0, 0] - 18.0) < 0.25
 
@@ -285,7 +289,9 @@ def test_spread_keeps_the_best_of_every_cell(seed: int, limit: int) -> None:
     np.testing.assert_array_equal(kept[0], xy[0])  # the best point of all is the best of its cell
 
 
-def sparse_from_truth(seed: int, photos: int, points: int, wrong: int) -> tuple[dict[tuple[int, int], SparseMatch], int]:
+def sparse_from_truth(
+    seed: int, photos: int, points: int, wrong: int
+) -> tuple[dict[tuple[int, int], SparseMatch], int]:
     rng = np.random.default_rng(seed)
     xy = rng.uniform(0, 1000, (photos, points, 2)).astype(np.float32)
     matches = {}
@@ -295,7 +301,10 @@ def sparse_from_truth(seed: int, photos: int, points: int, wrong: int) -> tuple[
         if wrong and len(right) > 1:
             spoiled = rng.choice(len(right), min(wrong, len(right)), replace=False)
             right[spoiled] = rng.integers(0, points, len(spoiled))
-        score = np.where(left == right, 0.9, 0.3).astype(np.float32) + rng.random(len(left)).astype(np.float32) * 0.05
+        score = (
+            np.where(left == right, 0.9, 0.3).astype(np.float32)
+            + rng.random(len(left)).astype(np.float32) * 0.05
+        )
         matches[a, b] = SparseMatch(xy[a, left], xy[b, right], score)
     return matches, points
 
@@ -358,7 +367,9 @@ def test_a_weak_wrong_match_does_not_spoil_good_tracks() -> None:
 
 def test_observations_of_a_pair_are_those_both_photos_see() -> None:
     tracks = make_tracks(
-        np.array([5, 5, 7, 7, 7, 9, 9]), np.array([0, 2, 1, 0, 2, 1, 2]), np.arange(14, dtype=float).reshape(7, 2)
+        np.array([5, 5, 7, 7, 7, 9, 9]),
+        np.array([0, 2, 1, 0, 2, 1, 2]),
+        np.arange(14, dtype=float).reshape(7, 2),
     )
     assert tracks.count == 3
     rows = pair_observations(tracks, 0, 2)

@@ -65,7 +65,9 @@ def test_matrix_obeys_the_epipolar_constraint() -> None:
         found = verify_pair(a, b, *cameras)
         assert found.matrix is not None
         lines = np.column_stack([a, np.ones(len(a))]) @ found.matrix.T
-        distance = (lines * np.column_stack([b, np.ones(len(b))])).sum(axis=1) / np.hypot(lines[:, 0], lines[:, 1])
+        distance = (lines * np.column_stack([b, np.ones(len(b))])).sum(axis=1) / np.hypot(
+            lines[:, 0], lines[:, 1]
+        )
         assert np.abs(distance).max() < 0.2
     # An independent essential matrix from the true pose agrees up to scale.
     t = pose[:, 3]

@@ -87,7 +87,9 @@ def test_pruning_by_loops_removes_the_wrong_edge_alone() -> None:
 
 def test_edges_without_loops_stay() -> None:
     pose = np.eye(3, 4)
-    graph = build_view_graph(photo_set(4), {(0, 1): evidence(pose), (1, 2): evidence(None), (2, 3): evidence(pose)})
+    graph = build_view_graph(
+        photo_set(4), {(0, 1): evidence(pose), (1, 2): evidence(None), (2, 3): evidence(pose)}
+    )
     assert rotation_loop_errors(graph) == {}
     assert prune_by_loops(graph, {}, max_error=0.1).number_of_edges() == 3
     with pytest.raises(ValueError, match="kind"):
@@ -120,7 +122,7 @@ def test_flow_chained_round_a_loop() -> None:
     assert not kept.has_edge(0, 2)
     assert kept.number_of_edges() == 5
     # A pair without flow has no loops to answer for.
-    assert flow_loop_errors(graph, lambda a, b: None) == {}
+    assert flow_loop_errors(graph, lambda *_: None) == {}
 
 
 def test_pruning_by_inliers() -> None:
@@ -131,7 +133,12 @@ def test_pruning_by_inliers() -> None:
 
 
 def test_components_and_spanning_tree() -> None:
-    pairs = {(3, 4): evidence(None, 50), (0, 1): evidence(None, 90), (1, 2): evidence(None, 70), (0, 2): evidence(None, 60)}
+    pairs = {
+        (3, 4): evidence(None, 50),
+        (0, 1): evidence(None, 90),
+        (1, 2): evidence(None, 70),
+        (0, 2): evidence(None, 60),
+    }
     graph = build_view_graph(photo_set(6), pairs)
     assert components(graph) == [[0, 1, 2], [3, 4], [5]]
     tree = spanning_tree(graph)
@@ -158,7 +165,9 @@ def test_graphml_holds_everything(tmp_path: Path) -> None:
 
 
 def test_layout_places_every_photo_once_inside_the_picture() -> None:
-    graph = build_view_graph(photo_set(7), {(0, 1): evidence(None), (1, 2): evidence(None), (4, 5): evidence(None)})
+    graph = build_view_graph(
+        photo_set(7), {(0, 1): evidence(None), (1, 2): evidence(None), (4, 5): evidence(None)}
+    )
     places = layout(graph, seed=1)
     assert set(places) == set(range(7))
     xy = np.array([places[i] for i in range(7)])

@@ -34,7 +34,9 @@ def smooth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return value
 
 
-def photo(M: np.ndarray, size: tuple[int, int] = (160, 130), gain: float = 1.0, offset: float = 0.0) -> np.ndarray:
+def photo(
+    M: np.ndarray, size: tuple[int, int] = (160, 130), gain: float = 1.0, offset: float = 0.0
+) -> np.ndarray:
     """The texture as seen by a photo in which texture point p lies at M @ (p, 1)."""
     xs, ys = np.meshgrid(np.arange(size[0], dtype=float), np.arange(size[1], dtype=float))
     inverse = np.linalg.inv(np.vstack([M, [0, 0, 1]]))
@@ -52,7 +54,9 @@ MAPS = [
 ANCHORS = np.stack(np.meshgrid(np.arange(40, 120, 16.0), np.arange(40, 95, 13.0)), -1).reshape(-1, 2)
 
 
-def tracks_with_error(error: float, seed: int = 0, affine: bool = True, photos: int = 4) -> tuple[Tracks, np.ndarray]:
+def tracks_with_error(
+    error: float, seed: int = 0, affine: bool = True, photos: int = 4
+) -> tuple[Tracks, np.ndarray]:
     """Tracks of the anchors with noise on all but the reference, and the exact positions."""
     rng = np.random.default_rng(seed)
     track, seen, exact, reference, affinity = [], [], [], [], []
@@ -79,7 +83,12 @@ def match_rows(refined: Tracks, truth: np.ndarray, photos: int = 4) -> np.ndarra
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("affine", [False, True])
 def test_known_warps_are_recovered(joint: bool, affine: bool) -> None:
-    images = [photo(MAPS[0]), photo(MAPS[1], gain=1.3, offset=-20), photo(MAPS[2], gain=0.8), photo(MAPS[3], offset=9)]
+    images = [
+        photo(MAPS[0]),
+        photo(MAPS[1], gain=1.3, offset=-20),
+        photo(MAPS[2], gain=0.8),
+        photo(MAPS[3], offset=9),
+    ]
     tracks, truth = tracks_with_error(1.2, affine=affine)
     assert match_rows(tracks, truth).max() > 1.0
     refined = refine_tracks(images, tracks, RefinementSettings(joint=joint, max_shift=5))
@@ -107,7 +116,8 @@ def test_noise_is_averaged_by_all_pairs() -> None:
     images = [photo(M) + rng.normal(0, 6, (130, 160)).astype(np.float32) for M in MAPS]
     tracks, truth = tracks_with_error(0.8)
     alone, joint = (
-        match_rows(refine_tracks(images, tracks, RefinementSettings(joint=flag)), truth) for flag in (False, True)
+        match_rows(refine_tracks(images, tracks, RefinementSettings(joint=flag)), truth)
+        for flag in (False, True)
     )
     assert np.sqrt((joint**2).mean()) <= 1.05 * np.sqrt((alone**2).mean())
     assert np.median(joint) < 0.1  # grey noise of 6 against a contrast of some 30
@@ -131,7 +141,9 @@ def test_half_size_views_are_matched_without_aliasing() -> None:
     coarse = cv2.GaussianBlur(fine, (0, 0), 0.9)
     xs, ys = np.meshgrid(np.arange(160.0), np.arange(130.0))
     inverse = np.linalg.inv(np.vstack([half, [0, 0, 1]]))
-    small = map_coordinates(coarse, [inverse[1, 1] * ys + inverse[1, 2], inverse[0, 0] * xs + inverse[0, 2]], order=3)
+    small = map_coordinates(
+        coarse, [inverse[1, 1] * ys + inverse[1, 2], inverse[0, 0] * xs + inverse[0, 2]], order=3
+    )
     rng = np.random.default_rng(0)
     anchors = rng.uniform([60, 60], [230, 190], (30, 2))
     exact = anchors @ half[:, :2].T + half[:, 2]
@@ -143,7 +155,9 @@ def test_half_size_views_are_matched_without_aliasing() -> None:
             if reference == 0
             else np.stack([anchors + rng.uniform(-0.8, 0.8, exact.shape), exact], axis=1).reshape(-1, 2),
             np.tile([reference == 0, reference == 1], 30),
-            np.tile([np.eye(2), 0.5 * np.eye(2)] if reference == 0 else [2 * np.eye(2), np.eye(2)], (30, 1, 1)),
+            np.tile(
+                [np.eye(2), 0.5 * np.eye(2)] if reference == 0 else [2 * np.eye(2), np.eye(2)], (30, 1, 1)
+            ),
         )
         refined = refine_tracks([fine, small.astype(np.float32)], tracks)
         assert refined.count >= 25
@@ -164,8 +178,10 @@ def test_patches_at_the_border_and_flat_patches_fail_cleanly() -> None:
     assert (align_patches(image, flat, starts, warps, 10, 10, 2)[1] == -1).all()
 
 
-def twin_align(source: np.ndarray, target: np.ndarray, start: np.ndarray, xy: np.ndarray, radius: int) -> np.ndarray:
-    """Translation by plain Gauss-Newton on the normalised patches (forward additive), with SciPy's splines."""
+def twin_align(
+    source: np.ndarray, target: np.ndarray, start: np.ndarray, xy: np.ndarray, radius: int
+) -> np.ndarray:
+    """Translation by Gauss-Newton on normalised patches (forward additive) with SciPy's splines."""
     axis = np.arange(-radius, radius + 1.0)
     v, u = np.meshgrid(axis, axis, indexing="ij")
     weight = np.exp(-0.5 * (u**2 + v**2) / (0.6 * radius + 0.6) ** 2)
@@ -182,8 +198,14 @@ def twin_align(source: np.ndarray, target: np.ndarray, start: np.ndarray, xy: np
         h = 1e-3
         J = np.stack(
             [
-                (normalised(target, at + [h, 0]) - normalised(target, at - [h, 0])).ravel() / (2 * h),
-                (normalised(target, at + [0, h]) - normalised(target, at - [0, h])).ravel() / (2 * h),
+                (
+                    normalised(target, at + np.array([h, 0])) - normalised(target, at - np.array([h, 0]))
+                ).ravel()
+                / (2 * h),
+                (
+                    normalised(target, at + np.array([0, h])) - normalised(target, at - np.array([0, h]))
+                ).ravel()
+                / (2 * h),
             ],
             axis=1,
         )
@@ -199,7 +221,13 @@ def test_alignment_agrees_with_its_plain_twin() -> None:
     starts = ANCHORS[:8]
     guess = starts + MAPS[1][:, 2] + rng.uniform(-0.7, 0.7, starts.shape)
     warps, found = align_patches(
-        blur_levels(source), blur_levels(target), starts, affine_warps(guess, np.tile(np.eye(2), (8, 1, 1))), 9, 30, 2
+        blur_levels(source),
+        blur_levels(target),
+        starts,
+        affine_warps(guess, np.tile(np.eye(2), (8, 1, 1))),
+        9,
+        30,
+        2,
     )
     assert (found > 0.9).all()
     for i in range(8):
