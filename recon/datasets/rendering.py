@@ -116,7 +116,7 @@ def ray_scene(mesh: MeshData) -> Any:
 
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
-        tensor(mesh.vertices, np.float32),
+        tensor(mesh.vertices.astype(np.float32)),
         tensor(np.ascontiguousarray(mesh.faces).astype(np.uint32)),
     )
     return scene

@@ -30,10 +30,11 @@ from recon.errors import UsageError
 from recon.photos.types import PinholeView
 
 CONVENTION = (
-    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera axes: "
-    "+x right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel coordinates "
-    "(integer = pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner origin) add 0.5 to "
-    "cx, cy. Camera centre C = -R^T t. Depth maps are z-depth along the optical axis in world units."
+    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera "
+    "axes: +x right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel "
+    "coordinates (integer = pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner "
+    "origin) add 0.5 to cx, cy. Camera centre C = -R^T t. Depth maps are z-depth along the optical axis in "
+    "world units."
 )
 
 

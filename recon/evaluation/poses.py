@@ -308,7 +308,8 @@ def views_from_cameras_json(path: Path) -> dict[str, PinholeView]:
         raise ReconError(f"{path}: no such file; name a cameras.json with posed cameras") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ReconError(
-            f"{path}: not a cameras.json: each image needs name, width, height, fx, fy, cx, cy, R, t ({error!r})"
+            f"{path}: not a cameras.json: each image needs name, width, height, fx, fy, cx, cy, R and "
+            f"t ({error!r})"
         ) from error
     return out
 

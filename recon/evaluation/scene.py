@@ -69,7 +69,8 @@ def judge_demo(scene: Path, out: Path) -> str:
     lines = [
         "How far from the truth (the scene is about 6.8 m wide, photographed from 4.4 m):",
         f"  cameras  {poses.registered} of {poses.total} placed; centres off by "
-        f"{1000 * poses.center_mean:.1f} mm (mean), {1000 * poses.center_max:.1f} mm (worst); directions by {poses.rotation_mean:.3f} degrees",
+        f"{1000 * poses.center_mean:.1f} mm (mean), {1000 * poses.center_max:.1f} mm (worst); "
+        f"directions by {poses.rotation_mean:.3f} degrees",
     ]
     for name, surface in (("points", report.cloud), ("mesh", report.mesh)):
         if surface is None:

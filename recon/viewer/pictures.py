@@ -230,7 +230,8 @@ def point_spacing(xyz: Float[np.ndarray, "n 3"], sample: int = 2000) -> float:
         return 0.0
     points = np.asarray(xyz, np.float64)
     some = points[:: max(1, len(points) // sample)]
-    return float(np.median(cKDTree(points).query(some, k=2)[0][:, 1]))
+    distances = np.asarray(cKDTree(points).query(some, k=2)[0])
+    return float(np.median(distances[:, 1]))
 
 
 @numba.njit(cache=True, nogil=True)
