@@ -107,7 +107,7 @@ def reconstruct(
             resume=resume,
             camera_sharing=camera_sharing,
         )
-    typer.echo(f"done in {summary.seconds:.0f} s; files to open:")
+    typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
     for what, name in _RESULTS:
         path = out / name
         if path.exists():

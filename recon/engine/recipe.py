@@ -149,6 +149,9 @@ def load_recipe(
 ) -> Recipe:
     """The recipe with its parents, the quality's overlay, ``overrides`` and defaults laid over each other.
 
+    From weak to strong: defaults; the parent's tables and then its tables for the quality; the same of the
+    child; ``overrides``. So a child that sets a key sets it at every quality.
+
     Args:
         name: a name in ``pipelines/`` or a path.
         stages: the stages whose sections the recipe may have.
@@ -164,48 +167,49 @@ def load_recipe(
         raise UsageError(f"unknown quality {quality!r}{hint}; there are: {', '.join(QUALITIES)}")
     sections = {stage.name: stage.Settings for stage in stages}
     path = find_recipe(name)
-    merged = _Source()
-    _read_chain(path, merged, ())
-    _check_top_level(merged, sections, str(path))
+    layers = _read_chain(path, ())
+    for layer in layers:
+        _check_layer(layer, sections)
 
-    overlay = merged.tree.get("quality", {}).get(quality, {})
-    chosen = _Source({key: {} for key in sections})
-    for section in sections:
-        for place, table in (
-            ((), merged.tree.get(section, {})),
-            (("quality", quality), overlay.get(section, {})),
-        ):
-            _lay(chosen, merged, (*place, section), section, table, str(path))
-    for override in overrides:
-        _apply_override(chosen, override, sections)
-
-    settings = {section: _validate(model, chosen, section, str(path)) for section, model in sections.items()}
+    texts = tuple(overrides)
+    settings: dict[str, BaseModel] = {}
+    # The other levels are resolved too, so that a mistake in their tables is found before someone needs them.
+    for level in sorted(QUALITIES, key=lambda one: one == quality):
+        chosen = _resolve(layers, level, sections)
+        if level == quality:
+            for text in texts:
+                _apply_override(chosen, text, sections)
+        settings = {key: _validate(model, chosen, key, str(path)) for key, model in sections.items()}
     return Recipe(
-        name=str(merged.tree.get("name", path.stem)),
-        description=str(merged.tree.get("description", "")).strip(),
+        name=str(layers[-1].table.get("name", path.stem)),
+        description=str(layers[-1].table.get("description", "")).strip(),
         quality=quality,
         settings=settings,
         source=path,
     )
 
 
-def _lay(
-    chosen: _Source,
-    merged: _Source,
-    place: tuple[str, ...],
-    section: str,
-    table: Mapping[str, Any],
-    fallback: str,
-) -> None:
-    """Copy a table of the merged recipe over a section, keeping for each key the file that set it."""
-    chosen.merge(table, fallback, (section,))
-    for key, where in merged.origin.items():
-        if key[: len(place)] == place and len(key) > len(place):
-            chosen.origin[(section, *key[len(place) :])] = where
+@dataclass(frozen=True)
+class _Layer:
+    """One recipe file as it was read."""
+
+    path: Path
+    table: Mapping[str, Any]
 
 
-def _read_chain(path: Path, merged: _Source, seen: tuple[Path, ...]) -> None:
-    """Read a recipe after everything that it extends."""
+def _resolve(layers: Sequence[_Layer], quality: str, sections: Iterable[str]) -> _Source:
+    """Sections at one level: parents before children, in each file the plain tables before the level's."""
+    chosen = _Source({key: {} for key in sections})
+    for layer in layers:
+        overlay = layer.table.get("quality", {}).get(quality, {})
+        for section in chosen.tree:
+            chosen.merge(layer.table.get(section, {}), str(layer.path), (section,))
+            chosen.merge(overlay.get(section, {}), f"{layer.path} (quality.{quality})", (section,))
+    return chosen
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """A recipe after everything that it extends."""
     path = path.resolve()
     if path in seen:
         raise UsageError(f"{path}: the recipe extends itself: {' -> '.join(p.name for p in (*seen, path))}")
@@ -216,52 +220,44 @@ def _read_chain(path: Path, merged: _Source, seen: tuple[Path, ...]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read the recipe: {error}") from None
     extends = table.pop("extends", None)
-    if extends is not None:
-        if not isinstance(extends, str):
-            raise UsageError(f"{path}: 'extends' is the name or path of one recipe, not {extends!r}")
-        try:
-            parent = find_recipe(extends, beside=path.parent)
-        except UsageError as error:
-            raise UsageError(f"{path}: 'extends': {error}") from None
-        _read_chain(parent, merged, (*seen, path))
-    merged.merge(table, str(path))
+    if extends is None:
+        return [_Layer(path, table)]
+    if not isinstance(extends, str):
+        raise UsageError(f"{path}: 'extends' is the name or path of one recipe, not {extends!r}")
+    try:
+        parent = find_recipe(extends, beside=path.parent)
+    except UsageError as error:
+        raise UsageError(f"{path}: 'extends': {error}") from None
+    return [*_read_chain(parent, (*seen, path)), _Layer(path, table)]
 
 
-def _check_top_level(merged: _Source, sections: Mapping[str, type[BaseModel]], path: str) -> None:
+def _check_layer(layer: _Layer, sections: Iterable[str]) -> None:
     """Refuse unknown sections and levels before anything is read out of them."""
-    for key, value in merged.tree.items():
-        where = merged.where((key,), path)
+    names = list(sections)
+    for key, value in layer.table.items():
         if key in ("name", "description"):
             if not isinstance(value, str):
-                raise UsageError(f"{where}: '{key}' is a text, not {value!r}")
+                raise UsageError(f"{layer.path}: '{key}' is a text, not {value!r}")
         elif key == "quality":
-            _check_quality(merged, value, sections, where, path)
-        elif key not in sections:
-            hint = _did_you_mean(key, [*sections, *_HEADER_KEYS])
-            raise UsageError(f"{where}: unknown section '{key}'{hint}; sections are: {', '.join(sections)}")
+            _check_quality(layer.path, value, names)
+        elif key not in names:
+            hint = _did_you_mean(key, [*names, *_HEADER_KEYS])
+            raise UsageError(f"{layer.path}: unknown section '{key}'{hint}; sections are: {', '.join(names)}")
         elif not isinstance(value, dict):
-            raise UsageError(f"{where}: '{key}' is a section: write [{key}] and its keys below it")
+            raise UsageError(f"{layer.path}: '{key}' is a section: write [{key}] and its keys below it")
 
 
-def _check_quality(
-    merged: _Source, value: Any, sections: Mapping[str, type[BaseModel]], where: str, path: str
-) -> None:
+def _check_quality(path: Path, value: Any, sections: Sequence[str]) -> None:
     if not isinstance(value, dict):
-        raise UsageError(
-            f"{where}: 'quality' holds tables such as [quality.preview.<section>], not {value!r}"
-        )
+        raise UsageError(f"{path}: 'quality' holds tables such as [quality.preview.<section>], not {value!r}")
     for level, tables in value.items():
-        where = merged.where(("quality", level), path)
         if level not in QUALITIES or not isinstance(tables, dict):
             hint = _did_you_mean(level, QUALITIES)
-            raise UsageError(f"{where}: unknown quality '{level}'{hint}; there are: {', '.join(QUALITIES)}")
+            raise UsageError(f"{path}: unknown quality '{level}'{hint}; there are: {', '.join(QUALITIES)}")
         for section, table in tables.items():
-            where = merged.where(("quality", level, section), path)
             if section not in sections or not isinstance(table, dict):
                 hint = _did_you_mean(section, sections)
-                raise UsageError(f"{where}: unknown section 'quality.{level}.{section}'{hint}")
-            model = _variant(sections[section], {**merged.tree.get(section, {}), **table})
-            _check_keys(model, table, merged, ("quality", level, section), path)
+                raise UsageError(f"{path}: unknown section 'quality.{level}.{section}'{hint}")
 
 
 def _apply_override(chosen: _Source, text: str, sections: Mapping[str, type[BaseModel]]) -> None:

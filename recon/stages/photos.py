@@ -175,7 +175,7 @@ def _sharing_option(work: StageContext) -> CameraSharing | None:
     given = work.inputs.get("camera_sharing")
     for choice in get_args(CameraSharing):
         if given == choice:
-            return choice  # type: ignore[no-any-return]
+            return choice
     if given is not None:
         raise UsageError(f"--camera-sharing {given}: it is one of {', '.join(get_args(CameraSharing))}")
     return None

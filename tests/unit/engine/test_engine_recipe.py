@@ -82,6 +82,25 @@ def test_extends_layers_and_keeps_the_parents_quality(tmp_path: Path) -> None:
     assert recipe.settings["mesh"].depth == 4  # type: ignore[attr-defined]
 
 
+def test_a_child_sets_a_key_at_every_quality(tmp_path: Path) -> None:
+    write(tmp_path, "[quality.high.match]\nwindow = 9\nalpha = 9.0\n", "parent.toml")
+    child = write(
+        tmp_path,
+        'extends = "parent"\n[match]\nwindow = 3\n[quality.preview.match]\nwindow = 1\n',
+        "child.toml",
+    )
+    found = {
+        level: load_recipe(child, STAGES, level).settings["match"] for level in ("preview", "normal", "high")
+    }
+    assert [(one.window, one.alpha) for one in found.values()] == [(1, 510.0), (3, 510.0), (3, 9.0)]  # type: ignore[attr-defined]
+
+
+def test_a_mistake_in_the_tables_of_another_quality_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path, "[quality.high.match]\nwindow = 99\n")
+    with pytest.raises(UsageError, match=r"quality\.high.*match\.window = 99"):
+        load_recipe(path, STAGES, "preview")
+
+
 def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
     write(tmp_path, 'extends = "b"\n', "a.toml")
     write(tmp_path, 'extends = "a"\n', "b.toml")
@@ -101,7 +120,7 @@ def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
         ("match = 3\n", [], ["r.toml", "match", "section"]),
         ("name = 3\n", [], ["r.toml", "name"]),
         ("[quality.hihg.match]\nwindow = 3\n", [], ["r.toml", "hihg", "did you mean 'high'"]),
-        ("[quality.high.match]\nwindwo = 3\n", [], ["r.toml", "quality.high.match.windwo", "window"]),
+        ("[quality.high.match]\nwindwo = 3\n", [], ["r.toml (quality.high)", "match.windwo", "window"]),
         ("[quality.high.mehs]\nx = 3\n", [], ["r.toml", "quality.high.mehs", "did you mean 'mesh'"]),
         ("[match\n", [], ["r.toml", "not a valid TOML file"]),
         ('extends = "nope"\n', [], ["r.toml", "extends", "nope"]),
