@@ -37,7 +37,9 @@ class Level:
     inverse: Float64[np.ndarray, "n n"] | None
 
 
-def build_levels(weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]) -> list[Level]:
+def build_levels(
+    weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
+) -> list[Level]:
     """The hierarchy of grids, finest first."""
     levels: list[Level] = []
     while True:
@@ -133,7 +135,9 @@ def krylov(
     return False
 
 
-def _dense(weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]) -> Float64[np.ndarray, "n n"]:
+def _dense(
+    weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
+) -> Float64[np.ndarray, "n n"]:
     height, width = excess.shape[0] - 2, excess.shape[1] - 2
     matrix = np.zeros((height * width, height * width))
     for y in range(height):
@@ -370,11 +374,15 @@ def _prolongate(transfer, coarse, fine):  # type: ignore[no-untyped-def]
         for X in range(1, cols + 1):
             fine[y, 2 * X - 1] += transfer[1, 1, Y, X] * coarse[Y, X]
         for X in range(1, width // 2 + 1):
-            fine[y, 2 * X] += transfer[1, 2, Y, X] * coarse[Y, X] + transfer[1, 0, Y, X + 1] * coarse[Y, X + 1]
+            fine[y, 2 * X] += (
+                transfer[1, 2, Y, X] * coarse[Y, X] + transfer[1, 0, Y, X + 1] * coarse[Y, X + 1]
+            )
     for Y in range(1, height // 2 + 1):
         y = 2 * Y
         for X in range(1, cols + 1):
-            fine[y, 2 * X - 1] += transfer[2, 1, Y, X] * coarse[Y, X] + transfer[0, 1, Y + 1, X] * coarse[Y + 1, X]
+            fine[y, 2 * X - 1] += (
+                transfer[2, 1, Y, X] * coarse[Y, X] + transfer[0, 1, Y + 1, X] * coarse[Y + 1, X]
+            )
         for X in range(1, width // 2 + 1):
             fine[y, 2 * X] += (
                 transfer[2, 2, Y, X] * coarse[Y, X]

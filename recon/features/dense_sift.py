@@ -28,7 +28,9 @@ the nearest descriptor is the true one more often than at 0.7 and 1.0 (Middlebur
 
 _CLAMP = 0.2  # largest entry before the second normalisation (Lowe 2004, section 6.1)
 _GAIN = 512.0  # uint8 = min(512 x, 255), as VLFeat and COLMAP store SIFT
-_NORM_FLOOR = 1e-4  # added to the norm: an image flatter than this (a fortieth of a grey level) has no descriptor
+_NORM_FLOOR = (
+    1e-4  # added to the norm: an image flatter than this (a fortieth of a grey level) has no descriptor
+)
 _NATIVE_BLUR = 0.5  # blur of a photo as it comes, in pixels (Lowe 2004, section 3.3)
 _PAD = 10  # grid cells of replicated rim: a descriptor reaches 1.5 bins of at most 4 cells, its bins one more bin
 _REFERENCE_FLOOR = 0.01  # added to the norm by the released SIFT Flow

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from numba import njit
 
 from recon.features import _multigrid
@@ -213,7 +213,8 @@ def _solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
         columns.append(index[used] + dy * width + dx)
         values.append(-inside[k][used])
     matrix = scipy.sparse.csc_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(index.size, index.size)
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
+        shape=(index.size, index.size),
     )
     solution = np.zeros_like(equations.start)
     # The matrix is diagonally dominant: pivots from the diagonal are safe and keep the fill-in low.

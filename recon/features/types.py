@@ -32,7 +32,9 @@ class InterestPoints:
         factors = np.array([factor_x, factor_y], np.float32)
         xy = (self.xy + 0.5) * factors - 0.5
         sigma = self.sigma * np.float32(np.sqrt(factor_x * factor_y))
-        return InterestPoints(xy.astype(np.float32), sigma.astype(np.float32), self.orientation, self.descriptors)
+        return InterestPoints(
+            xy.astype(np.float32), sigma.astype(np.float32), self.orientation, self.descriptors
+        )
 
 
 ScaleMap = Float[np.ndarray, "h w"]
