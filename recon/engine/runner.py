@@ -239,7 +239,8 @@ class _Run:
     def one(self, stage: Stage, work: StageContext, label: str) -> StageOutcome:
         """Run one stage and record it."""
         manifest = self.manifest
-        manifest.invalidate_readers([stage.name])
+        for reader in manifest.invalidate_readers([stage.name]):
+            self.workspace.drop_partial(reader)  # what it began was made from results that now go
         record = StageRecord(work.fingerprint, "running", list(stage.reads), versions=library_versions())
         manifest.stages[stage.name] = record
         self.workspace.save()

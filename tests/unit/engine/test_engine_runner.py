@@ -289,6 +289,14 @@ def test_resumable_directory_keeps_finished_items_of_the_same_settings_only(fold
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+def test_items_made_from_a_result_that_was_computed_again_are_not_kept(folder: Path) -> None:
+    """Not every stage gives the same bits twice: old and new ones must not be mixed."""
+    assert run_in_process(folder, "squares-after-15") == -signal.SIGKILL
+    (folder / "out" / "numbers.json").unlink()
+    assert run(folder).counts("squares") == {"squares": 6, "made": 6}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
 def test_kill_at_random_instants(folder: Path) -> None:
     """Killed from outside at times spread over the run, again and again in one workspace, then left alone."""
     run(folder, out="undisturbed")
