@@ -20,10 +20,7 @@ def _blob(sigma: float, x: float, y: float, size: int = 128) -> np.ndarray:
 
 def _texture(seed: int, height: int = 200, width: int = 240) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    grey = sum(
-        cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), s) * s
-        for s in (1.5, 3.0, 6.0)
-    )
+    grey = sum(cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), s) * s for s in (1.5, 3.0, 6.0))
     grey = (grey - grey.min()) / np.ptp(grey) * 255
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
@@ -89,9 +86,7 @@ def test_known_shift_is_recovered() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.floats(0.5, 1.0), st.booleans(), st.integers(0, 2**31 - 1)
-)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.5, 1.0), st.booleans(), st.integers(0, 2**31 - 1))
 def test_matching_agrees_with_a_plain_twin(n: int, m: int, ratio: float, mutual: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     b = rng.integers(0, 120, (m, 128))
