@@ -209,8 +209,8 @@ def judged_points(
     behind = np.zeros(len(points), bool)
     beside = np.zeros(len(points), bool)
     for view, depth in zip(views, depths, strict=True):
-        z, _, _, inside = _look_up(points, view, depth)
-        center = _nearest(points, view, depth)
+        z, column, row, inside = _pixels(points, view)
+        center = depth[row, column]
         covered = inside & (center > 0)
         front |= covered & (z <= center + tolerance)
         behind |= covered & (z > center + tolerance)
@@ -231,13 +231,6 @@ def _pixels(
     column = np.clip(np.rint(np.where(inside, x, 0)).astype(int), 0, view.width - 1)
     row = np.clip(np.rint(np.where(inside, y, 0)).astype(int), 0, view.height - 1)
     return z, column, row, inside
-
-
-def _nearest(
-    points: Float[np.ndarray, "n 3"], view: PinholeView, depth: Float32[np.ndarray, "h w"]
-) -> Float32[np.ndarray, " n"]:
-    _, column, row, _ = _pixels(points, view)
-    return depth[row, column]
 
 
 def _look_up(

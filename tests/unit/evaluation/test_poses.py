@@ -1,0 +1,204 @@
+"""Pose evaluation: alignment recovers what was applied, errors are those that were put in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from recon.errors import ReconError
+from recon.evaluation.poses import (
+    Similarity,
+    align_cameras,
+    align_similarity,
+    align_similarity_robust,
+    area_under_curve,
+    camera_center,
+    evaluate_poses,
+    poses_from_cameras_json,
+    poses_from_colmap,
+    rotation_angle,
+    views_from_cameras_json,
+)
+
+
+def random_similarity(rng: np.random.Generator) -> Similarity:
+    rotation = Rotation.random(random_state=rng).as_matrix()
+    return Similarity(float(np.exp(rng.uniform(-3, 3))), rotation, rng.normal(size=3) * 10)
+
+
+def random_cameras(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+    out = {}
+    for i in range(count):
+        R = Rotation.random(random_state=rng).as_matrix()
+        out[f"{i}.jpg"] = np.column_stack([R, -R @ rng.normal(size=3)])
+    return out
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 30))
+def test_alignment_recovers_a_similarity(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(count, 3))
+    true = random_similarity(rng)
+    found = align_similarity(points, true(points))
+    assert np.isclose(found.scale, true.scale, rtol=1e-6)
+    np.testing.assert_allclose(found(points), true(points), atol=1e-6 * true.scale + 1e-7)
+    assert np.linalg.det(found.rotation) > 0
+    np.testing.assert_allclose(found.inverse()(found(points)), points, atol=1e-7)
+    np.testing.assert_allclose(
+        (np.column_stack([points, np.ones(count)]) @ found.matrix.T)[:, :3], found(points), atol=1e-8 * true.scale
+    )
+
+
+def test_alignment_is_a_minimum() -> None:
+    """No nearby similarity fits noisy points better."""
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=(12, 3))
+    b = random_similarity(rng)(a) + 0.3 * rng.normal(size=(12, 3))
+    best = align_similarity(a, b)
+    least = ((best(a) - b) ** 2).sum()
+    for _ in range(200):
+        turn = Rotation.from_rotvec(rng.normal(size=3) * 0.01).as_matrix()
+        other = Similarity(
+            best.scale * float(np.exp(rng.normal() * 0.01)),
+            turn @ best.rotation,
+            best.translation + rng.normal(size=3) * 0.01,
+        )
+        assert ((other(a) - b) ** 2).sum() >= least
+
+
+def test_mirrored_points_are_not_mirrored_back() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(10, 3))
+    assert np.linalg.det(align_similarity(a, a * [1, 1, -1]).rotation) > 0.999
+
+
+def test_robust_alignment_ignores_a_third_of_wrong_points() -> None:
+    rng = np.random.default_rng(7)
+    a = rng.normal(size=(30, 3))
+    true = random_similarity(rng)
+    b = true(a)
+    b[:10] += 50 * true.scale
+    found = align_similarity_robust(a, b)
+    np.testing.assert_allclose(found(a[10:]), b[10:], atol=1e-6 * true.scale)
+    assert np.linalg.norm(align_similarity(a, b)(a[10:]) - b[10:], axis=1).mean() > true.scale
+
+
+@pytest.mark.parametrize("points", [np.zeros((1, 3)), np.ones((5, 3))])
+def test_alignment_refuses_what_it_cannot_do(points: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"two or more|one place"):
+        align_similarity(points, points)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 8))
+def test_poses_in_another_world_have_no_error(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = random_cameras(rng, count)
+    estimate_from_truth = random_similarity(rng)
+    estimate = {name: estimate_from_truth.camera(pose) for name, pose in truth.items()}
+    report = evaluate_poses(estimate, truth)
+    assert report.center_max < 1e-6
+    assert report.rotation_errors.max() < 1e-5
+    assert report.registered_share == 1.0
+    assert all(area > 0.9999 for area in report.auc.values())
+
+
+def test_the_camera_of_a_moved_world_makes_the_same_picture() -> None:
+    rng = np.random.default_rng(1)
+    pose = random_cameras(rng, 1)["0.jpg"]
+    moved = random_similarity(rng)
+    X = rng.normal(size=(20, 3))
+    before = X @ pose[:, :3].T + pose[:, 3]
+    other = moved.camera(pose)
+    after = moved(X) @ other[:, :3].T + other[:, 3]
+    np.testing.assert_allclose(after, moved.scale * before, rtol=1e-9, atol=1e-9)
+
+
+def test_collinear_centers_take_their_rotation_from_the_cameras() -> None:
+    rng = np.random.default_rng(2)
+    truth = {}
+    for i in range(5):
+        R = Rotation.random(random_state=rng).as_matrix()
+        truth[f"{i}"] = np.column_stack([R, -R @ np.array([float(i), 0, 0])])
+    moved = random_similarity(rng)
+    estimate = {name: moved.camera(pose) for name, pose in truth.items()}
+    for names in (list(truth), list(truth)[:2]):
+        back = align_cameras({n: estimate[n] for n in names}, truth)
+        np.testing.assert_allclose(back(moved(np.eye(3))), np.eye(3), atol=1e-7)
+
+
+def test_known_errors_come_out() -> None:
+    """Four cameras at the corners of a square; symmetric errors cannot be aligned away."""
+    truth, estimate = {}, {}
+    for i, (x, y) in enumerate([(1, 1), (-1, 1), (-1, -1), (1, -1)]):
+        truth[f"{i}"] = np.column_stack([np.eye(3), -np.array([x, y, 0.0])])
+        # Alternately up and down by 0.1: scale, rotation and shift cannot take this away.
+        center = np.array([x, y, 0.1 * (-1) ** i])
+        R = Rotation.from_euler("z", 2.0 if i == 0 else 0.0, degrees=True).as_matrix()
+        estimate[f"{i}"] = np.column_stack([R, -R @ center])
+    truth["4"] = np.column_stack([np.eye(3), [0, 0, 5.0]])
+    report = evaluate_poses(estimate, truth)
+    scale = 2 / (2 + 0.01)  # least squares: sum(a·b) / sum(a²) with a² = 2 + 0.01
+    expected = np.hypot((1 - scale) * np.sqrt(2), 0.1 * scale)
+    np.testing.assert_allclose(report.center_errors, expected, rtol=1e-9)
+    np.testing.assert_allclose(report.rotation_errors, [2, 0, 0, 0], atol=1e-6)
+    assert (report.registered, report.total) == (4, 5)
+    assert report.registered_share == 0.8
+    # Four of the ten pairs lack a camera.
+    assert report.auc[20.0] < 0.6
+
+
+def test_area_under_curve_by_hand() -> None:
+    # Recall rises linearly to 1/2 at 1 degree, then to 1 at 3 degrees.
+    errors = np.array([1.0, 3.0])
+    assert area_under_curve(errors, 3.0) == pytest.approx((0.25 + 0.5 * 2) / 3)
+    assert area_under_curve(errors, 5.0) == pytest.approx((0.25 + 1.5 + 2.0) / 5)
+    assert area_under_curve(np.array([np.inf, np.inf]), 5.0) == 0.0
+    assert area_under_curve(np.zeros(4), 5.0) == pytest.approx(1.0)
+
+
+@given(st.floats(0, np.pi))
+def test_rotation_angle(angle: float) -> None:
+    axis = np.array([0.36, 0.48, 0.8])
+    assert rotation_angle(Rotation.from_rotvec(axis * angle).as_matrix()) == pytest.approx(angle, abs=1e-7)
+
+
+def test_cameras_json(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.json"
+    entry = {
+        "name": "a.jpg", "width": 8, "height": 6, "fx": 9, "fy": 10, "cx": 3.5, "cy": 2.5,
+        "R": np.eye(3).tolist(), "t": [1, 2, 3],
+    }  # fmt: skip
+    path.write_text(json.dumps({"images": [entry]}))
+    view = views_from_cameras_json(path)["a.jpg"]
+    np.testing.assert_allclose(view.center, [-1, -2, -3])
+    np.testing.assert_allclose(view.K, [[9, 0, 3.5], [0, 10, 2.5], [0, 0, 1]])
+    np.testing.assert_allclose(poses_from_cameras_json(path)["a.jpg"][:, 3], [1, 2, 3])
+    del entry["R"]
+    path.write_text(json.dumps({"images": [entry]}))
+    with pytest.raises(ReconError, match=r"cameras\.json.*'R'"):
+        views_from_cameras_json(path)
+    with pytest.raises(ReconError, match="no such file"):
+        views_from_cameras_json(tmp_path / "other.json")
+
+
+def test_colmap_model(tmp_path: Path) -> None:
+    """A text model written by hand, by COLMAP's documentation of the format."""
+    R = Rotation.from_euler("xyz", [10, -20, 30], degrees=True)
+    x, y, z, w = R.as_quat()
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 8 6 9 10 4 3\n")
+    (tmp_path / "images.txt").write_text(f"1 {w} {x} {y} {z} 1 2 3 1 a.jpg\n\n")
+    (tmp_path / "points3D.txt").write_text("")
+    poses = poses_from_colmap(tmp_path)
+    np.testing.assert_allclose(poses["a.jpg"][:, :3], R.as_matrix(), atol=1e-12)
+    np.testing.assert_allclose(poses["a.jpg"][:, 3], [1, 2, 3])
+    np.testing.assert_allclose(camera_center(poses["a.jpg"]), -R.as_matrix().T @ [1, 2, 3])
+    with pytest.raises(ReconError, match="no COLMAP model"):
+        poses_from_colmap(tmp_path / "nothing")
