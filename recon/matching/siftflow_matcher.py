@@ -25,8 +25,22 @@ MINIMUM_SEEDS = 8
 """Match-aware propagation needs this many matched points; with fewer it falls back on image-aware."""
 
 
+COARSEST_SIDE = 96
+"""With automatic levels the longer side of the coarsest level is at most this."""
+
+REACH = 1 / 3
+"""With an automatic top window a pixel can move this share of the longer side of the image."""
+
+
 class FixedScaleSettings(SiftFlowSettings):
     """SIFT Flow's own settings and those of what follows it."""
+
+    levels: int = Field(
+        0, ge=0, le=8, description=f"pyramid levels; 0: until the longer side is at most {COARSEST_SIDE} px"
+    )
+    top_window: int = Field(
+        0, ge=0, le=60, description="search radius at the coarsest level; 0: a third of its longer side"
+    )
 
     tolerance: float = Field(1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels")
     border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
@@ -45,6 +59,9 @@ class SiftFlowMatcherSettings(FixedScaleSettings):
     )
     weighting: Literal["linear", "exponential"] = Field(
         "linear", description="how image differences weigh in image- and match-aware propagation"
+    )
+    magnification: float = Field(
+        1.0, gt=0, le=8, description="size of a descriptor cell in units of the propagated scale"
     )
 
 
@@ -82,7 +99,7 @@ class SiftFlowMatcher:
         settings = self.settings
         gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY)
         if self._propagation == "none":
-            pyramid = descriptor_pyramid(dense_sift(image.rgb), settings.levels, image.mask)
+            pyramid = self._pyramid(dense_sift(image.rgb), image)
             return _Prepared(image, gray, None, None, pyramid, None)
         points = image.points
         if points is None:
@@ -91,7 +108,7 @@ class SiftFlowMatcher:
 
             points = extract_interest_points(image.rgb, mask=image.mask)
         if len(points) == 0:
-            pyramid = descriptor_pyramid(dense_sift(image.rgb), settings.levels, image.mask)
+            pyramid = self._pyramid(dense_sift(image.rgb), image)
             return _Prepared(image, gray, points, None, pyramid, None)
         ladder = build_ladder(image.rgb)
         prepared = _Prepared(image, gray, points, ladder, None, None)
@@ -106,7 +123,7 @@ class SiftFlowMatcher:
         pyramid_a, scale_a, pyramid_b, scale_b, used = self._pair_descriptors(a, b, context)
 
         def direction(source: Any, target: Any, own: DescriptorPyramid, other: DescriptorPyramid) -> Any:
-            flow = sift_flow_pyramid(own, other, settings=settings).flow
+            flow = sift_flow_pyramid(own, other, settings=_resolved(settings, own, other)).flow
             if settings.subpixel:
                 flow = refine_flow(source.gray, target.gray, flow)
             return flow
@@ -140,7 +157,7 @@ class SiftFlowMatcher:
             pyramids = [
                 p.pyramid
                 if p.scale_map is None and p.pyramid is not None
-                else descriptor_pyramid(dense_sift(p.image.rgb), self.settings.levels, p.image.mask)
+                else self._pyramid(dense_sift(p.image.rgb), p.image)
                 for p in (a, b)
             ]
             return pyramids[0], None, pyramids[1], None, used
@@ -174,8 +191,16 @@ class SiftFlowMatcher:
             guide="geometric" if propagation == "geometric" else "image",
             weighting=getattr(self.settings, "weighting", "linear"),
         )
-        sift = describe(prepared.ladder, scale_map)
-        return descriptor_pyramid(sift, self.settings.levels, prepared.image.mask), scale_map
+        sift = describe(
+            prepared.ladder, scale_map, magnification=getattr(self.settings, "magnification", 1.0)
+        )
+        return self._pyramid(sift, prepared.image), scale_map
+
+    def _pyramid(self, sift: UInt8[np.ndarray, "h w c"], image: MatchImage) -> DescriptorPyramid:
+        levels = self.settings.levels
+        if levels == 0:
+            levels = 1 + max(0, int(np.ceil(np.log2(max(sift.shape[:2]) / COARSEST_SIDE))))
+        return descriptor_pyramid(sift, levels, image.mask)
 
 
 class FixedScaleMatcher(SiftFlowMatcher):
@@ -184,6 +209,16 @@ class FixedScaleMatcher(SiftFlowMatcher):
     name: ClassVar[str] = "dsift-flow"
     capabilities: ClassVar[Capabilities] = BUILT_IN["dsift-flow"].capabilities
     Settings: ClassVar[type[BaseModel]] = FixedScaleSettings
+
+
+def _resolved(settings: FixedScaleSettings, a: DescriptorPyramid, b: DescriptorPyramid) -> SiftFlowSettings:
+    """The settings with automatic levels and window filled in."""
+    levels = min(len(a.sift), len(b.sift))
+    top_window = settings.top_window
+    if top_window == 0:
+        longest = max(*a.sift[levels - 1].shape[:2], *b.sift[levels - 1].shape[:2])
+        top_window = max(2, int(np.ceil(REACH * longest)))
+    return settings.model_copy(update={"levels": levels, "top_window": top_window})
 
 
 def _subset(points: InterestPoints, index: Any) -> InterestPoints:
