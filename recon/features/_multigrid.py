@@ -4,9 +4,10 @@ The equations, one per pixel p, are ::
 
     (c[p] + sum_k w[k, p]) x[p] - sum_k w[k, p] x[p + offset_k] = f[p]
 
-with ``w`` not negative (rows need not be symmetric). The coarse grids hold every second pixel of every second row;
-interpolation follows the weights (Dendy 1982, Black box multigrid, J. Comput. Phys. 48: sections 2 and 3) and
-the coarse equations are the Galerkin products, again 9-point. A pixel of known value has w = 0 and c = 1.
+with ``w`` not negative (rows need not be symmetric). The coarse grids hold every second pixel of every
+second row; interpolation follows the weights (Dendy 1982, Black box multigrid, J. Comput. Phys. 48:
+sections 2 and 3) and the coarse equations are the Galerkin products, again 9-point. A pixel of known value
+has w = 0 and c = 1.
 
 Arrays carry a border of one pixel, so that kernels need no case for the rim.
 """
@@ -93,8 +94,8 @@ def krylov(
 ) -> bool:
     """Improve x in place until no value errs by much more than the target; True if that was reached.
 
-    BiCGSTAB (van der Vorst 1992) with one V-cycle as the preconditioner. The error is judged by the correction
-    that a V-cycle would still make.
+    BiCGSTAB (van der Vorst 1992) with one V-cycle as the preconditioner. The error is judged by the
+    correction that a V-cycle would still make.
     """
     level = levels[0]
     residual = np.zeros_like(x)

@@ -1,9 +1,9 @@
 """Dense SIFT: a descriptor for every pixel, at one fixed scale or at a scale of its own.
 
 Two descriptors live here. ``dense_sift`` is the fixed-scale one that SIFT Flow was published with (Liu, Yuen,
-Torralba, PAMI 2011). The other takes a scale per pixel: ``build_ladder`` does the work that depends on the image
-alone (orientation channels smoothed at a ladder of scales), ``describe`` gathers from it, so that any number of
-scale maps of one image cost little.
+Torralba, PAMI 2011). The other takes a scale per pixel: ``build_ladder`` does the work that depends on the
+image alone (orientation channels smoothed at a ladder of scales), ``describe`` gathers from it, so that any
+number of scale maps of one image cost little.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ ORIENTATIONS = 8
 CELLS = 4
 
 SMOOTHING = 0.5
-"""Blur of the image before its gradients, in bin sizes. VLFeat with magnification 1 has 1.0, Lowe's SIFT 1/3. At 0.5
-the nearest descriptor is the true one more often than at 0.7 and 1.0 (Middlebury, ``benchmarks/dense_sift.py``)."""
+"""Blur of the image before its gradients, in bin sizes. VLFeat with magnification 1 has 1.0, Lowe's SIFT
+1/3. At 0.5 the nearest descriptor is the true one more often than at 0.7 and 1.0 (Middlebury,
+``benchmarks/dense_sift.py``)."""
 
 _CLAMP = 0.2  # largest entry before the second normalisation (Lowe 2004, section 6.1)
 _GAIN = 512.0  # uint8 = min(512 x, 255), as VLFeat and COLMAP store SIFT
-_NORM_FLOOR = (
-    1e-4  # added to the norm: an image flatter than this (a fortieth of a grey level) has no descriptor
-)
+_NORM_FLOOR = 1e-4  # added to the norm: where gradients are below a fortieth of a grey level, nothing is left
 _NATIVE_BLUR = 0.5  # blur of a photo as it comes, in pixels (Lowe 2004, section 3.3)
-_PAD = 10  # grid cells of replicated rim: a descriptor reaches 1.5 bins of at most 4 cells, its bins one more bin
+_PAD = 10  # cells of replicated rim: bin centres reach out 1.5 bins of at most 4 cells, a bin one bin more
 _REFERENCE_FLOOR = 0.01  # added to the norm by the released SIFT Flow
 _REFERENCE_STRAY = 0.25  # see ``_reference_taps``
 
@@ -44,10 +43,11 @@ class SiftLadder:
     Attributes:
         height, width: size of the image.
         scale: bin size of each rung in pixels, ascending, (r,) float32.
-        layout: per rung the first element in ``channels``, rows, columns, and pixels per grid cell, (r, 4) int64.
+        layout: per rung the first element in ``channels``, rows, columns, and pixels per grid cell, (r, 4)
+            int64.
         unit: per rung what one count of ``channels`` is worth, (r,) float32.
-        channels: the orientation channels of all rungs, (n,) uint16; a rung is (rows, columns, 8) of them. A step
-            of the quantisation is 1/65535 of the strongest gradient of the rung.
+        channels: the orientation channels of all rungs, (n,) uint16; a rung is (rows, columns, 8) of them.
+            A step of the quantisation is 1/65535 of the strongest gradient of the rung.
     """
 
     height: int
@@ -74,10 +74,10 @@ def build_ladder(
 ) -> SiftLadder:
     """Orientation channels of an image, smoothed at a ladder of scales.
 
-    For each rung of bin size s the image is blurred to ``smoothing`` * s, its gradient magnitude shared linearly
-    between the two nearest of eight directions, and each direction's channel smoothed by the triangle of
-    half-width s with which SIFT interpolates between bins. Rungs of s >= 4 live on coarser grids (steps of powers
-    of two, 2 to 4 cells a bin). Memory is about 125 bytes per pixel at the defaults.
+    For each rung of bin size s the image is blurred to ``smoothing`` * s, its gradient magnitude shared
+    linearly between the two nearest of eight directions, and each direction's channel smoothed by the
+    triangle of half-width s with which SIFT interpolates between bins. Rungs of s >= 4 live on coarser
+    grids (steps of powers of two, 2 to 4 cells a bin). Memory is about 125 bytes per pixel at the defaults.
 
     Args:
         rgb: (h, w, 3) uint8; its luma is described.
@@ -107,14 +107,16 @@ def build_ladder(
 
     def rung(k: int) -> None:
         image, step, scale = grids[steps[k]], steps[k], scales[k]
-        # A mean over step x step pixels has variance (step^2 - 1) / 12.
-        present = math.sqrt((step * step - 1) / 12.0 + _NATIVE_BLUR**2)
+        # What coarser grids add to the variance: the mean over step x step pixels (step^2 - 1) / 12,
+        # differences over twice the step (step^2 - 1) / 3, the gather's interpolation (step^2 - 1) / 6.
+        finer = step * step - 1
+        present = math.sqrt(finer / 12.0 + finer / 3.0 + _NATIVE_BLUR**2)
         blur = math.sqrt(max((smoothing * scale) ** 2 - present**2, 0.0)) / step
         if blur > 0.1:
             image = cv2.GaussianBlur(image, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
         bands = np.empty((*image.shape, ORIENTATIONS), np.float32)
         _orientation_bands(image, bands)
-        taps = _triangle(scale / step)
+        taps = _triangle(math.sqrt(scale * scale - finer) / step)  # a triangle's variance is a sixth
         bands = cv2.sepFilter2D(bands, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
         top = max(float(bands.max()), 1e-12)
         # Times the scale: gradients of neighbouring rungs then have the same size and mix evenly.
@@ -132,11 +134,14 @@ def describe(
 ) -> DenseSift:
     """A SIFT descriptor at each pixel, upright, at the pixel's own scale.
 
-    4x4 cells of size ``magnification`` * scale around the pixel, eight directions, weighted by a Gaussian of two
-    cells, normalised, clamped at 0.2, normalised, and stored as min(512 x, 255). These are VLFeat's conventions
-    for frames of orientation 0 and magnification 1 with three differences: the Gaussian window is taken at the
-    centre of each cell, the image is blurred less (``SMOOTHING``), and a descriptor between two rungs of the ladder is
-    interpolated, so that it changes smoothly with scale. Order of the 128 values: row, column, direction.
+    4x4 cells of size ``magnification`` * scale around the pixel, eight directions, weighted by a Gaussian
+    of two cells, normalised, clamped at 0.2, normalised, and stored as min(512 x, 255). These are VLFeat's
+    conventions
+    for frames of orientation 0 and magnification 1 with three differences: the Gaussian window is taken at
+        the
+    centre of each cell, the image is blurred less (``SMOOTHING``), and a descriptor between two rungs of
+    the ladder is interpolated, so that it changes smoothly with scale. Order of the 128 values: row,
+    column, direction.
 
     Args:
         ladder: of the image.
@@ -180,9 +185,10 @@ def dense_sift(rgb: UInt8[np.ndarray, "h w 3"], *, cell: int = 3) -> DenseSift:
     """Fixed-scale SIFT descriptor of SIFT Flow at every pixel.
 
     Gradients by [1 -8 0 8 -1]/12 on the image in 0…1, of the colour channel where they are strongest; eight
-    directions by the ninth power of the cosine; 4x4 cells of ``cell`` pixels; divided by (norm + 0.01); times 255.
-    Follows the released C++ (Liu et al. 2011), down to its asymmetries: cells start at one cell to the upper left
-    of the pixel, and its box filter has a stray tap (see ``_reference_taps``). Order: row, column, direction.
+    directions by the ninth power of the cosine; 4x4 cells of ``cell`` pixels; divided by (norm + 0.01);
+    times 255. Follows the released C++ (Liu et al. 2011), down to its asymmetries: cells start at one cell
+    to the upper left of the pixel, and its box filter has a stray tap (see ``_reference_taps``). Order:
+    row, column, direction.
 
     Args:
         rgb: (h, w, 3) uint8.
@@ -216,7 +222,8 @@ def _run(work, parts: int, threads: int) -> None:  # type: ignore[no-untyped-def
 
 
 def _padded_grid(grey: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "gh gw"]:
-    """Means of step x step blocks with a replicated rim; the last blocks are completed by repeating the border."""
+    """Means of step x step blocks with a replicated rim; the last blocks are completed by repeating the
+    border."""
     height, width = grey.shape
     rows, columns = -(-height // step), -(-width // step)
     if step > 1:
@@ -236,14 +243,16 @@ def _triangle(half_width: float) -> Float32[np.ndarray, " n"]:
 
 
 def _cell_window() -> Float32[np.ndarray, "16"]:
-    """Gaussian weight of each cell at its centre; sigma is half of the descriptor (Lowe 2004, section 6.1)."""
+    """Gaussian weight of each cell at its centre; sigma is half of the descriptor (Lowe 2004, section
+    6.1)."""
     d = np.arange(CELLS) - (CELLS - 1) / 2
     g = np.exp(-(d**2) / (2 * (CELLS / 2) ** 2))
     return np.outer(g, g).ravel().astype(np.float32)
 
 
 def _reference_taps(cell: int) -> Float32[np.ndarray, " n"]:
-    """The box filter of the released SIFT Flow: ones over the cell, and a stray 0.25 one cell before its centre.
+    """The box filter of the released SIFT Flow: ones over the cell, and a stray 0.25 one cell before its
+    centre.
 
     For cells of 3 pixels these are [0.25, 0, 1, 1, 1, 0, 0], recovered from its descriptors.
     """

@@ -1,9 +1,10 @@
 """Scale propagation: a SIFT scale for every pixel from the scales of sparse interest points.
 
-After Tau and Hassner, Dense Correspondences Across Scenes and Scales (PAMI 2016), section 4: the scales of the
-interest points are kept, and every other pixel takes a weighted mean of its eight neighbours, the weights saying how
-alike the image is. Which points are kept is the caller's choice: all of an image ("geometric" with uniform
-weights, "image-aware" with the image's), or those that match another image ("match-aware": ``propagate_pair_scales``).
+After Tau and Hassner, Dense Correspondences Across Scenes and Scales (PAMI 2016), section 4: the scales of
+the interest points are kept, and every other pixel takes a weighted mean of its eight neighbours, the
+weights saying how alike the image is. Which points are kept is the caller's choice: all of an image
+("geometric" with uniform weights, "image-aware" with the image's), or those that match another image
+("match-aware": ``propagate_pair_scales``).
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ Guide = Literal["geometric", "image"]
 Weighting = Literal["linear", "exponential"]
 
 DEFAULT_SCALE = 3.0
-"""Scale of every pixel of an image without a single seed: the bin size of the fixed-scale descriptor of SIFT Flow."""
+"""Scale of every pixel of an image without a single seed: the bin size of the fixed-scale descriptor of
+SIFT Flow."""
 
 # Constants of the published implementation.
 _IMAGE_OFFSET, _IMAGE_RANGE = 1.0, 32.0  # the image in 0...1 is used as (image + 1) / 32
 _SHARE = 0.6  # of the mean (linear) and of the variance (exponential)
 _VARIANCE_FLOOR = 1e-7
 
-# Weights are kept positive, so that every scale stays between the smallest and the largest seed. The published
-# linear weight may fall to about -0.04 at a black pixel amid white ones.
+# Weights are kept positive, so that every scale stays between the smallest and the largest seed. The
+# published linear weight may fall to about -0.04 at a black pixel amid white ones.
 _WEIGHT_FLOOR = 1e-3
 
 _MAX_CYCLES = 40
@@ -44,7 +46,8 @@ _SLOW = 0.4  # a multigrid that leaves more of the error than this per cycle get
 
 @dataclass(frozen=True)
 class Equations:
-    """The linear system of one image in the form that ``_multigrid`` describes, with a border of one pixel."""
+    """The linear system of one image in the form that ``_multigrid`` describes, with a border of one
+    pixel."""
 
     weights: Float32[np.ndarray, "8 hp wp"]
     excess: Float64[np.ndarray, "hp wp"]
@@ -65,19 +68,21 @@ def propagate_scales(
 ) -> ScaleMap:
     """Scale for every pixel that agrees with the interest points and varies as little as the image allows.
 
-    Solves s(p) = sum_q w(p, q) s(q) over the 3x3 neighbours of p, rows of w normalised, with s fixed to sigma at
-    the pixels (floor(x), floor(y)) of the points. With I' = (I + 1) / 32 of the grey image in 0…1, and mean m and
-    sample variance v >= 1e-7 of I' over the 3x3 window of p (clipped at the rim): "linear" weights are
+    Solves s(p) = sum_q w(p, q) s(q) over the 3x3 neighbours of p, rows of w normalised, with s fixed to sigma
+    at the pixels (floor(x), floor(y)) of the points. With I' = (I + 1) / 32 of the grey image in 0…1, and mean
+    m and sample variance v >= 1e-7 of I' over the 3x3 window of p (clipped at the rim): "linear" weights are
     1 + (I'(q) - 0.6 m)(I'(p) - 0.6 m) / v, "exponential" ones exp(-(I'(q) - I'(p))^2 / (0.6 v)); "geometric"
     ignores the image. The constants are those of the published MATLAB code; unlike it, weights are kept
     above 1e-3 (they may be slightly negative there), so that the map stays within the range of the seeds.
 
     Args:
         rgb: (h, w, 3) uint8.
-        points: the seeds. Those outside of the image are ignored; of several in one pixel the last one counts.
+        points: the seeds. Those outside of the image are ignored; of several in one pixel the last one
+            counts.
         guide: "image" (weights follow the image) or "geometric" (uniform).
         weighting: how image weights are computed; unused with "geometric".
-        tolerance: largest error relative to the smallest seed; an estimate from the contraction of the solver.
+        tolerance: largest error relative to the smallest seed; an estimate from the contraction of the
+            solver.
         mask: seeds where the mask is False are ignored; the map itself covers the whole image.
         default_scale: value of the map when no seed remains.
 
