@@ -1,0 +1,126 @@
+"""Surface evaluation on planes, where every distance and every visibility is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from recon.datasets.rendering import MeshData
+from recon.datasets.synthetic import look_at, pinhole_views
+from recon.evaluation.poses import Similarity
+from recon.evaluation.surface import evaluate_surface, judged_points, sample_mesh, visible_count
+
+ABOVE = pinhole_views(
+    [look_at((x, 0, 4), (x, 0, 0), up=(0, 1, 0)) for x in (-0.5, 0.5)], 200, 200, field_of_view=40
+)
+"""Two cameras that look straight down; at height 0 each sees a square with sides of 2.91."""
+
+
+def square(half: float, height: float = 0.0) -> MeshData:
+    corners = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])
+    vertices = np.column_stack([corners, np.full(4, height)]).astype(np.float32)
+    return MeshData(vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31))
+def test_a_cloud_equals_itself_in_any_world(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(200, 3))
+    moved = Similarity(3.0, Rotation.random(random_state=rng).as_matrix(), rng.normal(size=3))
+    report = evaluate_surface(moved(points), points, (), (1e-3,), moved.inverse())
+    assert report.f_score == (1.0,)
+    assert report.chamfer < 1e-5
+
+
+def test_a_lifted_plane() -> None:
+    truth, estimate = square(1.0), square(1.0, 0.03)
+    report = evaluate_surface(estimate, truth, (), (0.02, 0.04), samples=2000)
+    assert report.precision == (0.0, 1.0)
+    assert report.recall == (0.0, 1.0)
+    assert report.accuracy == pytest.approx((0.03, 0.03), rel=1e-4)
+    assert report.chamfer == pytest.approx(0.03, rel=1e-4)
+
+
+def test_half_a_plane_is_half_the_recall() -> None:
+    half = square(1.0)
+    half.vertices[1:3, 0] = 0.0
+    report = evaluate_surface(half, square(1.0), (), (1e-4,), samples=20000)
+    assert report.precision == (1.0,)
+    assert report.recall[0] == pytest.approx(0.5, abs=0.01)
+    assert report.f_score[0] == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_truth_that_no_camera_sees_is_not_missed() -> None:
+    """A second plane lies hidden under the first, and the plane is larger than the pictures."""
+    seen, hidden = square(3.0), square(3.0, -1.0)
+    truth = MeshData(np.concatenate([seen.vertices, hidden.vertices]), np.concatenate([seen.faces, seen.faces + 4]))
+    estimate = square(1.6)
+    strict = evaluate_surface(estimate, truth, (), (0.01,), samples=20000)
+    fair = evaluate_surface(estimate, truth, ABOVE, (0.01,), samples=20000)
+    assert strict.recall[0] < 0.2
+    assert fair.recall[0] == 1.0
+    # Both cameras see a strip 1.91 wide and 2.91 long, of 2 · 36 area units.
+    assert fair.seen / fair.sampled == pytest.approx(1.91 * 2.91 / 72, abs=0.01)
+    one = evaluate_surface(estimate, truth, ABOVE, (0.01,), samples=20000, min_views=1)
+    assert one.seen / one.sampled == pytest.approx(3.91 * 2.91 / 72, abs=0.015)
+
+
+def test_floaters_count_and_surroundings_do_not() -> None:
+    truth = square(0.5)
+    points = np.array(
+        [
+            [0, 0, 0],  # on the truth
+            [0, 0, 1.0],  # a floater in front of it
+            [0.2, 0, -1.0],  # behind it for both cameras
+            [1.2, 0, 0],  # beside it: no truth there
+            [9, 9, 0],  # outside all pictures
+            [-0.6, 0, -3.9],  # the right camera sees it behind the truth, the left one beside it
+        ],
+        np.float32,
+    )
+    report = evaluate_surface(points, truth, ABOVE, (0.01,), samples=1000)
+    assert (report.judged, report.estimated) == (3, 6)
+    assert report.precision[0] == pytest.approx(1 / 3)
+
+
+def test_judgement_by_hand() -> None:
+    depth = np.full((200, 200), 4.0, np.float32)
+    depth[:, :100] = 0
+    points = np.array([[0.7, 0, 0], [0.7, 0, -0.5], [0.3, 0, 0], [0.7, 0, 9]], np.float32)
+    view = ABOVE[1:]
+    assert judged_points(points, view, [depth], 0.1).tolist() == [True, True, False, False]
+    assert visible_count(points, view, [depth], 0.1).tolist() == [1, 0, 0, 0]
+
+
+def test_truth_from_a_scan() -> None:
+    """Points instead of a mesh: the holes between them do not make points unjudged."""
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 150), np.linspace(-1, 1, 150)), -1).reshape(-1, 2)
+    scan = np.column_stack([grid, np.zeros(len(grid))]).astype(np.float32)
+    estimate = sample_mesh(square(0.8), 5000) + np.array([0, 0, 0.02], np.float32)
+    report = evaluate_surface(estimate, scan, ABOVE, (0.01, 0.05))
+    assert report.judged == 5000
+    assert report.precision == (0.0, 1.0)
+
+
+def test_samples_are_even_by_area() -> None:
+    mesh = MeshData(
+        np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 1, 5]], np.float32),
+        np.array([[0, 1, 2], [3, 4, 5]], np.int32),
+    )
+    points = sample_mesh(mesh, 8000, seed=2)
+    assert (points[:, 2] > 1).sum() == 6000
+    np.testing.assert_allclose(points[points[:, 2] < 1].mean(axis=0), [1 / 3, 1 / 3, 0], atol=0.02)
+    assert len(sample_mesh(MeshData(mesh.vertices[:0], mesh.faces[:0]), 10)) == 0
+
+
+def test_nothing_estimated() -> None:
+    report = evaluate_surface(np.zeros((0, 3)), square(1.0), ABOVE, (0.1,), samples=500)
+    assert report.precision == (0.0,)
+    assert report.recall == (0.0,)
+    assert report.f_score == (0.0,)
+    with pytest.raises(ValueError, match="threshold"):
+        evaluate_surface(np.zeros((1, 3)), square(1.0), thresholds=())
