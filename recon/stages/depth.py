@@ -38,7 +38,9 @@ class DepthSettings(BaseModel):
     neighbours: int = Field(6, ge=1, le=16, description="source views per photo")
     max_size: int = Field(1024, ge=64, description="longest side of the depth maps")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
-    iterations: int = Field(3, ge=0, description="sweeps of the photo-consistency refinement; 0 leaves it out")
+    iterations: int = Field(
+        3, ge=0, description="sweeps of the photo-consistency refinement; 0 leaves it out"
+    )
     patch: int = Field(11, ge=3, description="side of the compared patches, pixels")
     levels: int = Field(3, ge=1, le=6, description="image sizes of the refinement")
     geometric_iterations: int = Field(
@@ -100,12 +102,16 @@ class DepthStage:
             if settings.iterations:
                 first = depths
                 depths = work.map(
-                    lambda i: kept("photometric", i, lambda k: refine(k, first, False)), indices, "refining depth"
+                    lambda i: kept("photometric", i, lambda k: refine(k, first, False)),
+                    indices,
+                    "refining depth",
                 )
             if settings.geometric_iterations and settings.iterations:
                 second = depths
                 depths = work.map(
-                    lambda i: kept("geometric", i, lambda k: refine(k, second, True)), indices, "agreeing on depth"
+                    lambda i: kept("geometric", i, lambda k: refine(k, second, True)),
+                    indices,
+                    "agreeing on depth",
                 )
             filtered = filter_depths(
                 views,
@@ -242,7 +248,9 @@ def save_depth(path: Any, depth: DepthMap) -> None:
 def read_depth(path: Any) -> DepthMap:
     """A depth map from its file."""
     with np.load(path) as data:
-        return DepthMap(data["depth"], data["normal"].astype(np.float32), data["confidence"].astype(np.float32))
+        return DepthMap(
+            data["depth"], data["normal"].astype(np.float32), data["confidence"].astype(np.float32)
+        )
 
 
 def load_depths(work: StageContext, views: list[PinholeView]) -> list[DepthMap]:

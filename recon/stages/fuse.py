@@ -46,7 +46,9 @@ class FuseStage:
             threads=work.threads,
         )
         if len(cloud) == 0:
-            raise ReconError("no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high")
+            raise ReconError(
+                "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"
+            )
         with work.writing("dense", "points.ply") as path:
             write_points_ply(path, cloud)
         return {"points": len(cloud), "mean_views": round(float(cloud.view_count.mean()), 2)}

@@ -28,7 +28,9 @@ class MapSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     mapper: Literal["incremental", "global"] = Field("incremental", description="COLMAP's mapper")
     loss_scale: float = Field(1.0, gt=0.0, description="residuals beyond this count less and less, pixels")
-    max_error: float = Field(4.0, gt=0.0, description="observations with a larger reprojection error go, pixels")
+    max_error: float = Field(
+        4.0, gt=0.0, description="observations with a larger reprojection error go, pixels"
+    )
     min_triangulation_angle: float = Field(1.5, ge=0.0, description="points seen under less go, degrees")
     refine_principal_point: bool = Field(False, description="for unknown intrinsics, at the very end")
     one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
@@ -53,7 +55,12 @@ class MapStage:
             match = matches[pair]
             cameras = [photo_set.cameras[photos[i].camera] for i in pair]
             return verify_pair(
-                match.xy_a, match.xy_b, cameras[0], cameras[1], max_error_px=settings.max_error, seed=work.seed
+                match.xy_a,
+                match.xy_b,
+                cameras[0],
+                cameras[1],
+                max_error_px=settings.max_error,
+                seed=work.seed,
             )
 
         pairs = sorted(matches)

@@ -141,7 +141,10 @@ def write_dense_match(path: Path, match: DenseMatch) -> None:
     if beside.exists():
         shutil.rmtree(beside)
     group = zarr.open_group(str(beside), mode="w")
-    for side, field, consistent in (("a", match.a_to_b, match.consistent_a), ("b", match.b_to_a, match.consistent_b)):
+    for side, field, consistent in (
+        ("a", match.a_to_b, match.consistent_a),
+        ("b", match.b_to_a, match.consistent_b),
+    ):
         steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
         confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
         for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
@@ -168,7 +171,9 @@ def load_dense_match(work: StageContext, pair: Pair) -> DenseMatch:
         flow = read(f"flow_{side}").astype(np.float32) * np.float32(FLOW_STEP)
         return FlowField(flow, read(f"confidence_{side}").astype(np.float32) / np.float32(255))
 
-    return DenseMatch(field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool))
+    return DenseMatch(
+        field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool)
+    )
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):

@@ -17,7 +17,9 @@ class MeshSettings(BaseModel):
     """How the surface is made and cleaned."""
 
     model_config = ConfigDict(extra="forbid")
-    method: Literal["poisson", "tsdf"] = Field("poisson", description="screened Poisson or fusion of depth maps")
+    method: Literal["poisson", "tsdf"] = Field(
+        "poisson", description="screened Poisson or fusion of depth maps"
+    )
     depth: int = Field(10, ge=5, le=14, description="octree depth of Poisson")
     max_size: int = Field(1024, ge=64, description="longest side of the depth maps, as in [depth]")
     formats: list[Literal["ply", "obj", "glb"]] = Field(["ply"], description="files to write; ply always is")

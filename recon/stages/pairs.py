@@ -14,7 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.features.interest_points import match_interest_points
 from recon.graph.two_view import verify_pair
-from recon.photos.pairs import exhaustive_pairs, pairs_from_file, retrieval_pairs, select_pairs, sequential_pairs
+from recon.photos.pairs import (
+    exhaustive_pairs,
+    pairs_from_file,
+    retrieval_pairs,
+    select_pairs,
+    sequential_pairs,
+)
 from recon.photos.types import PhotoSet
 from recon.stages.features import load_points
 from recon.stages.photos import load_photo_set
@@ -34,7 +40,9 @@ class PairsSettings(BaseModel):
     overlap: int = Field(5, ge=1, description="with mode 'sequential': neighbours on each side")
     loop: bool = Field(False, description="with mode 'sequential': the last photo meets the first")
     retrieved: int = Field(20, ge=1, description="with retrieval: candidates per photo")
-    neighbours: int = Field(8, ge=1, description="dense matches per photo: the best so many by sparse evidence")
+    neighbours: int = Field(
+        8, ge=1, description="dense matches per photo: the best so many by sparse evidence"
+    )
     min_inliers: int = Field(15, ge=4, description="sparse inliers below which a pair has no evidence")
     min_inlier_ratio: float = Field(
         0.25, ge=0.0, le=1.0, description="share of the sparse matches below which a pair has no evidence"
@@ -84,15 +92,27 @@ class PairsStage:
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
-        work.write_npz("sparse_matches.npz", **{f"{i}_{j}": verified[i, j] for i, j in scores})
-        listing = [{"a": photos[i].name, "b": photos[j].name, "i": i, "j": j, "sparse_inliers": scores.get((i, j), 0)}
-                   for i, j in chosen]
+        arrays: dict[str, Any] = {f"{i}_{j}": verified[i, j] for i, j in scores}
+        work.write_npz("sparse_matches.npz", **arrays)
+        listing = [
+            {
+                "a": photos[i].name,
+                "b": photos[j].name,
+                "i": i,
+                "j": j,
+                "sparse_inliers": scores.get((i, j), 0),
+            }
+            for i, j in chosen
+        ]
         work.write_json("pairs.json", listing)
         return {"candidates": len(candidates), "pairs": len(chosen), "pairs_without_sparse_evidence": blind}
 
 
 def _candidates(
-    settings: PairsSettings, photo_set: PhotoSet, descriptors: dict[int, NDArray[np.uint8]], work: StageContext
+    settings: PairsSettings,
+    photo_set: PhotoSet,
+    descriptors: dict[int, NDArray[np.uint8]],
+    work: StageContext,
 ) -> list[Pair]:
     n = len(photo_set.photos)
     mode = settings.mode

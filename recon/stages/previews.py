@@ -48,7 +48,9 @@ def write_previews(work: StageContext, width: int) -> list[str]:
         "mesh_front.png": lambda: _mesh(mesh, rays, xyz, views, "front", "color", width),
         "mesh_shaded.png": lambda: _mesh(mesh, rays, xyz, views, "front", "shaded", width),
         "mesh_oblique.png": lambda: _mesh(mesh, rays, xyz, views, "oblique", "color", width),
-        "mesh_beside_photos.png": lambda: _beside_photos(work, mesh, rays, shown[:: max(1, len(shown) // 3)][:3]),
+        "mesh_beside_photos.png": lambda: _beside_photos(
+            work, mesh, rays, shown[:: max(1, len(shown) // 3)][:3]
+        ),
         "depth_maps.png": lambda: _depth_sheet(work, shown),
         "view_graph.png": lambda: _view_graph(work, width),
     }
@@ -83,7 +85,11 @@ def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarr
     images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
     panels, captions = [], []
     for view, depth in zip(shown, load_depths(work, shown), strict=True):
-        panels += [images[view.photo_id], pictures.depth_picture(depth.depth), pictures.normal_picture(depth.normal)]
+        panels += [
+            images[view.photo_id],
+            pictures.depth_picture(depth.depth),
+            pictures.normal_picture(depth.normal),
+        ]
         covered = float((depth.depth > 0).mean())
         captions += [view.name, f"depth, {covered:.0%} of the pixels", "normals"]
     return pictures.contact_sheet(panels, captions, columns=3)
@@ -111,6 +117,7 @@ def _view_graph(work: StageContext, width: int) -> UInt8[np.ndarray, "h w 3"]:
     graph = load_view_graph(work)
     weights = dict.fromkeys(load_pairs(work), 1.0)
     kept = set()
+    inliers: int
     for a, b, inliers in graph.edges(data="inliers"):
         pair = (min(a, b), max(a, b))
         weights[pair] = float(inliers)

@@ -26,7 +26,17 @@ class ReportStage:
 
     name: ClassVar[str] = "report"
     version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("photos", "pairs", "match", "verify", "tracks", "map", "depth", "fuse", "mesh")
+    reads: ClassVar[tuple[str, ...]] = (
+        "photos",
+        "pairs",
+        "match",
+        "verify",
+        "tracks",
+        "map",
+        "depth",
+        "fuse",
+        "mesh",
+    )
     Settings: ClassVar[type[BaseModel]] = ReportSettings
 
     def run(self, settings: ReportSettings, work: StageContext) -> dict[str, Any]:
@@ -117,7 +127,9 @@ def _as_text(summary: dict[str, Any], work: StageContext) -> str:
         lines += [f"  {entry['name']}: {entry['reason']}" for entry in photos["left_out"]]
     if len(sparse["models"]) > 1:
         lines += ["", "Models"]
-        lines += [f"  {m['folder']}: {len(m['registered'])} photos, {m['points']} points" for m in sparse["models"]]
+        lines += [
+            f"  {m['folder']}: {len(m['registered'])} photos, {m['points']} points" for m in sparse["models"]
+        ]
     if summary["warnings"]:
         lines += ["", "Warnings", *(f"  {text}" for text in summary["warnings"])]
     lines += [

@@ -33,8 +33,12 @@ class TracksSettings(BaseModel):
         "corners", description="what the flow carries: corners of the photo or its SIFT points"
     )
     max_anchors: int = Field(1500, ge=50, description="at most so many tracks start in one photo")
-    suppression: float = Field(6.0, ge=0.0, description="distance to an observation of a better track, pixels")
-    loop_error: float = Field(2.0, gt=0.0, description="largest miss between two observations, matching pixels")
+    suppression: float = Field(
+        6.0, ge=0.0, description="distance to an observation of a better track, pixels"
+    )
+    loop_error: float = Field(
+        2.0, gt=0.0, description="largest miss between two observations, matching pixels"
+    )
     refine: bool = Field(True, description="multi-view sub-pixel refinement of the observations")
 
 

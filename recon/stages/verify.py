@@ -43,7 +43,9 @@ class VerifySettings(BaseModel):
         3.0, gt=0.0, description="largest rotation left after going round three views, degrees"
     )
     max_flow_loop: float = Field(
-        4.0, gt=0.0, description="largest median miss of flow chained round three views, pixels at matching size"
+        4.0,
+        gt=0.0,
+        description="largest median miss of flow chained round three views, pixels at matching size",
     )
 
 
@@ -80,7 +82,9 @@ class VerifyStage:
             return geometry, len(sparse.xy_a), share
 
         found = dict(zip(pairs, work.map(verify, pairs, "two-view geometry"), strict=True))
-        graph = build_view_graph(photo_set, {pair: PairEvidence(*evidence) for pair, evidence in found.items()})
+        graph = build_view_graph(
+            photo_set, {pair: PairEvidence(*evidence) for pair, evidence in found.items()}
+        )
         verified = graph.number_of_edges()
         graph = prune_by_inliers(graph, min_inliers=settings.min_inliers, min_ratio=settings.min_inlier_ratio)
         by_inliers = graph.number_of_edges()
@@ -127,7 +131,8 @@ class VerifyStage:
                 "after_rotation_loops": by_rotation,
                 "after_flow_loops": graph.number_of_edges(),
                 "models": {
-                    model: sum(1 for g, _, _ in found.values() if g.model == model) for model in ("E", "F", "H", "none")
+                    model: sum(1 for g, _, _ in found.values() if g.model == model)
+                    for model in ("E", "F", "H", "none")
                 },
                 "components": [[photos[i].name for i in part] for part in parts],
             },
