@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "match", "reconstruct"]
+__all__ = ["DenseOpticalFlow", "__version__", "match", "reconstruct"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public functions on first use, so that ``import recon`` costs nothing."""
     if name in {"reconstruct", "match", "DenseOpticalFlow"}:
-        from recon import api
-
-        return getattr(api, name)
+        return getattr(import_module("recon.api"), name)
     raise AttributeError(f"module 'recon' has no attribute {name!r}")

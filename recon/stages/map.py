@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import TwoViewGeometry
 from recon.photos.types import LeftOut, PhotoSet, PinholeView
 from recon.sfm.adapter import photo_id, points_from_colmap, views_from_reconstruction, write_database
 from recon.sfm.mapping import MappingResult, MappingSettings, map_global, map_incremental
-from recon.graph.tracks import track_matches
 from recon.stages.photos import load_photo_set, load_rgb
 from recon.stages.tracks import load_tracks
 from recon.stages.verify import load_view_graph

@@ -113,6 +113,6 @@ def load_tracks(work: StageContext, name: str = "tracks.npz") -> Tracks:
             data["track_id"],
             data["photo_id"],
             data["xy"],
-            data["is_reference"] if "is_reference" in data else None,
-            data["affinity"] if "affinity" in data else None,
+            data.get("is_reference"),
+            data.get("affinity"),
         )
