@@ -47,6 +47,9 @@ class PairsSettings(BaseModel):
     min_inlier_ratio: float = Field(
         0.25, ge=0.0, le=1.0, description="share of the sparse matches below which a pair has no evidence"
     )
+    weak_share: float = Field(
+        0.08, ge=0.0, lt=1.0, description="pairs with less than this share of their photos' best evidence are skipped"
+    )
     ratio: float = Field(0.8, gt=0.0, le=1.0, description="ratio test of the sparse matches")
     max_error: float = Field(4.0, gt=0.0, description="inlier threshold of the sparse look, pixels")
 
@@ -85,10 +88,11 @@ class PairsStage:
 
         verified = dict(zip(candidates, work.map(look, candidates, "sparse first look"), strict=True))
         scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}
+        worthwhile = _without_weak(scores, settings.weak_share)
         if settings.mode == "file":
             chosen = tuple(candidates)
         else:
-            chosen = select_pairs(len(photos), scores, neighbours=settings.neighbours, plausible=candidates)
+            chosen = select_pairs(len(photos), worthwhile, neighbours=settings.neighbours, plausible=candidates)
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
@@ -126,6 +130,15 @@ def _candidates(
         return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
     found = retrieval_pairs([descriptors[i] for i in range(n)], settings.retrieved, work.seed)
     return sorted({*found, *_consecutive(photo_set)})
+
+
+def _without_weak(scores: dict[Pair, int], share: float) -> dict[Pair, int]:
+    """Only the pairs that are not far weaker than the best pairs of both their photos: a glance past a corner costs as
+    much to match as a real overlap and tells nothing new."""
+    best: dict[int, int] = {}
+    for (i, j), score in scores.items():
+        best[i], best[j] = max(best.get(i, 0), score), max(best.get(j, 0), score)
+    return {(i, j): score for (i, j), score in scores.items() if score >= share * min(best[i], best[j])}
 
 
 def _consecutive(photo_set: PhotoSet) -> list[Pair]:
