@@ -222,16 +222,13 @@ def _run(work, parts: int, threads: int) -> None:  # type: ignore[no-untyped-def
 
 
 def _padded_grid(grey: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "gh gw"]:
-    """Means of step x step blocks with a replicated rim; the last blocks are completed by repeating the
-    border."""
+    """Means of step x step blocks of the image, whose border is replicated ``_PAD`` blocks outwards."""
     height, width = grey.shape
-    rows, columns = -(-height // step), -(-width // step)
-    if step > 1:
-        whole = cv2.copyMakeBorder(
-            grey, 0, rows * step - height, 0, columns * step - width, cv2.BORDER_REPLICATE
-        )
-        grey = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
-    return cv2.copyMakeBorder(grey, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_REPLICATE)
+    rows, columns = -(-height // step) + 2 * _PAD, -(-width // step) + 2 * _PAD
+    rim = _PAD * step
+    bottom, right = rows * step - height - rim, columns * step - width - rim
+    padded = cv2.copyMakeBorder(grey, rim, bottom, rim, right, cv2.BORDER_REPLICATE)
+    return padded if step == 1 else cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
 
 
 def _triangle(half_width: float) -> Float32[np.ndarray, " n"]:

@@ -76,7 +76,7 @@ def test_own_scale_agrees_with_the_published_descriptors(shared_data: Path) -> N
 # pixels and rungs comes in, and from 4 on the coarser grids. Entries have a mean of 33.
 @pytest.mark.parametrize(
     ("scale", "largest_mean_error"),
-    [(2.0, 0.5), (2.52, 2.5), (3.0, 3.0), (4.0, 5.0), (5.5, 5.0), (8.0, 7.0)],
+    [(2.0, 0.5), (2.52, 2.5), (3.0, 3.0), (4.0, 4.5), (5.5, 4.5), (8.0, 4.5)],
 )
 def test_agrees_with_the_definition(scale: float, largest_mean_error: float) -> None:
     rgb = _texture(0)
@@ -85,7 +85,7 @@ def test_agrees_with_the_definition(scale: float, largest_mean_error: float) -> 
     for x, y in ((50, 40), (3, 5), (111, 95), (60, 0), (33, 71)):
         expected = _twin(rgb, x, y, scale, smoothing)
         assert np.abs(found[y, x] - expected).mean() < largest_mean_error
-        assert _similarity(found[y, x][None], expected[None])[0] > 0.97
+        assert _similarity(found[y, x][None], expected[None])[0] > 0.98
 
 
 def test_descriptors_change_smoothly_with_scale() -> None:
