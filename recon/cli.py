@@ -150,6 +150,66 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
+@app.command()
+def demo(
+    out: Path = typer.Option(
+        Path("demo-output"), "--out", "-o", help="Folder for the scene and the results."
+    ),
+    quality: str = typer.Option("preview", help="preview, normal or high."),
+    threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
+) -> None:
+    """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
+    with _stoppable():
+        from recon import api
+        from recon.datasets.demo import make_demo
+        from recon.evaluation.scene import judge_demo
+
+        scene, run = out / "scene", out / "run"
+        typer.echo(f"rendering photos of a façade into {scene}")
+        photos = make_demo(scene)
+        api.reconstruct(photos, run, quality=quality, intrinsics=scene / "cameras.json", threads=threads)
+        typer.echo()
+        typer.echo((run / "summary.txt").read_text(encoding="utf-8"))
+        typer.echo(judge_demo(scene, run))
+    typer.echo()
+    typer.echo("Files to open:")
+    typer.echo(f"  {photos}  (the photos)")
+    _list_results(run)
+
+
+@evaluate.command("poses")
+def evaluate_cameras(
+    run: Path = typer.Argument(..., metavar="RUN", help="A workspace, or a folder with a COLMAP model."),
+    truth: Path = typer.Option(..., help="True cameras: a cameras.json or a folder with a COLMAP model."),
+) -> None:
+    """Camera errors after similarity alignment."""
+    from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+
+    model = run / "sparse" / "0" if (run / "sparse" / "0").is_dir() else run
+    true = poses_from_cameras_json(truth) if truth.suffix == ".json" else poses_from_colmap(truth)
+    estimated = poses_from_colmap(model)
+    if len(set(estimated) & set(true)) < 3:
+        raise ReconError(
+            f"{model} and {truth} share {len(set(estimated) & set(true))} photo names; three are needed to align them"
+        )
+    typer.echo(evaluate_poses(estimated, true).text())
+
+
+@evaluate.command("scene")
+def evaluate_run(
+    run: Path = typer.Argument(..., metavar="RUN", help="A finished workspace."),
+    scene: Path = typer.Option(..., help="A rendered scene: cameras.json and truth/mesh.ply."),
+) -> None:
+    """Cameras, points and mesh of a run against a rendered scene."""
+    from recon.evaluation.scene import judge_scene
+
+    report = judge_scene(scene, run)
+    typer.echo(report.poses.text())
+    for name, surface in (("points", report.cloud), ("mesh", report.mesh)):
+        if surface is not None:
+            typer.echo(f"{name}: {surface.text()}")
+
+
 def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
     """Run the command line; returns the exit code: 0 (fine), 1 (failed) or 2 (wrong usage)."""
     try:
@@ -179,6 +239,8 @@ def _fail(message: str, code: int) -> int:
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Within the block, being asked to end (SIGTERM) works like Ctrl-C: the workspace can be resumed."""
+
+    import pycolmap  # noqa: F401  (its import sets a handler for SIGTERM of its own, so it must come first)
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
