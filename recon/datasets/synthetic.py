@@ -582,7 +582,9 @@ def render_scene(
 PRESETS = ("relief", "zoom", "object", "demo")
 
 
-def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) -> SyntheticScene:
+def make_scene(
+    preset: str, size: tuple[int, int] | None = None, seed: int = 0, coarseness: float = 1.0
+) -> SyntheticScene:
     """Render one of the named scenes.
 
     Args:
@@ -592,6 +594,7 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
             photos of the façade.
         size: (width, height) of the photos; None for the preset's own.
         seed: of textures, paths and noise.
+        coarseness: factor on the distance between the façade's vertices; quick drafts.
 
     Raises:
         UsageError: no such preset.
@@ -599,7 +602,7 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
     if preset == "relief":
         width, height = size or (800, 600)
         poses = grid_path(6, 2, (0, 0, 2.0), (0.85, 0.9), 4.6, 0.45, seed, 0.05)
-        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01)
+        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01 * coarseness)
         return render_scene(
             preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed
         )
@@ -607,7 +610,7 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
         width, height = size or (800, 600)
         seed += 11
         poses = zoom_path(((4, 6.0, 2.8), (6, 2.3, 2.6)), (0, 0, 2.0), seed, 0.04)
-        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01)
+        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.01 * coarseness)
         return render_scene(
             preset, mesh, facade_albedo(seed), pinhole_views(poses, width, height, 62), seed=seed
         )
@@ -620,7 +623,7 @@ def make_scene(preset: str, size: tuple[int, int] | None = None, seed: int = 0) 
         width, height = size or (640, 480)
         seed += 5
         poses = arc_path(8, (0, 0, 2.0), 4.4, 56, 0.2, seed, 0.06)
-        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.0125)
+        mesh = height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), 0.0125 * coarseness)
         views = pinhole_views(poses, width, height, 64)
         return render_scene(preset, mesh, facade_albedo(seed), views, Lighting(samples=8), seed=seed)
     raise UsageError(f"no synthetic scene {preset!r}; there are: {', '.join(PRESETS)}")
