@@ -52,7 +52,9 @@ def test_alignment_recovers_a_similarity(seed: int, count: int) -> None:
     assert np.linalg.det(found.rotation) > 0
     np.testing.assert_allclose(found.inverse()(found(points)), points, atol=1e-7)
     np.testing.assert_allclose(
-        (np.column_stack([points, np.ones(count)]) @ found.matrix.T)[:, :3], found(points), atol=1e-8 * true.scale
+        (np.column_stack([points, np.ones(count)]) @ found.matrix.T)[:, :3],
+        found(points),
+        atol=1e-8 * true.scale,
     )
 
 

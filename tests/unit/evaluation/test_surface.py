@@ -57,7 +57,9 @@ def test_half_a_plane_is_half_the_recall() -> None:
 def test_truth_that_no_camera_sees_is_not_missed() -> None:
     """A second plane lies hidden under the first, and the plane is larger than the pictures."""
     seen, hidden = square(3.0), square(3.0, -1.0)
-    truth = MeshData(np.concatenate([seen.vertices, hidden.vertices]), np.concatenate([seen.faces, seen.faces + 4]))
+    truth = MeshData(
+        np.concatenate([seen.vertices, hidden.vertices]), np.concatenate([seen.faces, seen.faces + 4])
+    )
     estimate = square(1.6)
     strict = evaluate_surface(estimate, truth, (), (0.01,), samples=20000)
     fair = evaluate_surface(estimate, truth, ABOVE, (0.01,), samples=20000)
