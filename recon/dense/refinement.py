@@ -85,7 +85,7 @@ def _hash01(seed, x, y, step):  # type: ignore[no-untyped-def]
     return np.float32(h >> np.uint32(8)) * np.float32(1.0 / 16777216.0)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _view_cost(
     flat, offset, height, width, M, v, x, y, w, gx, gy, dx, dy, weight, ref, count, mean_ref, var_ref
 ):  # type: ignore[no-untyped-def]
@@ -108,6 +108,10 @@ def _view_cost(
     bx = (M[0, 1] + v[0] * gy - u0 * zy) * inv
     ay = (M[1, 0] + v[1] * gx - v0 * zx) * inv
     by = (M[1, 1] + v[1] * gy - v0 * zy) * inv
+    wide = np.int32(width)
+    base = np.int32(offset)
+    stride = np.uint64(width)
+    one_up = np.uint64(1)
     s = zero
     ss = zero
     sr = zero
@@ -118,9 +122,11 @@ def _view_cost(
         iv = np.int32(sv)
         fu = su - np.float32(iu)
         fv = sv - np.float32(iv)
-        at = offset + iv * width + iu
-        top = flat[at] + fu * (flat[at + 1] - flat[at])
-        low = flat[at + width] + fu * (flat[at + width + 1] - flat[at + width])
+        # Unsigned, so that no index counts from the end.
+        at = np.uint64(base + iv * wide + iu)
+        under = at + stride
+        top = flat[at] + fu * (flat[at + one_up] - flat[at])
+        low = flat[under] + fu * (flat[under + one_up] - flat[under])
         value = top + fv * (low - top)
         wv = weight[i] * value
         s += wv
@@ -133,7 +139,7 @@ def _view_cost(
     return np.float32(min(max(one - ncc, zero), one))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _patch(grey, x, y, radius, step, dx, dy, weight, ref):  # type: ignore[no-untyped-def]
     """Samples, offsets and normalised bilateral weights of the reference patch: (count, mean, variance)."""
     h, w = grey.shape
@@ -168,7 +174,7 @@ def _patch(grey, x, y, radius, step, dx, dy, weight, ref):  # type: ignore[no-un
     return count, mean, square - mean * mean
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 def _round_trip(M, v, Mb, vb, flat_depth, offset, height, width, x, y, w):  # type: ignore[no-untyped-def]
     """Pixels between (x, y) and its image after going to a neighbour and back by the neighbour's depth."""
     clip = np.float32(_GEOMETRIC_CLIP)
@@ -194,11 +200,11 @@ def _round_trip(M, v, Mb, vb, flat_depth, offset, height, width, x, y, w):  # ty
     return min(np.float32(math.sqrt(ex * ex + ey * ey)), clip)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sweep(  # type: ignore[no-untyped-def]
     grey, mask, flat, offsets, heights, widths, M, v, K, w, gx, gy, cost, view_cost,
     flat_depth, Mb, vb, geometric, arms, arm_counts, radius, step, range_w, range_g, min_w, max_w,
-    colour, seed, iteration, propagate, row0, row1,
+    same_px, colour, seed, iteration, propagate, row0, row1,
 ):  # fmt: skip
     """One half sweep over the pixels of one colour in rows row0…row1: in place on w, gx, gy, cost, view_cost."""
     h, width = grey.shape
@@ -330,6 +336,11 @@ def _sweep(  # type: ignore[no-untyped-def]
                         cgy = (w[y + 3, x] - w[y - 3, x]) / np.float32(6.0)
                 if not (cw > min_w and cw < max_w):
                     continue
+                if 0 < j < first_perturbed and best_cost < np.float32(1e8):
+                    # As good as the same plane: not worth its samples.
+                    apart = abs(cw - best_w) + (abs(cgx - best_gx) + abs(cgy - best_gy)) * radius
+                    if apart * rate < same_px:
+                        continue
                 # Plane vector m with m . X = 1; its angle to the ray must not be grazing.
                 c0 = cw - cgx * x - cgy * y
                 m0 = K[0, 0] * cgx + K[1, 0] * cgy + K[2, 0] * c0
@@ -350,9 +361,13 @@ def _sweep(  # type: ignore[no-untyped-def]
                                 cw, cgx, cgy, dx, dy, weight, ref, count, mean_ref, var_ref,
                             )  # fmt: skip
                             aggregate += share[k] * now[k]
+                            if aggregate > best_cost * share_sum:
+                                break
                         else:
                             now[k] = -one
                     aggregate /= share_sum
+                    if aggregate >= best_cost:
+                        continue
                 if geometric:
                     trip = zero
                     for k in range(views):
@@ -651,7 +666,7 @@ def _run_level(
                 sources.M, sources.v, K, w, gx, gy, cost, view_cost, sources.flat_depth, sources.Mb, sources.vb,
                 level.depths is not None, _ARM_OFFSETS, _ARM_COUNTS, radius, step,
                 np.float32(range_w), np.float32(range_g), np.float32(limits[0]), np.float32(limits[1]),
-                colour, seed, number, spread, int(rows[i]), int(rows[i + 1]),
+                np.float32(0.2 * range_w), colour, seed, number, spread, int(rows[i]), int(rows[i + 1]),
             )  # fmt: skip
 
         if pool is None:
