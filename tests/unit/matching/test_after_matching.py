@@ -1,0 +1,131 @@
+"""Consistency, texture, sub-pixel refinement, resizing and confidence."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from matcher_contract import textured
+from scipy.ndimage import map_coordinates
+
+from recon.matching.confidence import descriptor_confidence, finish_pair
+from recon.matching.consistency import round_trip_error, two_sided_consistency
+from recon.matching.subpixel import refine_flow, upsample_flow
+from recon.matching.texture import textured_mask
+from recon.matching.types import MatchImage
+
+
+def affine_flow(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float64)
+    p = np.stack([x, y, np.ones_like(x)], -1)
+    return (p @ matrix.T - p[..., :2]).astype(np.float32)
+
+
+def test_round_trip_equals_interpolation_by_scipy() -> None:
+    rng = np.random.default_rng(0)
+    there = (3 * rng.standard_normal((20, 30, 2))).astype(np.float32)
+    back = (3 * rng.standard_normal((25, 22, 2))).astype(np.float32)
+    y, x = np.mgrid[0:20, 0:30]
+    tx, ty = x + there[..., 0], y + there[..., 1]
+    way = np.stack([map_coordinates(back[..., k], [ty, tx], order=1, mode="nearest") for k in range(2)], -1)
+    expected = np.linalg.norm(there + way, axis=-1)
+    outside = (tx < 0) | (tx > 21) | (ty < 0) | (ty > 24)
+    got = round_trip_error(there, back)
+    np.testing.assert_array_equal(np.isinf(got), outside)
+    np.testing.assert_allclose(got[~outside], expected[~outside], rtol=1e-4, atol=1e-4)
+
+
+def test_an_invertible_map_is_consistent_up_to_the_border() -> None:
+    matrix = np.array([[0.9, 0.1, 4.0], [-0.1, 0.95, 7.0]])
+    full = np.vstack([matrix, [0, 0, 1]])
+    there = affine_flow(matrix, (120, 160))
+    back = affine_flow(np.linalg.inv(full)[:2], (110, 150))
+    mask_a, mask_b = two_sided_consistency(there, back, tolerance=0.01, border=10)
+    y, x = np.mgrid[0:120, 0:160]
+    t = np.stack([x, y], -1) + there
+    expected = (x >= 10) & (x <= 149) & (y >= 10) & (y <= 109)
+    expected &= (t[..., 0] >= 10) & (t[..., 0] <= 139) & (t[..., 1] >= 10) & (t[..., 1] <= 99)
+    np.testing.assert_array_equal(mask_a, expected)
+    assert mask_b.any()
+    broken = there.copy()
+    broken[50:60, 50:60] += 3
+    assert not two_sided_consistency(broken, back, tolerance=1.5, border=10)[0][50:60, 50:60].any()
+
+
+def test_textured_mask_equals_numpy() -> None:
+    rng = np.random.default_rng(1)
+    gray = np.full((60, 70), 0.5, np.float32)
+    gray[:, 35:] += 0.05 * rng.standard_normal((60, 35)).astype(np.float32)
+    padded = np.pad(gray, 1, mode="edge")
+    gx = 0.5 * (padded[1:-1, 2:] - padded[1:-1, :-2])
+    gy = 0.5 * (padded[2:, 1:-1] - padded[:-2, 1:-1])
+    squares = gx**2 + gy**2
+    got = textured_mask(gray, window=21, threshold=(4 / 255) ** 2)
+    for y, x in ((30, 12), (30, 30), (20, 40), (39, 55), (30, 24)):
+        expected = squares[y - 10 : y + 11, x - 10 : x + 11].mean() >= (4 / 255) ** 2
+        assert got[y, x] == expected
+    assert not got[:, :20].any()
+    assert got[:, 50:].all()
+
+
+@pytest.mark.parametrize("exposure", [1.0, 0.8])
+def test_refinement_finds_the_fraction(exposure: float) -> None:
+    matrix = np.array([[1.01, 0.004, 1.3], [-0.004, 0.99, -0.6]])
+    a = cv2.cvtColor(textured(140, 180), cv2.COLOR_RGB2GRAY)
+    b = cv2.warpAffine(a, matrix, (180, 140), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    b = np.clip(exposure * b, 0, 255).astype(np.uint8)
+    truth = affine_flow(matrix, (140, 180))
+    start = np.rint(truth)
+    before = np.linalg.norm(start - truth, axis=-1)[16:-16, 16:-16]
+    after = np.linalg.norm(refine_flow(a, b, start) - truth, axis=-1)[16:-16, 16:-16]
+    assert after.mean() < 0.35 * before.mean()
+    assert after.mean() < 0.12
+
+
+def test_refinement_stays_within_reach() -> None:
+    a, b = (cv2.cvtColor(textured(64, 80, s), cv2.COLOR_RGB2GRAY) for s in (0, 1))
+    start = np.zeros((64, 80, 2), np.float32)
+    refined = refine_flow(a, b, start)
+    assert np.linalg.norm(refined - start, axis=-1).max() <= 1.5 + 1e-5
+    assert refine_flow(a, b[:50, :70], start).shape == (64, 80, 2)
+
+
+def test_upsampled_flow_points_to_the_same_places() -> None:
+    # An affine map between images is affine between the resized images too, and bilinear resizing is exact on it.
+    matrix = np.array([[0.9, 0.1, 4.0], [-0.1, 1.05, -2.0]])
+    flow = affine_flow(matrix, (40, 60))
+    up = upsample_flow(flow, (100, 90))
+    y, x = np.mgrid[0:100, 0:90]
+    small = np.stack([(x + 0.5) * 60 / 90 - 0.5, (y + 0.5) * 40 / 100 - 0.5], -1)
+    t = np.concatenate([small, np.ones((100, 90, 1))], -1) @ matrix.T
+    expected = (t + 0.5) * (90 / 60, 100 / 40) - 0.5 - np.stack([x, y], -1)
+    np.testing.assert_allclose(up[3:-3, 3:-3], expected[3:-3, 3:-3], atol=1e-3)
+    other = upsample_flow(flow, (100, 90), target=((50, 50), (70, 200)))
+    expected = (t + 0.5) * (200 / 50, 70 / 50) - 0.5 - np.stack([x, y], -1)
+    np.testing.assert_allclose(other[3:-3, 3:-3], expected[3:-3, 3:-3], atol=1e-3)
+
+
+def test_confidence_is_higher_for_the_right_match() -> None:
+    rng = np.random.default_rng(0)
+    sift = rng.integers(0, 120, (30, 40, 128)).astype(np.uint8)
+    right = descriptor_confidence(sift, sift, np.zeros((30, 40, 2), np.float32))
+    wrong = descriptor_confidence(sift, sift, np.full((30, 40, 2), 3, np.float32))
+    assert (right == 1).all()
+    assert wrong.max() < 0.5
+    assert (wrong[:, -3:] == 0).all()
+
+
+def test_finish_pair_applies_every_rule() -> None:
+    rgb = textured(100, 120)
+    rgb[:, 70:] = 77
+    mask = np.ones((100, 120), bool)
+    mask[40:50] = False
+    image = MatchImage(rgb, mask=mask)
+    zero = np.zeros((100, 120, 2), np.float32)
+    match = finish_pair(image, image, zero, zero, border=15)
+    assert match.consistent_a[20:40, 20:55].all()
+    assert not match.consistent_a[40:50].any()
+    assert not match.consistent_a[:, 85:].any()
+    assert not match.consistent_a[:15].any()
+    assert (match.a_to_b.confidence[~mask] == 0).all()
+    assert (match.a_to_b.confidence[mask] == 1).all()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from matcher_contract import DenseMatcherContract, run, textured
+
+from recon.features.interest_points import extract_interest_points
+from recon.matching.registry import create_matcher
+from recon.matching.types import MatchImage, PairContext
+
+
+class TestSiftFlow(DenseMatcherContract):
+    matcher = "siftflow"
+
+
+class TestSiftFlowImageAware(DenseMatcherContract):
+    matcher = "siftflow"
+    settings = {"propagation": "image-aware", "weighting": "exponential", "threads": 2}  # noqa: RUF012
+
+
+class TestFixedScale(DenseMatcherContract):
+    matcher = "dsift-flow"
+
+
+class TestDis(DenseMatcherContract):
+    matcher = "dis"
+    shift = (2, -1)
+
+
+class TestFarneback(DenseMatcherContract):
+    matcher = "farneback"
+    shift = (2, -1)
+
+
+def zoomed(factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image, the same scene zoomed out about the centre on a canvas of the same size, and the true flow."""
+    a = textured(200, 240, seed=3)
+    rest = textured(200, 240, seed=4)
+    h, w = round(200 * factor), round(240 * factor)
+    y0, x0 = (200 - h) // 2, (240 - w) // 2
+    b = rest.copy()
+    b[y0 : y0 + h, x0 : x0 + w] = cv2.resize(a, (w, h), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[0:200, 0:240]
+    truth = np.stack([(x + 0.5) * w / 240 - 0.5 + x0 - x, (y + 0.5) * h / 200 - 0.5 + y0 - y], -1)
+    return a, b, truth
+
+
+def test_propagation_bridges_a_change_of_scale_that_one_scale_does_not() -> None:
+    a, b, truth = zoomed(0.5)
+    ea, eb = extract_interest_points(a), extract_interest_points(b)
+    images = MatchImage(a, points=ea), MatchImage(b, points=eb)
+    error = {}
+    for name, settings in (("siftflow", {}), ("dsift-flow", {})):
+        flow = run(create_matcher(name, **settings), *images).a_to_b.flow
+        error[name] = np.median(np.linalg.norm(flow - truth, axis=-1)[20:-20, 20:-20])
+    assert error["siftflow"] < 1
+    assert error["dsift-flow"] > 3 * error["siftflow"]
+
+
+def test_which_propagation_ran_is_told() -> None:
+    a = MatchImage(textured(96, 128))
+    matcher = create_matcher("siftflow")
+    prepared = matcher.prepare(a)
+    found = matcher.match(prepared, prepared, PairContext()).diagnostics
+    assert found.notes["propagation"] == "match-aware"
+    assert found.scale_map_a.shape == (96, 128)
+    few = PairContext(seeds=np.zeros((2, 2), np.int64))
+    assert matcher.match(prepared, prepared, few).diagnostics.notes["propagation"] == "image-aware"
+    flat = matcher.prepare(MatchImage(np.full((96, 128, 3), 90, np.uint8)))
+    assert matcher.match(flat, prepared, PairContext()).diagnostics.notes["propagation"] == "none"
+
+
+def test_subpixel_reaches_what_whole_pixels_cannot() -> None:
+    whole = textured(128, 160)
+    matrix = np.float32([[1, 0, 0.5], [0, 1, 0.5]])
+    moved = cv2.warpAffine(whole, matrix, (160, 128), flags=cv2.INTER_CUBIC)
+    images = MatchImage(whole[8:-8, 8:-8].copy()), MatchImage(moved[8:-8, 8:-8].copy())
+    error = [
+        np.linalg.norm(run(create_matcher("dsift-flow", subpixel=s), *images).a_to_b.flow - 0.5, axis=-1)[24:-24, 24:-24]
+        for s in (False, True)
+    ]
+    assert np.median(error[0]) > 0.5
+    assert np.median(error[1]) < 0.1
