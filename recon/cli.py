@@ -108,10 +108,7 @@ def reconstruct(
             camera_sharing=camera_sharing,
         )
     typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
-    for what, name in _RESULTS:
-        path = out / name
-        if path.exists():
-            typer.echo(f"  {path}  ({what})")
+    _list_results(out)
 
 
 @app.command()
@@ -236,11 +233,21 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _list_results(out: Path) -> None:
+    """Print the results that are there."""
+    for what, name in _RESULTS:
+        path = out / name
+        if path.exists():
+            typer.echo(f"  {path}  ({what})")
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Within the block, being asked to end (SIGTERM) works like Ctrl-C: the workspace can be resumed."""
+    """Within the block, being asked to end (SIGTERM) works like Ctrl-C: the workspace can be resumed.
 
-    import pycolmap  # noqa: F401  (its import sets a handler for SIGTERM of its own, so it must come first)
+    pycolmap is imported first: its logging library takes SIGTERM for a crash, and the last handler holds.
+    """
+    import pycolmap  # noqa: F401
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -205,3 +205,28 @@ def test_run_pipeline_without_the_libraries_says_what_to_do(tmp_path: Path) -> N
     assert "is not installed" in done.stderr
     assert "make setup" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that could be caught")
+def test_being_asked_to_end_works_like_ctrl_c(tmp_path: Path) -> None:
+    """pycolmap's logging library would take SIGTERM for a crash and abort."""
+    code = (
+        "import os, signal, sys, time, types\n"
+        "import recon\nfrom recon.cli import main\n"
+        "def reconstruct(*_, **__):\n"
+        "    import pycolmap\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(20)\n"
+        "sys.modules['recon.api'] = recon.api = types.SimpleNamespace(reconstruct=reconstruct)\n"
+        "sys.exit(main(['reconstruct', 'photos', '--out', 'out']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.strip()) == (1, "error: stopped")
