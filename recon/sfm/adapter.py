@@ -306,6 +306,11 @@ class PosedCamera:
     camera: pycolmap.Camera
     cam_from_world: Float[np.ndarray, "3 4"]
 
+    @property
+    def center(self) -> Float[np.ndarray, "3"]:
+        """Camera centre in the world."""
+        return -self.cam_from_world[:, :3].T @ self.cam_from_world[:, 3]
+
     def to_camera(self, xyz: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """World points in camera coordinates."""
         return xyz @ self.cam_from_world[:, :3].T + self.cam_from_world[:, 3]
@@ -407,3 +412,44 @@ def move_observations(
             points[number].xy = moved[row]
             if keep is not None and not keep[row] and points[number].has_point3D():
                 model.delete_observation(image_number, number)
+
+
+def model_from_tracks(
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    tracks: Tracks,
+    xyz: Float[np.ndarray, "t 3"],
+) -> pycolmap.Reconstruction:
+    """A model with the cameras of another one and with these tracks as its points.
+
+    Args:
+        model: gives cameras and poses; its points are not used.
+        tracks: keypoints of all photos are numbered as in ``write_database`` for these tracks.
+        xyz: a world point for each track; NaN makes no point of it.
+    """
+    made = pycolmap.Reconstruction()
+    for number in sorted(model.cameras):
+        made.add_camera_with_trivial_rig(model.cameras[number])
+    cameras = posed_cameras(model, photos)
+    for photo in photos.photos:
+        if photo.id not in cameras:
+            continue
+        image = pycolmap.Image(
+            name=photo.name,
+            keypoints=points_to_colmap(tracks.xy[tracks.photo_id == photo.id].astype(np.float64)),
+            camera_id=model.images[image_id(photo.id)].camera_id,
+            image_id=image_id(photo.id),
+        )
+        made.add_image_with_trivial_frame(image, pycolmap.Rigid3d(cameras[photo.id].cam_from_world))
+    numbers = keypoint_numbers(tracks)
+    registered = np.isin(tracks.photo_id, list(cameras))
+    first = np.searchsorted(tracks.track_id, np.arange(tracks.count + 1))
+    for track in range(tracks.count):
+        rows = [row for row in range(first[track], first[track + 1]) if registered[row]]
+        if len(rows) < 2 or not np.isfinite(xyz[track]).all():
+            continue
+        elements = [
+            pycolmap.TrackElement(image_id(int(tracks.photo_id[row])), int(numbers[row])) for row in rows
+        ]
+        made.add_point3D(xyz[track], pycolmap.Track(elements))
+    return made

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pycolmap
+from jaxtyping import Float32
 
-from recon.graph.types import ViewGraph
+from recon.graph.tracks import select_observations
+from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import LeftOut, PhotoSet
-from recon.sfm.adapter import image_id
+from recon.sfm.adapter import image_id, model_from_tracks, move_observations, points_of_tracks
+from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 
 Progress = Callable[[int, int], None]
 """Called with the number of registered photos of the current model and the number of photos."""
@@ -213,6 +216,64 @@ def refine_model(
         if removed == 0:
             break
     model.update_point_3d_errors()
+
+
+@dataclass(frozen=True)
+class PolishedModel:
+    """A model after ``polish_model``, and the tracks whose observations are its keypoints."""
+
+    model: pycolmap.Reconstruction
+    tracks: Tracks
+
+
+def polish_model(
+    model: pycolmap.Reconstruction,
+    images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
+    photos: PhotoSet,
+    tracks: Tracks,
+    settings: MappingSettings | None = None,
+    refinement: RefinementSettings | None = None,
+    *,
+    complete: bool = True,
+    threads: int = 1,
+) -> PolishedModel:
+    """A more accurate model: observations found again with known cameras and local planes, and adjusted.
+
+    First every observation is aligned with its reference by its plane (``refine_with_geometry``) and the
+    model adjusted; then tracks gain observations in photos that they did not reach (``complete_tracks``) and
+    the model is adjusted once more.
+
+    Args:
+        model: the chosen model of a mapping; it is not changed.
+        images: grey photos in 0…255 at working size, by photo id.
+        tracks: as they were written to the database that the model comes from.
+
+    Returns:
+        The model, and tracks that belong to it: write them with ``write_database`` to keep both together.
+        Tracks that the model does not hold stay as they are.
+    """
+    settings = settings or MappingSettings()
+    refinement = refinement or RefinementSettings()
+    better = pycolmap.Reconstruction(model)
+    moved, aligned = refine_with_geometry(images, tracks, better, photos, refinement, threads=threads)
+    _, held = points_of_tracks(better, photos, tracks)
+    move_observations(better, photos, moved, aligned)
+    refine_model(better, photos, settings, rounds=1)
+    # Observations that could not be aligned leave their tracks; what the model never held stays.
+    in_model = np.zeros(tracks.count, bool)
+    in_model[tracks.track_id[held]] = True
+    keep = aligned | ~in_model[tracks.track_id]
+    xyz, _ = points_of_tracks(better, photos, moved)
+    length = np.bincount(moved.track_id[keep], minlength=moved.count)
+    xyz = xyz[length >= 2]
+    kept = select_observations(moved, keep)
+    better = model_from_tracks(better, photos, kept, xyz)
+    if complete:
+        longer = complete_tracks(images, kept, better, photos, refinement, threads=threads)
+        better = model_from_tracks(better, photos, longer, xyz)
+        kept = longer
+    refine_model(better, photos, settings)
+    return PolishedModel(better, kept)
 
 
 def _left_out(models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph) -> list[LeftOut]:

@@ -291,7 +291,7 @@ def refine_with_geometry(
         return tracks, np.zeros(len(tracks.track_id), bool)
     sources = reference[tracks.track_id[rows]]
     cameras = posed_cameras(model, photos)
-    warps, sane = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
+    warps, sane, _ = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
     pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(tracks.photo_id)}
     aligned = _align_warps(pyramids, tracks, tracks.xy, warps, sources, rows, settings, threads, parameters=2)
     good = aligned.good & sane
@@ -304,6 +304,89 @@ def refine_with_geometry(
     return Tracks(tracks.track_id, tracks.photo_id, xy, tracks.is_reference, affinity), done
 
 
+def complete_tracks(
+    images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
+    tracks: Tracks,
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    settings: RefinementSettings | None = None,
+    *,
+    max_angle: float = 1.0,
+    threads: int = 1,
+) -> Tracks:
+    """Tracks with observations added where the model's points are seen in photos that the tracks do not reach.
+
+    A point is projected into every registered photo that has no observation of it; where the patch of its
+    reference, warped by its plane, is found there (within ``settings.max_shift``, by correlation, there and
+    back), the track gains an observation. Wide baselines that the matcher could not bridge hold the model
+    together.
+
+    Args:
+        tracks: as in ``refine_with_geometry``.
+        max_angle: radians between the rays of reference and new photo; patches change too much beyond.
+    """
+    settings = settings or RefinementSettings()
+    if tracks.is_reference is None or tracks.affinity is None:
+        raise ValueError("complete_tracks needs tracks with references and affinities: refine_tracks first")
+    xyz, held = points_of_tracks(model, photos, tracks)
+    starts = np.nonzero(tracks.is_reference & held)[0]
+    if len(starts) == 0:
+        return tracks
+    reference = np.full(tracks.count, -1, np.int64)
+    reference[tracks.track_id[starts]] = starts
+    cameras = posed_cameras(model, photos)
+    rows = np.nonzero(held & ~tracks.is_reference & (reference[tracks.track_id] >= 0))[0]
+    _, _, gradient = _plane_warps(
+        tracks, xyz, cameras, reference[tracks.track_id[rows]], rows, settings.radius
+    )
+    rays = np.zeros((tracks.count, 3))
+    for photo, camera in cameras.items():
+        of_photo = starts[tracks.photo_id[starts] == photo]
+        rays[tracks.track_id[of_photo]] = xyz[tracks.track_id[of_photo]] - camera.center
+    rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
+    track_id, photo_id, predicted = [], [], []
+    for photo, camera in sorted(cameras.items()):
+        wanted = reference >= 0
+        wanted[tracks.track_id[tracks.photo_id == photo]] = False
+        track = np.nonzero(wanted)[0]
+        if len(track) == 0:
+            continue
+        direction = xyz[track] - camera.center
+        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+        near = (direction * rays[track]).sum(axis=1) > np.cos(max_angle)
+        pixels = camera.pixels(camera.to_camera(xyz[track]))
+        limit = np.array([camera.camera.width, camera.camera.height]) - 1 - settings.radius
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= settings.radius).all(axis=1) & (pixels <= limit).all(axis=1)
+        use = near & inside
+        track_id.append(track[use])
+        photo_id.append(np.full(int(use.sum()), photo))
+        predicted.append(pixels[use])
+    added = sum(map(len, track_id))
+    if added == 0:
+        return tracks
+    n = len(tracks.track_id)
+    both = Tracks(
+        np.concatenate([tracks.track_id, *track_id]).astype(np.int32),
+        np.concatenate([tracks.photo_id, *photo_id]).astype(np.int32),
+        np.concatenate([tracks.xy, *predicted]).astype(np.float32),
+        np.concatenate([tracks.is_reference, np.zeros(added, bool)]),
+        np.concatenate([tracks.affinity, np.zeros((added, 2, 2), np.float32)]),
+    )
+    assert both.is_reference is not None
+    assert both.affinity is not None
+    new = np.arange(n, n + added)
+    sources = reference[both.track_id[new]]
+    warps, sane, _ = _plane_warps(both, xyz, cameras, sources, new, settings.radius, gradient)
+    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(both.photo_id)}
+    aligned = _align_warps(pyramids, both, both.xy, warps, sources, new, settings, threads, parameters=2)
+    good = aligned.good & sane
+    both.xy[new[good]] = aligned.xy[good]
+    both.affinity[new[good]] = aligned.affinity[good]
+    keep = np.r_[np.ones(n, bool), good]
+    return select_observations(both, keep)
+
+
 def _plane_warps(
     tracks: Tracks,
     xyz: Float[np.ndarray, "t 3"],
@@ -311,8 +394,12 @@ def _plane_warps(
     sources: Int[np.ndarray, " m"],
     targets: Int[np.ndarray, " m"],
     radius: int,
-) -> tuple[Float[np.ndarray, "m 3 3"], Bool[np.ndarray, " m"]]:
-    """Patch warps by local planes; the source point goes to the target's present position."""
+    gradient: Float[np.ndarray, "t 2"] | None = None,
+) -> tuple[Float[np.ndarray, "m 3 3"], Bool[np.ndarray, " m"], Float[np.ndarray, "t 2"]]:
+    """Patch warps by local planes (the source point goes to the target's position), sanity, and the planes.
+
+    Planes are gradients of inverse depth per track, estimated from the targets' affinities unless given.
+    """
     assert tracks.affinity is not None
     start = tracks.xy[sources].astype(np.float64)
     depth = np.empty(len(sources))
@@ -330,23 +417,23 @@ def _plane_warps(
     # moves by z0 (dray/d offset - ray g) . d, and its image by the target's projection derivative times that:
     # linear in g.
     point = depth[:, None] * rays[:, 0]
-    tangent = depth[:, None, None] * np.stack([rays[:, 1] - rays[:, 0], rays[:, 2] - rays[:, 0]], axis=2)
     centre, derivative = _project(tracks, cameras, sources, targets, point)
-    flat = derivative @ tangent
-    along = np.einsum("nij,nj->ni", derivative, point)
-    difference = tracks.affinity[targets] - flat
-    # difference = -along g^T, so every row i gives g = -difference_i / along_i, weighted by along_i^2.
     track = tracks.track_id[targets]
-    weight = np.bincount(track, (along**2).sum(axis=1), minlength=tracks.count)
-    gradient = np.stack(
-        [
-            -np.bincount(track, (along * difference[:, :, column]).sum(axis=1), minlength=tracks.count)
-            for column in range(2)
-        ],
-        axis=1,
-    )
-    # Views with little parallax say little of the plane: the prior keeps it parallel to the photo then.
-    gradient = gradient / (weight + (PLANE_NOISE / PLANE_PRIOR) ** 2)[:, None]
+    if gradient is None:
+        tangent = depth[:, None, None] * np.stack([rays[:, 1] - rays[:, 0], rays[:, 2] - rays[:, 0]], axis=2)
+        along = np.einsum("nij,nj->ni", derivative, point)
+        difference = tracks.affinity[targets] - derivative @ tangent
+        # difference = -along g^T, so every row i gives g = -difference_i / along_i, weighted by along_i^2.
+        weight = np.bincount(track, (along**2).sum(axis=1), minlength=tracks.count)
+        gradient = np.stack(
+            [
+                -np.bincount(track, (along * difference[:, :, column]).sum(axis=1), minlength=tracks.count)
+                for column in range(2)
+            ],
+            axis=1,
+        )
+        # Views with little parallax say little of the plane: the prior keeps it parallel to the photo then.
+        gradient = gradient / (weight + (PLANE_NOISE / PLANE_PRIOR) ** 2)[:, None]
     slope = gradient[track]
     corners = np.empty((len(targets), 4, 2))
     sane = depth > 0
@@ -367,7 +454,7 @@ def _plane_warps(
     # place.
     shift = tracks.xy[targets] - warps[:, :2, 2] / warps[:, 2:, 2]
     to_place[:, :2, 2] = shift
-    return to_place @ warps, sane
+    return to_place @ warps, sane, gradient
 
 
 def _project(
