@@ -319,3 +319,16 @@ def test_damaged_manifest(bench: Bench) -> None:
     assert f"{bench.out / 'manifest.json'}: the manifest is damaged" in text
     (bench.out / "manifest.json").unlink()
     assert bench.run()[0] == 0
+
+
+def test_photos_without_overlap(bench: Bench) -> None:
+    """Every photo is named with the reason; what was computed up to there stays."""
+    bench.good_photos()
+    code, text = bench.run("--quality", "preview", "--set", "match.max_size=160", stop_after="map")
+    assert code == 1
+    assert "do not overlap enough" in text
+    assert all(f"{index}.jpg" in text for index in range(3))
+    assert "two thirds overlap" in text
+    stages = json.loads((bench.out / "manifest.json").read_text())["stages"]
+    assert stages["match"]["state"] == "done"
+    assert stages["map"]["state"] == "failed"
