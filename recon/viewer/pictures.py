@@ -499,10 +499,10 @@ def _scalar_picture(
     unit = np.clip((forward(safe) - a) / (b - a), 0, 1)
     picture = _colormap(1 - unit if reverse else unit, colormap)
     picture[~known] = _HOLE
-    if not legend:
-        return picture
     h = picture.shape[0]
     size = int(np.clip(h // 24, 9, 22))
+    if not legend or h < 6 * size:  # no room for numbers
+        return picture
     bar_width, panel = max(8, size), max(8, size) + int(5.2 * size)
     out = np.full((h, picture.shape[1] + panel, 3), _PAPER, np.uint8)
     out[:, : picture.shape[1]] = picture
