@@ -43,11 +43,11 @@ class SiftLadder:
     Attributes:
         height, width: size of the image.
         scale: bin size of each rung in pixels, ascending, (r,) float32.
-        layout: per rung the first element in ``channels``, rows, columns, and pixels per grid cell, (r, 4)
-            int64.
+        layout: per rung its first row in ``channels``, the rows and columns of its grid, and pixels per grid
+            cell, (r, 4) int64.
         unit: per rung what one count of ``channels`` is worth, (r,) float32.
-        channels: the orientation channels of all rungs, (n,) uint16; a rung is (rows, columns, 8) of them.
-            A step of the quantisation is 1/65535 of the strongest gradient of the rung.
+        channels: the orientation channels of all rungs, one grid cell a row, (n, 8) uint16. A step of the
+            quantisation is 1/65535 of the strongest gradient of the rung.
     """
 
     height: int
@@ -55,7 +55,7 @@ class SiftLadder:
     scale: Float32[np.ndarray, " r"]
     layout: Int64[np.ndarray, "r 4"]
     unit: Float32[np.ndarray, " r"]
-    channels: UInt16[np.ndarray, " n"]
+    channels: UInt16[np.ndarray, "n 8"]
 
     @property
     def nbytes(self) -> int:
@@ -101,8 +101,8 @@ def build_ladder(
     for k, step in enumerate(steps):
         rows, columns = grids[step].shape
         layout[k] = start, rows, columns, step
-        start += rows * columns * ORIENTATIONS
-    channels = np.empty(start, np.uint16)
+        start += rows * columns
+    channels = np.empty((start, ORIENTATIONS), np.uint16)
     unit = np.empty(count, np.float32)
 
     def rung(k: int) -> None:
@@ -123,7 +123,7 @@ def build_ladder(
         unit[k] = top / 65535.0 * scale / step
         first = layout[k, 0]
         np.multiply(bands, np.float32(65535.0 / top), out=bands)
-        channels[first : first + bands.size] = bands.ravel()
+        channels[first : first + bands.size // ORIENTATIONS] = bands.reshape(-1, ORIENTATIONS)
 
     _run(rung, count, threads)
     return SiftLadder(height, width, scales.astype(np.float32), layout, unit, channels)
@@ -290,6 +290,7 @@ def _gather(  # type: ignore[no-untyped-def]
     width = sizes.shape[1]
     rungs = layout.shape[0]
     d = np.empty((16, 8), np.float32)
+    flat = d.reshape(128)
     one = np.float32(1)
     for y in range(first, last):
         for x in range(width):
@@ -297,9 +298,8 @@ def _gather(  # type: ignore[no-untyped-def]
             position = np.log2(size / smallest) * per_octave
             low = min(int(position), rungs - 2)
             upper_share = position - np.float32(low)
-            for i in range(16):
-                for c in range(8):
-                    d[i, c] = np.float32(0)
+            for i in range(128):
+                flat[i] = np.float32(0)
             for side in range(2):
                 k = low + side
                 share = upper_share if side == 1 else one - upper_share
@@ -328,31 +328,31 @@ def _gather(  # type: ignore[no-untyped-def]
                         w00 = w0 - w01
                         w11 = w1 * fu
                         w10 = w1 - w11
-                        p = base + (v0 * columns + u0) * 8
-                        q = p + columns * 8
+                        p = base + v0 * columns + u0
+                        north_west, north_east = channels[p], channels[p + 1]
+                        south_west, south_east = channels[p + columns], channels[p + columns + 1]
+                        cell = d[4 * i + j]
                         for c in range(8):
-                            d[4 * i + j, c] += (
-                                w00 * np.float32(channels[p + c])
-                                + w01 * np.float32(channels[p + 8 + c])
-                                + w10 * np.float32(channels[q + c])
-                                + w11 * np.float32(channels[q + 8 + c])
+                            cell[c] += (
+                                w00 * np.float32(north_west[c])
+                                + w01 * np.float32(north_east[c])
+                                + w10 * np.float32(south_west[c])
+                                + w11 * np.float32(south_east[c])
                             )
             total = np.float32(0)
-            for i in range(16):
-                for c in range(8):
-                    total += d[i, c] * d[i, c]
+            for i in range(128):
+                total += flat[i] * flat[i]
             scale = one / (np.sqrt(total) + np.float32(_NORM_FLOOR))
             total = np.float32(0)
-            for i in range(16):
-                for c in range(8):
-                    value = min(d[i, c] * scale, np.float32(_CLAMP))
-                    d[i, c] = value
-                    total += value * value
+            for i in range(128):
+                value = min(flat[i] * scale, np.float32(_CLAMP))
+                flat[i] = value
+                total += value * value
             # The floor above already took care of flat pixels: keep their length below one.
             scale = np.float32(_GAIN) / max(np.sqrt(total), np.float32(0.1))
-            for i in range(16):
-                for c in range(8):
-                    out[y, x, 8 * i + c] = np.uint8(min(d[i, c] * scale, np.float32(255)))
+            pixel = out[y, x]
+            for i in range(128):
+                pixel[i] = np.uint8(min(flat[i] * scale, np.float32(255)))
 
 
 @njit(cache=True, nogil=True, fastmath=True)
