@@ -78,9 +78,9 @@ def load_cards(folder: Path | None = None) -> dict[str, Card]:
         missing = [key for key in (*_TEXTS, "layout") if key not in document]
         if missing:
             raise UsageError(f"{path}: lacks {', '.join(missing)}")
-        texts = [str(document[key]) for key in _TEXTS]
+        texts = {key: str(document[key]) for key in _TEXTS}
         layout = {str(role): str(where) for role, where in document["layout"].items()}
-        cards[texts[0]] = Card(*texts, layout=layout)
+        cards[texts["name"]] = Card(**texts, layout=layout)
     return cards
 
 
