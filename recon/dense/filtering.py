@@ -32,8 +32,8 @@ def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, s
                 continue
             u = (M[0, 0] * x + M[0, 1] * y + M[0, 2] + v[0] * inverse) / pz
             t = (M[1, 0] * x + M[1, 1] * y + M[1, 2] + v[1] * inverse) / pz
-            iu = int(math.floor(u + 0.5))
-            iv = int(math.floor(t + 0.5))
+            iu = math.floor(u + 0.5)
+            iv = math.floor(t + 0.5)
             if iu < 0 or iv < 0 or iu >= wo or iv >= ho:
                 continue
             there = other[iv, iu]
@@ -119,7 +119,7 @@ def _speckle_labels(depth, max_relative, labels, sizes):  # type: ignore[no-unty
 def remove_speckles(
     depth: npt.NDArray[np.float32], *, min_pixels: int = 60, max_relative_step: float = 0.02
 ) -> npt.NDArray[np.bool_]:
-    """True where the depth belongs to a connected region (steps below ``max_relative_step``) of ``min_pixels`` or more."""
+    """True where the depth lies in a connected region (steps below ``max_relative_step``) of ``min_pixels``."""
     labels = np.zeros(depth.shape, np.int32)
     sizes = np.zeros(depth.size + 1, np.int32)
     _speckle_labels(np.ascontiguousarray(depth), max_relative_step, labels, sizes)
@@ -141,8 +141,8 @@ def filter_depths(
 ) -> list[DepthMap]:
     """Depth maps with only the pixels that other views confirm.
 
-    A depth is confirmed by a view whose own depth, where the point projects to, differs by less than ``max_relative_depth``
-    and comes back within ``max_reprojection_px`` of the pixel.
+    A depth is confirmed by a view whose own depth, where the point projects to, differs by less than
+    ``max_relative_depth`` and comes back within ``max_reprojection_px`` of the pixel.
 
     Args:
         views, depth_maps: all views and their depth maps, of the same sizes.
@@ -155,8 +155,8 @@ def filter_depths(
         threads: views worked on at once.
 
     Returns:
-        New depth maps; dropped pixels are 0 throughout. Confidence is raised by the number of confirming views:
-        ``1 - (1 - c) 0.75^confirming``.
+        New depth maps; dropped pixels are 0 throughout. Confidence is raised by the number of confirming
+        views: ``1 - (1 - c) 0.75^confirming``.
     """
     trusted = [
         DepthMap(

@@ -14,7 +14,8 @@ from numba import njit
 from recon.dense.types import DepthMap, PointCloud
 from recon.photos.types import PinholeView
 
-# A view owns a patch when its pixels there are finer than another's by this factor; within it the first view owns it.
+# A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
+# owns it.
 _FOOTPRINT_STEP = 1.25
 
 
@@ -45,7 +46,8 @@ def _fuse_view(  # type: ignore[no-untyped-def]
             N1 = R[index, 0, 1] * n0 + R[index, 1, 1] * n1 + R[index, 2, 1] * n2
             N2 = R[index, 0, 2] * n0 + R[index, 1, 2] * n1 + R[index, 2, 2] * n2
             facing = -(n0 * xx + n1 * yy + n2) / math.sqrt(xx * xx + yy * yy + 1.0)
-            # Side of the square that a pixel covers on the surface, in coarse steps so that owners change rarely.
+            # Side of the square that a pixel covers on the surface, in coarse steps so that owners change
+            # rarely.
             mine = round(math.log(z / math.sqrt(fx * fy) / math.sqrt(max(facing, 0.1))) / log_step)
             weight = confidence[at] + 1e-3
             total = weight
@@ -64,7 +66,7 @@ def _fuse_view(  # type: ignore[no-untyped-def]
                     continue
                 u = (K[j, 0, 0] * q0 + K[j, 0, 1] * q1) / q2 + K[j, 0, 2]
                 v = K[j, 1, 1] * q1 / q2 + K[j, 1, 2]
-                iu, iv = int(math.floor(u + 0.5)), int(math.floor(v + 0.5))
+                iu, iv = math.floor(u + 0.5), math.floor(v + 0.5)
                 if iu < 0 or iv < 0 or iu >= widths[j] or iv >= heights[j]:
                     continue
                 there = offsets[j] + iv * widths[j] + iu
@@ -99,7 +101,7 @@ def _fuse_view(  # type: ignore[no-untyped-def]
                 J0 = R[j, 0, 0] * k0 + R[j, 1, 0] * k1 + R[j, 2, 0] * k2
                 J1 = R[j, 0, 1] * k0 + R[j, 1, 1] * k1 + R[j, 2, 1] * k2
                 J2 = R[j, 0, 2] * k0 + R[j, 1, 2] * k1 + R[j, 2, 2] * k2
-                if J0 * N0 + J1 * N1 + J2 * N2 < min_cosine:
+                if min_cosine > J0 * N0 + J1 * N1 + J2 * N2:
                     continue
                 other_facing = -below / math.sqrt(jx * jx + jy * jy + 1.0)
                 theirs = round(
@@ -156,13 +158,15 @@ def fuse_depth_maps(
 ) -> PointCloud:
     """One cloud of all depth maps, with one point per surface patch.
 
-    Every pixel asks the other views whether they see the same point (depth, round trip and normal). Of all views that do,
-    the one with the finest pixels on the surface owns the patch and makes the point (the first of them where they are
-    as fine); the point is the confidence-weighted mean of what all of them say. So the result depends neither on the order of
-    processing nor on threads, and is as dense as the best photo of each place, no denser.
+    Every pixel asks the other views whether they see the same point (depth, round trip and normal). Of all
+    views that do, the one with the finest pixels on the surface owns the patch and makes the point (the first
+    of them where they are as fine); the point is the confidence-weighted mean of what all of them say. So the
+    result depends neither on the order of processing nor on threads, and is as dense as the best photo of
+    each place, no denser.
 
     Args:
-        views, depth_maps, images_rgb, masks: one each per view, of the view's size; masks are True where the photo counts.
+        views, depth_maps, images_rgb, masks: one each per view, of the view's size; masks are True where the
+            photo counts.
         min_views: views that must agree on a point, its owner included.
         max_reprojection_px: of the round trip, in pixels of the owner.
         max_relative_depth: difference of depth, relative.
@@ -212,7 +216,7 @@ def fuse_depth_maps(
             min_views, math.log(_FOOTPRINT_STEP), xyz, out_normal, colour, seen, conf,
         )  # fmt: skip
         ids = np.full(made, views[i].photo_id, np.int32)
-        return tuple(a[:made].copy() for a in (xyz, out_normal, colour, seen)) + (ids, conf[:made].copy())
+        return (*(a[:made].copy() for a in (xyz, out_normal, colour, seen)), ids, conf[:made].copy())
 
     if threads <= 1:
         parts = [one(i) for i in range(count)]

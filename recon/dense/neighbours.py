@@ -25,9 +25,9 @@ def select_neighbours(
 ) -> list[tuple[int, ...]]:
     """The best source views of every view, best first.
 
-    A shared point counts by its triangulation angle (too narrow says nothing of depth, too wide looks different) and by how alike
-    the scales are at which the two views see it; points spread over the image count more than a clump, because
-    the sum is taken over cells of an 8x8 grid, each with a square root.
+    A shared point counts by its triangulation angle (too narrow says nothing of depth, too wide looks
+    different) and by how alike the scales are at which the two views see it; points spread over the image
+    count more than a clump, because the sum is taken over cells of an 8x8 grid, each with a square root.
 
     Args:
         views: posed views; their photo ids name them in ``observed_photo``.

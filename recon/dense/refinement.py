@@ -1,15 +1,18 @@
 """Depth and normals of one view refined by multi-view photo-consistency.
 
-Every pixel carries a plane. It is kept as inverse depth ``w`` and its slopes ``gx``, ``gy`` per pixel, because the
-inverse depth of a plane is affine in the image: ``1/z(q) = w + gx (qx - px) + gy (qy - py)``. Candidates come from the
-pixel itself (perturbations in shrinking ranges round the depth of the flow) and from pixels of the other colour
-of a checkerboard (Galliani et al., *Massively parallel multiview stereopsis by surface normal diffusion*, ICCV 2015;
-the eight adaptive sampling arms follow Xu & Tao, *Multi-Scale Geometric Consistency Guided Multi-View Stereo*, CVPR
-2019, section 4.1). Holes close because planes of their rim are offered inwards and kept where the photos agree.
+Every pixel carries a plane. It is kept as inverse depth ``w`` and its slopes ``gx``, ``gy`` per pixel,
+because the
+inverse depth of a plane is affine in the image: ``1/z(q) = w + gx (qx - px) + gy (qy - py)``. Candidates come
+    from the pixel itself (perturbations in shrinking ranges round the depth of the flow) and from pixels of
+    the other colour of a checkerboard (Galliani et al., *Massively parallel multiview stereopsis by surface
+    normal diffusion*, ICCV 2015; the eight adaptive sampling arms follow Xu & Tao, *Multi-Scale Geometric
+    Consistency Guided Multi-View Stereo*, CVPR 2019, section 4.1). Holes close because planes of their rim
+    are offered inwards and kept where the photos agree.
 
-Where we differ from both: no random initialisation and no search over the whole depth range; the patch is warped by the
-affine approximation of the plane's homography at its centre (below 0.05 px for patches of a few pixels), which saves a
-division per sample; soft view weights come from the costs of the surrounding pixels instead of a vote.
+Where we differ from both: no random initialisation and no search over the whole depth range; the patch is
+    warped by the affine approximation of the plane's homography at its centre (below 0.05 px for patches of a
+    few pixels), which saves a division per sample; soft view weights come from the costs of the surrounding
+    pixels instead of a vote.
 """
 
 from __future__ import annotations
@@ -86,38 +89,44 @@ def _hash01(seed, x, y, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _view_cost(
-    flat, offset, height, width, M, v, x, y, w, gx, gy, dx, dy, weight, ref, count, mean_ref, var_ref
-):  # type: ignore[no-untyped-def]
-    """1 - NCC of the reference patch at (x, y) and its image in one neighbour through the plane; 1 at worst."""
+def _view_cost(flat, layout, P, k, x, y, w, gx, gy, samples, count, mean_ref, var_ref):  # type: ignore[no-untyped-def]
+    """1 - NCC of the reference patch at (x, y) and its image in neighbour k through the plane; 1 at worst.
+
+    ``P[k]`` holds M (3x3, row by row) and v of ``projection_of``; ``layout[k]`` where the photo begins in
+    ``flat``, its height and width; ``samples`` has rows dx, dy, weight and reference value.
+    """
     one = np.float32(1.0)
-    pz = M[2, 0] * x + M[2, 1] * y + M[2, 2] + v[2] * w
+    zero = np.float32(0.0)
+    x = np.float32(x)
+    y = np.float32(y)
+    v0, v1, v2 = P[k, 9], P[k, 10], P[k, 11]
+    pz = P[k, 6] * x + P[k, 7] * y + P[k, 8] + v2 * w
     if pz < np.float32(1e-6):
         return one
     inv = one / pz
-    u0 = (M[0, 0] * x + M[0, 1] * y + M[0, 2] + v[0] * w) * inv
-    v0 = (M[1, 0] * x + M[1, 1] * y + M[1, 2] + v[1] * w) * inv
+    u0 = (P[k, 0] * x + P[k, 1] * y + P[k, 2] + v0 * w) * inv
+    t0 = (P[k, 3] * x + P[k, 4] * y + P[k, 5] + v1 * w) * inv
+    width = layout[k, 2]
     right = np.float32(width) - np.float32(1.001)
-    bottom = np.float32(height) - np.float32(1.001)
-    zero = np.float32(0.0)
-    if not (u0 >= zero and v0 >= zero and u0 <= right and v0 <= bottom):
+    bottom = np.float32(layout[k, 1]) - np.float32(1.001)
+    if not (u0 >= zero and t0 >= zero and u0 <= right and t0 <= bottom):
         return one
-    zx = M[2, 0] + v[2] * gx
-    zy = M[2, 1] + v[2] * gy
-    ax = (M[0, 0] + v[0] * gx - u0 * zx) * inv
-    bx = (M[0, 1] + v[0] * gy - u0 * zy) * inv
-    ay = (M[1, 0] + v[1] * gx - v0 * zx) * inv
-    by = (M[1, 1] + v[1] * gy - v0 * zy) * inv
+    zx = P[k, 6] + v2 * gx
+    zy = P[k, 7] + v2 * gy
+    ax = (P[k, 0] + v0 * gx - u0 * zx) * inv
+    bx = (P[k, 1] + v0 * gy - u0 * zy) * inv
+    ay = (P[k, 3] + v1 * gx - t0 * zx) * inv
+    by = (P[k, 4] + v1 * gy - t0 * zy) * inv
     wide = np.int32(width)
-    base = np.int32(offset)
+    base = np.int32(layout[k, 0])
     stride = np.uint64(width)
     one_up = np.uint64(1)
     s = zero
     ss = zero
     sr = zero
     for i in range(count):
-        su = min(max(u0 + ax * dx[i] + bx * dy[i], zero), right)
-        sv = min(max(v0 + ay * dx[i] + by * dy[i], zero), bottom)
+        su = min(max(u0 + ax * samples[0, i] + bx * samples[1, i], zero), right)
+        sv = min(max(t0 + ay * samples[0, i] + by * samples[1, i], zero), bottom)
         iu = np.int32(su)
         iv = np.int32(sv)
         fu = su - np.float32(iu)
@@ -128,10 +137,10 @@ def _view_cost(
         top = flat[at] + fu * (flat[at + one_up] - flat[at])
         low = flat[under] + fu * (flat[under + one_up] - flat[under])
         value = top + fv * (low - top)
-        wv = weight[i] * value
+        wv = samples[2, i] * value
         s += wv
         ss += wv * value
-        sr += wv * ref[i]
+        sr += wv * samples[3, i]
     var = ss - s * s
     if var < np.float32(_MIN_VARIANCE):
         return one
@@ -140,7 +149,7 @@ def _view_cost(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _patch(grey, x, y, radius, step, dx, dy, weight, ref):  # type: ignore[no-untyped-def]
+def _patch(grey, x, y, radius, step, samples):  # type: ignore[no-untyped-def]
     """Samples, offsets and normalised bilateral weights of the reference patch: (count, mean, variance)."""
     h, w = grey.shape
     centre = grey[y, x]
@@ -159,61 +168,59 @@ def _patch(grey, x, y, radius, step, dx, dy, weight, ref):  # type: ignore[no-un
                 -abs(value - centre) * np.float32(1.0 / _SIGMA_GREY)
                 - np.float32(ox * ox + oy * oy) * np.float32(0.5 / _SIGMA_SPACE**2)
             )
-            dx[count] = ox
-            dy[count] = oy
-            ref[count] = value
-            weight[count] = wt
+            samples[0, count] = ox
+            samples[1, count] = oy
+            samples[2, count] = wt
+            samples[3, count] = value
             total += wt
             count += 1
     mean = np.float32(0.0)
     square = np.float32(0.0)
     for i in range(count):
-        weight[i] /= total
-        mean += weight[i] * ref[i]
-        square += weight[i] * ref[i] * ref[i]
+        samples[2, i] /= total
+        mean += samples[2, i] * samples[3, i]
+        square += samples[2, i] * samples[3, i] * samples[3, i]
     return count, mean, square - mean * mean
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _round_trip(M, v, Mb, vb, flat_depth, offset, height, width, x, y, w):  # type: ignore[no-untyped-def]
-    """Pixels between (x, y) and its image after going to a neighbour and back by the neighbour's depth."""
+def _round_trip(P, B, k, flat_depth, layout, x, y, w):  # type: ignore[no-untyped-def]
+    """Pixels between (x, y) and its image after going to neighbour k and back by the neighbour's depth."""
     clip = np.float32(_GEOMETRIC_CLIP)
-    pz = M[2, 0] * x + M[2, 1] * y + M[2, 2] + v[2] * w
+    x = np.float32(x)
+    y = np.float32(y)
+    pz = P[k, 6] * x + P[k, 7] * y + P[k, 8] + P[k, 11] * w
     if pz < np.float32(1e-6):
         return clip
-    u = (M[0, 0] * x + M[0, 1] * y + M[0, 2] + v[0] * w) / pz
-    t = (M[1, 0] * x + M[1, 1] * y + M[1, 2] + v[1] * w) / pz
+    u = (P[k, 0] * x + P[k, 1] * y + P[k, 2] + P[k, 9] * w) / pz
+    t = (P[k, 3] * x + P[k, 4] * y + P[k, 5] + P[k, 10] * w) / pz
     if not (u > np.float32(-0.5) and t > np.float32(-0.5)):
+        return clip
+    if u >= np.float32(layout[k, 2]) - np.float32(0.5) or t >= np.float32(layout[k, 1]) - np.float32(0.5):
         return clip
     iu = np.int32(u + np.float32(0.5))
     iv = np.int32(t + np.float32(0.5))
-    if iu >= width or iv >= height:
-        return clip
-    inverse = flat_depth[offset + iv * width + iu]
+    inverse = flat_depth[np.uint64(layout[k, 0] + iv * layout[k, 2] + iu)]
     if inverse <= np.float32(0.0):
         return clip
-    bz = Mb[2, 0] * u + Mb[2, 1] * t + Mb[2, 2] + vb[2] * inverse
+    bz = B[k, 6] * u + B[k, 7] * t + B[k, 8] + B[k, 11] * inverse
     if bz < np.float32(1e-6):
         return clip
-    ex = (Mb[0, 0] * u + Mb[0, 1] * t + Mb[0, 2] + vb[0] * inverse) / bz - x
-    ey = (Mb[1, 0] * u + Mb[1, 1] * t + Mb[1, 2] + vb[1] * inverse) / bz - y
+    ex = (B[k, 0] * u + B[k, 1] * t + B[k, 2] + B[k, 9] * inverse) / bz - x
+    ey = (B[k, 3] * u + B[k, 4] * t + B[k, 5] + B[k, 10] * inverse) / bz - y
     return min(np.float32(math.sqrt(ex * ex + ey * ey)), clip)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sweep(  # type: ignore[no-untyped-def]
-    grey, mask, flat, offsets, heights, widths, M, v, K, w, gx, gy, cost, view_cost,
-    flat_depth, Mb, vb, geometric, arms, arm_counts, radius, step, range_w, range_g, min_w, max_w,
-    same_px, colour, seed, iteration, propagate, row0, row1,
+    grey, mask, flat, layout, P, K, w, gx, gy, cost, view_cost, flat_depth, B, geometric, arms, arm_counts,
+    radius, step, range_w, range_g, min_w, max_w, same_px, colour, seed, iteration, propagate, row0, row1,
 ):  # fmt: skip
     """One half sweep over the pixels of one colour in rows row0…row1: in place on w, gx, gy, cost, view_cost."""
     h, width = grey.shape
-    views = M.shape[0]
+    views = P.shape[0]
     capacity = ((2 * radius) // step + 1) ** 2
-    dx = np.empty(capacity, np.float32)
-    dy = np.empty(capacity, np.float32)
-    weight = np.empty(capacity, np.float32)
-    ref = np.empty(capacity, np.float32)
+    samples = np.empty((4, capacity), np.float32)
     share = np.empty(views, np.float32)
     now = np.empty(views, np.float32)
     best = np.empty(views, np.float32)
@@ -249,7 +256,7 @@ def _sweep(  # type: ignore[no-untyped-def]
             known = w[y, x] > zero
             if found == 0 and not known:
                 continue
-            count, mean_ref, var_ref = _patch(grey, x, y, radius, step, dx, dy, weight, ref)
+            count, mean_ref, var_ref = _patch(grey, x, y, radius, step, samples)
             flat_patch = var_ref < np.float32(_MIN_VARIANCE)
             # View weights from the costs of the surroundings.
             top = zero
@@ -276,12 +283,12 @@ def _sweep(  # type: ignore[no-untyped-def]
             w_here = w[y, x] if known else w[cx_y[0, 1], cx_y[0, 0]]
             rate = np.float32(1e-12)
             for k in range(views):
-                pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * w_here
+                pz = P[k, 6] * x + P[k, 7] * y + P[k, 8] + P[k, 11] * w_here
                 if pz > np.float32(1e-6):
-                    pu = (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * w_here) / pz
-                    pv = (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * w_here) / pz
-                    ru = (v[k, 0] - pu * v[k, 2]) / pz
-                    rv = (v[k, 1] - pv * v[k, 2]) / pz
+                    pu = (P[k, 0] * x + P[k, 1] * y + P[k, 2] + P[k, 9] * w_here) / pz
+                    pv = (P[k, 3] * x + P[k, 4] * y + P[k, 5] + P[k, 10] * w_here) / pz
+                    ru = (P[k, 9] - pu * P[k, 11]) / pz
+                    rv = (P[k, 10] - pv * P[k, 11]) / pz
                     rate = max(rate, np.float32(math.sqrt(ru * ru + rv * rv)))
             # Candidates: own plane, the planes of the arms, then perturbations of the best so far.
             total_candidates = 0
@@ -357,9 +364,8 @@ def _sweep(  # type: ignore[no-untyped-def]
                     for k in range(views):
                         if share[k] > zero:
                             now[k] = _view_cost(
-                                flat, offsets[k], heights[k], widths[k], M[k], v[k], np.float32(x), np.float32(y),
-                                cw, cgx, cgy, dx, dy, weight, ref, count, mean_ref, var_ref,
-                            )  # fmt: skip
+                                flat, layout, P, k, x, y, cw, cgx, cgy, samples, count, mean_ref, var_ref
+                            )
                             aggregate += share[k] * now[k]
                             if aggregate > best_cost * share_sum:
                                 break
@@ -372,10 +378,7 @@ def _sweep(  # type: ignore[no-untyped-def]
                     trip = zero
                     for k in range(views):
                         if share[k] > zero:
-                            trip += share[k] * _round_trip(
-                                M[k], v[k], Mb[k], vb[k], flat_depth, offsets[k], heights[k], widths[k],
-                                np.float32(x), np.float32(y), cw,
-                            )  # fmt: skip
+                            trip += share[k] * _round_trip(P, B, k, flat_depth, layout, x, y, cw)
                     aggregate += np.float32(_GEOMETRIC_WEIGHT) * trip / share_sum
                 rough = zero
                 n = 0
@@ -400,9 +403,8 @@ def _sweep(  # type: ignore[no-untyped-def]
             for k in range(views):
                 if best[k] < zero:
                     best[k] = _view_cost(
-                        flat, offsets[k], heights[k], widths[k], M[k], v[k], np.float32(x), np.float32(y),
-                        best_w, best_gx, best_gy, dx, dy, weight, ref, count, mean_ref, var_ref,
-                    )  # fmt: skip
+                        flat, layout, P, k, x, y, best_w, best_gx, best_gy, samples, count, mean_ref, var_ref
+                    )
                 view_cost[y, x, k] = best[k]
             w[y, x] = best_w
             gx[y, x] = best_gx
@@ -415,20 +417,16 @@ class _Sources:
     """Neighbours of one level, packed for the kernels."""
 
     flat: _F32
-    offsets: npt.NDArray[np.int64]
-    heights: npt.NDArray[np.int64]
-    widths: npt.NDArray[np.int64]
-    M: _F32
-    v: _F32
-    Mb: _F32
-    vb: _F32
+    layout: npt.NDArray[np.int32]
+    P: _F32
+    B: _F32
     flat_depth: _F32
 
 
 def projection_of(
     source: PinholeView, reference: PinholeView
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """``M`` (3x3) and ``v`` (3) with ``x_source ~ M [x, y, 1] + v / z`` for pixel (x, y) of the reference at depth z."""
+    """``M`` (3x3) and ``v`` (3): pixel (x, y) of the reference at depth z is ``M [x, y, 1] + v / z`` in the source."""
     R_r, t_r = reference.cam_from_world[:, :3], reference.cam_from_world[:, 3]
     R_s, t_s = source.cam_from_world[:, :3], source.cam_from_world[:, 3]
     R = R_s @ R_r.T
@@ -453,7 +451,7 @@ def _pack(
     flat = np.zeros(sum(areas) + max(w for _, w in sizes) + 2, np.float32)
     flat_depth = np.zeros(len(flat) if depths is not None else 1, np.float32)
     offsets = np.concatenate([[0], np.cumsum(areas)[:-1]]).astype(np.int64)
-    M, v, Mb, vb = [], [], [], []
+    P, B = [], []
     for i, (view, grey) in enumerate(neighbours):
         flat[offsets[i] : offsets[i] + areas[i]] = grey.ravel()
         if depths is not None:
@@ -461,21 +459,10 @@ def _pack(
             inverse = np.where(depth > 0, 1.0 / np.maximum(depth, 1e-12), 0.0)
             flat_depth[offsets[i] : offsets[i] + areas[i]] = inverse.ravel()
         forth, back = projection_of(view, reference), projection_of(reference, view)
-        M.append(forth[0])
-        v.append(forth[1])
-        Mb.append(back[0])
-        vb.append(back[1])
-    return _Sources(
-        flat,
-        offsets,
-        np.array([s[0] for s in sizes], np.int64),
-        np.array([s[1] for s in sizes], np.int64),
-        np.array(M, np.float32),
-        np.array(v, np.float32),
-        np.array(Mb, np.float32),
-        np.array(vb, np.float32),
-        flat_depth,
-    )
+        P.append(np.concatenate([forth[0].ravel(), forth[1]]))
+        B.append(np.concatenate([back[0].ravel(), back[1]]))
+    layout = np.column_stack([offsets, np.array(sizes, np.int64).reshape(-1, 2)]).astype(np.int32)
+    return _Sources(flat, layout, np.array(P, np.float32), np.array(B, np.float32), flat_depth)
 
 
 def planes_from_depth(
@@ -643,6 +630,7 @@ def _run_level(
     range_px: float,
     radius: int,
     step: int,
+    far: bool,
     limits: tuple[float, float],
     threads: int,
     seed: int,
@@ -652,6 +640,8 @@ def _run_level(
     h, width = level.grey.shape
     views = len(level.neighbours)
     K = level.view.K.astype(np.float32)
+    # Planes travel far on the small sizes; at full size those next door are enough.
+    arm_counts = _ARM_COUNTS if far else np.where(np.arange(8) < 4, _ARM_COUNTS, 0).astype(np.int32)
     bands = max(1, threads)
     rows = np.linspace(0, h, bands + 1).astype(int)
 
@@ -662,9 +652,8 @@ def _run_level(
 
         def band(i: int) -> None:
             _sweep(
-                level.grey, level.mask, sources.flat, sources.offsets, sources.heights, sources.widths,
-                sources.M, sources.v, K, w, gx, gy, cost, view_cost, sources.flat_depth, sources.Mb, sources.vb,
-                level.depths is not None, _ARM_OFFSETS, _ARM_COUNTS, radius, step,
+                level.grey, level.mask, sources.flat, sources.layout, sources.P, K, w, gx, gy, cost, view_cost,
+                sources.flat_depth, sources.B, level.depths is not None, _ARM_OFFSETS, arm_counts, radius, step,
                 np.float32(range_w), np.float32(range_g), np.float32(limits[0]), np.float32(limits[1]),
                 np.float32(0.2 * range_w), colour, seed, number, spread, int(rows[i]), int(rows[i + 1]),
             )  # fmt: skip
@@ -725,8 +714,8 @@ def refine_depth(
         neighbours: posed photos of the same scene (undistorted), best first; sizes may differ.
         initial: depth to start at, of any size (it is brought to the view's size); 0 where unknown.
         mask: True where depth is wanted.
-        neighbour_depths: depth maps of the neighbours (any size): adds the geometric consistency term, the round trip
-            of a pixel through a neighbour's depth, as in Xu & Tao 2019, equation 9.
+        neighbour_depths: depth maps of the neighbours (any size): adds the geometric consistency term, the
+            round trip of a pixel through a neighbour's depth, as in Xu & Tao 2019, equation 9.
         iterations: sweeps at full size; smaller sizes get one more each.
         patch: side of the patch in pixels (odd); every second pixel is sampled.
         levels: number of sizes, each half the one above; 1 refines at full size alone.
@@ -734,8 +723,8 @@ def refine_depth(
         seed: of the perturbations.
 
     Returns:
-        Depth, normals, and as confidence 1 minus the mean cost of the views that see the pixel. Pixels that no plane
-        reached stay 0.
+        Depth, normals, and as confidence 1 minus the mean cost of the views that see the pixel. Pixels that
+        no plane reached stay 0.
 
     Raises:
         ValueError: for a photo or mask of another size than its view, or without neighbours.
@@ -812,6 +801,7 @@ def refine_depth(
             range_px=1.0 if number == 0 and len(pyramid) > 1 else 2.0,
             radius=radius,
             step=step,
+            far=number > 0 or len(pyramid) == 1,
             limits=limits,
             threads=threads,
             seed=seed * 7919 + number,

@@ -25,7 +25,8 @@ class FlowToView:
 
     Attributes:
         view: the neighbour at matching size.
-        flow: (h, w, 2) float32 on the reference's pixel grid: pixel p of the reference is p + flow[p] in the neighbour.
+        flow: (h, w, 2) float32 on the reference's pixel grid: pixel p of the reference is p + flow[p] in the
+            neighbour.
         confidence: (h, w) float32 in 0…1.
         consistent: (h, w) True where the two-sided check held.
     """
@@ -171,20 +172,22 @@ def triangulate_flow(
 ) -> DepthMap:
     """Depth of every pixel of a view from its flow to several neighbours, where they agree.
 
-    The ray of the pixel is kept and one number, inverse depth, is estimated: each neighbour proposes the value that
-    brings the pixel nearest to where its flow points; the proposal that most neighbours (weighted by confidence) confirm within
-    ``max_reprojection_px`` wins and is refined by Gauss-Newton on the reprojection error of those that agree.
+    The ray of the pixel is kept and one number, inverse depth, is estimated: each neighbour proposes the
+        value that brings the pixel nearest to where its flow points; the proposal that most neighbours
+        (weighted by confidence) confirm within ``max_reprojection_px`` wins and is refined by Gauss-Newton on
+        the reprojection error of those that agree.
 
     Args:
         reference: the view, at matching size.
         neighbours: flow from it to each neighbour (16 at most are used, in the order given).
         max_reprojection_px: neighbours further off than this do not count (pixels of the neighbour).
-        min_angle_deg: the widest angle between the reference's ray and an agreeing neighbour's must reach this.
+        min_angle_deg: the widest angle between the reference's ray and an agreeing neighbour's must reach
+            this.
         min_views: views that must agree, the reference included; at least 2.
 
     Returns:
-        Depth, normals fitted to it (0 where the surroundings are unknown), and a confidence that grows with the number of
-        agreeing neighbours.
+        Depth, normals fitted to it (0 where the surroundings are unknown), and a confidence that grows with
+        the number of agreeing neighbours.
 
     Raises:
         ValueError: for a flow of another size than the reference, or min_views below 2.
@@ -232,12 +235,15 @@ def undistort_flow(
 
     Args:
         flow, confidence, consistent: on the reference photo as taken.
-        distorted_from_undistorted: for each pixel of the undistorted reference, where it lies in the photo as taken.
-        undistorted_from_distorted_target: for each pixel of the neighbour as taken, where it lies in its undistorted image.
+        distorted_from_undistorted: for each pixel of the undistorted reference, where it lies in the photo as
+            taken.
+        undistorted_from_distorted_target: for each pixel of the neighbour as taken, where it lies in its
+            undistorted image.
 
     Returns:
-        Flow, confidence and consistency on the undistorted reference's grid. Flow is blended between pixels only where
-        all four are consistent and alike; a step between two surfaces is never averaged. Outside the photo: 0 and False.
+        Flow, confidence and consistency on the undistorted reference's grid. Flow is blended between pixels
+        only where all four are consistent and alike; a step between two surfaces is never averaged. Outside
+        the photo: 0 and False.
     """
     hd, wd = consistent.shape
     map_x = np.ascontiguousarray(distorted_from_undistorted[..., 0], np.float32)

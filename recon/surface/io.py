@@ -32,8 +32,8 @@ MESH_FORMATS = (".ply", ".obj", ".glb")
 def write_points_ply(path: Path, cloud: PointCloud) -> None:
     """Writes a cloud as a binary little-endian PLY that common viewers open.
 
-    Vertex properties: x y z nx ny nz (float), red green blue (uchar), view_count (ushort), reference_view (int) and
-    confidence (float).
+    Vertex properties: x y z nx ny nz (float), red green blue (uchar), view_count (ushort), reference_view
+        (int) and confidence (float).
     """
     rows = np.empty(len(cloud), _POINT)
     for i, axis in enumerate("xyz"):
@@ -156,8 +156,8 @@ def read_mesh(path: Path) -> Any:
 def _glb(mesh: Any) -> bytes:
     """A mesh as binary glTF 2.0: one primitive with positions, normals and vertex colours.
 
-    Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers; the format is small enough to
-    write (Khronos glTF 2.0 specification, section 4.4).
+    Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers; the format is
+    small enough to write (Khronos glTF 2.0 specification, section 4.4).
     """
     import json
 

@@ -39,7 +39,6 @@ def poisson_mesh(
     *,
     depth: int = 10,
     scale: float = 1.1,
-    point_weight: float = 4.0,
     trim_quantile: float = 0.02,
     threads: int = -1,
 ) -> Any:
@@ -49,7 +48,6 @@ def poisson_mesh(
         cloud: points with normals.
         depth: of the octree; 10 resolves a thousandth of the scene's extent.
         scale: of the cube round the cloud.
-        point_weight: how closely the surface passes through the points (screening).
         trim_quantile: share of vertices with the lowest density that is cut away.
         threads: of the solver; -1 for all.
 
@@ -83,7 +81,7 @@ def tsdf_mesh(
     min_weight: float = 2.0,
     max_depth: float | None = None,
 ) -> Any:
-    """A mesh by fusing depth maps into a truncated signed distance volume (Curless & Levoy 1996), in Open3D's voxel blocks.
+    """A mesh by fusing depth maps into a truncated signed distance volume (Curless & Levoy 1996).
 
     Args:
         views, depth_maps, images: one each per view, of the view's size.
@@ -154,7 +152,8 @@ def clean_mesh(
 
     Args:
         mesh: an ``open3d.geometry.TriangleMesh``.
-        support: points that were measured; a triangle whose centre is farther than ``max_distance`` from all goes.
+        support: points that were measured; a triangle whose centre is farther than ``max_distance`` from all
+            goes.
         max_distance: by default 6 times the spacing of the points of ``support``.
         max_edge: longest edge allowed; by default 8 times the median edge. Infinity keeps all.
         min_island_share: connected parts with a smaller share of the triangles go …
@@ -178,7 +177,8 @@ def clean_mesh(
     drop = edges.max(axis=1) > limit
     if support is not None and len(support) >= 7:
         reach = 6.0 * point_spacing(support) if max_distance is None else max_distance
-        # Vertices are asked rather than centres: half as many, and a triangle is no larger than the limit above.
+        # Vertices are asked rather than centres: half as many, and a triangle is no larger than the limit
+        # above.
         near, _ = cKDTree(support).query(xyz, k=1, distance_upper_bound=reach, workers=-1)
         drop |= ~np.isfinite(near)[triangles].all(axis=1)
     out.remove_triangles_by_mask(drop)
