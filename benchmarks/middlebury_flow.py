@@ -18,7 +18,9 @@ import numpy as np
 from _common import data_root, machine, table
 
 from recon.features.interest_points import extract_interest_points
+from recon.matching.consistency import two_sided_consistency
 from recon.matching.registry import create_matcher
+from recon.matching.subpixel import refine_flow
 from recon.matching.types import MatchImage, PairContext
 
 METHODS = (
@@ -74,8 +76,17 @@ def errors(flow: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[floa
     return float(endpoint.mean()), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
 
 
+def figures(there: np.ndarray, back: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> list[float]:
+    """AEE and AAE of all valid pixels, AEE of the consistent ones and their share."""
+    good = two_sided_consistency(there, back, border=0)[0] & valid
+    consistent = errors(there, truth, good)[0] if good.any() else float("nan")
+    return [*errors(there, truth, valid), consistent, float(good.sum() / valid.sum())]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shrink", type=int, default=1, help="shrink both photos first (for a quick look)")
     parser.add_argument("--sets", nargs="*", default=["RubberWhale", "Venus", "Grove2", "Urban2"])
     parser.add_argument("--factors", nargs="*", type=float, default=[1.0, 0.5, 0.35])
@@ -102,19 +113,18 @@ def main() -> None:
                 settings = {"propagation": propagation} if arguments.matcher == "siftflow" else {}
                 if weighting:
                     settings["weighting"] = weighting
-                values: list[float] = []
                 start = time.perf_counter()
-                for subpixel in (False, True):
-                    if subpixel and arguments.matcher != "siftflow":
-                        break
-                    sub = {"subpixel": subpixel} if arguments.matcher == "siftflow" else {}
-                    matcher = create_matcher(arguments.matcher, **settings, **sub, **extra)
-                    match = matcher.match(*(matcher.prepare(i) for i in images), PairContext())
-                    good = match.consistent_a & valid
-                    values += errors(match.a_to_b.flow, truth, valid)
-                    values.append(errors(match.a_to_b.flow, truth, good)[0])
-                    values.append(float(good.sum() / valid.sum()))
-                seconds = (time.perf_counter() - start) / 2
+                sub = {} if arguments.matcher in ("dis", "farneback") else {"subpixel": False}
+                matcher = create_matcher(arguments.matcher, **settings, **sub, **extra)
+                match = matcher.match(*(matcher.prepare(i) for i in images), PairContext())
+                there, back = match.a_to_b.flow, match.b_to_a.flow
+                values = figures(there, back, truth, valid)
+                if sub:
+                    grays = [cv2.cvtColor(i.rgb, cv2.COLOR_RGB2GRAY) for i in images]
+                    there = refine_flow(grays[0], grays[1], there)
+                    back = refine_flow(grays[1], grays[0], back)
+                values += figures(there, back, truth, valid)
+                seconds = time.perf_counter() - start
                 rows.append([f"{factor:g}", name, method, *values, seconds])
                 print(rows[-1], flush=True)
                 mean[factor, method].append(values)

@@ -74,7 +74,7 @@ def pair_costs(  # type: ignore[no-untyped-def]
     ``costs`` (flat uint16, stored antidiagonal, label y, label x, pixel) gets NO_DATA where the label points out of B
     or at a masked pixel of B, and 0 for every label of a masked pixel of A. ``histogram`` counts the distances.
     """
-    h, w, channels = sift_a.shape
+    channels = sift_a.shape[2]
     hb, wb = sift_b.shape[0], sift_b.shape[1]
     labels = 2 * radius + 1
     for t in range(begin, end):
@@ -189,25 +189,25 @@ def coarsen_costs(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _transform(belief, n, labels, alpha, truncation, low):  # type: ignore[no-untyped-def]
     """Lower envelope of cones of slope alpha over the labels (two passes), relative to its minimum, truncated."""
-    for l in range(1, labels):
-        before = belief[l - 1]
-        row = belief[l]
+    for label in range(1, labels):
+        before = belief[label - 1]
+        row = belief[label]
         for i in range(n):
             row[i] = min(row[i], np.uint16(before[i] + alpha))
-    for l in range(labels - 2, -1, -1):
-        after = belief[l + 1]
-        row = belief[l]
+    for label in range(labels - 2, -1, -1):
+        after = belief[label + 1]
+        row = belief[label]
         for i in range(n):
             row[i] = min(row[i], np.uint16(after[i] + alpha))
     row = belief[0]
     for i in range(n):
         low[i] = row[i]
-    for l in range(1, labels):
-        row = belief[l]
+    for label in range(1, labels):
+        row = belief[label]
         for i in range(n):
             low[i] = min(low[i], row[i])
-    for l in range(labels):
-        row = belief[l]
+    for label in range(labels):
+        row = belief[label]
         for i in range(n):
             row[i] = min(np.uint16(row[i] - low[i]), truncation)
 
@@ -218,14 +218,14 @@ def _deliver(  # type: ignore[no-untyped-def]
 ):
     """Writes the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
 
-    ``shift`` is the difference of the window centres, receiver minus sender: label l of the receiver is label
-    l + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at the
+    ``shift`` is the difference of the window centres, receiver minus sender: label k of the receiver is label
+    k + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at the
     sender's minimum plus d and then subtracts the new minimum; so do we.
     """
     count = end - begin
-    for l in range(labels):
-        source = belief[l, begin:end]
-        out = target[l * target_length + target_begin : l * target_length + target_begin + count]
+    for label in range(labels):
+        source = belief[label, begin:end]
+        out = target[label * target_length + target_begin : label * target_length + target_begin + count]
         for i in range(count):
             out[i] = source[i]
     for i in range(count):
@@ -233,8 +233,8 @@ def _deliver(  # type: ignore[no-untyped-def]
         if s == 0:
             continue
         low = np.int32(truncation)
-        for l in range(labels):
-            k = l + s
+        for label in range(labels):
+            k = label + s
             if k < 0:
                 value = np.int32(belief[0, begin + i]) + np.int32(-k) * np.int32(alpha)
             elif k >= labels:
@@ -243,22 +243,22 @@ def _deliver(  # type: ignore[no-untyped-def]
                 value = np.int32(belief[k, begin + i])
             value = min(value, np.int32(truncation))
             low = min(low, value)
-            target[l * target_length + target_begin + i] = np.uint16(value)
+            target[label * target_length + target_begin + i] = np.uint16(value)
         if low > 0:
-            for l in range(labels):
-                target[l * target_length + target_begin + i] -= np.uint16(low)
+            for label in range(labels):
+                target[label * target_length + target_begin + i] -= np.uint16(low)
 
 
 @njit(cache=True, nogil=True)
 def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyped-def]
     """Message of a plane to the other plane of the same pixels: out[l] = min over own labels of cost + belief."""
-    for l in range(labels):
-        into = out[l * n : (l + 1) * n]
+    for label in range(labels):
+        into = out[label * n : (label + 1) * n]
         for i in range(n):
             into[i] = np.uint16(65535)
         for k in range(labels):
             # Costs are stored (label y, label x); plane 0 is x.
-            pair = l * labels + k if plane == 0 else k * labels + l
+            pair = label * labels + k if plane == 0 else k * labels + label
             cost = costs[pair * n : (pair + 1) * n]
             own = belief[k]
             for i in range(n):
@@ -266,26 +266,39 @@ def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyp
     row = out[0:n]
     for i in range(n):
         low[i] = row[i]
-    for l in range(1, labels):
-        row = out[l * n : (l + 1) * n]
+    for label in range(1, labels):
+        row = out[label * n : (label + 1) * n]
         for i in range(n):
             low[i] = min(low[i], row[i])
-    for l in range(labels):
-        row = out[l * n : (l + 1) * n]
+    for label in range(labels):
+        row = out[label * n : (label + 1) * n]
         for i in range(n):
             row[i] = np.uint16(row[i] - low[i])
 
 
 @njit(cache=True, nogil=True)
 def sweep(  # type: ignore[no-untyped-def]
-    costs, ranges, dual, messages, shift_right, shift_down, first, top, height, width, labels, alpha, truncation, iterations
+    costs,
+    ranges,
+    dual,
+    messages,
+    shift_right,
+    shift_down,
+    first,
+    top,
+    height,
+    width,
+    labels,
+    alpha,
+    truncation,
+    iterations,
 ):
     """Runs ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place.
 
     Flat arrays, all uint16 and stored antidiagonal, label, pixel: ``ranges[p]`` displacement costs of plane p,
-    ``dual[p]`` messages to plane p from the other plane, ``messages[p, k]`` messages to plane p from the left (0), right
-    (1), upper (2) and lower (3) neighbour. ``shift_right[p]`` and ``shift_down[p]`` are the window centre of the right
-    (lower) neighbour minus the pixel's own, int32.
+    ``dual[p]`` messages to plane p from the other plane, ``messages[p, k]`` messages to plane p from the
+    left (0), right (1), upper (2) and lower (3) neighbour. ``shift_right[p]`` and ``shift_down[p]`` are the
+    window centre of the right (lower) neighbour minus the pixel's own, int32.
     """
     diagonals = first.shape[0] - 1
     longest = 0
@@ -311,8 +324,8 @@ def sweep(  # type: ignore[no-untyped-def]
             right = messages[plane, 1, o:e]
             upper = messages[plane, 2, o:e]
             lower = messages[plane, 3, o:e]
-            for l in range(labels):
-                a = l * n
+            for label in range(labels):
+                a = label * n
                 b = a + n
                 row_range = block_range[a:b]
                 row_dual = block_dual[a:b]
@@ -320,9 +333,9 @@ def sweep(  # type: ignore[no-untyped-def]
                 row_right = right[a:b]
                 row_upper = upper[a:b]
                 row_lower = lower[a:b]
-                row_h = horizontal[l]
-                row_v = vertical[l]
-                row_e = everything[l]
+                row_h = horizontal[label]
+                row_v = vertical[label]
+                row_e = everything[label]
                 # A message never contains what its receiver said; the coupling hears all neighbours but not the
                 # other plane.
                 if forward:
@@ -404,14 +417,14 @@ def best_labels(ranges, dual, messages, first, labels, out):  # type: ignore[no-
             for i in range(n):
                 best = np.int64(1) << 40
                 where = 0
-                for l in range(labels):
-                    at = o + l * n + i
+                for label in range(labels):
+                    at = o + label * n + i
                     value = np.int64(ranges[plane, at]) + np.int64(dual[plane, at])
                     for k in range(4):
                         value += np.int64(messages[plane, k, at])
                     if value < best:
                         best = value
-                        where = l
+                        where = label
                 out[plane, first[t] + i] = where
 
 
@@ -429,11 +442,11 @@ def hand_down(  # type: ignore[no-untyped-def]
             ct = x // 2 + y // 2
             cn = coarse_first[ct + 1] - coarse_first[ct]
             co = coarse_first[ct] * labels + y // 2 - coarse_top[ct]
-            for l in range(labels):
+            for label in range(labels):
                 for plane in range(2):
-                    dual[plane, o + l * n + i] = coarse_dual[plane, co + l * cn]
+                    dual[plane, o + label * n + i] = coarse_dual[plane, co + label * cn]
                     for k in range(4):
-                        messages[plane, k, o + l * n + i] = coarse_messages[plane, k, co + l * cn]
+                        messages[plane, k, o + label * n + i] = coarse_messages[plane, k, co + label * cn]
 
 
 def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> tuple[Any, Any]:
@@ -458,12 +471,14 @@ def _fill_ranges(centre, first, top, labels, gamma, cap, out):  # type: ignore[n
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
         o = first[t] * labels
-        for l in range(labels):
+        for label in range(labels):
             for i in range(n):
                 y = top[t] + i
                 for plane in range(2):
-                    u = centre[plane, y, t - y] + l - radius
-                    out[plane, o + l * n + i] = np.uint16(min(cap, gamma * np.float32(abs(u)) + np.float32(0.5)))
+                    u = centre[plane, y, t - y] + label - radius
+                    out[plane, o + label * n + i] = np.uint16(
+                        min(cap, gamma * np.float32(abs(u)) + np.float32(0.5))
+                    )
 
 
 def solve(
@@ -516,7 +531,16 @@ def _propagate(
         coarse = Diagonals.of(ch, cw)
         coarse_costs = np.empty(ch * cw * labels * labels, np.uint16)
         coarsen_costs(
-            costs, layout.first, layout.top, height, width, coarse.first, coarse.top, labels, COST_CAP, coarse_costs
+            costs,
+            layout.first,
+            layout.top,
+            height,
+            width,
+            coarse.first,
+            coarse.top,
+            labels,
+            COST_CAP,
+            coarse_costs,
         )
         _, coarse_dual, coarse_messages = _propagate(
             coarse_costs,
@@ -530,7 +554,15 @@ def _propagate(
             hierarchy - 1,
         )
         hand_down(
-            coarse_dual, coarse_messages, coarse.first, coarse.top, layout.first, layout.top, labels, dual, messages
+            coarse_dual,
+            coarse_messages,
+            coarse.first,
+            coarse.top,
+            layout.first,
+            layout.top,
+            labels,
+            dual,
+            messages,
         )
     ranges = _ranges(centre, layout, labels, gamma)
     right, down = _shifts(centre, layout)

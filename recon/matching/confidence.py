@@ -29,8 +29,8 @@ def finish_pair(
 
     A pixel is consistent when its round trip ends within ``tolerance``, it and its target keep ``border`` from the
     edges, it lies in texture (``texture_threshold`` 0 switches that off) and neither it nor its target is masked.
-    Confidence (0…1) is the product of the round trip's, exp(-(e / tolerance)²), and, where descriptors are given, of the
-    match's own (``descriptor_confidence``); 0 where the pixel or its target is masked or outside.
+    Confidence (0…1) is the product of the round trip's, exp(-(e / tolerance)²), and, where descriptors are
+    given, of the match's own (``descriptor_confidence``); 0 where the pixel or its target is masked or outside.
     """
     fields = []
     masks = []
@@ -57,7 +57,9 @@ def finish_pair(
     return DenseMatch(fields[0], fields[1], masks[0], masks[1], diagnostics)
 
 
-def _at_target(mask: Bool[np.ndarray, "hb wb"], flow: Float32[np.ndarray, "ha wa 2"]) -> Bool[np.ndarray, "ha wa"]:
+def _at_target(
+    mask: Bool[np.ndarray, "hb wb"], flow: Float32[np.ndarray, "ha wa 2"]
+) -> Bool[np.ndarray, "ha wa"]:
     h, w = flow.shape[:2]
     y, x = np.mgrid[0:h, 0:w]
     tx = np.clip(np.rint(x + flow[..., 0]), 0, mask.shape[1] - 1).astype(np.int64)
@@ -108,4 +110,4 @@ def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
                     here = total
                 else:
                     around = min(around, total)
-            out[y, x] = max(np.float32(0), np.float32(1) - np.float32(here) / np.float32(max(around, 1)))
+            out[y, x] = max(0.0, 1.0 - float(here) / float(max(around, 1)))

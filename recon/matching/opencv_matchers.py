@@ -21,10 +21,14 @@ class OpticalFlowSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tolerance: float = Field(1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels")
+    tolerance: float = Field(
+        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
+    )
     border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
     texture_threshold: float = Field(
-        TEXTURE_THRESHOLD, ge=0, description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off"
+        TEXTURE_THRESHOLD,
+        ge=0,
+        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
     )
 
 
@@ -74,7 +78,9 @@ class _OpticalFlowMatcher:
         (h, w), (hb, wb) = source.shape, target.shape
         if (h, w) == (hb, wb):
             return self._flow(source, target)
-        stretched = cv2.resize(target, (w, h), interpolation=cv2.INTER_AREA if hb * wb > h * w else cv2.INTER_LINEAR)
+        stretched = cv2.resize(
+            target, (w, h), interpolation=cv2.INTER_AREA if hb * wb > h * w else cv2.INTER_LINEAR
+        )
         flow = self._flow(source, stretched)
         y, x = np.mgrid[0:h, 0:w].astype(np.float32)
         out = np.empty_like(flow)
@@ -93,7 +99,9 @@ class DisMatcher(_OpticalFlowMatcher):
     capabilities: ClassVar[Capabilities] = BUILT_IN["dis"].capabilities
     Settings: ClassVar[type[BaseModel]] = DisSettings
 
-    def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 2"]:
+    def _flow(
+        self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w 2"]:
         preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.settings.preset.upper()}", None)
         if preset is None:
             preset = getattr(cv2, f"DISOpticalFlow_PRESET_{self.settings.preset.upper()}")
@@ -112,7 +120,11 @@ class FarnebackMatcher(_OpticalFlowMatcher):
     capabilities: ClassVar[Capabilities] = BUILT_IN["farneback"].capabilities
     Settings: ClassVar[type[BaseModel]] = FarnebackSettings
 
-    def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 2"]:
+    def _flow(
+        self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w 2"]:
         s = self.settings
-        flow = cv2.calcOpticalFlowFarneback(source, target, None, 0.5, s.levels, s.window, s.iterations, 7, 1.5, 0)
+        flow = cv2.calcOpticalFlowFarneback(
+            source, target, None, 0.5, s.levels, s.window, s.iterations, 7, 1.5, 0
+        )
         return np.asarray(flow, np.float32)

@@ -56,13 +56,17 @@ _registered: dict[str, type[Any]] = {}
 def register(matcher: type[Any]) -> type[Any]:
     """Adds a matcher class under its ``name``; usable as a class decorator.
 
-    The class has ``name``, ``capabilities``, ``Settings`` (a pydantic model), ``prepare`` and ``match``, and is created as
-    ``cls(settings)``.
+    The class has ``name``, ``capabilities``, ``Settings`` (a pydantic model), ``prepare`` and ``match``, and
+    is created as ``cls(settings)``.
 
     Raises:
         UsageError: the name is taken, or the class lacks a part of the contract.
     """
-    missing = [part for part in ("name", "capabilities", "Settings", "prepare", "match") if not hasattr(matcher, part)]
+    missing = [
+        part
+        for part in ("name", "capabilities", "Settings", "prepare", "match")
+        if not hasattr(matcher, part)
+    ]
     if missing:
         raise UsageError(f"{matcher.__name__} is not a matcher: it has no {', '.join(missing)}")
     if matcher.name in BUILT_IN or _registered.get(matcher.name, matcher) is not matcher:

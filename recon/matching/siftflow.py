@@ -22,12 +22,17 @@ class SiftFlowSettings(BaseModel):
     d: float = Field(10200.0, gt=0, description="smoothness costs are cut here (alpha times 20 px)")
     gamma: float = Field(1.275, ge=0, description="cost per pixel of displacement at full size")
     levels: int = Field(4, ge=1, le=8, description="pyramid levels, each half the size of the one before")
-    window: int = Field(2, ge=1, le=20, description="search radius at the finest level; one more on each coarser level")
+    window: int = Field(
+        2, ge=1, le=20, description="search radius at the finest level; one more on each coarser level"
+    )
     top_window: int = Field(10, ge=1, le=60, description="search radius at the coarsest level, in its pixels")
     iterations: int = Field(30, ge=1, le=500, description="half sweeps at each level but the coarsest")
     top_iterations: int = Field(60, ge=1, le=500, description="half sweeps at the coarsest level")
     polish: int = Field(
-        2, ge=0, le=20, description="sweeps that let each pixel take a neighbour's flow where that lowers the energy"
+        2,
+        ge=0,
+        le=20,
+        description="sweeps that let each pixel take a neighbour's flow where that lowers the energy",
     )
 
 
@@ -73,9 +78,9 @@ def sift_flow(
 
     Minimises, over whole-pixel flow, the L1 distance of descriptors + gamma 2^(level - 1) (|u| + |v|) +
     over 4-neighbours and components min(alpha |difference|, d), with sequential dual-layer belief propagation on every
-    level of a pyramid (Liu, Yuen, Torralba, TPAMI 2011, equations 1 to 6). As the released code, and unlike the paper, the
-    data term is not truncated. Images of different sizes are related by the linear map of their corners (the
-    reference maps pixel centres of corners; we map the image areas, which is exact under resizing).
+    level of a pyramid (Liu, Yuen, Torralba, TPAMI 2011, equations 1 to 6). As the released code, and unlike
+    the paper, the data term is not truncated. Images of different sizes are related by the linear map of
+    their corners (the reference maps pixel centres of corners; we map the image areas, which is exact under resizing).
 
     Args:
         sift_a, sift_b: descriptors, uint8, any number of channels up to 257.
@@ -140,9 +145,7 @@ def sift_flow_pyramid(
             f"descriptors of {pyramid_a[0].shape[2]} and {pyramid_b[0].shape[2]} channels cannot be matched"
         )
     if initial is not None and initial.shape != (*pyramid_a[0].shape[:2], 2):
-        raise UsageError(
-            f"initial flow has shape {initial.shape}, expected {(*pyramid_a[0].shape[:2], 2)}"
-        )
+        raise UsageError(f"initial flow has shape {initial.shape}, expected {(*pyramid_a[0].shape[:2], 2)}")
     levels = 1 if initial is not None else min(settings.levels, len(pyramid_a), len(pyramid_b))
 
     # Costs must fit 16 bit: a truncation beyond the limit scales every cost.
@@ -218,8 +221,8 @@ def flow_energy(
 ) -> float:
     """SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness.
 
-    ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside of B or in its
-    mask costs.
+    ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside
+    of B or in its mask costs.
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
@@ -342,7 +345,7 @@ def _enlarge(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Float
         index, weight = _taps(flow.shape[axis], size[axis])
         shape = [1, 1, 1]
         shape[axis] = size[axis]
-        flow = sum(np.take(flow, index[:, k], axis) * weight[:, k].reshape(shape) for k in range(4))  # type: ignore[assignment]
+        flow = sum(np.take(flow, index[:, k], axis) * weight[:, k].reshape(shape) for k in range(4))
     return np.asarray(flow, np.float32)
 
 

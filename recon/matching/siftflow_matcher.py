@@ -25,7 +25,7 @@ MINIMUM_SEEDS = 8
 """Match-aware propagation needs this many matched points; with fewer it falls back on image-aware."""
 
 
-COARSEST_SIDE = 96
+COARSEST_SIDE = 80
 """With automatic levels the longer side of the coarsest level is at most this."""
 
 REACH = 1 / 3
@@ -42,10 +42,14 @@ class FixedScaleSettings(SiftFlowSettings):
         0, ge=0, le=60, description="search radius at the coarsest level; 0: a third of its longer side"
     )
 
-    tolerance: float = Field(1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels")
+    tolerance: float = Field(
+        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
+    )
     border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
     texture_threshold: float = Field(
-        TEXTURE_THRESHOLD, ge=0, description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off"
+        TEXTURE_THRESHOLD,
+        ge=0,
+        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
     )
     subpixel: bool = Field(True, description="refine the flow below the pixel")
     threads: int = Field(1, ge=1, description="threads within one pair: 2 match both directions at once")
@@ -78,9 +82,9 @@ class _Prepared:
 class SiftFlowMatcher:
     """SIFT Flow on descriptors whose scale is propagated from interest points to every pixel.
 
-    Source: M. Tau, T. Hassner, "Dense Correspondences Across Scenes and Scales", TPAMI 2016. Match-aware propagation needs
-    matched points of the pair; with fewer than ``MINIMUM_SEEDS`` it falls back on image-aware propagation from
-    all points, and an image without points gets one fixed scale.
+    Source: M. Tau, T. Hassner, "Dense Correspondences Across Scenes and Scales", TPAMI 2016. Match-aware
+    propagation needs matched points of the pair; with fewer than ``MINIMUM_SEEDS`` it falls back on
+    image-aware propagation from all points, and an image without points gets one fixed scale.
     """
 
     name: ClassVar[str] = "siftflow"
@@ -96,7 +100,6 @@ class SiftFlowMatcher:
 
     def prepare(self, image: MatchImage) -> Any:
         """What all pairs of an image share: its scale ladder, or its descriptors where they depend on it alone."""
-        settings = self.settings
         gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY)
         if self._propagation == "none":
             pyramid = self._pyramid(dense_sift(image.rgb), image)

@@ -20,19 +20,21 @@ class RefinementSettings:
         smoothing: sigma (px) of the Gaussian that takes the stairs out of a whole-pixel flow before the start.
         alpha, delta, gamma: weights of smoothness, brightness constancy and gradient constancy. Brightness counts for
             little: exposure differs between photos.
-        rounds: how often the target is warped anew. fixed_points, sor_iterations: work in each round.
+        rounds: how often the target is warped anew. fixed_points, sor_iterations, omega: work in each round; the
+            high over-relaxation is what lets so few iterations carry the smoothness across the image.
         reach: a pixel that wants to move further than this (px) keeps its starting flow.
         blur: where one image shows the scene larger than the other, it is blurred by this sigma times
             sqrt(magnification² - 1), as if it had been taken at the other's sampling.
     """
 
-    smoothing: float = 1.5
-    alpha: float = 30.0
+    smoothing: float = 2.0
+    alpha: float = 40.0
     delta: float = 1.0
     gamma: float = 10.0
     rounds: int = 3
     fixed_points: int = 5
-    sor_iterations: int = 20
+    sor_iterations: int = 10
+    omega: float = 1.9
     reach: float = 1.5
     blur: float = 0.6
 
@@ -76,6 +78,7 @@ def refine_flow(
     model.setGamma(settings.gamma)
     model.setFixedPointIterations(settings.fixed_points)
     model.setSorIterations(settings.sor_iterations)
+    model.setOmega(settings.omega)
     for _ in range(settings.rounds):
         current = model.calc(a, b, np.ascontiguousarray(current))
     refined = current[:height, :width]
@@ -118,7 +121,6 @@ def upsample_flow(
     factors = np.array([after[1] / before[1], after[0] / before[0]], np.float32)
     # Where each old pixel points to, as a position, is what is interpolated: x' = (x + 0.5) s - 0.5 on both sides.
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    new_y, new_x = np.mgrid[0:height, 0:width].astype(np.float32)
     if target is None:
         resized = cv2.resize(np.asarray(flow, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(resized * factors, np.float32)

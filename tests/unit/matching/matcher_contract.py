@@ -123,9 +123,9 @@ class DenseMatcherContract:
         assert np.isfinite(match.a_to_b.flow).all()
 
     def test_threads_and_order_change_nothing(self, under_test: Matcher) -> None:
-        images = [MatchImage(textured(64, 80, seed)) for seed in (0, 0, 2)]
+        images = [MatchImage(textured(40, 48, seed)) for seed in (0, 0, 2)]
         prepared = [under_test.prepare(image) for image in images]
-        jobs = [(0, 1), (1, 2), (0, 2), (0, 1)]
+        jobs = [(0, 1), (1, 2), (0, 1)]
 
         def job(pair: tuple[int, int]) -> DenseMatch:
             result = under_test.match(prepared[pair[0]], prepared[pair[1]], PairContext())
@@ -138,4 +138,4 @@ class DenseMatcherContract:
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one.a_to_b.flow, other.a_to_b.flow)
             np.testing.assert_array_equal(one.consistent_b, other.consistent_b)
-        np.testing.assert_array_equal(alone[0].a_to_b.flow, alone[3].a_to_b.flow)
+        np.testing.assert_array_equal(alone[0].a_to_b.flow, alone[2].a_to_b.flow)

@@ -78,7 +78,11 @@ class SlowPropagation:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.integers(1, 7), st.integers(1, 7), st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 6])
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 1, 6]),
 )
 def test_messages_equal_a_sequential_sweep(h: int, w: int, radius: int, seed: int, jump: int) -> None:
     rng = np.random.default_rng(seed)
@@ -95,7 +99,9 @@ def test_messages_equal_a_sequential_sweep(h: int, w: int, radius: int, seed: in
         np.testing.assert_array_equal(unstored(ranges[plane], labels, layout), slow.ranges[plane])
         np.testing.assert_array_equal(unstored(dual[plane], labels, layout), slow.dual[plane])
         for k in range(4):
-            np.testing.assert_array_equal(unstored(messages[plane, k], labels, layout), slow.messages[plane, k])
+            np.testing.assert_array_equal(
+                unstored(messages[plane, k], labels, layout), slow.messages[plane, k]
+            )
 
 
 @pytest.mark.parametrize("shape", [(1, 12), (12, 1)])
@@ -104,7 +110,9 @@ def test_a_chain_is_solved_exactly(shape: tuple[int, int]) -> None:
     labels, alpha, d = 5, 300, 700
     unary = rng.integers(0, 2000, (labels, 12))
     # The data depend on x alone, so that the x plane is a tree.
-    costs = np.broadcast_to(unary[None], (labels, labels, 12)).astype(np.uint16).reshape(labels * labels, *shape)
+    costs = (
+        np.broadcast_to(unary[None], (labels, labels, 12)).astype(np.uint16).reshape(labels * labels, *shape)
+    )
     centre = np.zeros((2, *shape), np.int32)
     found = bp.solve(stored(costs, bp.Diagonals.of(*shape)), centre, labels, alpha, d, 0.0, 64, 0)[0].ravel()
 

@@ -76,7 +76,9 @@ def test_subpixel_reaches_what_whole_pixels_cannot() -> None:
     moved = cv2.warpAffine(whole, matrix, (160, 128), flags=cv2.INTER_CUBIC)
     images = MatchImage(whole[8:-8, 8:-8].copy()), MatchImage(moved[8:-8, 8:-8].copy())
     error = [
-        np.linalg.norm(run(create_matcher("dsift-flow", subpixel=s), *images).a_to_b.flow - 0.5, axis=-1)[24:-24, 24:-24]
+        np.linalg.norm(run(create_matcher("dsift-flow", subpixel=s), *images).a_to_b.flow - 0.5, axis=-1)[
+            24:-24, 24:-24
+        ]
         for s in (False, True)
     ]
     assert np.median(error[0]) > 0.5

@@ -22,7 +22,7 @@ def test_built_in_names() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="did you mean 'siftflow'.*dsift-flow"):
+    with pytest.raises(UsageError, match=r"did you mean 'siftflow'.*dsift-flow"):
         create_matcher("siftflo")
     with pytest.raises(UsageError, match="farneback"):
         matcher_settings("nothing-like-it")
@@ -50,7 +50,7 @@ def test_a_matcher_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         def prepare(self, image):  # type: ignore[no-untyped-def]
             return image
 
-        def match(self, a, b, context):  # type: ignore[no-untyped-def]
+        def match(self, *_):  # type: ignore[no-untyped-def]
             raise AssertionError
 
     with pytest.raises(UsageError, match="Settings"):
@@ -78,7 +78,9 @@ def test_an_installed_package_offers_a_matcher(monkeypatch: pytest.MonkeyPatch) 
         def load(self):  # type: ignore[no-untyped-def]
             return DisMatcher
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "recon.matchers" else [])
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [Point()] if group == "recon.matchers" else []
+    )
     assert "theirs" in available_matchers()
     assert isinstance(create_matcher("theirs"), DisMatcher)
 

@@ -85,7 +85,9 @@ def test_a_translation_is_found_exactly(shift: tuple[int, int]) -> None:
     whole = descriptors(96, 112)
     a, b = whole[16:80, 16:96], whole[16 - dy : 80 - dy, 16 - dx : 96 - dx]
     flow = sift_flow(a, b).flow
-    np.testing.assert_array_equal(flow[16:-16, 16:-16], np.broadcast_to(np.float32(shift), flow.shape)[16:-16, 16:-16])
+    np.testing.assert_array_equal(
+        flow[16:-16, 16:-16], np.broadcast_to(np.float32(shift), flow.shape)[16:-16, 16:-16]
+    )
 
 
 def test_images_of_different_sizes() -> None:
