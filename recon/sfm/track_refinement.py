@@ -56,7 +56,7 @@ class RefinementSettings:
         keep_unrefined: keep observations that could not be aligned where they were instead of dropping them.
     """
 
-    radius: int = 10
+    radius: int = 7
     iterations: int = 15
     max_shift: float = 4.0
     min_correlation: float = 0.8
