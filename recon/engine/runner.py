@@ -325,8 +325,13 @@ def _in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
     for key, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             continue
-        number = f"{value:.3g}" if isinstance(value, float) else str(value)
-        words.append(f"{number} {key.replace('_', ' ')}")
+        number = str(value)
+        if isinstance(value, float):
+            number = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        noun, _, rest = key.replace("_", " ").partition(" ")
+        if number == "1" and len(noun) > 3 and noun.endswith("s"):
+            noun = noun[:-1]
+        words.append(f"{number} {noun} {rest}".rstrip())
     return first + ", ".join(words) if words else ""
 
 

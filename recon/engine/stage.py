@@ -49,6 +49,17 @@ class Stage(Protocol):
         ...
 
 
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} to go]"
+
+
+def _terminal_width() -> int | None:
+    """80 where the terminal claims to have no columns, as some containers' do; None to ask it each time."""
+    try:
+        return None if os.get_terminal_size(sys.stderr.fileno()).columns > 0 else 80
+    except (OSError, ValueError):
+        return 80
+
+
 class Progress:
     """Counts work done; safe to call from several threads. Draws a bar on a terminal, nothing elsewhere."""
 
@@ -58,7 +69,17 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=description, unit=unit, leave=False, dynamic_ncols=True)
+            width = _terminal_width()
+            self._bar = tqdm(
+                total=total,
+                desc=description,
+                unit=unit,
+                file=sys.stderr,
+                leave=False,
+                ncols=width,
+                dynamic_ncols=width is None,
+                bar_format=_BAR if total is not None else None,
+            )
 
     def update(self, n: int = 1) -> None:
         """Report that ``n`` more are done."""

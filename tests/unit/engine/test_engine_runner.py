@@ -17,7 +17,7 @@ import pytest
 from fake_stages import STAGES, results, run
 
 from recon.engine.recipe import load_recipe
-from recon.engine.runner import InterruptedRunError, RunOptions, run_stages
+from recon.engine.runner import InterruptedRunError, RunOptions, _in_words, run_stages
 from recon.errors import ReconError, UsageError
 
 
@@ -223,6 +223,18 @@ def test_one_line_per_stage_off_a_terminal(folder: Path, capsys: pytest.CaptureF
     assert [line.split(":")[0] for line in lines] == ["[1/3] numbers", "[2/3] squares", "[3/3] sum"]
     run(folder)
     assert all("done before" in line for line in capsys.readouterr().err.splitlines())
+
+
+def test_counts_read_like_a_phrase() -> None:
+    counts = {
+        "cameras": 1,
+        "photos_left_out": 2,
+        "points_per_photo": 4101.3,
+        "share": 0.12345,
+        "ok": True,
+        "all": [1],
+    }
+    assert _in_words(counts, first="") == "1 camera, 2 photos left out, 4101 points per photo, 0.123 share"
 
 
 def test_stages_out_of_order_are_a_programming_error(folder: Path) -> None:
