@@ -402,7 +402,7 @@ def view_graph_picture(
     palette = matplotlib.colormaps["YlGnBu"]
     most = max(weights.values(), default=1.0) or 1.0
     for (i, j), weight in sorted(weights.items(), key=lambda item: item[1]):
-        share = float(np.sqrt(max(weight, 0) / most))
+        share = float(max(weight, 0) / most)
         alive = kept is None or (i, j) in kept
         axes.plot(
             *at[[i, j]].T,
@@ -453,22 +453,20 @@ def contact_sheet(
         return np.full((32, 32, 3), 250, np.uint8)
     columns = min(columns, len(pictures))
     heights = [max(1, round(p.shape[0] * cell_width / p.shape[1])) for p in pictures]
-    room = max(heights)
     gap, text = 8, 22 if captions else 0
-    rows = -(-len(pictures) // columns)
-    sheet = np.full(
-        (gap + rows * (room + text + gap), gap + columns * (cell_width + gap), 3), _PAPER, np.uint8
-    )
+    rows = [heights[i : i + columns] for i in range(0, len(heights), columns)]
+    tops = np.cumsum([gap, *[max(row) + text + gap for row in rows]])
+    sheet = np.full((int(tops[-1]), gap + columns * (cell_width + gap), 3), _PAPER, np.uint8)
     for index, (picture, h) in enumerate(zip(pictures, heights, strict=True)):
-        top = gap + index // columns * (room + text + gap)
-        left = gap + index % columns * (cell_width + gap)
+        row = index // columns
+        top, left = int(tops[row]), gap + index % columns * (cell_width + gap)
         small = cell_width < picture.shape[1]
         way = cv2.INTER_AREA if small else cv2.INTER_LINEAR
         sheet[top : top + h, left : left + cell_width] = cv2.resize(
             picture, (cell_width, h), interpolation=way
         )
         if index < len(captions):
-            sheet = _write(sheet, captions[index], left + 2, top + room + 3, 14)
+            sheet = _write(sheet, captions[index], left + 2, top + max(rows[row]) + 3, 14)
     return sheet
 
 
