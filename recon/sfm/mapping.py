@@ -17,6 +17,12 @@ from recon.photos.types import LeftOut, PhotoSet
 from recon.sfm.adapter import image_id, model_from_tracks, move_observations, points_of_tracks
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 
+# A principal point is estimated from at least so many photos of one camera, and believed within this share of
+# the photo's diagonal round the middle (lenses and sensors are centred to a percent or two; cropped photos
+# are not).
+MIN_PHOTOS_FOR_CENTRE = 5
+MAX_CENTRE_SHIFT = 0.05
+
 Progress = Callable[[int, int], None]
 """Called with the number of registered photos of the current model and the number of photos."""
 
@@ -30,7 +36,9 @@ class MappingSettings:
             and less (Cauchy loss).
         max_error_px: observations with a larger reprojection error are dropped before the final adjustment.
         min_triangulation_angle: degrees; points seen under a smaller angle are dropped.
-        refine_principal_point: also for unknown intrinsics only in the final adjustment.
+        refine_principal_point: in the last adjustment, for cameras with unknown intrinsics that took at least
+            ``MIN_PHOTOS_FOR_CENTRE`` photos. With fewer photos the principal point and the poses explain each
+            other.
         min_pair_matches: pairs with fewer matches are not used.
         seed: of COLMAP's random choices.
         threads: -1 uses all cores; 1 makes every run agree bit for bit.
@@ -39,7 +47,7 @@ class MappingSettings:
     loss_scale_px: float = 1.0
     max_error_px: float = 4.0
     min_triangulation_angle: float = 1.5
-    refine_principal_point: bool = False
+    refine_principal_point: bool = True
     min_pair_matches: int = 15
     seed: int = 0
     threads: int = -1
@@ -191,9 +199,52 @@ def refine_model(
     Intrinsics that are known stay fixed.
     """
     settings = settings or MappingSettings()
+    constant = _constant_cameras(photos)
+    for _ in range(rounds):
+        _adjust(model, settings, constant, refine_principal_point=False)
+        manager = pycolmap.ObservationManager(model)
+        if manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle) == 0:
+            break
+    if settings.refine_principal_point:
+        _refine_principal_points(model, settings, constant)
+    model.update_point_3d_errors()
+
+
+def _refine_principal_points(
+    model: pycolmap.Reconstruction, settings: MappingSettings, constant: set[int]
+) -> None:
+    """One more adjustment that also moves principal points; undone where they run away from the middle."""
+    taken: dict[int, int] = {}
+    for number in model.reg_image_ids():
+        camera = model.images[number].camera_id
+        taken[camera] = taken.get(camera, 0) + 1
+    free = {
+        camera for camera, count in taken.items() if camera not in constant and count >= MIN_PHOTOS_FOR_CENTRE
+    }
+    if not free:
+        return
+    trial = pycolmap.Reconstruction(model)
+    _adjust(trial, settings, set(trial.cameras) - free, refine_principal_point=True)
+    for number in free:
+        camera = trial.cameras[number]
+        away = np.hypot(
+            camera.principal_point_x - 0.5 * camera.width, camera.principal_point_y - 0.5 * camera.height
+        )
+        if not away <= MAX_CENTRE_SHIFT * np.hypot(camera.width, camera.height):
+            return
+    _adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
+
+
+def _adjust(
+    model: pycolmap.Reconstruction,
+    settings: MappingSettings,
+    constant: set[int],
+    *,
+    refine_principal_point: bool,
+) -> None:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
-    options.refine_principal_point = settings.refine_principal_point
+    options.refine_principal_point = refine_principal_point
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = settings.loss_scale_px
     options.ceres.solver_options.num_threads = settings.threads
@@ -201,21 +252,14 @@ def refine_model(
     options.ceres.solver_options.gradient_tolerance = 1e-12
     options.ceres.solver_options.parameter_tolerance = 1e-10
     options.ceres.solver_options.max_num_iterations = 100
-    constant = _constant_cameras(photos)
-    for _ in range(rounds):
-        config = pycolmap.BundleAdjustmentConfig()
-        for number in model.reg_image_ids():
-            config.add_image(number)
-        for number in model.cameras:
-            if number in constant:
-                config.set_constant_cam_intrinsics(number)
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-        manager = pycolmap.ObservationManager(model)
-        removed = manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle)
-        if removed == 0:
-            break
-    model.update_point_3d_errors()
+    config = pycolmap.BundleAdjustmentConfig()
+    for number in model.reg_image_ids():
+        config.add_image(number)
+    for number in model.cameras:
+        if number in constant:
+            config.set_constant_cam_intrinsics(number)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
 @dataclass(frozen=True)

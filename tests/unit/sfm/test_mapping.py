@@ -69,6 +69,24 @@ def test_unknown_focal_length_and_distortion_are_found(tmp_path: Path) -> None:
     assert errors.max() < 0.02
 
 
+def test_an_off_centre_principal_point_is_found_where_photos_allow(tmp_path: Path) -> None:
+    truth = Intrinsics("SIMPLE_RADIAL", (600.0, 326.0, 234.0, -0.06), 640, 480)
+    guess = Intrinsics("SIMPLE_RADIAL", (768.0, 319.5, 239.5, 0.0), 640, 480)
+    for count, found_expected in ((len(RING), True), (4, False)):
+        scene = make_scene(RING[:count], n=500, camera=truth)
+        photos = photo_set_of(scene, guess)
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        result = run(folder, map_incremental, photos, exact_tracks(scene))
+        assert result.best is not None
+        params = intrinsics_from_reconstruction(result.best, photos)[0].params
+        if found_expected:
+            np.testing.assert_allclose(params[1:3], [326.0, 234.0], atol=0.3)
+            assert params[0] == pytest.approx(600.0, rel=1e-3)
+        else:
+            assert params[1:3] == (319.5, 239.5)
+
+
 def test_wrong_matches_are_left_aside(tmp_path: Path) -> None:
     scene = make_scene(RING, n=500)
     tracks = exact_tracks(scene, noise=0.1)
