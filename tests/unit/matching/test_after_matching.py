@@ -8,7 +8,7 @@ import pytest
 from matcher_contract import textured
 from scipy.ndimage import map_coordinates
 
-from recon.matching.confidence import descriptor_confidence, finish_pair
+from recon.matching.confidence import descriptor_margin, finish_pair, flow_confidence
 from recon.matching.consistency import round_trip_error, two_sided_consistency
 from recon.matching.subpixel import refine_flow, upsample_flow
 from recon.matching.texture import textured_mask
@@ -108,11 +108,26 @@ def test_upsampled_flow_points_to_the_same_places() -> None:
 def test_confidence_is_higher_for_the_right_match() -> None:
     rng = np.random.default_rng(0)
     sift = rng.integers(0, 120, (30, 40, 128)).astype(np.uint8)
-    right = descriptor_confidence(sift, sift, np.zeros((30, 40, 2), np.float32))
-    wrong = descriptor_confidence(sift, sift, np.full((30, 40, 2), 3, np.float32))
+    right = descriptor_margin(sift, sift, np.zeros((30, 40, 2), np.float32))
+    wrong = descriptor_margin(sift, sift, np.full((30, 40, 2), 3, np.float32))
     assert (right == 1).all()
     assert wrong.max() < 0.5
     assert (wrong[:, -3:] == 0).all()
+
+
+def test_flow_confidence_falls_with_round_trip_error_and_roughness() -> None:
+    matrix = np.array([[0.9, 0.1, 4.0], [-0.1, 1.05, -2.0]])
+    flow = affine_flow(matrix, (40, 60))
+    error = np.zeros((40, 60), np.float32)
+    error[:, 30:] = 0.5
+    error[20:] += np.inf
+    flow[10, 10] += 3
+    confidence = flow_confidence(flow, error)
+    # A linear flow does not deviate from its surroundings: the round trip alone decides.
+    np.testing.assert_allclose(confidence[5:15, 40:50], 0.5, atol=1e-4)
+    np.testing.assert_allclose(confidence[5:15, 20:26], 1, atol=1e-4)
+    assert (confidence[20:] == 0).all()
+    assert confidence[10, 10] < 0.05
 
 
 def test_finish_pair_applies_every_rule() -> None:
