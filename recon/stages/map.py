@@ -13,12 +13,12 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
-from recon.graph.types import TwoViewGeometry
+from recon.graph.types import Tracks, TwoViewGeometry
 from recon.photos.types import LeftOut, PhotoSet, PinholeView
 from recon.sfm.adapter import photo_id, points_from_colmap, views_from_reconstruction, write_database
-from recon.sfm.mapping import MappingResult, MappingSettings, map_global, map_incremental
+from recon.sfm.mapping import MappingSettings, map_global, map_incremental, polish_model
 from recon.stages.photos import load_photo_set, load_rgb
-from recon.stages.tracks import load_tracks
+from recon.stages.tracks import load_grey, load_tracks
 from recon.stages.verify import load_view_graph
 
 
@@ -32,6 +32,9 @@ class MapSettings(BaseModel):
         4.0, gt=0.0, description="observations with a larger reprojection error go, pixels"
     )
     min_triangulation_angle: float = Field(1.5, ge=0.0, description="points seen under less go, degrees")
+    polish: bool = Field(
+        True, description="align the photos once more with known cameras and local planes, and adjust again"
+    )
     refine_principal_point: bool = Field(False, description="for unknown intrinsics, at the very end")
     one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
 
@@ -40,7 +43,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
@@ -48,26 +51,10 @@ class MapStage:
         photo_set = load_photo_set(work)
         graph = load_view_graph(work)
         tracks = load_tracks(work)
-        matches = track_matches(tracks, sorted((min(e), max(e)) for e in graph.edges))
         photos = photo_set.photos
-
-        def verify(pair: tuple[int, int]) -> TwoViewGeometry:
-            match = matches[pair]
-            cameras = [photo_set.cameras[photos[i].camera] for i in pair]
-            return verify_pair(
-                match.xy_a,
-                match.xy_b,
-                cameras[0],
-                cameras[1],
-                max_error_px=settings.max_error,
-                seed=work.seed,
-            )
-
-        pairs = sorted(matches)
-        geometries = dict(zip(pairs, work.map(verify, pairs, "geometry of tracks"), strict=True))
-        geometries = {pair: g for pair, g in geometries.items() if g.model != "none"}
+        edges = sorted((min(e), max(e)) for e in graph.edges)
         with work.writing("database.db") as path:
-            write_database(path, photo_set, tracks, geometries)
+            write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
         options = MappingSettings(
             loss_scale_px=settings.loss_scale,
             max_error_px=settings.max_error,
@@ -93,38 +80,72 @@ class MapStage:
                 f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
                 "--quality high or another --recipe"
             )
-        for model in result.reconstructions:
+        models = list(result.reconstructions)
+        if settings.polish:
+            greys = [load_grey(work, photo).astype(np.float32) for photo in photos]
+            polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
+            models[0], tracks = polished.model, polished.tracks
+            with work.writing("database.db") as path:
+                write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
+        for model in models:
             _colour_points(model, photo_set, work)
         with work.fresh_directory("sparse") as folder:
-            for index, model in enumerate(result.reconstructions):
+            for index, model in enumerate(models):
                 target = folder / str(index)
                 target.mkdir()
                 model.write(target)
-        _report(result, photo_set, work)
-        best = result.best
+        _report(models, result.left_out, photo_set, work)
+        best = models[0]
         return {
             "registered": best.num_reg_images(),
             "photos": len(photos),
             "points": best.num_points3D(),
             "mean_track_length": round(best.compute_mean_track_length(), 3),
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
-            "models": len(result.reconstructions),
+            "models": len(models),
         }
 
 
-def _report(result: MappingResult, photo_set: PhotoSet, work: StageContext) -> None:
-    for out in result.left_out:
+def _geometries(
+    tracks: Tracks,
+    edges: list[tuple[int, int]],
+    photo_set: PhotoSet,
+    settings: MapSettings,
+    work: StageContext,
+) -> dict[tuple[int, int], TwoViewGeometry]:
+    """Two-view geometry of what the tracks say of each edge of the view graph."""
+    matches = track_matches(tracks, edges)
+
+    def verify(pair: tuple[int, int]) -> TwoViewGeometry:
+        cameras = [photo_set.cameras[photo_set.photos[i].camera] for i in pair]
+        match = matches[pair]
+        return verify_pair(
+            match.xy_a, match.xy_b, cameras[0], cameras[1], max_error_px=settings.max_error, seed=work.seed
+        )
+
+    pairs = sorted(matches)
+    found = zip(pairs, work.map(verify, pairs, "geometry of tracks"), strict=True)
+    return {pair: geometry for pair, geometry in found if geometry.model != "none"}
+
+
+def _report(
+    models: list[pycolmap.Reconstruction],
+    left_out: tuple[LeftOut, ...],
+    photo_set: PhotoSet,
+    work: StageContext,
+) -> None:
+    for out in left_out:
         work.warn(f"{out.name} is not in the model: {out.reason}")
-    models = [
+    listed = [
         {
             "folder": f"sparse/{index}",
             "registered": sorted(image.name for image in model.images.values() if image.has_pose),
             "points": model.num_points3D(),
         }
-        for index, model in enumerate(result.reconstructions)
+        for index, model in enumerate(models)
     ]
-    left_out = [{"name": out.name, "reason": out.reason} for out in (*photo_set.left_out, *result.left_out)]
-    work.write_json("mapping.json", {"models": models, "left_out": left_out})
+    missing = [{"name": out.name, "reason": out.reason} for out in (*photo_set.left_out, *left_out)]
+    work.write_json("mapping.json", {"models": listed, "left_out": missing})
 
 
 def _colour_points(model: pycolmap.Reconstruction, photo_set: PhotoSet, work: StageContext) -> None:

@@ -48,7 +48,10 @@ class PairsSettings(BaseModel):
         0.25, ge=0.0, le=1.0, description="share of the sparse matches below which a pair has no evidence"
     )
     weak_share: float = Field(
-        0.08, ge=0.0, lt=1.0, description="pairs with less than this share of their photos' best evidence are skipped"
+        0.08,
+        ge=0.0,
+        lt=1.0,
+        description="pairs with less than this share of their photos' best evidence are skipped",
     )
     ratio: float = Field(0.8, gt=0.0, le=1.0, description="ratio test of the sparse matches")
     max_error: float = Field(4.0, gt=0.0, description="inlier threshold of the sparse look, pixels")
@@ -92,7 +95,9 @@ class PairsStage:
         if settings.mode == "file":
             chosen = tuple(candidates)
         else:
-            chosen = select_pairs(len(photos), worthwhile, neighbours=settings.neighbours, plausible=candidates)
+            chosen = select_pairs(
+                len(photos), worthwhile, neighbours=settings.neighbours, plausible=candidates
+            )
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
