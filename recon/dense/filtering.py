@@ -15,10 +15,14 @@ from recon.dense.refinement import projection_of
 from recon.dense.types import DepthMap
 from recon.photos.types import PinholeView
 
+# A view sees past a point when its own depth there is larger by this many times the tolerance: edges that
+# are a pixel off must not count.
+_THROUGH = 5.0
+
 
 @njit(cache=True, nogil=True)
-def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, seen):  # type: ignore[no-untyped-def]
-    """Adds 1 to agree where the other depth map confirms the depth, and 1 to seen where it should."""
+def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, through):  # type: ignore[no-untyped-def]
+    """Adds 1 to agree where the other depth map confirms the depth, 1 to through where it sees past the point."""
     h, w = depth.shape
     ho, wo = other.shape
     for y in range(h):
@@ -39,9 +43,10 @@ def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, s
             there = other[iv, iu]
             if there <= 0:
                 continue
-            seen[y, x] += 1
             # Depth in the other camera is pz * z because M x + v / z is scaled by 1 / z.
             if abs(pz * z - there) > max_relative * there:
+                if pz * z < (1.0 - _THROUGH * max_relative) * there:
+                    through[y, x] += 1
                 continue
             bi = 1.0 / there
             bz = Mb[2, 0] * u + Mb[2, 1] * t + Mb[2, 2] + vb[2] * bi
@@ -62,10 +67,10 @@ def consistent_views(
     max_reprojection_px: float = 1.0,
     max_relative_depth: float = 0.01,
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """How many of ``others`` confirm each depth of view ``index``, and how many have a depth where it projects to."""
+    """How many of ``others`` confirm each depth of view ``index``, and how many look straight through it."""
     depth = np.ascontiguousarray(depth_maps[index].depth)
     agree = np.zeros(depth.shape, np.uint8)
-    seen = np.zeros(depth.shape, np.uint8)
+    through = np.zeros(depth.shape, np.uint8)
     for other in others:
         forth = projection_of(views[other], views[index])
         back = projection_of(views[index], views[other])
@@ -77,9 +82,9 @@ def consistent_views(
             float(max_reprojection_px),
             float(max_relative_depth),
             agree,
-            seen,
+            through,
         )
-    return agree, seen
+    return agree, through
 
 
 @njit(cache=True, nogil=True)
@@ -167,7 +172,7 @@ def filter_depths(
 
     def one(i: int) -> DepthMap:
         asked = [j for j in (range(len(views)) if neighbours is None else neighbours[i]) if j != i]
-        agree, _ = consistent_views(
+        agree, through = consistent_views(
             views,
             trusted,
             i,
@@ -176,6 +181,20 @@ def filter_depths(
             max_relative_depth=max_relative_depth,
         )
         keep = (trusted[i].depth > 0) & (agree >= min_views - 1)
+        # All views may object: floaters agree with the neighbours that share their cause, not with the
+        # others.
+        elsewhere = [j for j in range(len(views)) if j != i and j not in asked]
+        if elsewhere:
+            _, more = consistent_views(
+                views,
+                trusted,
+                i,
+                elsewhere,
+                max_reprojection_px=max_reprojection_px,
+                max_relative_depth=max_relative_depth,
+            )
+            through = through + more
+        keep &= through <= agree
         if min_speckle_pixels > 1:
             keep &= remove_speckles(
                 np.where(keep, trusted[i].depth, 0).astype(np.float32), min_pixels=min_speckle_pixels

@@ -1,0 +1,185 @@
+"""Neighbour choice, cross-view filter and fusion on exact planes: what must be kept, dropped and conserved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dense_scenes import (
+    HEIGHT,
+    PLANE_NORMAL,
+    PLANE_OFFSET,
+    WIDTH,
+    exact_map,
+    make_views,
+    plane_depth,
+    world_points,
+)
+from scipy.spatial import cKDTree
+
+from recon.dense.filtering import consistent_views, filter_depths, remove_speckles
+from recon.dense.fusion import fuse_depth_maps
+from recon.dense.neighbours import select_neighbours
+from recon.dense.types import DepthMap
+
+
+def scene(count=4):
+    views = make_views(count)
+    maps = [exact_map(v, plane_depth(v), PLANE_NORMAL) for v in views]
+    images = [np.full((HEIGHT, WIDTH, 3), 40 * (i + 1), np.uint8) for i in range(count)]
+    return views, maps, images
+
+
+def overlap(view, points):
+    """Which points project into a view, away from its border."""
+    pixel = (points @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]) @ view.K.T
+    u, v = pixel[..., 0] / pixel[..., 2], pixel[..., 1] / pixel[..., 2]
+    return (u > 0.5) & (v > 0.5) & (u < WIDTH - 1.5) & (v < HEIGHT - 1.5)
+
+
+def test_neighbours_prefer_shared_points_good_angle_and_equal_scale():
+    views = make_views(4)
+    points = world_points(views[0], plane_depth(views[0]))[::6, ::6].reshape(-1, 3)
+    everyone = [(p, v.photo_id) for v in views for p in range(len(points))]
+    # Hardly any baseline; and far behind, where everything is four times smaller.
+    twin = replace(views[0], photo_id=4, cam_from_world=views[0].cam_from_world + np.eye(3, 4, 3) * 0.01)
+    far_pose = views[1].cam_from_world.copy()
+    far_pose[2, 3] += 15.0
+    far = replace(views[1], photo_id=5, cam_from_world=far_pose)
+    stranger = replace(views[2], photo_id=6)
+    observed = np.array(everyone + [(p, i) for i in (4, 5) for p in range(len(points))])
+    chosen = select_neighbours([*views, twin, far, stranger], points, observed[:, 0], observed[:, 1], count=6)
+    assert set(chosen[0][:3]) == {1, 2, 3}
+    assert set(chosen[0][3:]) == {4, 5}
+    assert chosen[6] == ()
+    assert all(i not in c for i, c in enumerate(chosen))
+
+
+def test_exact_depth_is_confirmed_exactly_where_views_overlap():
+    views, maps, _ = scene(2)
+    agree, through = consistent_views(views, maps, 0, [1])
+    inside = overlap(views[1], world_points(views[0], maps[0].depth))
+    assert (agree[inside] == 1).all()
+    assert not through.any()
+
+
+def test_filter_keeps_truth_and_drops_floaters():
+    views, maps, _ = scene(4)
+    depth = maps[0].depth.copy()
+    depth[30:60, 40:90] *= 0.8
+    spoiled = [replace(maps[0], depth=depth), *maps[1:]]
+    kept = filter_depths(views, spoiled, threads=2)
+    seen = sum(overlap(v, world_points(views[0], maps[0].depth)).astype(int) for v in views[1:])
+    good = seen >= 1
+    good[28:62, 38:92] = False
+    assert (kept[0].depth[30:60, 40:90] == 0).all()
+    assert (kept[0].normal[30:60, 40:90] == 0).all()
+    assert np.array_equal(kept[0].depth[good], maps[0].depth[good])
+    # Three views cannot give four that agree; what they see cannot make them more than they are.
+    few = filter_depths(views[:3], maps[:3], min_views=4)
+    assert not any(d.depth.any() for d in few)
+
+
+def test_floaters_confirmed_by_one_accomplice_fall_to_those_who_see_through():
+    views, maps, _ = scene(4)
+    floating = []
+    for view, depth_map in zip(views, maps, strict=True):
+        # The same plane 20% nearer to the first camera, seen by the first two.
+        offset = PLANE_OFFSET * 0.8
+        rays = world_points(view, np.ones((HEIGHT, WIDTH))) - view.center
+        nearer = (offset - view.center @ PLANE_NORMAL) / (rays @ PLANE_NORMAL)
+        depth = depth_map.depth.copy()
+        if view.photo_id < 2:
+            depth[:, 60:] = nearer[:, 60:]
+        floating.append(replace(depth_map, depth=depth.astype(np.float32)))
+    place = world_points(views[0], floating[0].depth)
+    middle = np.logical_and.reduce([overlap(v, place) for v in views[1:]])
+    middle[:10] = middle[-10:] = middle[:, :90] = middle[:, -10:] = False
+    assert middle.sum() > 300
+    pair = filter_depths(views[:2], floating[:2])
+    everyone = filter_depths(views, floating, neighbours=[(1,), (0,), (3,), (2,)])
+    # Some of the floaters' pixels lie beyond the accomplice's own.
+    assert (pair[0].depth[middle] > 0).mean() > 0.8
+    assert (everyone[0].depth[middle] > 0).mean() < 0.1
+
+
+def test_low_confidence_neither_stays_nor_confirms():
+    views, maps, _ = scene(2)
+    doubtful = replace(maps[1], confidence=maps[1].confidence * np.float32(0.1))
+    kept = filter_depths(views, [maps[0], doubtful])
+    assert not kept[0].depth.any()
+    assert not kept[1].depth.any()
+
+
+def test_speckles_by_size_and_step():
+    depth = np.zeros((30, 40), np.float32)
+    depth[2:12, 2:12] = 1.0  # 100 pixels
+    depth[2:12, 12:14] = 1.5  # 20 pixels beside it, another surface
+    depth[20:25, 20:29] = 2.0  # 45 pixels
+    keep = remove_speckles(depth, min_pixels=45)
+    assert keep[2:12, 2:12].all()
+    assert not keep[2:12, 12:14].any()
+    assert keep[20:25, 20:29].all()
+    assert keep.sum() == 145
+
+
+def test_one_point_per_patch_covering_what_two_views_see():
+    views, maps, images = scene(4)
+    cloud = fuse_depth_maps(views, maps, images)
+    assert np.abs(cloud.xyz @ PLANE_NORMAL - PLANE_OFFSET).max() < 1e-3
+    assert (cloud.normals @ PLANE_NORMAL > 0.999).all()
+    assert np.allclose(np.linalg.norm(cloud.normals, axis=1), 1, atol=1e-5)
+    # As dense as one photo: about as many points as pixels of the first view where two see the plane.
+    tree = cKDTree(cloud.xyz)
+    pixel = float(np.median(maps[0].depth)) / views[0].K[0, 0]
+    for view, depth_map in zip(views, maps, strict=True):
+        points = world_points(view, depth_map.depth)
+        others = [v for v in views if v is not view]
+        twice = np.logical_or.reduce([overlap(v, points) for v in others])
+        away, _ = tree.query(points[twice])
+        assert np.percentile(away, 99) < 1.6 * pixel
+    points = world_points(views[0], maps[0].depth)
+    all_see = np.logical_and.reduce([overlap(v, points) for v in views])
+    low, high = points[all_see].min(0), points[all_see].max(0)
+    core = [np.array([low[0] + 0.3, low[1] + 0.3]), np.array([high[0] - 0.3, high[1] - 0.3])]
+    made = ((cloud.xyz[:, :2] > core[0]) & (cloud.xyz[:, :2] < core[1])).all(1).sum()
+    once = ((points[..., :2] > core[0]) & (points[..., :2] < core[1])).all(-1).sum()
+    assert 0.8 < made / once < 1.5
+
+
+def test_counts_colours_and_order():
+    views, maps, images = scene(3)
+    cloud = fuse_depth_maps(views, maps, images, threads=3)
+    alone = fuse_depth_maps(views, maps, images, threads=1)
+    assert np.array_equal(cloud.xyz, alone.xyz)
+    assert np.array_equal(cloud.rgb, alone.rgb)
+    assert (np.diff(cloud.reference_view) >= 0).all()
+    assert cloud.view_count.min() == 2
+    assert cloud.view_count.max() == 3
+    # Equal confidences: the colour of a point that all three see is the mean of theirs.
+    assert (np.abs(cloud.rgb[cloud.view_count == 3].astype(int) - 80) <= 1).all()
+    strict = fuse_depth_maps(views, maps, images, min_views=3)
+    assert len(strict) == (cloud.view_count == 3).sum()
+
+
+def test_a_single_view_gives_its_pixels_once_and_masks_count():
+    views, maps, images = scene(1)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[:10] = True
+    assert len(fuse_depth_maps(views, maps, images, min_views=1)) == HEIGHT * WIDTH
+    assert len(fuse_depth_maps(views, maps, images, [mask], min_views=1)) == 10 * WIDTH
+    assert len(fuse_depth_maps(views, maps, images)) == 0
+
+
+def test_disagreeing_normals_and_depths_do_not_fuse():
+    views, maps, images = scene(2)
+    turned = np.broadcast_to(views[1].cam_from_world[:, :3] @ [0.9, 0, -0.44], maps[1].normal.shape)
+    assert (
+        len(fuse_depth_maps(views, [maps[0], replace(maps[1], normal=turned.astype(np.float32))], images))
+        == 0
+    )
+    away = DepthMap(maps[1].depth * np.float32(1.1), maps[1].normal, maps[1].confidence)
+    assert len(fuse_depth_maps(views, [maps[0], away], images)) == 0
+    with pytest.raises(ValueError, match="as many"):
+        fuse_depth_maps(views, maps[:1], images)

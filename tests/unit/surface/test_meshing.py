@@ -1,0 +1,134 @@
+"""Meshes of a sphere that is known exactly, and cleaning of meshes with known faults."""
+
+from __future__ import annotations
+
+import numpy as np
+import open3d as o3d
+import pytest
+
+from recon.dense.types import DepthMap, PointCloud
+from recon.photos.types import PinholeView
+from recon.surface.meshing import clean_mesh, mesh_arrays, point_spacing, poisson_mesh, tsdf_mesh
+
+
+def sphere_cloud(n=20000, cap=None):
+    """Points on the unit sphere (golden spiral); without the part above z = cap."""
+    i = np.arange(n) + 0.5
+    polar, turn = np.arccos(1 - 2 * i / n), np.pi * (1 + 5**0.5) * i
+    xyz = np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], -1)
+    if cap is not None:
+        xyz = xyz[xyz[:, 2] < cap]
+    n = len(xyz)
+    xyz = xyz.astype(np.float32)
+    rgb = np.tile(np.array([[200, 100, 50]], np.uint8), (n, 1))
+    return PointCloud(
+        xyz, xyz.copy(), rgb, np.full(n, 3, np.uint16), np.zeros(n, np.int32), np.ones(n, np.float32)
+    )
+
+
+def test_poisson_of_a_sphere():
+    mesh = poisson_mesh(sphere_cloud(), depth=6, trim_quantile=0.0)
+    xyz, triangles, rgb = mesh_arrays(mesh)
+    assert np.abs(np.linalg.norm(xyz, axis=1) - 1).max() < 0.01
+    assert mesh.is_edge_manifold(allow_boundary_edges=False)
+    assert mesh.euler_poincare_characteristic() == 2
+    assert np.abs(rgb.astype(int) - [200, 100, 50]).max() <= 2
+    corners = xyz[triangles]
+    area = (
+        np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+        / 2
+    )
+    assert area == pytest.approx(4 * np.pi, rel=0.01)
+    with pytest.raises(ValueError, match="too few"):
+        poisson_mesh(sphere_cloud(5))
+
+
+def test_what_poisson_invents_is_cleaned_away():
+    cloud = sphere_cloud(cap=0.6)
+    mesh = poisson_mesh(cloud, depth=7, trim_quantile=0.0)
+    assert np.asarray(mesh.vertices)[:, 2].max() > 0.65
+    clean = clean_mesh(mesh, support=cloud.xyz, max_distance=0.05)
+    xyz = np.asarray(clean.vertices)
+    assert xyz[:, 2].max() < 0.66
+    assert np.abs(np.linalg.norm(xyz, axis=1) - 1).max() < 0.02
+    # Everything that was measured is still covered.
+    away = np.asarray(
+        o3d.geometry.PointCloud(
+            o3d.utility.Vector3dVector(cloud.xyz.astype(float))
+        ).compute_point_cloud_distance(o3d.geometry.PointCloud(clean.vertices))
+    )
+    assert np.percentile(away, 99) < 0.05
+
+
+def test_tsdf_of_a_sphere():
+    K = np.array([[200.0, 0, 99.5], [0, 200.0, 99.5], [0, 0, 1]])
+    views, maps, images = [], [], []
+    for i, angle in enumerate((-0.3, 0.0, 0.3)):
+        c, s = np.cos(angle), np.sin(angle)
+        R = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        view = PinholeView(i, str(i), K, np.c_[R, [0, 0, 3.0]], 200, 200)
+        xs, ys = np.meshgrid(np.arange(200), np.arange(200))
+        rays = np.stack([(xs - 99.5) / 200, (ys - 99.5) / 200, np.ones_like(xs)], -1)
+        # The sphere's centre is (0, 0, 3) for every camera.
+        b, a = rays @ [0, 0, 3.0], (rays**2).sum(-1)
+        inside = b * b - a * 8.0
+        depth = np.where(inside > 0, (b - np.sqrt(np.maximum(inside, 0))) / a, 0).astype(np.float32)
+        views.append(view)
+        maps.append(DepthMap(depth, np.zeros((200, 200, 3), np.float32), (depth > 0).astype(np.float32)))
+        images.append(np.full((200, 200, 3), 90, np.uint8))
+    mesh = tsdf_mesh(views, maps, images)
+    xyz, triangles, rgb = mesh_arrays(mesh)
+    assert len(triangles) > 3000
+    assert np.median(np.abs(np.linalg.norm(xyz, axis=1) - 1)) < 0.005
+    assert np.abs(rgb.astype(int) - 90).max() <= 2
+    nothing = [DepthMap(m.depth * 0, m.normal, m.confidence) for m in maps]
+    with pytest.raises(ValueError, match="no depth"):
+        tsdf_mesh(views, nothing, images)
+
+
+def grid_mesh(n, offset=(0.0, 0.0, 0.0)):
+    """A flat n x n grid of unit squares, two triangles each."""
+    xs, ys = np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0))
+    xyz = np.stack([xs.ravel(), ys.ravel(), np.zeros(xs.size)], -1) + offset
+    corner = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
+    tri = np.concatenate(
+        [
+            np.stack([corner, corner + 1, corner + n + 1], -1),
+            np.stack([corner + 1, corner + n + 2, corner + n + 1], -1),
+        ]
+    )
+    return xyz, tri
+
+
+def test_islands_long_triangles_and_loose_vertices_go():
+    main, main_triangles = grid_mesh(20)
+    island, island_triangles = grid_mesh(2, (100, 0, 0))
+    xyz = np.concatenate([main, island, [[10, 500, 0], [7, 7, 7]]])
+    tip = len(main) + len(island)
+    triangles = np.concatenate([main_triangles, island_triangles + len(main), [[0, 1, tip]]])
+    mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(xyz), o3d.utility.Vector3iVector(triangles))
+    before = np.asarray(mesh.triangles).copy()
+    clean = clean_mesh(mesh, min_island_triangles=20)
+    assert len(clean.triangles) == 800
+    assert len(clean.vertices) == 441
+    assert np.array_equal(np.asarray(mesh.triangles), before)
+    both = clean_mesh(mesh, min_island_triangles=5, min_island_share=0.0)
+    assert len(both.triangles) == 808
+    # Without measured points under the right half, it goes.
+    left = clean_mesh(mesh, support=main[main[:, 0] <= 10], max_distance=0.5)
+    assert np.asarray(left.vertices)[:, 0].max() == 10
+    assert len(left.triangles) == 400
+
+
+def test_cleaning_nothing_and_the_smallest_mesh():
+    assert len(clean_mesh(o3d.geometry.TriangleMesh()).triangles) == 0
+    # The largest part stays however small it is.
+    xyz, tri = grid_mesh(1)
+    one = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(xyz), o3d.utility.Vector3iVector(tri))
+    assert len(clean_mesh(one).triangles) == 2
+
+
+def test_spacing_of_a_grid():
+    xyz, _ = grid_mesh(30)
+    # The sixth nearest of a grid point (itself the first) lies on the diagonal.
+    assert point_spacing(xyz) == pytest.approx(2**0.5)
