@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from scipy.spatial import cKDTree
 
 from recon.dense.types import DepthMap, PointCloud
 from recon.photos.types import PinholeView
+
+# Deeper octrees overflow the memory of a small machine before they resolve anything.
+_MAX_OCTREE_DEPTH = 12
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: int = 0) -> float:
@@ -46,7 +50,9 @@ def poisson_mesh(
 
     Args:
         cloud: points with normals.
-        depth: of the octree; 10 resolves a thousandth of the scene's extent.
+        depth: of the octree at least: 10 resolves a thousandth of the extent. Where points reach far beyond the
+            place of interest this would cost it its detail, so levels are added until a cell is no larger
+            than the spacing of the points (the octree only refines where points are).
         scale: of the cube round the cloud.
         trim_quantile: share of vertices with the lowest density that is cut away.
         threads: of the solver; -1 for all.
@@ -61,8 +67,16 @@ def poisson_mesh(
 
     if len(cloud) < 10:
         raise ValueError(f"{len(cloud)} points are too few for a surface")
+    extent = scale * float(np.ptp(cloud.xyz, axis=0).max())
+    spacing = point_spacing(cloud.xyz)
+    wanted = math.ceil(math.log2(extent / spacing)) if spacing > 0 else depth
+    depth = max(depth, min(wanted, depth + 3, _MAX_OCTREE_DEPTH))
     mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
-        _as_open3d(cloud), depth=depth, scale=scale, linear_fit=False, n_threads=threads
+        _as_open3d(cloud),
+        depth=depth,
+        scale=scale,
+        linear_fit=False,
+        n_threads=threads,
     )
     if trim_quantile > 0:
         values = np.asarray(density)

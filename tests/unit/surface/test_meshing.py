@@ -43,6 +43,23 @@ def test_poisson_of_a_sphere():
         poisson_mesh(sphere_cloud(5))
 
 
+def test_far_points_do_not_cost_the_centre_its_resolution():
+    cloud = sphere_cloud()
+    far = cloud.xyz[:100] + np.float32(15.0)
+    wide = PointCloud(
+        np.concatenate([cloud.xyz, far]),
+        np.concatenate([cloud.normals, cloud.normals[:100]]),
+        np.concatenate([cloud.rgb, cloud.rgb[:100]]),
+        np.concatenate([cloud.view_count, cloud.view_count[:100]]),
+        np.concatenate([cloud.reference_view, cloud.reference_view[:100]]),
+        np.concatenate([cloud.confidence, cloud.confidence[:100]]),
+    )
+    xyz, _, _ = mesh_arrays(poisson_mesh(wide, depth=6, trim_quantile=0.0))
+    near = xyz[np.linalg.norm(xyz, axis=1) < 2]
+    alone, _, _ = mesh_arrays(poisson_mesh(cloud, depth=6, trim_quantile=0.0))
+    assert len(near) > 0.5 * len(alone)
+
+
 def test_what_poisson_invents_is_cleaned_away():
     cloud = sphere_cloud(cap=0.6)
     mesh = poisson_mesh(cloud, depth=7, trim_quantile=0.0)
