@@ -18,7 +18,9 @@ def data_root() -> Path:
     named = os.environ.get("RECON_DATA")
     root = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     if not (root / "datasets").is_dir():
-        sys.exit(f"no datasets under {root}: set RECON_DATA to the folder that holds datasets/ and reference/")
+        sys.exit(
+            f"no datasets under {root}: set RECON_DATA to the folder that holds datasets/ and reference/"
+        )
     return root
 
 
@@ -27,7 +29,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     load = os.getloadavg()[0]
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}"
