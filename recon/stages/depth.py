@@ -35,7 +35,7 @@ class DepthSettings(BaseModel):
     """How depth is found and what it must show."""
 
     model_config = ConfigDict(extra="forbid")
-    neighbours: int = Field(6, ge=1, le=16, description="source views per photo")
+    neighbours: int = Field(5, ge=1, le=16, description="source views per photo")
     max_size: int = Field(1024, ge=64, description="longest side of the depth maps")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
     iterations: int = Field(

@@ -35,7 +35,9 @@ class MapSettings(BaseModel):
     polish: bool = Field(
         True, description="align the photos once more with known cameras and local planes, and adjust again"
     )
-    refine_principal_point: bool = Field(False, description="for unknown intrinsics, at the very end")
+    refine_principal_point: bool = Field(
+        True, description="for unknown intrinsics, at the very end, where five photos or more share a camera"
+    )
     one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
 
 

@@ -14,7 +14,7 @@ from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks
 from recon.graph.types import Tracks
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
-from recon.sfm.track_refinement import refine_tracks
+from recon.sfm.track_refinement import RefinementSettings, refine_tracks
 from recon.stages.features import load_points
 from recon.stages.match import DenseMatches
 from recon.stages.pairs import load_sparse_matches
@@ -77,7 +77,8 @@ class TracksStage:
             )
             if settings.refine:
                 greys = [load_grey(work, photo).astype(np.float32) for photo in photo_set.photos]
-                tracks = refine_tracks(greys, tracks, threads=work.threads)
+                # The observations are aligned jointly once the cameras are known; before, the reference is enough.
+                tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
         save_tracks(work, "tracks.npz", tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
