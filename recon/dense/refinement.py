@@ -33,7 +33,8 @@ from recon.photos.types import PinholeView
 
 _F32 = npt.NDArray[np.float32]
 
-# Bilateral weights of the patch, as in Xu & Tao (their released code): 3 grey levels and 5 px, for 0…255.
+# Bilateral weights of the patch: 5 px as in Xu & Tao; 12 grey levels of 255 rather than their 3, which on noisy photos
+# leaves too few samples of a patch to compare.
 _SIGMA_SPACE = 5.0
 _SIGMA_GREY = 12.0 / 255.0
 # Variance (grey in 0…1) below which a patch says nothing: a third of a grey level of contrast.
