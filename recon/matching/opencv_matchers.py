@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -52,7 +53,7 @@ class _Prepared:
     gray: UInt8[np.ndarray, "h w"]
 
 
-class _OpticalFlowMatcher:
+class _OpticalFlowMatcher(ABC):
     """Runs an OpenCV flow on grey images; the target is stretched to the source's size where they differ."""
 
     def __init__(self, settings: Any) -> None:
@@ -88,8 +89,9 @@ class _OpticalFlowMatcher:
         out[..., 1] = (y + flow[..., 1] + 0.5) * (hb / h) - 0.5 - y
         return out
 
+    @abstractmethod
     def _flow(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"]) -> Any:
-        raise NotImplementedError
+        """Flow between two grey images of one size, (h, w, 2) float32."""
 
 
 class DisMatcher(_OpticalFlowMatcher):
