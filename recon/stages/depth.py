@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 import cv2
@@ -36,7 +37,7 @@ class DepthSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     neighbours: int = Field(5, ge=1, le=16, description="source views per photo")
-    max_size: int = Field(1024, ge=64, description="longest side of the depth maps")
+    max_size: int = Field(16384, ge=64, description="longest side of the depth maps; the photos' at most")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
     iterations: int = Field(
         3, ge=0, description="sweeps of the photo-consistency refinement; 0 leaves it out"
@@ -56,7 +57,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "pairs", "match", "verify", "map")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -128,6 +129,8 @@ class DepthStage:
                     save_depth(path, depth)
             for leftover in folder.glob("*_*.npz"):
                 leftover.unlink()
+            with work.write_into(folder, _SIZE) as path:
+                path.write_text(json.dumps({"max_size": settings.max_size}), encoding="utf-8")
         covered = [float((depth.depth > 0).mean()) for depth in filtered]
         if max(covered) == 0.0:
             raise ReconError(
@@ -141,8 +144,17 @@ class DepthStage:
         }
 
 
+_SIZE = "size.json"
+
+
 class DenseScene:
     """The undistorted photos and cameras that densification works on."""
+
+    @classmethod
+    def of_depth_maps(cls, work: StageContext) -> DenseScene:
+        """The scene at the size of the depth maps that the stage left."""
+        stored = json.loads(work.path("dense", "depth", _SIZE).read_text(encoding="utf-8"))
+        return cls(work, stored["max_size"])
 
     def __init__(self, work: StageContext, max_size: int) -> None:
         self._work = work

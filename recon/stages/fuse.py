@@ -17,7 +17,6 @@ class FuseSettings(BaseModel):
     """What a point must show to be kept."""
 
     model_config = ConfigDict(extra="forbid")
-    max_size: int = Field(1024, ge=64, description="longest side of the depth maps, as in [depth]")
     min_views: int = Field(2, ge=1, description="views that must agree on a point")
     max_reprojection: float = Field(1.5, gt=0.0, description="round trip between views, pixels")
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of depth, relative")
@@ -33,7 +32,7 @@ class FuseStage:
     Settings: ClassVar[type[BaseModel]] = FuseSettings
 
     def run(self, settings: FuseSettings, work: StageContext) -> dict[str, Any]:
-        scene = DenseScene(work, settings.max_size)
+        scene = DenseScene.of_depth_maps(work)
         cloud = fuse_depth_maps(
             scene.views,
             load_depths(work, scene.views),

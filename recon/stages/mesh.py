@@ -21,7 +21,6 @@ class MeshSettings(BaseModel):
         "poisson", description="screened Poisson or fusion of depth maps"
     )
     depth: int = Field(10, ge=5, le=14, description="octree depth of Poisson")
-    max_size: int = Field(1024, ge=64, description="longest side of the depth maps, as in [depth]")
     formats: list[Literal["ply", "obj", "glb"]] = Field(["ply"], description="files to write; ply always is")
 
 
@@ -41,7 +40,7 @@ class MeshStage:
                 "more overlap help, or --quality high"
             )
         if settings.method == "tsdf":
-            scene = DenseScene(work, settings.max_size)
+            scene = DenseScene.of_depth_maps(work)
             mesh = tsdf_mesh(scene.views, load_depths(work, scene.views), scene.images)
         else:
             mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)

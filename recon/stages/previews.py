@@ -81,7 +81,7 @@ def _mesh(
 
 
 def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
-    scene = DenseScene(work, 100_000)
+    scene = DenseScene.of_depth_maps(work)
     images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
     panels, captions = [], []
     for view, depth in zip(shown, load_depths(work, shown), strict=True):
