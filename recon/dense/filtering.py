@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numba import njit
 
 from recon.dense.refinement import projection_of
@@ -132,6 +133,19 @@ def remove_speckles(
     return sizes[labels] >= min_pixels
 
 
+def smooth_regions(
+    grey: UInt8[np.ndarray, "h w"], *, window: int = 11, max_deviation: float = 1.0
+) -> Bool[np.ndarray, "h w"]:
+    """True where the grey values of a ``window`` x ``window`` box deviate by less than ``max_deviation`` (of 255).
+
+    A grey level is what sensor noise and JPEG leave of a clear sky; plaster and asphalt have more.
+    """
+    values = grey.astype(np.float32)
+    mean = cv2.boxFilter(values, cv2.CV_32F, (window, window))
+    mean_square = cv2.boxFilter(values * values, cv2.CV_32F, (window, window))
+    return np.asarray(mean_square - mean * mean < max_deviation**2)
+
+
 def filter_depths(
     views: Sequence[PinholeView],
     depth_maps: Sequence[DepthMap],
@@ -142,6 +156,8 @@ def filter_depths(
     min_views: int = 2,
     min_confidence: float = 0.3,
     min_speckle_pixels: int = 60,
+    smooth: Sequence[Bool[np.ndarray, "h w"]] | None = None,
+    smooth_min_views: int = 4,
     threads: int = 1,
 ) -> list[DepthMap]:
     """Depth maps with only the pixels that other views confirm.
@@ -157,6 +173,9 @@ def filter_depths(
         min_views: views that must agree, the view itself included.
         min_confidence: pixels below are dropped first, so they neither count nor confirm.
         min_speckle_pixels: smaller islands of depth are dropped at the end.
+        smooth: for each view, True where its photo has next to no texture (``smooth_regions``); there
+            ``smooth_min_views`` must agree instead (or all that are asked, where they are fewer): compressed sky
+            often looks alike in two photos, seldom in four.
         threads: views worked on at once.
 
     Returns:
@@ -180,7 +199,10 @@ def filter_depths(
             max_reprojection_px=max_reprojection_px,
             max_relative_depth=max_relative_depth,
         )
-        keep = (trusted[i].depth > 0) & (agree >= min_views - 1)
+        needed = np.full(agree.shape, min_views - 1)
+        if smooth is not None:
+            needed[smooth[i]] = max(min_views - 1, min(smooth_min_views - 1, len(asked)))
+        keep = (trusted[i].depth > 0) & (agree >= needed)
         # All views may object: floaters agree with the neighbours that share their cause, not with the
         # others.
         elsewhere = [j for j in range(len(views)) if j != i and j not in asked]

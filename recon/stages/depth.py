@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.dense.filtering import filter_depths
+from recon.dense.filtering import filter_depths, smooth_regions
 from recon.dense.neighbours import select_neighbours
 from recon.dense.refinement import refine_depth
 from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
@@ -51,13 +51,15 @@ class DepthSettings(BaseModel):
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
     max_round_trip: float = Field(1.0, gt=0.0, description="round trip through another view, pixels")
     min_confidence: float = Field(0.3, ge=0.0, le=1.0, description="photo-consistency a depth must have")
+    smooth_deviation: float = Field(1.0, ge=0.0, description="grey levels; regions below are sky-like")
+    smooth_min_views: int = Field(4, ge=2, description="views that must agree in sky-like regions")
 
 
 class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("photos", "pairs", "match", "verify", "map")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -122,6 +124,8 @@ class DepthStage:
                 max_relative_depth=settings.max_relative_depth,
                 min_views=settings.min_views,
                 min_confidence=settings.min_confidence,
+                smooth=[smooth_regions(grey, max_deviation=settings.smooth_deviation) for grey in greys],
+                smooth_min_views=settings.smooth_min_views,
                 threads=work.threads,
             )
             for view, depth in zip(views, filtered, strict=True):

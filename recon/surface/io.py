@@ -135,6 +135,10 @@ def write_mesh(path: Path, mesh: Any) -> None:
     if path.suffix.lower() == ".glb":
         path.write_bytes(_glb(mesh))
         return
+    if mesh.has_vertex_colors():
+        colors = np.clip(np.asarray(mesh.vertex_colors), 0.0, 1.0)
+        mesh = o3d.geometry.TriangleMesh(mesh)
+        mesh.vertex_colors = o3d.utility.Vector3dVector(colors)
     if not o3d.io.write_triangle_mesh(str(path), mesh, write_ascii=False, compressed=False):
         raise ReconError(f"{path} could not be written: is the folder there, and the disk not full?")
 

@@ -18,7 +18,7 @@ from dense_scenes import (
 )
 from scipy.spatial import cKDTree
 
-from recon.dense.filtering import consistent_views, filter_depths, remove_speckles
+from recon.dense.filtering import consistent_views, filter_depths, remove_speckles, smooth_regions
 from recon.dense.fusion import fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
 from recon.dense.types import DepthMap
@@ -110,6 +110,32 @@ def test_low_confidence_neither_stays_nor_confirms():
     kept = filter_depths(views, [maps[0], doubtful])
     assert not kept[0].depth.any()
     assert not kept[1].depth.any()
+
+
+def test_smooth_regions_need_more_views_than_textured_ones():
+    views, maps, _ = scene(4)
+    half = np.zeros((HEIGHT, WIDTH), bool)
+    half[:, 80:] = True
+    kept = filter_depths(views, maps, smooth=[half] * 4, smooth_min_views=4)
+    confirming, _ = consistent_views(views, maps, 0, (1, 2, 3))
+    expected = (confirming >= np.where(half, 3, 1)) & (maps[0].depth > 0)
+    assert 0 < expected[:, 80:].mean() < (confirming >= 1)[:, 80:].mean()
+    # Speckles at the rim go as well, nothing else differs.
+    assert not (kept[0].depth > 0)[~expected].any()
+    assert (kept[0].depth > 0)[expected].mean() > 0.99
+    # Two photos cannot be asked for four.
+    pair = filter_depths(views[:2], maps[:2], smooth=[half] * 2, smooth_min_views=4)
+    assert (pair[0].depth[:, 80:] > 0).any()
+
+
+def test_smooth_regions_are_those_without_contrast():
+    rng = np.random.default_rng(0)
+    grey = np.full((60, 80), 128.0)
+    grey[:, :40] += rng.normal(0, 0.4, (60, 40))
+    grey[:, 40:] += rng.normal(0, 4.0, (60, 40))
+    found = smooth_regions(np.rint(grey).astype(np.uint8))
+    assert found[:, :30].mean() > 0.95
+    assert not found[:, 50:].any()
 
 
 def test_speckles_by_size_and_step():
