@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from recon.errors import ReconError, UsageError
 from recon.matching.opencv_like import DenseOpticalFlow
+from recon.matching.turns import turn_back, turn_image, turns_of_seeds
 from recon.matching.types import DenseMatch, MatchImage, PairContext
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def match(
         **settings: the matcher's own, e.g. ``window=5``.
 
     Returns:
-        Flow from A to B and back with confidence, and which pixels come back to where they started.
+        Flow from A to B and back with confidence, and which pixels come back to where they started. B may be
+        turned against A by quarter turns.
 
     Raises:
         UsageError: an image of another shape or type, an unknown matcher or setting.
@@ -149,9 +151,11 @@ def match(
     seeds = None
     if chosen.capabilities.uses_seeds and points[0] is not None and points[1] is not None:
         seeds = match_interest_points(points[0], points[1])
-    result = chosen.match(chosen.prepare(images[0]), chosen.prepare(images[1]), PairContext(seeds))
+    turns = turns_of_seeds(points[0], points[1], seeds)
+    prepared = chosen.prepare(images[0]), chosen.prepare(turn_image(images[1], turns))
+    result = chosen.match(*prepared, PairContext(seeds))
     assert isinstance(result, DenseMatch)
-    return result
+    return turn_back(result, turns)
 
 
 def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

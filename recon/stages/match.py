@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher, matcher_settings
+from recon.matching.turns import turn_back, turn_image, turns_of_seeds
 from recon.matching.types import DenseMatch, FlowField, MatchImage, PairContext
 from recon.photos.resize import resize_mask, resize_rgb
 from recon.photos.types import Photo
@@ -42,6 +43,11 @@ class MatchSettings(BaseModel):
     matcher: str = Field("siftflow", description="name in the registry of matchers")
     max_size: int = Field(640, ge=64, le=8192, description="longest side of the images that are matched")
 
+    turn_upright: bool = Field(
+        True,
+        description="turn the second photo by quarter turns where the sparse matches say that it is turned",
+    )
+
     @classmethod
     def variant(cls, table: Mapping[str, Any]) -> type[BaseModel]:
         """These settings together with those of the matcher that the section names."""
@@ -57,7 +63,7 @@ class MatchStage:
     """Runs the matcher over the pairs, threads over pairs, each result written as soon as it is there."""
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs")
     Settings: ClassVar[type[BaseModel]] = MatchSettings
 
@@ -68,7 +74,11 @@ class MatchStage:
         matcher = create_matcher(settings.matcher, **settings.of_matcher())
         if matcher.capabilities.kind != "dense":
             raise TypeError(f"matcher {settings.matcher!r} is {matcher.capabilities.kind}, not dense")
-        cache = _PreparedCache(lambda i: matcher.prepare(match_image(work, photos[i], settings.max_size)))
+
+        def prepare(photo: int, turns: int) -> Any:
+            return matcher.prepare(turn_image(match_image(work, photos[photo], settings.max_size), turns))
+
+        cache = _PreparedCache(prepare)
         with work.resumable_directory(FLOWS) as store:
             for unfinished in store.glob(".*.partial"):
                 shutil.rmtree(unfinished)
@@ -77,11 +87,15 @@ class MatchStage:
             def match(pair: Pair) -> tuple[float, float]:
                 done = store / f"{pair[0]}_{pair[1]}"
                 if not done.exists():
+                    found = seeds.get(pair)
+                    turns = 0
+                    if settings.turn_upright:
+                        turns = turns_of_seeds(load_points(work, pair[0]), load_points(work, pair[1]), found)
                     result = matcher.match(
-                        cache.get(pair[0]), cache.get(pair[1]), PairContext(seeds=seeds.get(pair))
+                        cache.get((pair[0], 0)), cache.get((pair[1], turns)), PairContext(seeds=found)
                     )
                     assert isinstance(result, DenseMatch)
-                    write_dense_match(done, result)
+                    write_dense_match(done, turn_back(result, turns))
                 attributes = zarr.open_group(str(done), mode="r").attrs
                 return float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])
 
@@ -113,13 +127,14 @@ def matching_size(photo: Photo, max_size: int) -> tuple[int, int]:
 class _PreparedCache:
     """The matcher's per-image work, done once per image while it is in reach; safe for threads."""
 
-    def __init__(self, prepare: Callable[[int], Any]) -> None:
+    def __init__(self, prepare: Callable[[int, int], Any]) -> None:
         self._prepare = prepare
         self._lock = threading.Lock()
-        self._locks: dict[int, threading.Lock] = {}
-        self._items: OrderedDict[int, Any] = OrderedDict()
+        self._locks: dict[tuple[int, int], threading.Lock] = {}
+        self._items: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
-    def get(self, index: int) -> Any:
+    def get(self, index: tuple[int, int]) -> Any:
+        """The prepared image of a photo (first number) after so many quarter turns (second)."""
         with self._lock:
             own = self._locks.setdefault(index, threading.Lock())
         with own:
@@ -127,7 +142,7 @@ class _PreparedCache:
                 if index in self._items:
                     self._items.move_to_end(index)
                     return self._items[index]
-            prepared = self._prepare(index)
+            prepared = self._prepare(*index)
             with self._lock:
                 self._items[index] = prepared
                 while len(self._items) > _PREPARED_IN_MEMORY:
