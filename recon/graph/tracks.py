@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from numba import njit
 
 from recon.graph.types import Tracks
+from recon.matching.turns import quarter_turns
 from recon.matching.types import DenseMatch, SparseMatch
 from recon.photos.types import PhotoSet
 
@@ -134,6 +135,26 @@ def _suppress(xs: np.ndarray, ys: np.ndarray, radius: float, width: int, height:
     return kept
 
 
+def flow_turn(
+    flow: Float32[np.ndarray, "h w 2"], consistent: Bool[np.ndarray, "h w"], *, step: int = 4
+) -> Float32[np.ndarray, "2 2"]:
+    """The linear part ``R - 1`` of a flow between photos turned by quarter turns; zero where they are not."""
+    rows, columns = np.nonzero(consistent[::step, ::step])
+    source = np.stack([columns, rows], axis=1).astype(np.float32) * step
+    turns = quarter_turns(source, source + flow[rows * step, columns * step])
+    turn = np.array([[0, -1], [1, 0]], np.float32)
+    return (np.linalg.matrix_power(turn, turns) - np.eye(2)).astype(np.float32)
+
+
+def _without_turn(
+    flow: Float32[np.ndarray, "h w 2"], turn: Float32[np.ndarray, "2 2"]
+) -> Float32[np.ndarray, "h w 2"]:
+    if not turn.any():
+        return flow
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    return flow - np.stack([x, y], axis=-1) @ turn.T
+
+
 @njit(cache=True, nogil=True)
 def transport(
     xy: np.ndarray, flow: np.ndarray, consistent: np.ndarray, radius: int, step: float, min_support: float
@@ -250,7 +271,12 @@ class _Flows:
         from_work = np.array(mask.shape[::-1]) / np.array(self.sizes[source])
         to_work = np.array(self.sizes[target]) / np.array(other.shape[::-1])
         at_match = ((xy + 0.5) * from_work - 0.5).astype(np.float32)
-        moved, affinity, valid = transport(at_match, field.flow, mask, self.radius, FLOW_STEP_PX, MIN_SUPPORT)
+        # Between photos turned against each other the flow runs steeply everywhere; without the turn it is smooth.
+        turn = flow_turn(field.flow, mask)
+        moved, affinity, valid = transport(
+            at_match, _without_turn(field.flow, turn), mask, self.radius, FLOW_STEP_PX, MIN_SUPPORT
+        )
+        moved, affinity = moved + at_match @ turn.T, affinity + turn
         moved = ((moved + 0.5) * to_work - 0.5).astype(np.float32)
         affinity = (affinity * to_work[:, None] * from_work[None, :]).astype(np.float32)
         scale = np.sqrt(np.abs(np.linalg.det(affinity.astype(np.float64))))

@@ -29,8 +29,8 @@ class TracksSettings(BaseModel):
     source: Literal["dense", "sparse"] = Field(
         "dense", description="dense: anchors carried by flow; sparse: interest points matched to each other"
     )
-    anchors: Literal["corners", "points"] = Field(
-        "corners", description="what the flow carries: corners of the photo or its SIFT points"
+    anchors: Literal["corners", "points", "both"] = Field(
+        "corners", description="what the flow carries: corners of the photo, its SIFT points, or both"
     )
     max_anchors: int = Field(1500, ge=50, description="at most so many tracks start in one photo")
     suppression: float = Field(
@@ -46,7 +46,7 @@ class TracksStage:
     """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left."""
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 
@@ -58,11 +58,13 @@ class TracksStage:
         else:
 
             def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
+                points = load_points(work, photo.id).xy
                 if settings.anchors == "points":
-                    return load_points(work, photo.id).xy
-                return find_anchors(
+                    return points
+                corners = find_anchors(
                     load_grey(work, photo), limit=2 * settings.max_anchors, mask=load_mask(work, photo)
                 )
+                return corners if settings.anchors == "corners" else np.concatenate([corners, points])
 
             anchors = work.map(anchors_of, photo_set.photos, "anchors")
             tracks = build_tracks(
