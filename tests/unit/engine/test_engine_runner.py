@@ -194,6 +194,8 @@ def test_ctrl_c_does_not_wait_for_what_the_workers_do(folder: Path, monkeypatch:
         return {}
 
     monkeypatch.setattr(fake_stages.SumStage, "run", slow)
+    # A test run that was started in the background inherits SIGINT as ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(InterruptedRunError):
             run(folder)
@@ -201,6 +203,7 @@ def test_ctrl_c_does_not_wait_for_what_the_workers_do(folder: Path, monkeypatch:
         assert any(thread.name.startswith("recon-worker") for thread in threading.enumerate())
     finally:
         release.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_warnings_are_kept_in_manifest_and_summary_of_a_skipped_stage(
