@@ -30,7 +30,7 @@ class TracksSettings(BaseModel):
         "dense", description="dense: anchors carried by flow; sparse: interest points matched to each other"
     )
     anchors: Literal["corners", "points", "both"] = Field(
-        "corners", description="what the flow carries: corners of the photo, its SIFT points, or both"
+        "both", description="what the flow carries: corners of the photo, its SIFT points, or both"
     )
     max_anchors: int = Field(1500, ge=50, description="at most so many tracks start in one photo")
     suppression: float = Field(
