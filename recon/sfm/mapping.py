@@ -22,6 +22,8 @@ from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refi
 # are not).
 MIN_PHOTOS_FOR_CENTRE = 5
 MAX_CENTRE_SHIFT = 0.05
+# A photo is placed by at least so many points (COLMAP's own default is 30).
+MIN_POINTS_FOR_A_PHOTO = 15
 
 Progress = Callable[[int, int], None]
 """Called with the number of registered photos of the current model and the number of photos."""
@@ -104,6 +106,8 @@ def map_incremental(
     options.ba_refine_principal_point = False
     options.mapper.abs_pose_refine_focal_length = not all_known
     options.mapper.abs_pose_refine_extra_params = not all_known
+    # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
+    options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
     options.mapper.filter_max_reproj_error = settings.max_error_px
     options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
     # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
