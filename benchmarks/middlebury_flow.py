@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from _common import data_root, machine, table
 
+from recon.evaluation.flow import known_flow, read_flo
 from recon.features.interest_points import extract_interest_points
 from recon.matching.consistency import two_sided_consistency
 from recon.matching.registry import create_matcher
@@ -33,19 +34,11 @@ METHODS = (
 )
 
 
-def read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Flow and where it is known."""
-    raw = path.read_bytes()
-    assert np.frombuffer(raw, np.float32, 1)[0] == np.float32(202021.25), path
-    width, height = np.frombuffer(raw, np.int32, 2, 4)
-    flow = np.frombuffer(raw, np.float32, width * height * 2, 12).reshape(height, width, 2)
-    return flow, (np.abs(flow) < 1e9).all(-1)
-
-
 def load_set(folder: Path, shrink: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Both frames, the true flow and where it is known, all shrunk by a whole factor."""
     frames = [cv2.imread(str(folder / f"frame{k}.png"))[..., ::-1] for k in (10, 11)]
-    flow, known = read_flo(folder / "flow10.flo")
+    flow = read_flo(folder / "flow10.flo")
+    known = known_flow(flow)
     if shrink > 1:
         height, width = (n // shrink for n in flow.shape[:2])
         frames = [f[: height * shrink, : width * shrink] for f in frames]
