@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from recon import __version__
+from recon.commands.evaluate import evaluate
 from recon.errors import ReconError, UsageError
 
 app = typer.Typer(
@@ -23,7 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-evaluate = typer.Typer(name="evaluate", help="Compare results with ground truth.", no_args_is_help=True)
 app.add_typer(evaluate)
 
 WORKER = "recon-worker"
@@ -172,39 +172,6 @@ def demo(
     typer.echo("Files to open:")
     typer.echo(f"  {photos}  (the photos)")
     _list_results(run)
-
-
-@evaluate.command("poses")
-def evaluate_cameras(
-    run: Path = typer.Argument(..., metavar="RUN", help="A workspace, or a folder with a COLMAP model."),
-    truth: Path = typer.Option(..., help="True cameras: a cameras.json or a folder with a COLMAP model."),
-) -> None:
-    """Camera errors after similarity alignment."""
-    from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
-
-    model = run / "sparse" / "0" if (run / "sparse" / "0").is_dir() else run
-    true = poses_from_cameras_json(truth) if truth.suffix == ".json" else poses_from_colmap(truth)
-    estimated = poses_from_colmap(model)
-    if len(set(estimated) & set(true)) < 3:
-        raise ReconError(
-            f"{model} and {truth} share {len(set(estimated) & set(true))} photo names; three are needed to align them"
-        )
-    typer.echo(evaluate_poses(estimated, true).text())
-
-
-@evaluate.command("scene")
-def evaluate_run(
-    run: Path = typer.Argument(..., metavar="RUN", help="A finished workspace."),
-    scene: Path = typer.Option(..., help="A rendered scene: cameras.json and truth/mesh.ply."),
-) -> None:
-    """Cameras, points and mesh of a run against a rendered scene."""
-    from recon.evaluation.scene import judge_scene
-
-    report = judge_scene(scene, run)
-    typer.echo(report.poses.text())
-    for name, surface in (("points", report.cloud), ("mesh", report.mesh)):
-        if surface is not None:
-            typer.echo(f"{name}: {surface.text()}")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
