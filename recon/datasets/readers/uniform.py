@@ -1,0 +1,101 @@
+"""Scenes with a ``cameras.json``: recon's own form, which rendered scenes have too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from recon.datasets.readers.common import Reader, read_text, rotation
+from recon.datasets.types import GroundTruth, TruthCamera
+from recon.errors import ReconError
+
+_METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre": 0.001}
+
+
+def knows(folder: Path) -> bool:
+    """Whether a folder has a ``cameras.json``, or a file is one."""
+    return (folder / "cameras.json").is_file() or (folder.is_file() and folder.suffix == ".json")
+
+
+def read(folder: Path) -> GroundTruth:
+    """Read ``cameras.json`` and what lies under ``truth/``: mesh, depth, masks.
+
+    Args:
+        folder: the scene, or its cameras file: ``cameras_1536.json`` goes with ``images_1536``.
+
+    Raises:
+        ReconError: the file cannot be read, or lacks something.
+    """
+    path = folder if folder.is_file() else folder / "cameras.json"
+    scene = path.parent
+    try:
+        document = json.loads(read_text(path))
+        entries = document["images"]
+        cameras = {str(entry["name"]): _camera(entry, path) for entry in entries}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ReconError(f"{path}: is no cameras.json ({type(error).__name__}: {error})") from error
+    images = scene / ("images" + path.stem.removeprefix("cameras"))
+    truth = scene / "truth"
+    mesh = truth / "mesh.ply"
+    points = truth / "points.ply"
+    masks = truth / "masks"
+    return GroundTruth(
+        name=scene.name,
+        images=images if images.is_dir() else scene / "images",
+        cameras=cameras,
+        unit_in_metres=_METRES.get(str(document.get("world_unit", "")).lower()),
+        layout="cameras.json",
+        depth=_depth(truth / "depth", cameras) if (truth / "depth").is_dir() else None,
+        mesh=mesh if mesh.is_file() else None,
+        points=(points,) if points.is_file() else (),
+        masks=masks if masks.is_dir() else None,
+        region=_inside(document["bbox"], path) if "bbox" in document else None,
+        note=str(document.get("note", "")),
+    )
+
+
+def _camera(entry: dict[str, object], path: Path) -> TruthCamera:
+    K = np.eye(3)
+    K[0, 0], K[1, 1], K[0, 2], K[1, 2] = (
+        float(entry[k])  # type: ignore[arg-type]
+        for k in ("fx", "fy", "cx", "cy")
+    )
+    R = rotation(np.asarray(entry["R"], np.float64).reshape(3, 3), path)
+    t = np.asarray(entry["t"], np.float64).reshape(3)
+    if not (np.isfinite(K).all() and np.isfinite(t).all()):
+        raise ReconError(f"{path}: {entry['name']} has a number that is not finite")
+    return TruthCamera(int(entry["width"]), int(entry["height"]), K, R, t)  # type: ignore[call-overload]
+
+
+def _depth(
+    folder: Path, cameras: dict[str, TruthCamera]
+) -> Callable[[str], Float32[np.ndarray, "h w"] | None]:
+    def depth(name: str) -> Float32[np.ndarray, "h w"] | None:
+        path = folder / f"{Path(name).stem}.npz"
+        if name not in cameras or not path.is_file():
+            return None
+        try:
+            with np.load(path) as data:
+                return np.asarray(data["depth"], np.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise ReconError(f"{path}: holds no depth map: {error}") from error
+
+    return depth
+
+
+def _inside(box: object, path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]]:
+    corners = np.asarray(box, np.float64)
+    if corners.shape != (2, 3):
+        raise ReconError(f"{path}: bbox must be [[x, y, z], [x, y, z]]")
+
+    def inside(points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
+        return np.asarray(((points >= corners[0]) & (points <= corners[1])).all(axis=1))
+
+    return inside
+
+
+READER = Reader("cameras.json", "a file cameras.json", knows, read)
