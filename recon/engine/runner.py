@@ -138,6 +138,19 @@ def run_stages(
         return RunSummary(workspace.root, recipe, tuple(outcomes), time.perf_counter() - began)
 
 
+def stage_fingerprints(
+    stages: Sequence[Stage], recipe: Recipe, root: Path, options: RunOptions
+) -> dict[str, str]:
+    """The fingerprint that each stage would have in a run; nothing is run or written.
+
+    A workspace whose manifest says "done" with these fingerprints holds the results of that run.
+    """
+    run = _Run(Workspace(Path(root).absolute(), Manifest()), recipe, options, logging.getLogger("recon"))
+    for stage in stages:
+        run.fingerprints[stage.name] = run.fingerprint(stage, run.context(stage.name))[0]
+    return run.fingerprints
+
+
 class _Run:
     """One pass over the stages of a workspace."""
 
@@ -224,7 +237,9 @@ class _Run:
         """The stage's fingerprint, and the hash of what it reads from outside the workspace."""
         hook = getattr(stage, "inputs_fingerprint", None)
         external = str(hook(work)) if hook is not None else ""
-        identity = {
+        named = getattr(stage, "files_fingerprint", None)
+        files = str(named(self.recipe.settings[stage.name])) if named is not None else ""
+        identity: dict[str, Any] = {
             "name": stage.name,
             "version": stage.version,
             "settings": self.recipe.settings[stage.name].model_dump(mode="json"),
@@ -233,6 +248,8 @@ class _Run:
             "seed": self.options.seed,
             "quality": self.recipe.quality,
         }
+        if files:
+            identity["files"] = files
         text = json.dumps(identity, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest(), external
 

@@ -36,7 +36,8 @@ class Stage(Protocol):
         Settings: the stage's section of the recipe; unknown keys are refused whatever its config says.
 
     A stage may also have ``inputs_fingerprint(work) -> str``: a hash of everything it reads from outside the
-    workspace (file contents, not dates). When it changes, the stage runs again.
+    workspace (file contents, not dates). When it changes, the stage runs again. ``files_fingerprint(settings)
+    -> str`` does the same for files that the stage's settings name; an empty text says that they name none.
     """
 
     name: ClassVar[str]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import LeftOut, PhotoSet
-from recon.sfm.adapter import image_id, model_from_tracks, move_observations, points_of_tracks
+from recon.sfm.adapter import (
+    camera_from_intrinsics,
+    image_id,
+    model_from_tracks,
+    move_observations,
+    points_of_tracks,
+    points_to_colmap,
+    posed_cameras,
+)
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 
 # A principal point is estimated from at least so many photos of one camera, and believed within this share of
@@ -44,6 +52,7 @@ class MappingSettings:
         min_pair_matches: pairs with fewer matches are not used.
         seed: of COLMAP's random choices.
         threads: -1 uses all cores; 1 makes every run agree bit for bit.
+        fixed_cameras: adjustments move the points and leave all poses and intrinsics as they are.
     """
 
     loss_scale_px: float = 1.0
@@ -53,6 +62,7 @@ class MappingSettings:
     min_pair_matches: int = 15
     seed: int = 0
     threads: int = -1
+    fixed_cameras: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,75 @@ def map_global(
     return result
 
 
+def map_known(
+    photos: PhotoSet,
+    tracks: Tracks,
+    poses: Mapping[int, Float[np.ndarray, "3 4"]],
+    settings: MappingSettings | None = None,
+) -> MappingResult:
+    """Points of the tracks with cameras that are given: each track is triangulated, no camera moves.
+
+    The points are found by LO-RANSAC over the views of a track (Schönberger & Frahm, CVPR 2016, section 4.3) and
+    then adjusted alone, with the same robust loss and the same limits as when the cameras are estimated.
+
+    Args:
+        photos: their intrinsics are taken as they are.
+        tracks: multi-view tracks; observations in photos without a pose are not used.
+        poses: ``cam_from_world`` by photo id. The world stays the one that they are given in.
+
+    Raises:
+        ValueError: fewer than two of the photos have a pose.
+    """
+    settings = replace(settings or MappingSettings(), fixed_cameras=True)
+    model = pycolmap.Reconstruction()
+    for photo in photos.photos:
+        if photo.id not in poses:
+            continue
+        number = photo.camera + 1
+        if number not in model.cameras:
+            model.add_camera_with_trivial_rig(camera_from_intrinsics(photos.cameras[photo.camera], number))
+        image = pycolmap.Image(name=photo.name, camera_id=number, image_id=image_id(photo.id))
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[photo.id]))
+    if model.num_reg_images() < 2:
+        raise ValueError(f"{model.num_reg_images()} of the photos have a pose, two are needed")
+    model = model_from_tracks(model, photos, tracks, _triangulate(model, photos, tracks, settings))
+    refine_model(model, photos, settings)
+    left_out = tuple(
+        LeftOut(photo.name, "no camera is given for it") for photo in photos.photos if photo.id not in poses
+    )
+    return MappingResult((model,), 0, left_out)
+
+
+def _triangulate(
+    model: pycolmap.Reconstruction, photos: PhotoSet, tracks: Tracks, settings: MappingSettings
+) -> Float[np.ndarray, "t 3"]:
+    """A world point for each track, NaN where its views do not agree on one."""
+    options = pycolmap.EstimateTriangulationOptions()
+    options.residual_type = pycolmap.TriangulationResidualType.REPROJECTION_ERROR
+    options.min_tri_angle = np.deg2rad(settings.min_triangulation_angle)
+    options.ransac.max_error = settings.max_error_px
+    options.ransac.random_seed = settings.seed
+    poses = {
+        photo: pycolmap.Rigid3d(posed.cam_from_world) for photo, posed in posed_cameras(model, photos).items()
+    }
+    lenses = {photo: model.cameras[model.images[image_id(photo)].camera_id] for photo in poses}
+    xy = points_to_colmap(tracks.xy.astype(np.float64))
+    has_camera = np.isin(tracks.photo_id, list(poses))
+    first = np.searchsorted(tracks.track_id, np.arange(tracks.count + 1))
+    xyz = np.full((tracks.count, 3), np.nan)
+    for track in range(tracks.count):
+        rows = [row for row in range(first[track], first[track + 1]) if has_camera[row]]
+        if len(rows) < 2:
+            continue
+        seen_by = [int(tracks.photo_id[row]) for row in rows]
+        found = pycolmap.estimate_triangulation(
+            xy[rows], [poses[photo] for photo in seen_by], [lenses[photo] for photo in seen_by], options
+        )
+        if found is not None:
+            xyz[track] = found["xyz"]
+    return xyz
+
+
 def _constant_cameras(photos: PhotoSet) -> set[int]:
     return {index + 1 for index, camera in enumerate(photos.cameras) if camera.known}
 
@@ -209,7 +288,7 @@ def refine_model(
         manager = pycolmap.ObservationManager(model)
         if manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle) == 0:
             break
-    if settings.refine_principal_point:
+    if settings.refine_principal_point and not settings.fixed_cameras:
         _refine_principal_points(model, settings, constant)
     model.update_point_3d_errors()
 
@@ -260,9 +339,13 @@ def _adjust(
     for number in model.reg_image_ids():
         config.add_image(number)
     for number in model.cameras:
-        if number in constant:
+        if number in constant or settings.fixed_cameras:
             config.set_constant_cam_intrinsics(number)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    if settings.fixed_cameras:
+        for number in model.reg_image_ids():
+            config.set_constant_rig_from_world_pose(model.images[number].frame_id)
+    else:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 

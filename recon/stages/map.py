@@ -13,10 +13,24 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
-from recon.graph.types import Tracks, TwoViewGeometry
+from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import LeftOut, PhotoSet, PinholeView
 from recon.sfm.adapter import photo_id, points_from_colmap, views_from_reconstruction, write_database
-from recon.sfm.mapping import MappingSettings, map_global, map_incremental, polish_model
+from recon.sfm.mapping import (
+    MappingResult,
+    MappingSettings,
+    map_global,
+    map_incremental,
+    map_known,
+    polish_model,
+)
+from recon.stages.given_cameras import (
+    ESTIMATE,
+    cameras_fingerprint,
+    given_poses,
+    read_cameras,
+    with_given_intrinsics,
+)
 from recon.stages.photos import load_photo_set, load_rgb
 from recon.stages.tracks import load_grey, load_tracks
 from recon.stages.verify import load_view_graph
@@ -26,6 +40,10 @@ class MapSettings(BaseModel):
     """How cameras are found."""
 
     model_config = ConfigDict(extra="forbid")
+    poses: str = Field(
+        ESTIMATE,
+        description="estimate, or whose cameras to use as they are: a COLMAP model, a run, a scene with true cameras",
+    )
     mapper: Literal["incremental", "global"] = Field("incremental", description="COLMAP's mapper")
     loss_scale: float = Field(1.0, gt=0.0, description="residuals beyond this count less and less, pixels")
     max_error: float = Field(
@@ -49,8 +67,17 @@ class MapStage:
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
+    def files_fingerprint(self, settings: MapSettings) -> str:
+        """Hash of the cameras that the settings name."""
+        return "" if settings.poses == ESTIMATE else cameras_fingerprint(settings.poses)
+
     def run(self, settings: MapSettings, work: StageContext) -> dict[str, Any]:
         photo_set = load_photo_set(work)
+        given = None
+        if settings.poses != ESTIMATE:
+            cameras = read_cameras(settings.poses)
+            photo_set = with_given_intrinsics(photo_set, cameras, settings.poses)
+            given = given_poses(photo_set, cameras)
         graph = load_view_graph(work)
         tracks = load_tracks(work)
         photos = photo_set.photos
@@ -64,17 +91,13 @@ class MapStage:
             refine_principal_point=settings.refine_principal_point,
             seed=work.seed,
             threads=1 if settings.one_thread else work.threads,
+            fixed_cameras=given is not None,
         )
         pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value  # its log is not for the screen
-        run = map_incremental if settings.mapper == "incremental" else map_global
-        with work.progress(len(photos), "mapping", unit="photo") as bar:
-            done = [0]
-
-            def report(registered: int, _total: int) -> None:
-                bar.update(max(0, registered - done[0]))
-                done[0] = max(done[0], registered)
-
-            result = run(work.path("database.db"), photo_set, graph, options, progress=report)
+        if given is not None:
+            result = map_known(photo_set, tracks, given, options)
+        else:
+            result = _estimate(settings, options, photo_set, graph, work)
         if result.best is None:
             reasons = "; ".join(f"{out.name}: {out.reason}" for out in result.left_out[:5])
             raise ReconError(
@@ -106,6 +129,21 @@ class MapStage:
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
             "models": len(models),
         }
+
+
+def _estimate(
+    settings: MapSettings, options: MappingSettings, photo_set: PhotoSet, graph: ViewGraph, work: StageContext
+) -> MappingResult:
+    """Cameras and points by COLMAP's mapper, with a progress bar."""
+    run = map_incremental if settings.mapper == "incremental" else map_global
+    with work.progress(len(photo_set.photos), "mapping", unit="photo") as bar:
+        done = [0]
+
+        def report(registered: int, _total: int) -> None:
+            bar.update(max(0, registered - done[0]))
+            done[0] = max(done[0], registered)
+
+        return run(work.path("database.db"), photo_set, graph, options, progress=report)
 
 
 def _geometries(
