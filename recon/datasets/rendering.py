@@ -91,6 +91,8 @@ class Lighting:
         samples: rays per vertex for the soft shadow and, the same number, for the sky's occlusion.
         specular: strength of a Blinn-Phong highlight; 0 is fully diffuse.
         shininess: exponent of the highlight.
+        lamps: directions towards broad lights that are seen in the surface's gloss only, reflected as a
+            mirror would (Phong), as strong as the highlight.
     """
 
     sun: tuple[float, float, float] = (0.45, -0.7, 0.75)
@@ -100,6 +102,7 @@ class Lighting:
     samples: int = 12
     specular: float = 0.0
     shininess: float = 30.0
+    lamps: tuple[tuple[float, float, float], ...] = ()
 
 
 def tensor(values: np.ndarray) -> Any:
@@ -345,6 +348,12 @@ def render_radiance(
             half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
             gloss = np.clip((normal * half).sum(axis=1), 0, 1) ** lighting.shininess
             color += (lighting.specular * gloss * (light[:, 0] > 0))[:, None]
+            mirror = unit - 2 * (normal * unit).sum(axis=1, keepdims=True) * normal
+            for lamp in lighting.lamps:
+                towards = np.asarray(lamp, np.float32) / np.float32(np.linalg.norm(lamp))
+                # What hides the sky hides a lamp: its gloss fades with the sky's visible share.
+                gloss = np.clip(mirror @ towards, 0, 1) ** lighting.shininess * light[:, 1]
+                color += (lighting.specular * gloss)[:, None]
         image = np.empty((*hit.shape, 3), np.float32)
         image[:] = background
         image[hit] = color

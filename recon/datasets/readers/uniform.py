@@ -44,7 +44,7 @@ def read(folder: Path) -> GroundTruth:
     points = truth / "points.ply"
     masks = truth / "masks"
     return GroundTruth(
-        name=scene.name,
+        name=str(document.get("name", scene.name)),
         images=images if images.is_dir() else scene / "images",
         cameras=cameras,
         unit_in_metres=_METRES.get(str(document.get("world_unit", "")).lower()),
