@@ -20,6 +20,9 @@ from pydantic import BaseModel
 from recon.engine import executor
 from recon.engine.files import INCOMPLETE, atomic_path, sync_tree
 
+_SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database while it is open, and leaves there when it is killed."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -186,11 +189,14 @@ class StageContext:
     def writing(self, *parts: str) -> Iterator[Path]:
         """A path to write a file to; it is flushed and renamed into its place when the block ends well.
 
-        The temporary path keeps the suffix, so that libraries that choose a format by it work.
+        The temporary path keeps the suffix, so that libraries that choose a format by it work. Of an SQLite
+        database what a killed process left beside it goes too: SQLite would lay it over the new content.
         """
         target = self.path(*parts)
         with atomic_path(target, self.root / INCOMPLETE) as temporary:
             yield temporary
+            for sidecar in _SQLITE_SIDECARS:
+                target.with_name(target.name + sidecar).unlink(missing_ok=True)
         self._note(target)
 
     def write_bytes(self, name: str, data: bytes) -> Path:

@@ -1,6 +1,6 @@
 """Bad input on the real command line: the message, the way out, the exit code, and what is left behind.
 
-A kill in the middle of a stage is tested with the engine (tests/unit/engine), stage by stage.
+Kills in the middle of a stage: test_kill.py.
 """
 
 from __future__ import annotations

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -120,49 +115,6 @@ def test_tracks_do_not_depend_on_threads_and_repeat_bit_for_bit(
         assert set(one.files) == set(two.files)
         for name in one.files:
             np.testing.assert_array_equal(one[name], two[name])
-
-
-@pytest.mark.parametrize("stage", ["match", "depth"])
-def test_killed_run_resumes_to_the_same_result(
-    scene: Scene, finished: Path, tmp_path: Path, stage: str
-) -> None:
-    """SIGKILL while a long stage works; the resumed run keeps its finished parts and ends the same."""
-    out = tmp_path / "out"
-    shutil.copytree(finished, out)
-    arguments = [str(scene.photos), "--out", str(out), "--quality", "preview", "--threads", "1"]
-    arguments += ["--intrinsics", str(scene.cameras), "--stop-after", stage]
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(root / "run_pipeline.py"), *arguments]
-    process = subprocess.Popen(
-        [*command, "--restart-from", stage], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    kept: list[Path] = []
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        kept = [p for p in (out / ".incomplete").glob(f"*.{stage}.*.partial/*") if not p.name.startswith(".")]
-        kept = [p for p in kept if p.name != "zarr.json"]
-        if len(kept) >= 2:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(kept) >= 2, "the stage ended before it could be killed"
-    stamps = {p.name: p.stat().st_mtime_ns for p in kept}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if stage == "match":
-        import zarr
-
-        for pair in (finished / "flows.zarr").glob("*_*"):
-            for name in ("flow_a", "confidence_b", "consistent_a"):
-                expected = zarr.open_array(str(pair / name), mode="r")[...]
-                found = zarr.open_array(str(out / "flows.zarr" / pair.name / name), mode="r")[...]
-                np.testing.assert_array_equal(found, expected)
-        survivors = {p.name: p.stat().st_mtime_ns for p in (out / "flows.zarr").iterdir()}
-        assert all(survivors[name] == stamp for name, stamp in stamps.items())
-    else:
-        for path in (finished / "dense" / "depth").glob("*.npz"):
-            with np.load(path) as expected, np.load(out / "dense" / "depth" / path.name) as found:
-                np.testing.assert_array_equal(found["depth"], expected["depth"])
 
 
 def test_a_folder_that_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:

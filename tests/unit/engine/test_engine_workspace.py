@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -220,6 +222,33 @@ def test_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
     with StageContext(tmp_path).writing("mesh", "mesh.ply") as path:
         assert path.suffix == ".ply"
         path.write_bytes(b"")
+
+
+def test_journal_that_a_killed_process_left_is_not_laid_over_a_new_database(tmp_path: Path) -> None:
+    """SQLite replays any sound journal that it finds beside a database, even one of the database before."""
+
+    def rows(path: Path) -> list[int]:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            return [row[0] for row in database.execute("SELECT n FROM numbers ORDER BY n")]
+
+    killed = (
+        "import os, signal, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1])\n"
+        "database.execute('PRAGMA journal_mode=WAL')\n"
+        "database.execute('CREATE TABLE numbers (n INTEGER)')\n"
+        "database.execute('INSERT INTO numbers VALUES (1), (2), (3)')\n"
+        "database.commit()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    old = tmp_path / "database.db"
+    subprocess.run([sys.executable, "-c", killed, str(old)], check=False)
+    assert (tmp_path / "database.db-wal").stat().st_size > 0
+    work = StageContext(tmp_path)
+    with work.writing("database.db") as path, contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE numbers (n INTEGER)")
+        database.execute("INSERT INTO numbers VALUES (40), (50)")
+        database.commit()
+    assert rows(old) == [40, 50]
 
 
 def test_arrays_and_json_come_back(tmp_path: Path) -> None:
