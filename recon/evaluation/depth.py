@@ -1,12 +1,15 @@
-"""Errors of depth maps."""
+"""Errors of depth maps, and the files that hold them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
+
+from recon.errors import ReconError
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class DepthReport:
         mean, median: absolute error in world units over those.
         relative: mean of absolute error over true depth.
         within: share of the estimated pixels whose relative error is at most each threshold.
+        within_absolute: share of the estimated pixels whose absolute error is at most each threshold in world units.
+        correct: share of all pixels of the truth that are estimated and within each relative threshold: what
+            coverage and accuracy amount to together.
+        rms: root of the mean squared error in world units.
     """
 
     coverage: float
@@ -25,18 +32,32 @@ class DepthReport:
     median: float
     relative: float
     within: Mapping[float, float]
+    within_absolute: Mapping[float, float] = field(default_factory=dict)
+    correct: Mapping[float, float] = field(default_factory=dict)
+    rms: float = float("nan")
+
+    def text(self) -> str:
+        """The figures for a person to read."""
+        shares = [f"{100 * share:.1f}% within {100 * t:g}%" for t, share in self.within.items()]
+        shares += [f"{100 * share:.1f}% within {t:g}" for t, share in self.within_absolute.items()]
+        return (
+            f"coverage {100 * self.coverage:.1f}%; error median {self.median:.4g}, mean {self.mean:.4g}, "
+            f"relative {100 * self.relative:.3g}%; {', '.join(shares)}"
+        )
 
 
 def evaluate_depth(
     depth: Float[np.ndarray, "h w"],
     truth: Float[np.ndarray, "h w"],
     thresholds: tuple[float, ...] = (0.001, 0.005, 0.01),
+    absolute: tuple[float, ...] = (),
 ) -> DepthReport:
     """Compare a depth map with the truth; 0 (or not finite) means unknown in both.
 
     Args:
         depth, truth: (h, w) z-depth in the same units.
         thresholds: relative errors.
+        absolute: errors in world units.
 
     Raises:
         ValueError: shapes differ, or the truth is known nowhere.
@@ -49,13 +70,99 @@ def evaluate_depth(
     both = known & np.isfinite(depth) & (depth > 0)
     if not both.any():
         nan = float("nan")
-        return DepthReport(0.0, nan, nan, nan, dict.fromkeys(thresholds, 0.0))
+        none = dict.fromkeys(thresholds, 0.0)
+        return DepthReport(0.0, nan, nan, nan, none, dict.fromkeys(absolute, 0.0), none)
     error = np.abs(depth[both].astype(np.float64) - truth[both])
     relative = error / truth[both]
+    total = int(known.sum())
     return DepthReport(
-        float(both.sum() / known.sum()),
+        float(both.sum() / total),
         float(error.mean()),
         float(np.median(error)),
         float(relative.mean()),
         {t: float((relative <= t).mean()) for t in thresholds},
+        {t: float((error <= t).mean()) for t in absolute},
+        {t: float((relative <= t).sum() / total) for t in thresholds},
+        float(np.sqrt((error**2).mean())),
     )
+
+
+def truth_at_pixels(
+    truth: Float[np.ndarray, "h w"], xy: Float[np.ndarray, "n 2"], width: int, height: int
+) -> Float32[np.ndarray, " n"]:
+    """Look up the true depth at pixels of a photo of another size: the nearest pixel's, 0 outside.
+
+    Args:
+        truth: depth at its own size.
+        xy: pixels of a photo of ``width`` x ``height``.
+        width, height: size of the photo that ``xy`` is in.
+    """
+    rows, columns = truth.shape
+    x = np.rint((np.asarray(xy, np.float64)[:, 0] + 0.5) * columns / width - 0.5)
+    y = np.rint((np.asarray(xy, np.float64)[:, 1] + 0.5) * rows / height - 0.5)
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    column, row = np.where(inside, x, 0).astype(int), np.where(inside, y, 0).astype(int)
+    return np.where(inside, truth[row, column], 0).astype(np.float32)
+
+
+def resize_truth_depth(
+    truth: Float[np.ndarray, "h w"], width: int, height: int
+) -> Float32[np.ndarray, "h2 w2"]:
+    """Compute the true depth at another image size: the nearest pixel's (depths across an edge must not mix)."""
+    if truth.shape == (height, width):
+        return np.asarray(truth, np.float32)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    xy = np.stack([x.ravel(), y.ravel()], axis=1)
+    return truth_at_pixels(truth, xy, width, height).reshape(height, width)
+
+
+def read_depth_map(path: Path) -> Float32[np.ndarray, "h w"]:
+    """Read a depth map: recon's ``.npz`` (key ``depth``), ``.npy``, ``.pfm``, or COLMAP's ``.bin``.
+
+    Returns:
+        (h, w) float32, 0 where unknown (negative and not finite values of the file too).
+
+    Raises:
+        ReconError: the file is missing, of another kind, or cut short.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as data:
+                depth = np.asarray(data["depth"], np.float32)
+        elif path.suffix == ".npy":
+            depth = np.asarray(np.load(path), np.float32)
+        elif path.suffix == ".pfm":
+            depth = _read_pfm(path)
+        elif path.suffix == ".bin":
+            depth = _read_colmap_depth(path)
+        else:
+            raise ReconError(f"{path}: depth maps are .npz, .npy, .pfm or COLMAP's .bin files")
+    except FileNotFoundError as error:
+        raise ReconError(f"{path}: no such file") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ReconError(f"{path}: not a depth map that can be read ({error}); write it again") from error
+    if depth.ndim != 2:
+        raise ReconError(f"{path}: a depth map has two dimensions, this has {depth.ndim}")
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def _read_colmap_depth(path: Path) -> Float32[np.ndarray, "h w"]:
+    """COLMAP's array format: "width&height&channels&" and then float32 with x the fastest."""
+    data = path.read_bytes()
+    parts = data[:64].split(b"&", 3)
+    width, height, channels = (int(part) for part in parts[:3])
+    start = sum(len(part) + 1 for part in parts[:3])
+    values = np.frombuffer(data, "<f4", width * height * channels, start)
+    return values.reshape(channels, height, width)[0].astype(np.float32)
+
+
+def _read_pfm(path: Path) -> Float32[np.ndarray, "h w"]:
+    """Portable float map: "Pf", width and height, scale (negative: little-endian), rows from the bottom up."""
+    data = path.read_bytes()
+    kind, size, scale, values = data.split(b"\n", 3)
+    if kind.strip() != b"Pf":
+        raise ValueError("only PFM files of one channel hold depth")
+    width, height = (int(word) for word in size.split())
+    order = "<f4" if float(scale) < 0 else ">f4"
+    return np.frombuffer(values, order, width * height).reshape(height, width)[::-1].astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -14,6 +15,8 @@ from recon.errors import ReconError
 UNKNOWN = 1e9
 """Components above this mark unknown flow in .flo files (Middlebury's flowIO)."""
 _TAG = 202021.25
+FL_PIXELS, FL_SHARE = 3.0, 0.05
+"""KITTI 2015's outlier: an endpoint error above 3 px and above 5% of the true motion."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,28 @@ class FlowReport:
         angular: average angular error in degrees (AAE).
         outliers: share of pixels whose endpoint error is above each threshold, in 0…1.
         count: number of pixels that were compared.
+        fl: share of pixels whose endpoint error is above 3 px and above 5% of the true motion (KITTI's Fl).
+        median: median endpoint error in pixels.
+        missing: share of the pixels with known truth for which there is no estimate.
     """
 
     endpoint: float
     angular: float
     outliers: Mapping[float, float]
     count: int
+    fl: float = float("nan")
+    median: float = float("nan")
+    missing: float = 0.0
+
+    def text(self) -> str:
+        """The figures for a person to read."""
+        rates = ", ".join(f"{100 * share:.2f}% above {limit:g} px" for limit, share in self.outliers.items())
+        line = (
+            f"endpoint error mean {self.endpoint:.4g} px, median {self.median:.4g} px; "
+            f"angular error {self.angular:.4g}°; "
+            f"{rates}; Fl {100 * self.fl:.2f}%; {self.count} pixels"
+        )
+        return line + (f"; {100 * self.missing:.1f}% without an estimate" if self.missing else "")
 
 
 def known_flow(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
@@ -64,15 +83,19 @@ def evaluate_flow(
     truth: Float[np.ndarray, "h w 2"],
     mask: Bool[np.ndarray, "h w"] | None = None,
     thresholds: tuple[float, ...] = (1.0, 3.0, 5.0),
+    missing: Literal["zero", "skip"] = "zero",
 ) -> FlowReport:
     """Compare a flow with the truth.
 
+    Average endpoint and angular error and outlier rates as in Baker et al., IJCV 2011, section 4.1; Fl as in Menze &
+    Geiger, "Object scene flow for autonomous vehicles", CVPR 2015, section 5.
+
     Args:
         flow, truth: (h, w, 2) target minus source in pixels; unknown truth is above 1e9 or not finite.
-            Flow that
-            is not finite where the truth is known counts as no motion.
         mask: True where to compare; None for everywhere.
         thresholds: pixels, for the outlier rates (R1.0 and so on in Baker et al.).
+        missing: what becomes of pixels where the truth is known and the estimate is not: "zero" takes them as
+            no motion, and as outliers whatever the motion; "skip" leaves them out.
 
     Raises:
         ValueError: shapes differ, or nothing is left to compare.
@@ -82,11 +105,28 @@ def evaluate_flow(
     where = known_flow(truth) if mask is None else known_flow(truth) & mask
     if not where.any():
         raise ValueError("the truth is known nowhere")
-    estimate = np.where(np.isfinite(flow), flow, 0)[where]
+    unknown = where & ~known_flow(flow)
+    if missing == "skip":
+        where = where & ~unknown
+        if not where.any():
+            raise ValueError("the flow is known nowhere where the truth is")
+    estimate = np.where(known_flow(flow)[..., None], flow, 0)[where]
+    gone = unknown[where]
     endpoint = endpoint_errors(estimate, truth[where])
     angular = angular_errors(estimate, truth[where])
-    outliers = {t: float((endpoint > t).mean()) for t in thresholds}
-    return FlowReport(float(endpoint.mean()), float(angular.mean()), outliers, int(where.sum()))
+    length = np.linalg.norm(np.asarray(truth[where], np.float64), axis=-1)
+    outliers = {t: float(((endpoint > t) | gone).mean()) for t in thresholds}
+    wrong = (endpoint > FL_PIXELS) & (endpoint > FL_SHARE * length)
+    total = int((known_flow(truth) if mask is None else known_flow(truth) & mask).sum())
+    return FlowReport(
+        float(endpoint.mean()),
+        float(angular.mean()),
+        outliers,
+        int(where.sum()),
+        float((wrong | gone).mean()),
+        float(np.median(endpoint)),
+        float(unknown.sum() / total),
+    )
 
 
 def resize_truth(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,8 @@ class PoseReport:
             and of
             direction of translation, all pairs of the truth) up to 1, 3, 5, 10 and 20 degrees, in 0…1.
         truth_from_estimate: the similarity that was used.
+        missing: the truth's cameras that were not estimated, sorted.
+        pair_errors: relative pose error in degrees of every pair of the truth's cameras, infinite for a miss.
     """
 
     names: tuple[str, ...]
@@ -76,6 +78,8 @@ class PoseReport:
     total: int
     auc: Mapping[float, float]
     truth_from_estimate: Similarity
+    missing: tuple[str, ...] = ()
+    pair_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def center_mean(self) -> float:
@@ -109,6 +113,7 @@ class PoseReport:
             f"cameras {self.registered}/{self.total}; centre error mean {self.center_mean:.4g}, "
             f"median {self.center_median:.4g}, largest {self.center_max:.4g}; "
             f"rotation error mean {self.rotation_mean:.3g}°; relative pose AUC {areas}"
+            + (f"; not registered: {', '.join(self.missing)}" if self.missing else "")
         )
 
 
@@ -232,15 +237,92 @@ def relative_pose_errors(
 ) -> Float64[np.ndarray, " pairs"]:
     """Compute, for each pair of the truth's cameras, the larger of the errors of relative rotation and of
     direction of relative translation, in degrees; infinite where a camera is missing."""
-    errors = []
+    return np.array(list(multi_view_errors(estimated, truth).values()), np.float64)
+
+
+def multi_view_errors(
+    estimated: Mapping[str, Float[np.ndarray, "3 4"]], truth: Mapping[str, Float[np.ndarray, "3 4"]]
+) -> dict[tuple[str, str], float]:
+    """Compute the relative pose error in degrees of every pair of the truth's cameras, by their names in order.
+
+    The pose of B in A's frame follows from the two absolute poses of the reconstruction, so the sign of the
+    translation is known and is not folded: a baseline that points backwards is wrong by 180 degrees. A pair with
+    a camera that was not registered is a miss: infinite. Source: the multi-view task of Jin et al., "Image
+    matching across wide baselines", IJCV 2021, section 3.2.
+    """
+    errors = {}
     for a, b in itertools.combinations(sorted(truth), 2):
-        if a not in estimated or b not in estimated:
-            errors.append(np.inf)
+        if a in estimated and b in estimated:
+            errors[a, b] = relative_pose_error(
+                relative_pose(estimated[a], estimated[b]), relative_pose(truth[a], truth[b])
+            )
+        else:
+            errors[a, b] = float("inf")
+    return errors
+
+
+def two_view_errors(
+    estimated: Mapping[tuple[str, str], Float[np.ndarray, "3 4"]],
+    truth: Mapping[str, Float[np.ndarray, "3 4"]],
+    pairs: Iterable[tuple[str, str]],
+) -> dict[tuple[str, str], float]:
+    """Compute the relative pose error in degrees of every pair whose pose was estimated from its own matches.
+
+    The sign of the translation is folded, min(e, 180 - e), because an essential matrix does not fix it (as Sarlin
+    et al., SuperGlue, CVPR 2020, section 5.2 and its released evaluation do). A pair without an estimate is a miss:
+    infinite. Pairs with a camera that the truth lacks are left out.
+
+    Args:
+        estimated: pair of names to ``b_from_a``; the length of the translation does not matter.
+        truth: name to ``cam_from_world``.
+        pairs: all pairs that were tried.
+    """
+    errors = {}
+    for a, b in pairs:
+        if a not in truth or b not in truth:
             continue
-        relative = [_relative(side[a], side[b]) for side in (estimated, truth)]
-        turn = rotation_angle(relative[0][:, :3] @ relative[1][:, :3].T)
-        errors.append(np.degrees(max(turn, _angle(relative[0][:, 3], relative[1][:, 3]))))
-    return np.array(errors)
+        known = relative_pose(truth[a], truth[b])
+        if (a, b) in estimated:
+            errors[a, b] = relative_pose_error(estimated[a, b], known, fold=True)
+        elif (b, a) in estimated:
+            known = relative_pose(truth[b], truth[a])
+            errors[a, b] = relative_pose_error(estimated[b, a], known, fold=True)
+        else:
+            errors[a, b] = float("inf")
+    return errors
+
+
+def relative_pose_error(
+    b_from_a: Float[np.ndarray, "3 4"], truth: Float[np.ndarray, "3 4"], *, fold: bool = False
+) -> float:
+    """Compute the larger of the angle between two rotations and that between two translations, in degrees.
+
+    Args:
+        b_from_a, truth: poses 3x4; only the direction of the translation counts.
+        fold: take a translation and its opposite for the same.
+    """
+    estimate, known = np.asarray(b_from_a, np.float64), np.asarray(truth, np.float64)
+    turn = rotation_angle(estimate[:, :3] @ known[:, :3].T)
+    direction = _angle(estimate[:, 3], known[:, 3])
+    if fold:
+        direction = min(direction, np.pi - direction)
+    return float(np.degrees(max(turn, direction)))
+
+
+def matched_names(estimated: Iterable[str], truth: Iterable[str]) -> dict[str, str]:
+    """Find which photo of the truth each estimated camera is: the same name, or else the same last part of the
+    path, or else that without its suffix, as far as it is the only one (other tools drop folders and suffixes).
+
+    Returns:
+        Estimated name to name in the truth; without the names that have no counterpart.
+    """
+    theirs, known = sorted(set(estimated)), sorted(set(truth))
+    for key in (str, _last_part, _stem):
+        ours = _unique(known, key)
+        found = {name: ours[k] for k, name in _unique(theirs, key).items() if k in ours}
+        if found:
+            return found
+    return {}
 
 
 def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
@@ -279,9 +361,20 @@ def evaluate_poses(
         moved = alignment.camera(estimated[name])
         centers.append(np.linalg.norm(camera_center(moved) - camera_center(truth[name])))
         turns.append(np.degrees(rotation_angle(moved[:, :3] @ np.asarray(truth[name])[:, :3].T)))
-    relative = relative_pose_errors(estimated, truth)
-    auc = {limit: area_under_curve(relative, limit) for limit in limits}
-    return PoseReport(names, np.array(centers), np.array(turns), len(names), len(truth), auc, alignment)
+    pairs = multi_view_errors(estimated, truth)
+    auc = {limit: area_under_curve(np.array(list(pairs.values())), limit) for limit in limits}
+    missing = tuple(sorted(set(truth) - set(estimated)))
+    return PoseReport(
+        names,
+        np.array(centers),
+        np.array(turns),
+        len(names),
+        len(truth),
+        auc,
+        alignment,
+        missing,
+        pairs,
+    )
 
 
 def views_from_cameras_json(path: Path) -> dict[str, PinholeView]:
@@ -344,11 +437,27 @@ def poses_from_colmap(folder: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
     return out
 
 
-def _relative(a: Float[np.ndarray, "3 4"], b: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
-    """b_from_a of two cameras."""
+def relative_pose(a: Float[np.ndarray, "3 4"], b: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
+    """Compute b_from_a of two cameras given by ``cam_from_world``."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     R = b[:, :3] @ a[:, :3].T
     return np.column_stack([R, b[:, 3] - R @ a[:, 3]])
+
+
+def _last_part(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _stem(name: str) -> str:
+    return _last_part(name).rsplit(".", 1)[0]
+
+
+def _unique(names: Sequence[str], key: Callable[[str], str]) -> dict[str, str]:
+    """Key to name, without the keys that several names have."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
+    return {k: same[0] for k, same in found.items() if len(same) == 1}
 
 
 def _angle(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> float:

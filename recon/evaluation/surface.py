@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from recon.datasets.rendering import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
 from recon.photos.types import PinholeView
+
+_CURVE = 64
+# Distances at which precision and recall are kept for a plot.
+_DEPTH_SIZE = 1024
+# Pixels: what decides visibility needs no more.
+_CELL = 16
+# Pixels: side of the cells in which the density of projected points is measured.
+_MIN_DENSITY = 0.25
+# Points per pixel below which the closing of a depth buffer would leave holes.
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class SurfaceReport:
         completeness: mean and median distance from the seen truth to the estimate.
         judged, estimated: how many points of the estimate were judged, and how many there were.
         seen, sampled: how many samples of the truth cameras see, and how many there were.
+        behind: share of the estimate that lies behind the truth for every camera, farther than the largest threshold.
+        curve: distances from 0 to the largest threshold, with the precision and the recall at each: (64, 3).
     """
 
     thresholds: tuple[float, ...]
@@ -37,6 +48,8 @@ class SurfaceReport:
     estimated: int
     seen: int
     sampled: int
+    behind: float = 0.0
+    curve: Float64[np.ndarray, "k 3"] = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def f_score(self) -> tuple[float, ...]:
@@ -48,14 +61,17 @@ class SurfaceReport:
 
     @property
     def chamfer(self) -> float:
-        """Mean of the two mean distances."""
+        """Mean of the two mean distances (the "overall" of DTU: Aanæs et al., IJCV 2016)."""
         return 0.5 * (self.accuracy[0] + self.completeness[0])
 
     def text(self) -> str:
         """The figures for a person to read."""
         lines = [
             f"distance to the truth: mean {self.accuracy[0]:.4g}, median {self.accuracy[1]:.4g}; "
-            f"from the truth: mean {self.completeness[0]:.4g}, median {self.completeness[1]:.4g}"
+            f"from the truth: mean {self.completeness[0]:.4g}, median {self.completeness[1]:.4g}; "
+            f"chamfer {self.chamfer:.4g}",
+            f"judged {self.judged} of {self.estimated} points ({100 * self.behind:.1f}% lie behind the truth), "
+            f"and {self.seen} of {self.sampled} samples of the truth",
         ]
         for t, p, r, f in zip(self.thresholds, self.precision, self.recall, self.f_score, strict=True):
             lines.append(f"within {t:g}: precision {p:.3f}, recall {r:.3f}, F {f:.3f}")
@@ -71,22 +87,27 @@ def evaluate_surface(
     samples: int = 400_000,
     min_views: int = 2,
     seed: int = 0,
+    *,
+    behind: Literal["ignored", "wrong"] = "ignored",
+    region: Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None = None,
+    voxel: float | None = None,
+    average_voxel: float | None = None,
+    max_distance: float | None = None,
 ) -> SurfaceReport:
     """Compare a cloud or a mesh with the true surface.
 
-    With ``views`` only what the photos could show is judged:
+    With ``views`` only what the photos and the truth together can tell is judged:
 
     - A sample of the truth counts towards recall if at least ``min_views`` cameras see it.
-    - A point of the estimate counts towards precision if some camera sees the truth at its pixel and the
-    point
-      lies on it or in front of it (by the largest threshold), or if it lies behind the truth for all
-      cameras that
-      have it in the picture. Points where no camera sees any truth (sky, ground beyond the scan) do not
-      count, so
-      a true surface that the truth lacks is no error, and a floater in front of the truth is one.
+    - A point of the estimate counts towards precision if some camera sees the truth at its pixel and the point lies on
+      it or in front of it (up to the largest threshold behind): a floater in front of the truth is wrong, because the
+      camera saw through its place.
+    - A point that lies farther behind the truth for every camera, or where no camera sees any truth (sky, ground beyond
+      the scan), does not count: the truth says nothing of what is there.
 
-    Precision and recall are those of Knapitsch et al., "Tanks and Temples", 2017, section 3.3; which
-    points are judged is our own rule, because rendered truth tells what every pixel sees.
+    Precision and recall are those of Knapitsch et al., "Tanks and Temples", TOG 2017, section 3.3. That free space
+    between the observer and the surface is known to be empty and all else unknown is the idea of Schöps et al., CVPR
+    2017, section 4; theirs are the scanner's beams, ours the photos' pixels.
 
     Args:
         estimate: points, or a mesh (sampled evenly by area).
@@ -97,6 +118,13 @@ def evaluate_surface(
         samples: samples of meshes; clouds larger than five times this are thinned evenly at random.
         min_views: cameras that must see a sample of the truth.
         seed: of the sampling.
+        behind: "wrong" counts points behind the truth for every camera that has them in the picture, if none of those
+            sees beside the truth: right where the truth is complete and the points are said to come from the photos.
+        region: True for points where the truth can judge (the benchmark's own mask); applied to both sides.
+        voxel: thin estimate and truth to the mean of the points in each voxel of this side (Tanks and Temples: half the
+            threshold).
+        average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
+        max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
 
     Raises:
         ValueError: no thresholds, or the truth is empty.
@@ -111,37 +139,78 @@ def evaluate_surface(
         estimate = MeshData(moved, estimate.faces)
         points = sample_mesh(estimate, samples, seed)
     else:
-        points = transform(np.asarray(estimate)[:, :3]).astype(np.float32)
+        points = np.asarray(estimate)[:, :3]
         points = points[np.isfinite(points).all(axis=1)]
         if len(points) > 5 * samples:
             points = points[rng.choice(len(points), 5 * samples, replace=False)]
+        points = transform(points).astype(np.float32)
     truth_points = (
         sample_mesh(truth, samples, seed + 1)
         if isinstance(truth, MeshData)
-        else np.asarray(truth, np.float32)
+        else np.asarray(truth, np.float32)[:, :3]
     )
+    truth_points = truth_points[np.isfinite(truth_points).all(axis=1)]
     if not len(truth_points):
         raise ValueError("the truth is empty")
+    if not isinstance(truth, MeshData):
+        truth = truth_points
+    all_points = points
+    if voxel is not None:
+        truth_points = thin(truth_points, voxel)
+        if not isinstance(estimate, MeshData):
+            points = thin(points, voxel)
     seen = np.ones(len(truth_points), bool)
     judged = np.ones(len(points), bool)
+    hidden = np.zeros(len(points), bool)
     if views:
-        scene = ray_scene(truth) if isinstance(truth, MeshData) else None
-        depths = [_truth_depth(truth, view, scene) for view in views]
-        seen = visible_count(truth_points, views, depths, 0.25 * limits[0]) >= min_views
-        judged = judged_points(points, views, depths, limits[-1])
+        depths = truth_depths(truth, views)
+        judging = [view for view, _ in depths]
+        maps = [depth for _, depth in depths]
+        seen = visible_count(truth_points, judging, maps, 0.25 * limits[0]) >= min_views
+        judged, hidden = _judge(points, judging, maps, limits[-1])
+        if behind == "wrong":
+            judged = judged | hidden
+    if region is not None:
+        seen &= region(truth_points)
+        judged &= region(points)
     to_truth = _distance(points[judged], truth)
-    to_estimate = _distance(truth_points[seen], estimate if isinstance(estimate, MeshData) else points)
+    to_estimate = _distance(truth_points[seen], estimate if isinstance(estimate, MeshData) else all_points)
+    shares = np.r_[np.linspace(0.0, limits[-1], _CURVE), limits]
+    precision = _shares(to_truth, shares, points[judged], average_voxel)
+    recall = _shares(to_estimate, shares, truth_points[seen], average_voxel)
     return SurfaceReport(
         limits,
-        tuple(_share(to_truth, t) for t in limits),
-        tuple(_share(to_estimate, t) for t in limits),
-        _mean_median(to_truth),
-        _mean_median(to_estimate),
+        tuple(precision[_CURVE:].tolist()),
+        tuple(recall[_CURVE:].tolist()),
+        _mean_median(to_truth, max_distance),
+        _mean_median(to_estimate, max_distance),
         int(judged.sum()),
         len(points),
         int(seen.sum()),
         len(truth_points),
+        float(hidden.mean()) if len(hidden) else 0.0,
+        np.column_stack([shares[:_CURVE], precision[:_CURVE], recall[:_CURVE]]),
     )
+
+
+def thin(points: Float[np.ndarray, "n 3"], side: float) -> Float32[np.ndarray, "m 3"]:
+    """Compute the mean of the points in each voxel of a grid, in the order of the voxels.
+
+    Args:
+        points: in the world.
+        side: of the voxels, in world units, above 0.
+
+    Raises:
+        ValueError: the side is not above 0.
+    """
+    if not side > 0:
+        raise ValueError(f"the side of a voxel must be above 0, not {side}")
+    if not len(points):
+        return np.zeros((0, 3), np.float32)
+    _, group = _voxels(points, side)
+    count = np.bincount(group)
+    sums = [np.bincount(group, points[:, axis].astype(np.float64)) / count for axis in range(3)]
+    return np.stack(sums, axis=1).astype(np.float32)
 
 
 def sample_mesh(mesh: MeshData, count: int, seed: int = 0) -> Float32[np.ndarray, "n 3"]:
@@ -197,6 +266,7 @@ def judged_points(
     views: Sequence[PinholeView],
     depths: Sequence[Float32[np.ndarray, "h w"]],
     tolerance: float,
+    behind: Literal["ignored", "wrong"] = "ignored",
 ) -> Bool[np.ndarray, " n"]:
     """Decide which points the known surface allows to judge (see ``evaluate_surface``).
 
@@ -204,7 +274,20 @@ def judged_points(
         points: in the world.
         views, depths: cameras and the depth of the true surface in each (0 where there is none).
         tolerance: a point this far behind the surface still lies on it.
+        behind: what becomes of points behind the surface for every camera.
     """
+    front, hidden = _judge(points, views, depths, tolerance)
+    return front | hidden if behind == "wrong" else front
+
+
+def _judge(
+    points: Float[np.ndarray, "n 3"],
+    views: Sequence[PinholeView],
+    depths: Sequence[Float32[np.ndarray, "h w"]],
+    tolerance: float,
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Which points lie on or in front of the surface for some camera, and which lie behind it for all (and beside it
+    for none)."""
     front = np.zeros(len(points), bool)
     behind = np.zeros(len(points), bool)
     beside = np.zeros(len(points), bool)
@@ -215,7 +298,56 @@ def judged_points(
         front |= covered & (z <= center + tolerance)
         behind |= covered & (z > center + tolerance)
         beside |= inside & (center <= 0)
-    return front | (behind & ~beside)
+    return front, behind & ~front & ~beside
+
+
+def truth_depths(
+    truth: MeshData | Float[np.ndarray, "m 3"], views: Sequence[PinholeView]
+) -> list[tuple[PinholeView, Float32[np.ndarray, "h w"]]]:
+    """Compute what each view sees of the truth: ray cast for a mesh, a depth buffer with its holes closed for points.
+
+    Returns:
+        For each view the depth (0 where no truth is seen) and the view at that depth's size: at most 1024 px, and for
+        points so small that about four pixels share a point at worst, which the closing bridges.
+    """
+    out = []
+    scene = ray_scene(truth) if isinstance(truth, MeshData) else None
+    for view in views:
+        small = _fit(view, _DEPTH_SIZE)
+        if isinstance(truth, MeshData):
+            out.append((small, cast_view(scene, small).depth))
+        else:
+            out.append(_splat(truth, small))
+    return out
+
+
+def _fit(view: PinholeView, size: float) -> PinholeView:
+    factor = min(1.0, size / max(view.width, view.height))
+    if factor == 1.0:
+        return view
+    return view.resized(max(1, round(view.width * factor)), max(1, round(view.height * factor)))
+
+
+def _splat(
+    points: Float[np.ndarray, "m 3"], view: PinholeView
+) -> tuple[PinholeView, Float32[np.ndarray, "h w"]]:
+    """The nearest point of each pixel, with gaps of up to four pixels closed."""
+    import cv2
+
+    z, column, row, inside = _pixels(points, view)
+    cells = np.unique((row[inside] // _CELL) * (view.width // _CELL + 1) + column[inside] // _CELL)
+    density = float(inside.sum()) / max(len(cells) * _CELL**2, 1)
+    if 0 < density < _MIN_DENSITY:
+        small = _fit(view, max(view.width, view.height) * float(np.sqrt(density / _MIN_DENSITY)))
+        if small is not view:
+            view = small
+            z, column, row, inside = _pixels(points, view)
+    flat = np.full(view.width * view.height, np.inf, np.float32)
+    np.minimum.at(flat, (row * view.width + column)[inside], z[inside].astype(np.float32))
+    grid = flat.reshape(view.height, view.width)
+    # Closing (nearest of the neighbours, then back) fills gaps between scan points up to four pixels wide.
+    closed = cv2.dilate(cv2.erode(grid, np.ones((5, 5), np.uint8)), np.ones((5, 5), np.uint8))
+    return view, np.where(np.isfinite(closed), closed, 0).astype(np.float32)
 
 
 def _pixels(
@@ -247,23 +379,6 @@ def _look_up(
     return z, low[row, column], high[row, column], inside
 
 
-def _truth_depth(
-    truth: MeshData | Float[np.ndarray, "m 3"], view: PinholeView, scene: Any | None
-) -> Float32[np.ndarray, "h w"]:
-    """What a view sees of the truth: ray cast for a mesh; for points a depth buffer with the holes closed."""
-    if isinstance(truth, MeshData):
-        return cast_view(scene, view).depth
-    import cv2
-
-    z, column, row, inside = _pixels(truth, view)
-    flat = np.full(view.width * view.height, np.inf, np.float32)
-    np.minimum.at(flat, (row * view.width + column)[inside], z[inside].astype(np.float32))
-    grid = flat.reshape(view.height, view.width)
-    # Closing (nearest of the neighbours, then back) fills gaps between scan points up to four pixels wide.
-    closed = cv2.dilate(cv2.erode(grid, np.ones((5, 5), np.uint8)), np.ones((5, 5), np.uint8))
-    return np.where(np.isfinite(closed), closed, 0).astype(np.float32)
-
-
 def _distance(
     points: Float32[np.ndarray, "n 3"], surface: MeshData | Float[np.ndarray, "m 3"]
 ) -> Float64[np.ndarray, " n"]:
@@ -284,11 +399,40 @@ def _distance(
     return np.asarray(tree.query(points, workers=-1)[0], np.float64)
 
 
-def _share(distances: Float64[np.ndarray, " n"], limit: float) -> float:
-    return float((distances <= limit).mean()) if len(distances) else 0.0
+def _voxels(points: Float[np.ndarray, "n 3"], side: float) -> tuple[int, Int[np.ndarray, " n"]]:
+    """Number of occupied voxels, and the voxel of each point."""
+    cell = np.floor((points - points.min(axis=0)).astype(np.float64) / side).astype(np.int64)
+    span = cell.max(axis=0) + 1
+    if float(np.prod(span.astype(np.float64))) < 2.0**62:
+        keys = (cell[:, 0] * span[1] + cell[:, 1]) * span[2] + cell[:, 2]
+        found, group = np.unique(keys, return_inverse=True)
+    else:
+        found, group = np.unique(cell, axis=0, return_inverse=True)
+    return len(found), group.reshape(-1)
 
 
-def _mean_median(distances: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+def _shares(
+    distances: Float64[np.ndarray, " n"],
+    limits: Float64[np.ndarray, " k"],
+    points: Float[np.ndarray, "n 3"],
+    voxel: float | None,
+) -> Float64[np.ndarray, " k"]:
+    """Share of the distances up to each limit, of all points or first within voxels."""
+    if not len(distances):
+        return np.zeros(len(limits))
+    if voxel is None:
+        return np.searchsorted(np.sort(distances), limits, side="right") / len(distances)
+    count, group = _voxels(points, voxel)
+    # A mean of means is a weighted mean.
+    weight = 1.0 / (np.bincount(group, minlength=count)[group] * count)
+    order = np.argsort(distances)
+    total = np.r_[0.0, np.cumsum(weight[order])]
+    return np.minimum(total[np.searchsorted(distances[order], limits, side="right")], 1.0)
+
+
+def _mean_median(distances: Float64[np.ndarray, " n"], longest: float | None) -> tuple[float, float]:
+    if longest is not None:
+        distances = distances[distances <= longest]
     if not len(distances):
         return float("nan"), float("nan")
     return float(distances.mean()), float(np.median(distances))

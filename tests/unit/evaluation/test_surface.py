@@ -85,8 +85,12 @@ def test_floaters_count_and_surroundings_do_not() -> None:
         np.float32,
     )
     report = evaluate_surface(points, truth, ABOVE, (0.01,), samples=1000)
-    assert (report.judged, report.estimated) == (3, 6)
-    assert report.precision[0] == pytest.approx(1 / 3)
+    assert (report.judged, report.estimated) == (2, 6)
+    assert report.precision[0] == pytest.approx(1 / 2)
+    assert report.behind == pytest.approx(1 / 6)
+    strict = evaluate_surface(points, truth, ABOVE, (0.01,), samples=1000, behind="wrong")
+    assert (strict.judged, strict.estimated) == (3, 6)
+    assert strict.precision[0] == pytest.approx(1 / 3)
 
 
 def test_judgement_by_hand() -> None:
@@ -94,7 +98,9 @@ def test_judgement_by_hand() -> None:
     depth[:, :100] = 0
     points = np.array([[0.7, 0, 0], [0.7, 0, -0.5], [0.3, 0, 0], [0.7, 0, 9]], np.float32)
     view = ABOVE[1:]
-    assert judged_points(points, view, [depth], 0.1).tolist() == [True, True, False, False]
+    assert judged_points(points, view, [depth], 0.1).tolist() == [True, False, False, False]
+    assert judged_points(points, view, [depth], 0.1, "wrong").tolist() == [True, True, False, False]
+    assert judged_points(points, view, [depth], 0.6).tolist() == [True, True, False, False]
     assert visible_count(points, view, [depth], 0.1).tolist() == [1, 0, 0, 0]
 
 
