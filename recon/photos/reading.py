@@ -19,7 +19,28 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"}
 )
 _HEIF_SUFFIXES = frozenset({".heic", ".heif"})
+_HEIF_BRANDS = (
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"msf1",
+)  # ISO/IEC 23008-12, B.4
 _OPAQUE = 128  # alpha from here on counts as picture
+
+# TIFF 6.0, section 8 (baseline fields) and section 21 (YCbCr images).
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_YCBCR = (
+    256,
+    257,
+    258,
+    259,
+    262,
+    6,
+)
+_TIFF_STRIPS, _TIFF_STRIP_BYTES, _TIFF_PLANES, _TIFF_SUBSAMPLING = 273, 279, 284, 530
 
 # Large panoramas are photos too; what is beyond Pillow's hard limit (178 megapixels) still raises.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -66,15 +87,19 @@ def decode_photo(path: Path | str) -> DecodedPhoto:
         PhotoError: the file cannot be read as a photo.
     """
     path = Path(path)
-    if path.suffix.lower() in _HEIF_SUFFIXES:
+    if path.suffix.lower() in _HEIF_SUFFIXES or _is_heif(path):
         _register_heif()
     try:
         with Image.open(path) as image:
             facts = exif_facts(image.getexif())
-            image.load()
-            # Pillow turns TIFF upright by itself while loading, and takes the tag away when it does.
-            turn = exif_facts(image.getexif()).orientation
-            values, alpha = _to_arrays(image)
+            alpha: np.ndarray | None = None
+            if _is_plain_ycbcr(image):
+                values, turn = _plain_ycbcr(path, image), facts.orientation
+            else:
+                image.load()
+                # Pillow turns TIFF upright by itself while loading, and takes the tag away when it does.
+                turn = exif_facts(image.getexif()).orientation
+                values, alpha = _to_arrays(image)
     except UnidentifiedImageError:
         raise PhotoError(_not_an_image(path)) from None
     except Image.DecompressionBombError:
@@ -158,6 +183,31 @@ def _to_arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert("RGB")), None
 
 
+def _is_plain_ycbcr(image: Image.Image) -> bool:
+    """A TIFF with uncompressed YCbCr samples in strips: Pillow before 13 takes them for another layout and fails."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(
+        tags.get(_TIFF_PHOTOMETRIC) == _TIFF_YCBCR
+        and tags.get(_TIFF_COMPRESSION, 1) == 1
+        and tags.get(_TIFF_BITS) == (8, 8, 8)
+        and tags.get(_TIFF_PLANES, 1) == 1
+        and tags.get(_TIFF_SUBSAMPLING) == (1, 1)
+        and _TIFF_STRIPS in tags
+    )
+
+
+def _plain_ycbcr(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB as stored, put together from the strips."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    size = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]  # as stored; Pillow may have swapped its own already
+    with path.open("rb") as stream:
+        parts = []
+        for offset, count in zip(tags[_TIFF_STRIPS], tags[_TIFF_STRIP_BYTES], strict=True):
+            stream.seek(offset)
+            parts.append(stream.read(count))
+    return np.asarray(Image.frombytes("YCbCr", size, b"".join(parts)).convert("RGB"))
+
+
 def _linear_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     """Deep grey values as 8 bit by the range of their type: unstretched, so that photos stay comparable."""
     if mode == "F":
@@ -168,6 +218,16 @@ def _linear_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     if deep.min() < 0 or deep.max() > 65535:
         raise PhotoError("holds integers beyond 16 bit; scale them to 16 bit")
     return ((deep + 128) // 257).astype(np.uint8)
+
+
+def _is_heif(path: Path) -> bool:
+    """The content is HEIF whatever the name says: phones and mail programs rename without converting."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(12)
+    except OSError:
+        return False
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
 
 
 def _register_heif() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,6 +98,22 @@ def test_every_mode_becomes_rgb(tmp_path: Path, picture: np.ndarray, mode: str) 
     )
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_plain_ycbcr_tiff(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
+    """A layout that versions of Pillow read differently: turned once, and a damaged file is refused."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.tif"
+    Image.fromarray(picture).convert("YCbCr").save(path, exif=exif)
+    photo = decode_photo(path)
+    assert photo.exif.orientation == orientation
+    np.testing.assert_allclose(photo.pixels.rgb, upright(picture, orientation), atol=3)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(PhotoError, match="damaged or cut short"):
+        decode_photo(path)
+
+
 def test_alpha_becomes_the_mask_and_turns_with_the_photo(tmp_path: Path, picture: np.ndarray) -> None:
     alpha = np.full((64, 96), 255, np.uint8)
     alpha[:10, :20] = 0
@@ -164,6 +181,52 @@ def test_missing_file_and_missing_heic_library(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "a.heic").write_bytes(b"x")
     with pytest.raises(ReconError, match=r"pip install 'recon\[heic\]'"):
         load_photo(tmp_path / "a.heic")
+    (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(ReconError, match=r"pip install 'recon\[heic\]'"):
+        load_photo(tmp_path / "b.jpg")
+
+
+@pytest.fixture
+def heif() -> Any:
+    """The library that the extra brings, registered as reading does it."""
+    library = pytest.importorskip("pillow_heif", reason="reading HEIC is an extra")
+    library.register_heif_opener()
+    return library
+
+
+@pytest.mark.usefixtures("heif")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_stands_upright_and_tells_its_camera(
+    tmp_path: Path, picture: np.ndarray, orientation: int
+) -> None:
+    """A phone's file: the turn is in the container and in EXIF, and must be made once."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0110] = orientation, "Maker", "Phone 1"
+    exif.get_ifd(0x8769)[0xA405] = 26
+    path = tmp_path / "a.heic"
+    Image.fromarray(picture).save(path, "HEIF", quality=100, chroma=444, exif=exif.tobytes())
+    photo = decode_photo(path)
+    np.testing.assert_allclose(photo.pixels.rgb, upright(picture, orientation), atol=12)
+    assert photo.pixels.mask is None
+    assert (photo.exif.make, photo.exif.model, photo.exif.focal_35mm) == ("Maker", "Phone 1", 26.0)
+    # 26 mm on a frame whose diagonal is 43.27 mm.
+    assert photo.exif.focal_pixels(photo.width, photo.height) == pytest.approx(
+        26 / 43.2666 * np.hypot(96, 64), rel=1e-4
+    )
+
+
+@pytest.mark.usefixtures("heif")
+def test_heic_with_a_wrong_name_and_cut_short(tmp_path: Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.heic", quality=100, chroma=444)
+    data = (tmp_path / "a.heic").read_bytes()
+    (tmp_path / "renamed.jpg").write_bytes(data)
+    np.testing.assert_allclose(load_photo(tmp_path / "renamed.jpg").rgb, picture, atol=12)
+    (tmp_path / "cut.heic").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PhotoError, match=r"damaged or cut short|not an image"):
+        decode_photo(tmp_path / "cut.heic")
+    (tmp_path / "text.heic").write_text("these are my notes")
+    with pytest.raises(PhotoError, match="is a text file"):
+        decode_photo(tmp_path / "text.heic")
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
