@@ -26,6 +26,7 @@ def stages() -> tuple[Stage, ...]:
     """The stages of a reconstruction, in the order in which they run."""
     from recon.stages.depth import DepthStage
     from recon.stages.features import FeaturesStage
+    from recon.stages.fields import FieldsStage
     from recon.stages.fuse import FuseStage
     from recon.stages.map import MapStage
     from recon.stages.match import MatchStage
@@ -44,6 +45,7 @@ def stages() -> tuple[Stage, ...]:
         VerifyStage(),
         TracksStage(),
         MapStage(),
+        FieldsStage(),
         DepthStage(),
         FuseStage(),
         MeshStage(),

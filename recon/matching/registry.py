@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recon.errors import UsageError
-from recon.matching.types import Capabilities, Matcher
+from recon.matching.types import Capabilities, Matcher, MatchImage
 
 ENTRY_POINT_GROUP = "recon.matchers"
-"""A package offers a matcher of its own by an entry point of this group that names its class."""
+"""A package offers a matcher of its own by an entry point of this group: its name, and its class."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +47,114 @@ BUILT_IN: dict[str, BuiltIn] = {
         "recon.matching.opencv_matchers:FarnebackMatcher",
         Capabilities(kind="dense", notes="OpenCV's Farneback optical flow: for small motion"),
     ),
+    "sift": BuiltIn(
+        "recon.matching.sift_matcher:SiftMatcher",
+        Capabilities(kind="sparse", uses_interest_points=True, notes="pycolmap's SIFT, mutual ratio test"),
+    ),
+    "aliked+lightglue": BuiltIn(
+        "recon.matching.learned:AlikedLightGlueMatcher",
+        Capabilities(kind="sparse", notes="ALIKED points matched by LightGlue, through kornia"),
+    ),
+    "disk+lightglue": BuiltIn(
+        "recon.matching.learned:DiskLightGlueMatcher",
+        Capabilities(kind="sparse", notes="DISK points matched by LightGlue, through kornia"),
+    ),
+    "xfeat": BuiltIn(
+        "recon.matching.learned:XFeatMatcher",
+        Capabilities(kind="sparse", notes="XFeat points, mutual nearest neighbours, through kornia"),
+    ),
+    "xfeat+lighterglue": BuiltIn(
+        "recon.matching.learned:XFeatLighterGlueMatcher",
+        Capabilities(kind="sparse", notes="XFeat points matched by LighterGlue, through kornia"),
+    ),
+    "xfeat-star": BuiltIn(
+        "recon.matching.learned:XFeatStarMatcher",
+        Capabilities(kind="sparse", notes="XFeat's semi-dense matches, through kornia", repeatable=False),
+    ),
 }
 
-_registered: dict[str, type[Any]] = {}
+FAMILIES: dict[str, str] = {"vismatch": "recon.matching.vismatch_adapter:vismatch_matcher"}
+"""Collections whose matchers are named ``FAMILY:NAME``: a function from the name to the class."""
+
+_registered: dict[str, tuple[type[Any], type[Any]]] = {}
+"""By name: the class as it was registered, and completed."""
 
 
 def register(matcher: type[Any]) -> type[Any]:
     """Adds a matcher class under its ``name``; usable as a class decorator.
 
-    The class has ``name``, ``capabilities``, ``Settings`` (a pydantic model), ``prepare`` and ``match``, and
-    is created as ``cls(settings)``.
+    The class needs ``name`` and the method ``match``; what else the contract has is filled in (``complete``).
 
     Raises:
         UsageError: the name is taken, or the class lacks a part of the contract.
     """
-    missing = [
-        part
-        for part in ("name", "capabilities", "Settings", "prepare", "match")
-        if not hasattr(matcher, part)
-    ]
-    if missing:
-        raise UsageError(f"{matcher.__name__} is not a matcher: it has no {', '.join(missing)}")
-    if matcher.name in BUILT_IN or _registered.get(matcher.name, matcher) is not matcher:
-        raise UsageError(f"a matcher named {matcher.name!r} exists already; choose another name")
-    _registered[matcher.name] = matcher
+    name = getattr(matcher, "name", None)
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{matcher.__name__} is not a matcher: it has no name")
+    if name in BUILT_IN or name.partition(":")[0] in FAMILIES:
+        raise UsageError(f"a matcher named {name!r} exists already; choose another name")
+    if _registered.get(name, (matcher,))[0] is not matcher:
+        raise UsageError(f"a matcher named {name!r} exists already; choose another name")
+    _registered[name] = (matcher, complete(matcher, name))
     return matcher
 
 
+class NoSettings(BaseModel):
+    """The settings of a matcher that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Completed:
+    """The parts of the contract that a class with nothing but ``match`` lacks."""
+
+    capabilities = Capabilities(kind="sparse")
+    Settings: type[BaseModel] = NoSettings
+
+    def prepare(self, image: MatchImage) -> Any:
+        """The image itself: nothing is prepared."""
+        return image
+
+
+def complete(matcher: type[Any], name: str) -> type[Any]:
+    """A matcher's class with what it may leave out: by default it is sparse, without settings or preparation.
+
+    A class with ``Settings`` (a pydantic model) is created as ``cls(settings)``, one without as ``cls()``.
+
+    Raises:
+        UsageError: the class has no method ``match``, or a part of the contract of another kind.
+    """
+    if not isinstance(matcher, type) or not callable(getattr(matcher, "match", None)):
+        raise UsageError(f"matcher {name!r}: {matcher!r} is not a class with a method 'match'")
+    capabilities = getattr(matcher, "capabilities", _Completed.capabilities)
+    if not isinstance(capabilities, Capabilities):
+        raise UsageError(f"matcher {name!r}: capabilities is {capabilities!r}, not a Capabilities")
+    settings = getattr(matcher, "Settings", None)
+    if settings is not None and not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        raise UsageError(f"matcher {name!r}: Settings is {settings!r}, not a pydantic model")
+    parts: dict[str, Any] = {"name": name, "__doc__": matcher.__doc__, "__module__": matcher.__module__}
+    if settings is None:
+
+        def create(self: Any, _settings: BaseModel) -> None:
+            matcher.__init__(self)
+
+        parts["__init__"] = create
+    whole: type[Any] = type(matcher.__name__, (matcher, _Completed), parts)
+    return whole
+
+
 def available_matchers() -> dict[str, Capabilities]:
-    """Capabilities of every matcher that can be created, by name. Imports no built-in matcher."""
+    """Capabilities of every matcher that has a name of its own. Imports no built-in matcher.
+
+    A package whose matcher cannot be imported is left out; ``create_matcher`` says why.
+    """
     found = {name: entry.capabilities for name, entry in BUILT_IN.items()}
     for name in _installed():
-        found.setdefault(name, _matcher_class(name).capabilities)
-    found.update({name: cls.capabilities for name, cls in _registered.items()})
+        try:
+            found.setdefault(name, _matcher_class(name).capabilities)
+        except UsageError:
+            continue
+    found.update({name: cls.capabilities for name, (_, cls) in _registered.items()})
     return dict(sorted(found.items()))
 
 
@@ -117,16 +191,30 @@ def _installed() -> dict[str, EntryPoint]:
 
 def _matcher_class(name: str) -> type[Any]:
     if name in _registered:
-        return _registered[name]
+        return _registered[name][1]
     if name in BUILT_IN:
-        module, attribute = BUILT_IN[name].target.split(":")
-        found: type[Any] = getattr(import_module(module), attribute)
-        return found
+        return _imported(BUILT_IN[name].target)
+    family, colon, member = name.partition(":")
+    if colon and family in FAMILIES:
+        matcher: type[Any] = _imported(FAMILIES[family])(member)
+        return matcher
     installed: dict[str, Any] = _installed()
-    load: Callable[[], type[Any]] | None = installed[name].load if name in installed else None
-    if load is not None:
-        return load()
+    if name in installed:
+        try:
+            found = installed[name].load()
+        except Exception as error:
+            raise UsageError(
+                f"matcher {name!r} is offered by an installed package but cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return complete(found, name)
     names = sorted({*BUILT_IN, *_registered, *installed})
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UsageError(f"no matcher is named {name!r}{hint} Known: {', '.join(names)}")
+    collections = ", ".join(f"{one}:NAME" for one in FAMILIES)
+    raise UsageError(f"no matcher is named {name!r}{hint} Known: {', '.join(names)}, {collections}")
+
+
+def _imported(target: str) -> Any:
+    module, attribute = target.split(":")
+    return getattr(import_module(module), attribute)

@@ -86,13 +86,20 @@ class PairContext:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a matcher can do, declared beside its name."""
+    """What a matcher can do, declared beside its name.
+
+    Attributes:
+        kind: what ``match`` returns, a ``DenseMatch`` or a ``SparseMatch``.
+        repeatable: an image's points have the same coordinates in every pair. False for semi-dense matchers,
+            whose points move from pair to pair: points that lie close to each other are then taken as one.
+    """
 
     kind: Literal["dense", "sparse"]
     uses_interest_points: bool = False
     uses_seeds: bool = False
     devices: tuple[str, ...] = ("cpu",)
     notes: str = ""
+    repeatable: bool = True
 
 
 @runtime_checkable

@@ -25,9 +25,9 @@ from recon.sfm.adapter import (
     undistortion_maps,
     views_from_reconstruction,
 )
+from recon.stages.fields import load_field_pairs
 from recon.stages.map import load_reconstruction
 from recon.stages.match import load_dense_match
-from recon.stages.pairs import load_pairs
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
 from recon.stages.verify import load_view_graph
 
@@ -60,7 +60,7 @@ class DepthStage:
 
     name: ClassVar[str] = "depth"
     version: ClassVar[int] = 3
-    reads: ClassVar[tuple[str, ...]] = ("photos", "pairs", "match", "verify", "map")
+    reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
     def run(self, settings: DepthSettings, work: StageContext) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class DenseScene:
         others = {view.photo_id: view for view in self._full_views}
         graph = load_view_graph(self._work)
         flows, reference = [], None
-        for pair in load_pairs(self._work):
+        for pair in load_field_pairs(self._work):
             if me.photo_id not in pair or not graph.has_edge(*pair):
                 continue
             other = others.get(pair[0] if pair[1] == me.photo_id else pair[1])

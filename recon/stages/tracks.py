@@ -1,4 +1,4 @@
-"""Stage ``tracks``: multi-view tracks from the dense matches, refined to sub-pixel accuracy."""
+"""Stage ``tracks``: multi-view tracks from the matches; those of dense matchers are refined below the pixel."""
 
 from __future__ import annotations
 
@@ -12,49 +12,63 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
 from recon.graph.types import Tracks
-from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.sfm.track_refinement import RefinementSettings, refine_tracks
 from recon.stages.features import load_points
-from recon.stages.match import DenseMatches
-from recon.stages.pairs import load_sparse_matches
+from recon.stages.match import DenseMatches, load_matching, load_sparse_match
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
-from recon.stages.verify import load_view_graph
+from recon.stages.verify import load_inliers, load_view_graph
+
+_SAME_POINT = 1e-3
+"""Points of one photo that agree to so many pixels are the same point of a detector."""
 
 
 class TracksSettings(BaseModel):
     """Where tracks come from and how many there are."""
 
     model_config = ConfigDict(extra="forbid")
-    source: Literal["dense", "sparse"] = Field(
-        "dense", description="dense: anchors carried by flow; sparse: interest points matched to each other"
-    )
     anchors: Literal["corners", "points", "both"] = Field(
-        "both", description="what the flow carries: corners of the photo, its SIFT points, or both"
+        "both", description="dense: what the flow carries: corners of the photo, its SIFT points, or both"
     )
-    max_anchors: int = Field(1500, ge=50, description="at most so many tracks start in one photo")
+    max_anchors: int = Field(1500, ge=50, description="dense: at most so many tracks start in one photo")
     suppression: float = Field(
-        6.0, ge=0.0, description="distance to an observation of a better track, pixels"
+        6.0, ge=0.0, description="dense: distance to an observation of a better track, pixels"
     )
     loop_error: float = Field(
-        2.0, gt=0.0, description="largest miss between two observations, matching pixels"
+        2.0, gt=0.0, description="dense: largest miss between two observations, matching pixels"
     )
-    refine: bool = Field(True, description="multi-view sub-pixel refinement of the observations")
+    merge_radius: float = Field(
+        2.0,
+        gt=0.0,
+        description="semi-dense: points of a photo are brought to a grid of this step to be one, pixels",
+    )
+    refine: bool = Field(
+        True,
+        description="multi-view sub-pixel refinement of the observations of dense and semi-dense matchers",
+    )
 
 
 class TracksStage:
-    """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left."""
+    """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left.
+
+    Point matches are joined as they are: those that agree with their pair's geometry, best score first.
+    """
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match", "verify")
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 
     def run(self, settings: TracksSettings, work: StageContext) -> dict[str, Any]:
         photo_set = load_photo_set(work)
         edges = sorted((min(e), max(e)) for e in load_view_graph(work).edges)
-        if settings.source == "sparse":
-            tracks = tracks_from_sparse(_sparse_matches(work))
+        matching = load_matching(work)
+        if matching.kind == "sparse":
+            tracks = tracks_from_sparse(
+                {edge: load_sparse_match(work, edge) for edge in edges},
+                {edge: load_inliers(work, edge) for edge in edges},
+                merge_radius=_SAME_POINT if matching.repeatable else settings.merge_radius,
+            )
         else:
 
             def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
@@ -77,21 +91,13 @@ class TracksStage:
                     loop_error=settings.loop_error,
                 ),
             )
-            if settings.refine:
-                greys = [load_grey(work, photo).astype(np.float32) for photo in photo_set.photos]
-                # The observations are aligned jointly once the cameras are known; before, the reference is enough.
-                tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
+        if settings.refine and not (matching.kind == "sparse" and matching.repeatable):
+            greys = [load_grey(work, photo).astype(np.float32) for photo in photo_set.photos]
+            # The observations are aligned jointly once the cameras are known; before, the reference is enough.
+            tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
         save_tracks(work, "tracks.npz", tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
-
-
-def _sparse_matches(work: StageContext) -> dict[tuple[int, int], SparseMatch]:
-    matches = {}
-    for (i, j), rows in load_sparse_matches(work).items():
-        a, b = load_points(work, i), load_points(work, j)
-        matches[i, j] = SparseMatch(a.xy[rows[:, 0]], b.xy[rows[:, 1]], np.ones(len(rows), np.float32))
-    return matches
 
 
 def load_grey(work: StageContext, photo: Photo) -> Any:

@@ -1,4 +1,4 @@
-"""Stage ``verify``: two-view geometry of every dense match, and the view graph that survives."""
+"""Stage ``verify``: two-view geometry of every matched pair, and the view graph that survives."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from recon.graph.view_graph import (
     spanning_tree,
 )
 from recon.matching.types import FlowField
-from recon.stages.match import DenseMatches
-from recon.stages.pairs import Pair, load_pairs
+from recon.stages.match import DenseMatches, Pair, load_matching, load_sparse_match
 from recon.stages.photos import load_photo_set
 
 GRAPH = "view_graph.graphml"
@@ -35,9 +34,12 @@ class VerifySettings(BaseModel):
     """What a pair must show to stay in the view graph."""
 
     model_config = ConfigDict(extra="forbid")
-    samples: int = Field(3000, ge=100, description="matches per pair that the geometry is estimated from")
+    samples: int = Field(
+        3000, ge=100, description="dense: matches per pair that the geometry is estimated from"
+    )
     max_error: float = Field(2.0, gt=0.0, description="inlier threshold, pixels at working size")
-    min_inliers: int = Field(60, ge=8, description="pairs with fewer inliers are dropped")
+    min_inliers: int = Field(60, ge=8, description="dense: pairs with fewer inliers are dropped")
+    min_sparse_inliers: int = Field(20, ge=8, description="sparse: pairs with fewer inliers are dropped")
     min_inlier_ratio: float = Field(0.3, ge=0.0, le=1.0, description="pairs with a smaller share are dropped")
     max_rotation_loop: float = Field(
         3.0, gt=0.0, description="largest rotation left after going round three views, degrees"
@@ -45,7 +47,7 @@ class VerifySettings(BaseModel):
     max_flow_loop: float = Field(
         4.0,
         gt=0.0,
-        description="largest median miss of flow chained round three views, pixels at matching size",
+        description="dense: largest median miss of flow chained round three views, pixels at matching size",
     )
 
 
@@ -53,32 +55,41 @@ class VerifyStage:
     """Estimates F, E or H per pair, builds the view graph and prunes it by inliers and by three-view loops."""
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("photos", "pairs", "match")
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[str, ...]] = ("photos", "match")
     Settings: ClassVar[type[BaseModel]] = VerifySettings
 
     def run(self, settings: VerifySettings, work: StageContext) -> dict[str, Any]:
         photo_set = load_photo_set(work)
         photos = photo_set.photos
-        pairs = load_pairs(work)
+        matching = load_matching(work)
+        pairs = list(matching.pairs)
+        is_dense = matching.kind == "dense"
         matches = DenseMatches(work, pairs)
+        min_inliers = settings.min_inliers if is_dense else settings.min_sparse_inliers
 
         def verify(pair: Pair) -> tuple[TwoViewGeometry, int, float]:
             a, b = photos[pair[0]], photos[pair[1]]
-            dense = matches[pair]
-            sparse = sample_matches(
-                dense, max_matches=settings.samples, size_a=(a.width, a.height), size_b=(b.width, b.height)
-            )
+            if is_dense:
+                dense = matches[pair]
+                sparse = sample_matches(
+                    dense,
+                    max_matches=settings.samples,
+                    size_a=(a.width, a.height),
+                    size_b=(b.width, b.height),
+                )
+                share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
+            else:
+                sparse, share = load_sparse_match(work, pair), 0.0
             geometry = verify_pair(
                 sparse.xy_a,
                 sparse.xy_b,
                 photo_set.cameras[a.camera],
                 photo_set.cameras[b.camera],
                 max_error_px=settings.max_error,
-                min_inliers=settings.min_inliers,
+                min_inliers=min_inliers,
                 seed=work.seed,
             )
-            share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
             return geometry, len(sparse.xy_a), share
 
         found = dict(zip(pairs, work.map(verify, pairs, "two-view geometry"), strict=True))
@@ -86,7 +97,7 @@ class VerifyStage:
             photo_set, {pair: PairEvidence(*evidence) for pair, evidence in found.items()}
         )
         verified = graph.number_of_edges()
-        graph = prune_by_inliers(graph, min_inliers=settings.min_inliers, min_ratio=settings.min_inlier_ratio)
+        graph = prune_by_inliers(graph, min_inliers=min_inliers, min_ratio=settings.min_inlier_ratio)
         by_inliers = graph.number_of_edges()
         rotation_errors = rotation_loop_errors(graph)
         graph = prune_by_loops(
@@ -101,8 +112,9 @@ class VerifyStage:
             dense = matches[pair]
             return (dense.a_to_b, dense.consistent_a) if a < b else (dense.b_to_a, dense.consistent_b)
 
-        flow_errors = flow_loop_errors(graph, flow_between)
-        graph = prune_by_loops(graph, flow_errors, max_error=settings.max_flow_loop, kind="flow")
+        if is_dense:
+            flow_errors = flow_loop_errors(graph, flow_between)
+            graph = prune_by_loops(graph, flow_errors, max_error=settings.max_flow_loop, kind="flow")
         parts = components(graph)
         if len(parts) > 1:
             alone = ", ".join(photos[i].name for part in parts[1:] for i in part)
@@ -120,6 +132,8 @@ class VerifyStage:
             if geometry.b_from_a is not None:
                 arrays[f"{i}_{j}_pose"] = geometry.b_from_a
             arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
+            if not is_dense:
+                arrays[f"{i}_{j}_agrees"] = geometry.inliers
             arrays[f"{i}_{j}_model"] = np.array([geometry.model])
         work.write_npz("two_view.npz", **arrays)
         work.write_json(
@@ -148,3 +162,9 @@ def load_view_graph(work: StageContext) -> nx.Graph[int]:
 def load_verification(work: StageContext) -> dict[str, Any]:
     """Counts of what verification kept and dropped."""
     return dict(json.loads(work.path("verification.json").read_text()))
+
+
+def load_inliers(work: StageContext, pair: Pair) -> Bool[np.ndarray, " n"]:
+    """Which point matches of an edge of the view graph agree with its geometry (after a sparse matcher)."""
+    with np.load(work.path("two_view.npz")) as data:
+        return data[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)

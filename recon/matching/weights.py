@@ -1,0 +1,180 @@
+"""Files with the weights of learned matchers: where they are looked for, and how they are fetched on request."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon.errors import ReconError, UsageError
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One published file of weights.
+
+    Attributes:
+        name: as its authors call it.
+        url: where they publish it.
+        sha256: of its content; a download with another one is refused.
+        size: in bytes.
+        cached_as: other names under which libraries keep it in the cache of torch hub.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int
+    cached_as: tuple[str, ...] = ()
+
+
+def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, matcher: str) -> list[Path]:
+    """Where the files are, in order.
+
+    Looked for in ``given`` (a folder, or the file itself where one is needed), in ``weights`` below the folder that
+    the environment variable RECON_DATA names, and in the cache of torch hub.
+
+    Args:
+        given: a path, or empty.
+        download: fetch what is missing into the cache of torch hub, and check it.
+        matcher: whose weights they are, for messages.
+
+    Raises:
+        UsageError: ``given`` does not exist, or a file is nowhere and may not be fetched. The message says which
+            files to put where.
+        ReconError: a download failed.
+    """
+    folders, single = _folders(files, given, matcher)
+    if single is not None:
+        return [single]
+    found = {file.name: _find(file, folders) for file in files}
+    missing = [file for file in files if found[file.name] is None]
+    if missing and download:
+        for file in missing:
+            found[file.name] = fetch(file, _hub_folder())
+        missing = []
+    if missing:
+        raise UsageError(_how_to_get(missing, folders, matcher))
+    return [path for path in found.values() if path is not None]
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The tensors of a file of weights, on the CPU; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ReconError: the file is damaged or of another kind.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ReconError(
+            f"{path}: cannot be read as weights ({type(error).__name__}); the file is damaged or not what its name "
+            "says: fetch it again"
+        ) from error
+    if not isinstance(state, dict):
+        raise ReconError(f"{path}: holds a {type(state).__name__}, not a table of weights")
+    return dict(state)
+
+
+def load_into(network: Any, state: dict[str, Any], path: Path) -> None:
+    """Give a network its weights and switch it to evaluation.
+
+    Buffers that the network computes itself may be absent from the file; learned weights may not.
+
+    Raises:
+        ReconError: a learned weight is missing or has another shape.
+    """
+    try:
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ReconError(
+            f"{path}: these weights belong to another network ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    learned = {name for name, _ in network.named_parameters()} & set(missing)
+    if learned:
+        raise ReconError(
+            f"{path}: these weights belong to another network: {len(learned)} are missing, for example {min(learned)}"
+        )
+    network.eval().requires_grad_(False)
+
+
+def fetch(file: WeightsFile, folder: Path) -> Path:
+    """Download a file into a folder; it appears there complete and with the right checksum, or not at all.
+
+    Raises:
+        ReconError: the download failed, or what came is not what was published.
+    """
+    target = folder / file.name
+    partial = folder / f".{file.name}.{os.getpid()}.partial"
+    digest = hashlib.sha256()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(file.url, timeout=60) as answer, partial.open("wb") as stream:
+            while chunk := answer.read(CHUNK):
+                digest.update(chunk)
+                stream.write(chunk)
+        if digest.hexdigest() != file.sha256:
+            raise ReconError(
+                f"{file.url}: what came has the checksum {digest.hexdigest()}, {file.sha256} was expected; nothing was "
+                "kept"
+            )
+        os.replace(partial, target)
+    except (urllib.error.URLError, OSError) as error:
+        raise ReconError(
+            f"{file.url}: could not be fetched ({error}); fetch it on another machine and put it into {folder}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _folders(files: Sequence[WeightsFile], given: str, matcher: str) -> tuple[list[Path], Path | None]:
+    folders = []
+    if given:
+        path = Path(given).expanduser()
+        if path.is_file():
+            if len(files) > 1:
+                names = " and ".join(file.name for file in files)
+                raise UsageError(f"{path}: {matcher} needs {names}; give the folder that holds them")
+            return [], path
+        if not path.is_dir():
+            raise UsageError(f"{path}: there are no weights there; give the folder that holds them")
+        folders.append(path)
+    data = os.environ.get("RECON_DATA")
+    if data:
+        folders.append(Path(data) / "weights")
+    folders.append(_hub_folder())
+    return folders, None
+
+
+def _hub_folder() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _find(file: WeightsFile, folders: Sequence[Path]) -> Path | None:
+    for folder in folders:
+        for name in (file.name, *file.cached_as):
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def _how_to_get(missing: Sequence[WeightsFile], folders: Sequence[Path], matcher: str) -> str:
+    lines = [f"matcher {matcher!r} has no weights here:"]
+    lines += [f"  {file.name} ({file.size / 1e6:.1f} MB) from {file.url}" for file in missing]
+    lines.append(f"looked in {', '.join(str(folder) for folder in folders)}")
+    lines.append(
+        f"put the files into {folders[-1]} or say weights=FOLDER; with download=true they are fetched"
+    )
+    return "\n".join(lines)
