@@ -1,0 +1,697 @@
+"""What ``recon export`` does: reads a run, has it written in another format, and puts it in place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pycolmap
+from jaxtyping import Bool, UInt8
+
+from recon.errors import ReconError, UsageError
+from recon.exports import bundler, meshroom, nerfstudio, openmvg
+from recon.exports.clouds import Cloud, to_las, to_ply
+from recon.exports.georeference import Georeference, level_rotation, up_of_photos
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix
+from recon.exports.scene import (
+    Scene,
+    SceneView,
+    centred_pinhole,
+    pairs_of_tracks,
+    reconstruction_from_scene,
+    same_pinhole,
+    scene_from_reconstruction,
+)
+from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_png
+from recon.photos.types import Intrinsics, Photo
+from recon.sfm.adapter import undistortion_maps
+
+MARK = "export.json"
+"""Written into every export; only a folder that has it is ever replaced."""
+
+GEOREFERENCE = "georeference.json"
+
+_CAMERA_FORMATS = {
+    "nerfstudio": nerfstudio.unrepresentable,
+    "openmvg": openmvg.unrepresentable,
+    "meshroom": meshroom.unrepresentable,
+    "bundler": bundler.unrepresentable,
+}
+_NO_SPACES = {"colmap-text", "openmvs", "bundler"}
+"""Formats whose text files end a name at white space."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user can say about an export.
+
+    Attributes:
+        photos: where the photos are now; None for where the run found them.
+        size: photos as the run used them, or at their full size.
+        images: write photos into the export.
+        undistort: undistort them.
+        georeferenced: move everything into the frame of the georeference.
+    """
+
+    photos: Path | None = None
+    size: Literal["working", "original"] = "working"
+    images: bool = True
+    undistort: bool = False
+    georeferenced: bool = False
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and what the user should know about it."""
+
+    what: str
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as an export sees it: a workspace, or a COLMAP model with photos beside it.
+
+    Attributes:
+        photos: of the workspace by name; empty for a bare model.
+        source: the photo folder of the run, None if nobody knows.
+    """
+
+    root: Path
+    model: Path
+    photos: dict[str, Photo] = field(default_factory=dict)
+    source: Path | None = None
+
+
+def open_run(root: Path) -> Run:
+    """A workspace, or a folder that is or holds a COLMAP model.
+
+    Raises:
+        ReconError: there is no model.
+    """
+    from recon.engine.workspace import read_manifest
+    from recon.stages.photos import PHOTO_SET, photo_set_from_json
+
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"{root}: there is no such folder; give a workspace or a folder with a COLMAP model")
+    model = next(
+        (
+            folder
+            for folder in (root / "sparse" / "0", root / "sparse", root)
+            if any((folder / f"images{suffix}").is_file() for suffix in (".bin", ".txt"))
+        ),
+        None,
+    )
+    if model is None:
+        raise ReconError(
+            f"{root}: has no cameras yet (sparse/0 is missing); run 'recon reconstruct' as far as stage map"
+        )
+    photos: dict[str, Photo] = {}
+    source = None
+    manifest = read_manifest(root)
+    if manifest is not None and (root / PHOTO_SET).is_file():
+        try:
+            photo_set = photo_set_from_json(json.loads((root / PHOTO_SET).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReconError(
+                f"{root / PHOTO_SET}: is damaged; run again with --restart-from photos"
+            ) from error
+        photos = {photo.name: photo for photo in photo_set.photos}
+        source = Path(manifest.source) if manifest.source else None
+    elif (root / "images").is_dir():
+        source = root / "images"
+    return Run(root, model, photos, source)
+
+
+def load_scene(run: Run) -> Scene:
+    """The cameras and points of a run.
+
+    Raises:
+        ReconError: the model cannot be read or has no posed photo.
+    """
+    try:
+        model = pycolmap.Reconstruction(str(run.model))
+    except (ValueError, RuntimeError) as error:
+        raise ReconError(f"{run.model}: the COLMAP model cannot be read ({error})") from error
+    scene = scene_from_reconstruction(model)
+    if not scene.views:
+        raise ReconError(f"{run.model}: the model has no photo with a pose")
+    return scene
+
+
+def read_georeference(run: Run) -> Georeference:
+    """The georeference of a run.
+
+    Raises:
+        ReconError: there is none, or it is damaged.
+    """
+    path = run.root / GEOREFERENCE
+    try:
+        return Georeference.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ReconError(
+            f"{path}: is not there; run 'recon georeference {run.root}' first, or leave out --georeferenced"
+        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReconError(
+            f"{path}: is damaged ({error}); run 'recon georeference {run.root}' again"
+        ) from error
+
+
+def run_export(root: Path, kind: str, target: Path, options: ExportOptions) -> ExportReport:
+    """Write one export.
+
+    Args:
+        root: a workspace or a folder with a COLMAP model.
+        kind: a format.
+        target: folder of the export; for ply, las, obj and glb also a file with that suffix.
+
+    Raises:
+        ReconError: the run lacks what the format needs, or a photo cannot be read or the target written.
+        UsageError: options that contradict each other, or a target that holds something else.
+    """
+    run = open_run(root)
+    georeference = read_georeference(run) if options.georeferenced else None
+    job = _Job(run, kind, options, georeference)
+    single = kind in ("ply", "las", "obj", "glb")
+    if single and target.suffix.lower() == f".{kind}":
+        return job.write_file(target)
+    with _fresh(target) as folder:
+        what = _WRITERS[kind](job, folder)
+        job.write_mark(folder)
+        names = sorted(path.name for path in folder.iterdir())
+    return ExportReport(what, tuple(target / name for name in names), tuple(job.notes))
+
+
+class _Job:
+    """One export under way."""
+
+    def __init__(
+        self, run: Run, kind: str, options: ExportOptions, georeference: Georeference | None
+    ) -> None:
+        self.run, self.kind, self.options, self.georeference = run, kind, options, georeference
+        self.notes: list[str] = []
+        self.names: dict[str, str] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    # Cameras and photos
+
+    def scene(self) -> Scene:
+        """The scene in the frame and at the size that the user wants; names as in the run."""
+        scene = load_scene(self.run)
+        if self.options.size == "original" or not self.run.photos:
+            scene = scene.resized(self._original_size)
+        if self.georeference is not None:
+            s = self.georeference.similarity
+            scene = scene.moved(s.scale, s.rotation, s.translation)
+        return scene
+
+    def prepared(self, folder: Path, images: str = "images") -> Scene:
+        """The scene as the format can say it, with its photos written below ``folder/images``."""
+        scene = self.scene()
+        target = self._target_cameras(scene)
+        if target is not None:
+            before, scene = scene, scene.undistorted(target)
+        else:
+            before = scene
+        if self.options.images:
+            return self._write_images(before, scene, folder, images)
+        taken: set[str] = set()
+        self.names = {view.name: self._free_name(view.name, taken) for view in scene.views}
+        return scene.renamed(self.names)
+
+    def _target_cameras(self, scene: Scene) -> Callable[[Intrinsics], Intrinsics] | None:
+        """What distorted cameras become, None if they stay."""
+        unrepresentable = _CAMERA_FORMATS.get(self.kind)
+        problems = (
+            {unrepresentable(camera) for camera in scene.cameras} - {None} if unrepresentable else set()
+        )
+        if not problems:
+            return same_pinhole if self.options.undistort else None
+        shown = ", ".join(sorted(str(one) for one in problems))
+        if not self.options.images and not self.options.undistort:
+            raise UsageError(
+                f"{self.kind} cannot say what these cameras have: {shown}; leave out --no-images, so that the "
+                "photos are changed to fit, or add --undistort"
+            )
+        self.notes.append(
+            f"{self.kind} cannot say what these cameras have ({shown}): the photos were resampled"
+        )
+        return centred_pinhole
+
+    def _original_size(self, view: SceneView) -> tuple[int, int]:
+        photo = self.run.photos.get(view.name)
+        if photo is not None:
+            return photo.original_width, photo.original_height
+        if view.name not in self._sizes:
+            if not self.options.images:
+                raise _UnsizedError()
+            rgb, _ = self._original(view.name)
+            self._sizes[view.name] = (rgb.shape[1], rgb.shape[0])
+        return self._sizes[view.name]
+
+    def _photo_file(self, name: str) -> Path:
+        folder = self.options.photos or self.run.source
+        if folder is None:
+            raise ReconError(f"{self.run.root}: does not say where the photos are; give --photos DIR")
+        path = folder / name
+        if not path.is_file():
+            raise ReconError(f"{path}: the photo is not there (any more); give --photos DIR")
+        return path
+
+    def _original(self, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+        path = self._photo_file(name)
+        try:
+            decoded = decode_photo(path)
+        except PhotoError as error:
+            raise ReconError(f"{path}: {error}") from error
+        return decoded.pixels.rgb, decoded.exif.orientation
+
+    def _pixels(
+        self, view: SceneView, camera: Intrinsics
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None, Path | None]:
+        """Pixels and mask at the camera's size, and the file that holds exactly these pixels (or None)."""
+        photo = self.run.photos.get(view.name)
+        mask: np.ndarray | None = None
+        if photo is not None and photo.has_mask:
+            mask = read_png(self._stored(photo, mask=True))[:, :, 0] >= 128
+            if mask.shape != (camera.height, camera.width):
+                small = mask.astype(np.uint8)
+                mask = cv2.resize(
+                    small, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST
+                ).astype(bool)
+        if photo is not None and self.options.size == "working":
+            return read_png(self._stored(photo)), mask, None
+        rgb, orientation = self._original(view.name)
+        if rgb.shape[:2] != (camera.height, camera.width):
+            raise ReconError(
+                f"{self._photo_file(view.name)}: is {rgb.shape[1]}x{rgb.shape[0]} pixels, "
+                f"the run saw {camera.width}x{camera.height}; give the same photos with --photos DIR"
+            )
+        return rgb, mask, self._photo_file(view.name) if orientation == 1 else None
+
+    def _stored(self, photo: Photo, mask: bool = False) -> Path:
+        from recon.stages.photos import FOLDER, _file_name, _mask_name
+
+        return self.run.root / FOLDER / (_mask_name(photo.name) if mask else _file_name(photo.name))
+
+    def _write_images(self, before: Scene, after: Scene, folder: Path, images: str) -> Scene:
+        maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        taken: set[str] = set()
+        views = []
+        for old, view in zip(before.views, after.views, strict=True):
+            source, target = before.intrinsics(old), after.intrinsics(view)
+            rgb, mask, file = self._pixels(old, source)
+            if source != target:
+                if view.camera not in maps:
+                    size = (target.width, target.height)
+                    maps[view.camera] = undistortion_maps(source, target.K, size)
+                map_x, map_y = maps[view.camera]
+                rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)
+                valid = np.ones(rgb.shape[:2], np.uint8) if mask is None else mask.astype(np.uint8)
+                valid = cv2.remap(valid, map_x, map_y, cv2.INTER_NEAREST, borderValue=0)
+                mask = None if valid.all() else valid.astype(bool)
+                file = None
+            name = self._free_name(
+                old.name if file is not None else str(PurePosixPath(old.name).with_suffix(".png")), taken
+            )
+            path = folder / images / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if file is not None:
+                shutil.copyfile(file, path)
+            else:
+                path.write_bytes(png_bytes(rgb))
+            mask_name = None
+            if mask is not None and self.kind == "nerfstudio":
+                mask_name = str(PurePosixPath("masks") / PurePosixPath(name).with_suffix(".png"))
+                (folder / mask_name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / mask_name).write_bytes(png_bytes(mask))
+            elif mask is not None and self.kind in ("colmap", "colmap-text", "openmvs"):
+                mask_path = folder / "masks" / f"{name}.png"  # COLMAP's way to name them
+                mask_path.parent.mkdir(parents=True, exist_ok=True)
+                mask_path.write_bytes(png_bytes(mask))
+            self.names[old.name] = name
+            views.append(replace(view, name=name, mask=mask_name))
+        return replace(after, views=tuple(views))
+
+    def _free_name(self, name: str, taken: set[str]) -> str:
+        """A name that the format can say and no other photo has."""
+        if self.kind in _NO_SPACES:
+            name = "_".join(name.split())
+        path = PurePosixPath(name)
+        number = 1
+        while name.lower() in taken:
+            number += 1
+            name = str(path.with_name(f"{path.stem}_{number}{path.suffix}"))
+        taken.add(name.lower())
+        return name
+
+    # Points and meshes
+
+    def cloud(self) -> Cloud:
+        """The dense points in the frame that the user wants; the sparse ones, with a note, if there are none."""
+        from recon.surface.io import read_points_ply
+
+        path = self.run.root / "dense" / "points.ply"
+        if path.is_file():
+            points = read_points_ply(path)
+            cloud = Cloud(points.xyz.astype(np.float64), points.normals, points.rgb)
+        else:
+            scene = load_scene(self.run)
+            if not len(scene.xyz):
+                raise ReconError(
+                    f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model}"
+                )
+            self.notes.append(
+                f"{path} is missing: these are the {len(scene.xyz)} sparse points, without normals; run "
+                "'recon reconstruct' as far as stage fuse for the dense ones"
+            )
+            cloud = Cloud(scene.xyz, np.zeros((len(scene.xyz), 3), np.float32), scene.rgb)
+        finite = cloud.finite()
+        if len(finite) < len(cloud):
+            self.notes.append(f"{len(cloud) - len(finite)} points without numbers were left out")
+        if self.georeference is None:
+            return finite
+        s = self.georeference.similarity
+        return finite.moved(s.scale, s.rotation, s.translation)
+
+    def mesh_file(self, suffix: str) -> tuple[Path, bool]:
+        """The mesh to export, and whether it has a texture.
+
+        Raises:
+            ReconError: there is none.
+        """
+        textured = self.run.root / "mesh" / f"textured{suffix}"
+        if textured.is_file():
+            return textured, True
+        plain = self.run.root / "mesh" / "mesh.ply"
+        if plain.is_file():
+            return plain, False
+        raise ReconError(f"{plain}: there is no mesh yet; run 'recon reconstruct' as far as stage mesh")
+
+    def frame(self) -> np.ndarray:
+        """4x4 from the model to the frame that the user wants."""
+        if self.georeference is None:
+            return np.eye(4)
+        s = self.georeference.similarity
+        return similarity_matrix(s.scale, s.rotation, s.translation)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Lines that say in the file itself which frame it is in."""
+        if self.georeference is None:
+            return ()
+        x, y, z = self.georeference.offset
+        crs = self.georeference.crs
+        code = f"EPSG:{crs.epsg}" if crs.epsg else crs.kind
+        return (f"crs {code}", f"offset {x:.3f} {y:.3f} {z:.3f}")
+
+    # Writing
+
+    def write_file(self, path: Path) -> ExportReport:
+        """A format of one file, straight to the user's path."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as name:
+            folder = Path(name)
+            what = _WRITERS[self.kind](self, folder)
+            made = next(one for one in sorted(folder.iterdir()) if one.suffix == f".{self.kind}")
+            moved = []
+            for one in sorted(folder.iterdir()):
+                if one == made:
+                    one.replace(path)
+                    moved.append(path)
+                elif self.kind == "obj":
+                    one.replace(path.parent / one.name)
+                    moved.append(path.parent / one.name)
+        return ExportReport(what, tuple(moved), tuple(self.notes))
+
+    def write_mark(self, folder: Path) -> None:
+        """What this folder is, and which photo became which file."""
+        changed = {old: new for old, new in self.names.items() if old != new}
+        data: dict[str, Any] = {
+            "format": self.kind,
+            "source": str(self.run.root.resolve()),
+            "photo_size": self.options.size,
+            "georeferenced": self.georeference is not None,
+            "renamed_photos": changed,
+        }
+        if self.georeference is not None:
+            data["georeference"] = self.georeference.to_json()
+        (folder / MARK).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class _UnsizedError(ReconError):
+    def __init__(self) -> None:
+        super().__init__(
+            "--no-images --size original needs a workspace: a bare COLMAP model does not know the photos' size"
+        )
+
+
+# One writer per format; each returns what it wrote in words
+
+
+def _colmap(job: _Job, folder: Path, text: bool = False) -> str:
+    scene = job.prepared(folder)
+    target = folder / "sparse" / "0"
+    target.mkdir(parents=True)
+    model = reconstruction_from_scene(scene)
+    if text:
+        model.write_text(target)
+    else:
+        model.write_binary(target)
+    return _count(scene)
+
+
+def _colmap_text(job: _Job, folder: Path) -> str:
+    return _colmap(job, folder, text=True)
+
+
+def _nerfstudio(job: _Job, folder: Path) -> str:
+    scene = job.prepared(folder)
+    if job.options.images:
+        scene = scene.renamed({view.name: f"images/{view.name}" for view in scene.views})
+    points = None
+    if len(scene.xyz):
+        points = "points.ply"
+        cloud = Cloud(scene.xyz, np.zeros((len(scene.xyz), 3), np.float32), scene.rgb)
+        (folder / points).write_bytes(to_ply(cloud, job.remarks()))
+    _write_json(folder / nerfstudio.FILE, nerfstudio.to_transforms(scene, points))
+    return _count(scene)
+
+
+def _openmvg(job: _Job, folder: Path) -> str:
+    scene = job.prepared(folder)
+    root = "images" if job.options.images else str(job.options.photos or job.run.source or "")
+    _write_json(folder / openmvg.FILE, openmvg.to_sfm_data(scene, root))
+    pairs = _database_pairs(job.run, scene, job.names) or pairs_of_tracks(scene)
+    matches = folder / "matches"
+    matches.mkdir()
+    (matches / openmvg.MATCHES).write_text(openmvg.to_matches(pairs), encoding="ascii")
+    taken: set[str] = set()
+    for view in scene.views:
+        stem = PurePosixPath(view.name).stem
+        if stem.lower() in taken:
+            job.notes.append(
+                f"two photos are called {stem}: OpenMVG keeps features by that name, only one has some"
+            )
+            continue
+        taken.add(stem.lower())
+        (matches / f"{stem}.feat").write_text(openmvg.to_features(view), encoding="ascii")
+    return f"{_count(scene)}, matches of {len(pairs)} pairs"
+
+
+def _openmvs(job: _Job, folder: Path) -> str:
+    """Undistorted photos and a pinhole model, by COLMAP itself."""
+    if not job.options.images:
+        raise UsageError("openmvs is made of undistorted photos: leave out --no-images")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as name:
+        raw = Path(name)
+        scene = job.prepared(raw)
+        (raw / "model").mkdir()
+        reconstruction_from_scene(scene).write_binary(raw / "model")
+        pycolmap.undistort_images(folder, raw / "model", raw / "images")
+        if (raw / "masks").is_dir():
+            job.notes.append("masks are not carried over: OpenMVS has them in a form of its own")
+    sparse = folder / "sparse"
+    if not any(sparse.glob("cameras.*")):
+        raise ReconError(f"{sparse}: COLMAP wrote no undistorted model")
+    return f"{_count(scene)}; next: InterfaceCOLMAP -i DIR -o DIR/scene.mvs --image-folder DIR/images"
+
+
+def _bundler(job: _Job, folder: Path) -> str:
+    scene = job.prepared(folder)
+    if job.options.images:
+        scene = scene.renamed({view.name: f"images/{view.name}" for view in scene.views})
+    (folder / bundler.BUNDLE).write_text(bundler.to_bundle(scene), encoding="ascii")
+    (folder / bundler.LIST).write_text(bundler.to_list(scene), encoding="utf-8")
+    return _count(scene)
+
+
+def _meshroom(job: _Job, folder: Path) -> str:
+    scene = job.prepared(folder)
+    root = None
+    if job.options.images:
+        root = Path("images")
+    elif job.options.photos or job.run.source:
+        root = job.options.photos or job.run.source
+    paths = {view.name: str((root / view.name).as_posix()) for view in scene.views} if root else {}
+    _write_json(folder / meshroom.FILE, meshroom.to_sfm(scene, paths))
+    return _count(scene)
+
+
+def _ply(job: _Job, folder: Path) -> str:
+    cloud = job.cloud()
+    (folder / "points.ply").write_bytes(to_ply(cloud, job.remarks()))
+    return f"{len(cloud)} points"
+
+
+def _las(job: _Job, folder: Path) -> str:
+    cloud = job.cloud()
+    georeference = job.georeference
+    if georeference is None:
+        job.notes.append("without --georeferenced: coordinates are those of the run, no reference system")
+        data = to_las(cloud)
+    else:
+        data = to_las(cloud, np.array(georeference.offset), georeference.crs.epsg)
+    (folder / "points.las").write_bytes(data)
+    return f"{len(cloud)} points"
+
+
+def _obj(job: _Job, folder: Path) -> str:
+    from recon.surface.io import read_mesh, write_mesh
+
+    source, textured = job.mesh_file(".obj")
+    if textured:
+        text = source.read_text(encoding="utf-8")
+        for name in _companions(source, text):
+            shutil.copyfile(source.parent / name, folder / name)
+    else:
+        job.notes.append("the mesh has no texture, its vertices have colours")
+        write_mesh(folder / "mesh.obj", read_mesh(source))
+        text = (folder / "mesh.obj").read_text(encoding="utf-8")
+    (folder / "mesh.obj").write_text(move_obj(text, job.frame(), job.remarks()), encoding="utf-8")
+    return f"mesh of {text.count(chr(10) + 'f ')} faces"
+
+
+def _glb(job: _Job, folder: Path) -> str:
+    from recon.surface.io import read_mesh, write_mesh
+
+    source, textured = job.mesh_file(".glb")
+    if textured:
+        data = source.read_bytes()
+    else:
+        job.notes.append("the mesh has no texture, its vertices have colours")
+        write_mesh(folder / "mesh.glb", read_mesh(source))
+        data = (folder / "mesh.glb").read_bytes()
+    matrix = job.frame()
+    if job.georeference is None:
+        # glTF says y is up; the run's frame is anything, but the photos know.
+        scene = load_scene(job.run)
+        try:
+            rotations = np.array([view.cam_from_world[:, :3] for view in scene.views])
+            matrix[:3, :3] = level_rotation(up_of_photos(rotations))
+        except ValueError as error:
+            job.notes.append(f"{error}: the mesh is not turned upright")
+    turn = np.eye(4)
+    turn[:3, :3] = Y_UP_FROM_Z_UP
+    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix))
+    return "mesh, y up"
+
+
+_WRITERS: dict[str, Callable[[_Job, Path], str]] = {
+    "colmap": _colmap,
+    "colmap-text": _colmap_text,
+    "nerfstudio": _nerfstudio,
+    "openmvg": _openmvg,
+    "openmvs": _openmvs,
+    "bundler": _bundler,
+    "meshroom": _meshroom,
+    "ply": _ply,
+    "las": _las,
+    "obj": _obj,
+    "glb": _glb,
+}
+
+
+def _companions(source: Path, text: str) -> list[str]:
+    """Files that an OBJ needs beside it: its material libraries and their pictures."""
+    names = [line.split(maxsplit=1)[1].strip() for line in text.splitlines() if line.startswith("mtllib ")]
+    found = []
+    for name in names:
+        path = source.parent / name
+        if not path.is_file():
+            raise ReconError(f"{path}: is missing, {source} needs it")
+        found.append(name)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = line.strip().split(maxsplit=1)
+            if len(words) == 2 and words[0].lower().startswith("map_"):
+                found.append(words[1].strip())
+    return [name for name in dict.fromkeys(found) if (source.parent / name).is_file()]
+
+
+def _database_pairs(run: Run, scene: Scene, names: dict[str, str]) -> dict[tuple[int, int], np.ndarray]:
+    """Verified matches of the run's database, by rows of views; nothing if it does not fit the model."""
+    path = run.root / "database.db"
+    if not path.is_file():
+        return {}
+    row = {view.name: index for index, view in enumerate(scene.views)}
+    found: dict[tuple[int, int], np.ndarray] = {}
+    with pycolmap.Database.open(path) as database:
+        rows: dict[int, int] = {}
+        for image in database.read_all_images():
+            index = row.get(names.get(image.name, image.name))
+            if index is None:
+                continue
+            if len(database.read_keypoints(image.image_id)) != len(scene.views[index].keypoints):
+                return {}
+            rows[image.image_id] = index
+        ids = sorted(rows)
+        for i, a in enumerate(ids):
+            for b in ids[i + 1 :]:
+                if not database.exists_two_view_geometry(a, b):
+                    continue
+                matches = np.asarray(database.read_two_view_geometry(a, b).inlier_matches, np.int64)
+                if not len(matches):
+                    continue
+                pair = (rows[a], rows[b])
+                found[min(pair), max(pair)] = matches if pair[0] < pair[1] else matches[:, ::-1]
+    return found
+
+
+def _count(scene: Scene) -> str:
+    return f"{len(scene.views)} photos, {len(scene.cameras)} cameras, {len(scene.xyz)} points"
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _fresh(target: Path) -> Iterator[Path]:
+    """A new folder that replaces the target when the block ends well; only an earlier export is replaced."""
+    if target.exists() and not (target.is_dir() and ((target / MARK).is_file() or not any(target.iterdir()))):
+        raise UsageError(f"{target}: holds something that is not an export; choose another --out")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ReconError(f"{target}: cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+    except OSError as error:
+        raise ReconError(f"{target}: cannot be written ({error}); choose another --out") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

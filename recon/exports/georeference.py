@@ -1,0 +1,639 @@
+"""Where a scene lies on the Earth: scale, orientation and position from GPS, control points or a known length.
+
+The result is a similarity to a local frame in metres (x east, y north, z up, or as the control points have it) and
+an offset that is added to local coordinates to get those of the reference system. The offset keeps large coordinates
+(UTM) out of single precision.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+
+from recon.evaluation.poses import Similarity, align_similarity
+
+WGS84_A = 6378137.0
+"""Semi-major axis in metres (NIMA TR8350.2)."""
+WGS84_F = 1 / 298.257223563
+"""Flattening (NIMA TR8350.2)."""
+UTM_SCALE = 0.9996
+UTM_FALSE_EASTING = 500_000.0
+UTM_FALSE_NORTHING_SOUTH = 10_000_000.0
+
+GPS_SIGMA_M = 5.0
+"""What a phone's or camera's GPS errs by, horizontally, under open sky (GPS.gov: 4.9 m for smartphones)."""
+GPS_VERTICAL_FACTOR = 2.0
+"""Vertical errors of GPS over horizontal ones (US DoD GPS SPS performance standard: 8 m horizontal, 13 m
+vertical at 95%; rounded up, as EXIF does not say above what the altitude is)."""
+
+MAX_SAMPLES = 2000
+"""Triples (or pairs) tried by the robust fit; all of them when there are fewer."""
+
+_ROLL_SIGMA = math.radians(6.0)
+"""How level people hold cameras, about the optical axis; weighs roll against the mean of the photos' up."""
+
+
+@dataclass(frozen=True)
+class Crs:
+    """A frame of coordinates.
+
+    Attributes:
+        kind: "utm", "enu" (metres east, north and up of an origin), "epsg" (as the user says) or "local".
+        epsg: its code, None for frames without one.
+        name: for people.
+        origin: latitude, longitude (degrees) and height of the origin of an ENU frame.
+    """
+
+    kind: str
+    name: str
+    epsg: int | None = None
+    origin: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """How a scene lies in a frame: local = similarity(model); coordinates of the frame = local + offset.
+
+    Attributes:
+        method: "gps", "control" or "length".
+        gravity: what told where up is: "gps", "control", "exif", "photos", "plane" or "none".
+        residuals: name, (x, y, z) error in the frame's units and whether it was used, of each reference.
+    """
+
+    similarity: Similarity
+    offset: tuple[float, float, float]
+    crs: Crs
+    method: str
+    gravity: str
+    residuals: tuple[tuple[str, tuple[float, float, float], bool], ...] = ()
+
+    @property
+    def rms(self) -> float:
+        """Root mean square distance of the references that were used; NaN without any."""
+        used = [error for _, error, kept in self.residuals if kept]
+        return float(np.sqrt(np.mean(np.sum(np.square(used), axis=1)))) if used else float("nan")
+
+    def to_crs(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points of the model in coordinates of the frame, in double precision."""
+        return self.similarity(points) + np.array(self.offset)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        crs: dict[str, Any] = {"kind": self.crs.kind, "name": self.crs.name, "epsg": self.crs.epsg}
+        if self.crs.origin is not None:
+            crs["origin_latitude_longitude_height"] = list(self.crs.origin)
+        return {
+            "format": 1,
+            "method": self.method,
+            "gravity": self.gravity,
+            "local_from_model": {
+                "scale": self.similarity.scale,
+                "rotation": self.similarity.rotation.tolist(),
+                "translation": self.similarity.translation.tolist(),
+            },
+            "offset": list(self.offset),
+            "crs": crs,
+            "rms": None if math.isnan(self.rms) else self.rms,
+            "references": [
+                {"name": name, "error": list(error), "used": used} for name, error, used in self.residuals
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Georeference:
+        """The inverse of ``to_json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: an entry is missing or makes no sense.
+        """
+        if data["format"] != 1:
+            raise ValueError(f"layout {data['format']}, this is 1")
+        given, crs = data["local_from_model"], data["crs"]
+        origin = crs.get("origin_latitude_longitude_height")
+        return cls(
+            Similarity(
+                float(given["scale"]),
+                np.array(given["rotation"], np.float64).reshape(3, 3),
+                np.array(given["translation"], np.float64).reshape(3),
+            ),
+            _triple(data["offset"]),
+            Crs(crs["kind"], crs["name"], crs["epsg"], _triple(origin) if origin else None),
+            data["method"],
+            data["gravity"],
+            tuple((one["name"], _triple(one["error"]), bool(one["used"])) for one in data["references"]),
+        )
+
+
+# Frames on the ellipsoid
+
+
+def ecef_from_geodetic(positions: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+    """Earth-centred coordinates in metres of (latitude, longitude in degrees, height in metres), WGS 84."""
+    p = np.asarray(positions, np.float64)
+    lat, lon, h = np.radians(p[:, 0]), np.radians(p[:, 1]), p[:, 2]
+    e2 = WGS84_F * (2 - WGS84_F)
+    n = WGS84_A / np.sqrt(1 - e2 * np.sin(lat) ** 2)
+    return np.column_stack(
+        [
+            (n + h) * np.cos(lat) * np.cos(lon),
+            (n + h) * np.cos(lat) * np.sin(lon),
+            (n * (1 - e2) + h) * np.sin(lat),
+        ]
+    )
+
+
+def enu_from_geodetic(
+    positions: Float[np.ndarray, "n 3"], origin: Float[np.ndarray, "3"]
+) -> Float64[np.ndarray, "n 3"]:
+    """Metres east, north and up of an origin; all as (latitude, longitude in degrees, height)."""
+    lat, lon = np.radians(np.asarray(origin, np.float64)[:2])
+    east = np.array([-np.sin(lon), np.cos(lon), 0.0])
+    north = np.array([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)])
+    up = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    centre = ecef_from_geodetic(np.asarray(origin, np.float64)[None])
+    return np.asarray((ecef_from_geodetic(positions) - centre) @ np.stack([east, north, up]).T)
+
+
+def utm_zone(longitude: float) -> int:
+    """The UTM zone (1…60) of a place; the exceptions of Norway and Svalbard are not made."""
+    return math.floor((longitude + 180.0) / 6.0) % 60 + 1
+
+
+def utm_epsg(latitude: float, longitude: float) -> int:
+    """EPSG code of WGS 84 / UTM at a place."""
+    return (32600 if latitude >= 0 else 32700) + utm_zone(longitude)
+
+
+def utm_from_geodetic(
+    positions: Float[np.ndarray, "n 3"], zone: int, south: bool
+) -> Float64[np.ndarray, "n 3"]:
+    """Easting, northing and height in metres in one UTM zone, of (latitude, longitude in degrees, height).
+
+    Source: Karney, "Transverse Mercator with an accuracy of a few nanometers", J. Geodesy 2011, equations 7 to
+    9 and 35 (Krüger's series to the sixth order of the third flattening).
+    """
+    p = np.asarray(positions, np.float64)
+    phi = np.radians(p[:, 0])
+    lam = np.radians(p[:, 1] - (zone * 6.0 - 183.0))
+    n = WGS84_F / (2 - WGS84_F)
+    e = math.sqrt(WGS84_F * (2 - WGS84_F))
+    radius = WGS84_A / (1 + n) * (1 + n**2 / 4 + n**4 / 64 + n**6 / 256)
+    alpha = (
+        n / 2 - 2 * n**2 / 3 + 5 * n**3 / 16 + 41 * n**4 / 180 - 127 * n**5 / 288 + 7891 * n**6 / 37800,
+        13 * n**2 / 48 - 3 * n**3 / 5 + 557 * n**4 / 1440 + 281 * n**5 / 630 - 1983433 * n**6 / 1935360,
+        61 * n**3 / 240 - 103 * n**4 / 140 + 15061 * n**5 / 26880 + 167603 * n**6 / 181440,
+        49561 * n**4 / 161280 - 179 * n**5 / 168 + 6601661 * n**6 / 7257600,
+        34729 * n**5 / 80640 - 3418889 * n**6 / 1995840,
+        212378941 * n**6 / 319334400,
+    )
+    tau = np.tan(phi)
+    sigma = np.sinh(e * np.arctanh(e * tau / np.sqrt(1 + tau**2)))
+    conformal = tau * np.sqrt(1 + sigma**2) - sigma * np.sqrt(1 + tau**2)
+    xi = np.arctan2(conformal, np.cos(lam))
+    eta = np.arcsinh(np.sin(lam) / np.sqrt(conformal**2 + np.cos(lam) ** 2))
+    north, east = xi.copy(), eta.copy()
+    for j, a in enumerate(alpha, 1):
+        north += a * np.sin(2 * j * xi) * np.cosh(2 * j * eta)
+        east += a * np.cos(2 * j * xi) * np.sinh(2 * j * eta)
+    return np.column_stack(
+        [
+            UTM_FALSE_EASTING + UTM_SCALE * radius * east,
+            (UTM_FALSE_NORTHING_SOUTH if south else 0.0) + UTM_SCALE * radius * north,
+            p[:, 2],
+        ]
+    )
+
+
+# Up
+
+
+def up_of_photos(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "3"]:
+    """The direction in the world that photos held level have as up.
+
+    Cameras are pitched at will but seldom rolled: their x axes lie in the horizontal plane (Snavely, Seitz and
+    Szeliski, "Photo tourism", SIGGRAPH 2006, section 5.1). The mean of the cameras' up decides where the x axes
+    leave a choice, as they do when all photos look the same way.
+
+    Args:
+        rotations: world to camera, of upright photos.
+
+    Returns:
+        A unit vector.
+
+    Raises:
+        ValueError: no photos, or they are turned so differently that their up cancels.
+    """
+    R = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
+    if not len(R):
+        raise ValueError("no photos")
+    mean = -R[:, 1, :].mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 0.1:
+        raise ValueError("the photos are turned so differently that they do not tell where up is")
+    x = R[:, 0, :]
+    ridge = _ROLL_SIGMA**2
+    up = np.linalg.solve(x.T @ x / len(R) + ridge * np.eye(3), mean / length)
+    return np.asarray(up / np.linalg.norm(up))
+
+
+def up_of_directions(
+    rotations: Float[np.ndarray, "n 3 3"], ups: Float[np.ndarray, "n 3"]
+) -> Float64[np.ndarray, "3"]:
+    """The up in the world of cameras that each know it in their own axes: the mean, without the outliers.
+
+    Args:
+        rotations: world to camera.
+        ups: unit vectors in camera axes.
+
+    Raises:
+        ValueError: no photos, or they contradict each other.
+    """
+    world = np.einsum("nji,nj->ni", np.asarray(rotations, np.float64), np.asarray(ups, np.float64))
+    if not len(world):
+        raise ValueError("no photos")
+    best = world[int(np.argmax(np.median(world @ world.T, axis=1)))]
+    kept = world[world @ best > math.cos(math.radians(15.0))]
+    if 2 * len(kept) < len(world):
+        raise ValueError("the photos contradict each other about where up is")
+    up = kept.mean(axis=0)
+    return np.asarray(up / np.linalg.norm(up))
+
+
+def dominant_plane(
+    xyz: Float[np.ndarray, "n 3"],
+    up: Float[np.ndarray, "3"],
+    max_angle: float = math.radians(25.0),
+    tolerance: float | None = None,
+    samples: int = 500,
+    seed: int = 0,
+) -> tuple[Float64[np.ndarray, "3"], Bool[np.ndarray, " n"]]:
+    """The plane with the most points among those that are nearly level.
+
+    Args:
+        xyz: points.
+        up: roughly up; planes that are tilted against it by more than ``max_angle`` (radians) do not count,
+            so that a façade is not taken for the ground.
+        tolerance: distance from the plane that counts as on it; 0.5% of the extent by default.
+        samples: planes tried.
+
+    Returns:
+        The unit normal on the side of ``up``, refined on its points, and which points those are.
+
+    Raises:
+        ValueError: fewer than 20% of the points lie on any such plane.
+    """
+    points = np.asarray(xyz, np.float64)
+    points = points[np.isfinite(points).all(axis=1)]
+    finite = np.isfinite(np.asarray(xyz)).all(axis=1)
+    if len(points) < 10:
+        raise ValueError("too few points for a plane")
+    if tolerance is None:
+        low, high = np.percentile(points, [2, 98], axis=0)
+        tolerance = 0.005 * float(np.linalg.norm(high - low))
+    rng = np.random.default_rng(seed)
+    pick = points if len(points) <= 20_000 else points[rng.choice(len(points), 20_000, replace=False)]
+    best, best_count = None, 0
+    limit = math.cos(max_angle)
+    for _ in range(samples):
+        a, b, c = pick[rng.choice(len(pick), 3, replace=False)]
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal)
+        if length < 1e-12:
+            continue
+        normal /= length
+        if abs(normal @ up) < limit:
+            continue
+        count = int((np.abs((pick - a) @ normal) < tolerance).sum())
+        if count > best_count:
+            best, best_count = (normal, float(normal @ a)), count
+    if best is None or best_count < 0.2 * len(pick):
+        raise ValueError("no level plane holds a fifth of the points")
+    normal, distance = best
+    for _ in range(3):
+        on = np.abs(points @ normal - distance) < tolerance
+        centre = points[on].mean(axis=0)
+        normal = np.linalg.eigh(np.cov((points[on] - centre).T))[1][:, 0]
+        distance = float(normal @ centre)
+    normal = normal if normal @ up > 0 else -normal
+    inside = np.zeros(len(finite), bool)
+    inside[finite] = on
+    return np.asarray(normal), inside
+
+
+def level_rotation(
+    up: Float[np.ndarray, "3"], north: Float[np.ndarray, "3"] | None = None
+) -> Float64[np.ndarray, "3 3"]:
+    """The rotation that brings ``up`` to z, and the horizontal part of ``north`` to y.
+
+    Without a direction for y, or with a vertical one, the world's own axes decide.
+    """
+    z = np.asarray(up, np.float64) / np.linalg.norm(up)
+    candidates = [] if north is None else [np.asarray(north, np.float64)]
+    for direction in (
+        *candidates,
+        np.array([0.0, 0.0, 1.0]),
+        np.array([0.0, 1.0, 0.0]),
+        np.array([1.0, 0.0, 0.0]),
+    ):
+        flat = direction - (direction @ z) * z
+        length = np.linalg.norm(flat)
+        if length > 0.2 * np.linalg.norm(direction):
+            y = flat / length
+            return np.stack([np.cross(y, z), y, z])
+    raise AssertionError("one of three axes is not vertical")
+
+
+# Fits
+
+
+def align_level(
+    source: Float[np.ndarray, "n 3"],
+    target: Float[np.ndarray, "n 3"],
+    up: Float[np.ndarray, "3"],
+    weights: Float[np.ndarray, " n"] | None = None,
+) -> Similarity:
+    """The similarity with the least squared error among those that bring ``up`` to z (heading, scale, shift).
+
+    Closed form: after levelling, heading and horizontal scale are one complex number.
+
+    Raises:
+        ValueError: fewer than two points, or all in one place seen from above.
+    """
+    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if a.shape != b.shape or len(a) < 2:
+        raise ValueError("need two or more points and as many targets")
+    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
+    w = w / w.sum()
+    level = level_rotation(up)
+    turned = a @ level.T
+    mean_a, mean_b = w @ turned, w @ b
+    p, q = turned - mean_a, b - mean_b
+    flat_p, flat_q = p[:, 0] + 1j * p[:, 1], q[:, 0] + 1j * q[:, 1]
+    if float(w @ np.abs(flat_p) ** 2) <= 1e-18 * max(float(w @ (turned**2).sum(axis=1)), 1e-300):
+        raise ValueError("all points are in one place, seen from above")
+    correlation = complex(np.sum(w * flat_q * np.conj(flat_p)))
+    heading = correlation / abs(correlation) if abs(correlation) > 0 else 1.0 + 0.0j
+    scale = float((abs(correlation) + w @ (q[:, 2] * p[:, 2])) / (w @ (p**2).sum(axis=1)))
+    if scale <= 0:
+        raise ValueError("the heights contradict the plan")
+    turn = np.array([[heading.real, -heading.imag, 0.0], [heading.imag, heading.real, 0.0], [0.0, 0.0, 1.0]])
+    rotation = turn @ level
+    return Similarity(scale, rotation, mean_b - scale * turn @ mean_a)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A similarity, which references it trusts, and the error (target minus fit) of each."""
+
+    similarity: Similarity
+    used: Bool[np.ndarray, " n"]
+    errors: Float64[np.ndarray, "n 3"]
+    gravity_used: bool
+
+
+def fit_positions(
+    source: Float[np.ndarray, "n 3"],
+    target: Float[np.ndarray, "n 3"],
+    *,
+    sigma: float,
+    vertical_factor: float = 1.0,
+    up: Float[np.ndarray, "3"] | None = None,
+    seed: int = 0,
+) -> Fit:
+    """The similarity that most of the references agree with, and its least-squares refinement on those.
+
+    Minimal sets (all, or a seeded sample of ``MAX_SAMPLES``) are scored by the sum of squared errors, each
+    capped at the square of 3 sigma (MSAC; Torr and Zisserman, CVIU 2000). If the references do not spread
+    enough to tell the tilt better than ``up`` does, ``up`` is kept and only heading, scale and shift are fitted.
+
+    Args:
+        source: positions in the model.
+        target: their positions in the frame (x, y horizontal, z up), near the origin.
+        sigma: what the targets err by horizontally; ``vertical_factor`` times that in height.
+        up: up in the model, None if nothing is known.
+
+    Raises:
+        ValueError: too few references (three, or two with ``up``), or all on a line without ``up``.
+    """
+    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    n = len(a)
+    enough = 3 if up is None else 2
+    if n < enough:
+        raise ValueError(f"{n} positions, {enough} are needed")
+    spread = np.linalg.svd(b - np.median(b, axis=0), compute_uv=False) / math.sqrt(n)
+    # Across a second axis this wide, positions with this error tell the tilt to about 2 degrees.
+    tilt_known = n >= 3 and spread[1] > 0.0 and sigma / (spread[1] * math.sqrt(n)) < math.radians(2.0)
+    with_up = up is not None and not tilt_known
+    if up is None:
+        model_spread = np.linalg.svd(a - a.mean(axis=0), compute_uv=False)
+        if model_spread[1] <= 1e-6 * model_spread[0]:
+            raise ValueError("all positions are on one line: which way is up has to come from elsewhere")
+    scaling = np.array([1.0, 1.0, 1.0 / vertical_factor])
+
+    def solve(rows: Any) -> Similarity:
+        if with_up and up is not None:
+            return align_level(a[rows], b[rows], up)
+        return align_similarity(a[rows], b[rows])
+
+    def errors(fit: Similarity) -> Float64[np.ndarray, " n"]:
+        return np.asarray(np.linalg.norm((b - fit(a)) * scaling, axis=1))
+
+    size = 2 if with_up else 3
+    if math.comb(n, size) <= MAX_SAMPLES:
+        sets = [list(rows) for rows in itertools.combinations(range(n), size)]
+    else:
+        rng = np.random.default_rng(seed)
+        sets = [rng.choice(n, size, replace=False).tolist() for _ in range(MAX_SAMPLES)]
+    cap = 3.0 * sigma
+    best, best_cost = None, np.inf
+    for rows in sets:
+        try:
+            candidate = solve(rows)
+        except (ValueError, np.linalg.LinAlgError):
+            continue
+        if not (np.isfinite(candidate.scale) and candidate.scale > 0):
+            continue
+        cost = float(np.minimum(errors(candidate) ** 2, cap**2).sum())
+        if cost < best_cost:
+            best, best_cost = candidate, cost
+    if best is None:
+        raise ValueError("the positions are all in one place")
+    used = errors(best) <= cap
+    for _ in range(10):
+        if used.sum() < size:
+            break
+        try:
+            best = solve(used)
+        except ValueError:
+            break
+        again = errors(best) <= cap
+        if np.array_equal(again, used):
+            break
+        used = again
+    used = errors(best) <= cap
+    return Fit(best, used, b - best(a), with_up)
+
+
+def georeference_gps(
+    names: Sequence[str],
+    centers: Float[np.ndarray, "n 3"],
+    positions: Float[np.ndarray, "n 3"],
+    *,
+    frame: str = "utm",
+    up: Float[np.ndarray, "3"] | None = None,
+    gravity: str = "none",
+    sigma: float = GPS_SIGMA_M,
+    seed: int = 0,
+) -> Georeference:
+    """Georeference from the GPS positions of photos.
+
+    Args:
+        names, centers: photos and their centres in the model.
+        positions: latitude, longitude (degrees) and altitude (metres) of each.
+        frame: "utm" or "enu".
+        up, gravity: up in the model and where that comes from, for photos that do not spread enough.
+        sigma: error of the positions in metres.
+
+    Raises:
+        ValueError: too few positions, or they agree with no similarity.
+    """
+    at = np.asarray(positions, np.float64)
+    middle = np.median(at, axis=0)
+    if frame == "enu":
+        origin = tuple(float(round(value, 8)) for value in middle)
+        local = enu_from_geodetic(at, np.array(origin))
+        offset = np.zeros(3)
+        crs = Crs("enu", "metres east, north and up of the origin", None, _triple(origin))
+    elif frame == "utm":
+        zone, south = utm_zone(float(middle[1])), bool(middle[0] < 0)
+        world = utm_from_geodetic(at, zone, south)
+        offset = np.floor(np.median(world, axis=0))
+        local = world - offset
+        crs = Crs(
+            "utm", f"WGS 84 / UTM zone {zone}{'S' if south else 'N'}", (32700 if south else 32600) + zone
+        )
+    else:
+        raise ValueError(f"frame {frame!r}: it is utm or enu")
+    fit = fit_positions(centers, local, sigma=sigma, vertical_factor=GPS_VERTICAL_FACTOR, up=up, seed=seed)
+    if 2 * fit.used.sum() < len(names):
+        raise ValueError(
+            f"only {int(fit.used.sum())} of {len(names)} positions agree with each other within {3 * sigma:g} m"
+        )
+    told_by = gravity if fit.gravity_used else "gps"
+    return Georeference(
+        fit.similarity, _triple(offset), crs, "gps", told_by, _residuals(names, fit.errors, fit.used)
+    )
+
+
+def georeference_control(
+    names: Sequence[str],
+    points: Float[np.ndarray, "n 3"],
+    world: Float[np.ndarray, "n 3"],
+    crs: Crs,
+    *,
+    up: Float[np.ndarray, "3"] | None = None,
+    gravity: str = "none",
+    sigma: float | None = None,
+    seed: int = 0,
+) -> Georeference:
+    """Georeference from control points.
+
+    Args:
+        names, points: control points and where they are in the model.
+        world: their coordinates in the reference system.
+        sigma: what counts as an error of a good point; by default 1% of their extent, so that only blunders
+            are left out.
+
+    Raises:
+        ValueError: fewer than three points (two with ``up``), or points on a line without ``up``.
+    """
+    at = np.asarray(world, np.float64)
+    offset = np.floor(np.median(at, axis=0))
+    local = at - offset
+    if sigma is None:
+        sigma = 0.01 * float(np.linalg.norm(np.ptp(local, axis=0)))
+    fit = fit_positions(points, local, sigma=max(sigma, 1e-12), up=up, seed=seed)
+    told_by = gravity if fit.gravity_used else "control"
+    return Georeference(
+        fit.similarity, _triple(offset), crs, "control", told_by, _residuals(names, fit.errors, fit.used)
+    )
+
+
+def georeference_length(
+    length_in_model: float,
+    length: float,
+    up: Float[np.ndarray, "3"] | None,
+    origin: Float[np.ndarray, "3"],
+    *,
+    gravity: str = "none",
+    north: Float[np.ndarray, "3"] | None = None,
+) -> Georeference:
+    """Scale from one known length, z up where that is known; the origin of the frame is ``origin``.
+
+    Args:
+        length_in_model, length: of the same stretch, in the model and in metres.
+        north: direction in the model whose horizontal part becomes y (usually where the photos look).
+
+    Raises:
+        ValueError: a length is not positive.
+    """
+    if not (length_in_model > 0 and length > 0 and math.isfinite(length / length_in_model)):
+        raise ValueError(f"a length of {length:g} that is {length_in_model:g} in the model")
+    scale = length / length_in_model
+    rotation = np.eye(3) if up is None else level_rotation(up, north)
+    similarity = Similarity(scale, rotation, -scale * rotation @ np.asarray(origin, np.float64))
+    return Georeference(
+        similarity,
+        (0.0, 0.0, 0.0),
+        Crs("local", "local, in metres"),
+        "length",
+        gravity if up is not None else "none",
+    )
+
+
+def triangulate_rays(
+    centers: Float[np.ndarray, "n 3"], directions: Float[np.ndarray, "n 3"]
+) -> Float64[np.ndarray, "3"]:
+    """The point with the least sum of squared sines-weighted distances to rays.
+
+    Least squares of distances to the rays, weighted by the inverse distance from each camera (two rounds), so
+    that what counts is nearly the angle.
+
+    Raises:
+        ValueError: fewer than two rays, or rays that are parallel.
+    """
+    c, d = np.asarray(centers, np.float64), np.asarray(directions, np.float64)
+    if len(c) < 2:
+        raise ValueError("a point needs two photos")
+    d = d / np.linalg.norm(d, axis=1, keepdims=True)
+    across = np.eye(3) - d[:, :, None] * d[:, None, :]
+    weights = np.ones(len(c))
+    point = np.zeros(3)
+    for _ in range(3):
+        A = np.einsum("n,nij->ij", weights, across)
+        if np.linalg.cond(A) > 1e10:
+            raise ValueError("the rays are parallel: the photos were taken from one place")
+        point = np.linalg.solve(A, np.einsum("n,nij,nj->i", weights, across, c))
+        weights = 1.0 / np.maximum(((point - c) ** 2).sum(axis=1), 1e-30)
+    if (((point - c) * d).sum(axis=1) <= 0).any():
+        raise ValueError("the point lies behind a camera")
+    return point
+
+
+def _residuals(
+    names: Sequence[str], errors: Float[np.ndarray, "n 3"], used: Bool[np.ndarray, " n"]
+) -> tuple[tuple[str, tuple[float, float, float], bool], ...]:
+    return tuple(
+        (name, _triple(error), bool(kept)) for name, error, kept in zip(names, errors, used, strict=True)
+    )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
