@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -92,8 +93,8 @@ def confidence_interval(
 
 
 def paired_difference(
-    a: Mapping[Hashable, float],
-    b: Mapping[Hashable, float],
+    a: Mapping[Any, float],
+    b: Mapping[Any, float],
     statistic: Statistic = mean,
     *,
     level: float = 0.95,

@@ -19,7 +19,8 @@ class CostReport:
     Attributes:
         seconds: wall time of all finished stages.
         cpu_seconds: processor time of all finished stages.
-        seconds_per_pair: wall time of the stage that matches, over the number of pairs; NaN where unknown.
+        seconds_per_pair: the matcher's own time for a pair where the run measured it, else wall time of the stage that
+            matches over the number of pairs; NaN where unknown.
         peak_memory_mb: largest of the stages, MB of 10^6 bytes as the manifest counts them.
         bytes_on_disk: all files of the folder.
         stage_seconds: wall time by stage.
@@ -48,7 +49,9 @@ def evaluate_cost(run: Path) -> CostReport:
         seconds = {name: float(record["seconds"]) for name, record in done.items()}
         cpu = sum(float(record["cpu_seconds"]) for record in done.values())
         peak = max((float(record["peak_memory_mb"]) for record in done.values()), default=float("nan"))
-        pairs = int(done.get("match", {}).get("counts", {}).get("pairs", 0))
+        counts = done.get("match", {}).get("counts", {})
+        pairs = int(counts.get("pairs", 0))
+        measured = counts.get("seconds_per_pair")
     except FileNotFoundError as error:
         raise ReconError(
             f"{path}: no such file; the cost of a run is known for recon's workspaces"
@@ -56,6 +59,8 @@ def evaluate_cost(run: Path) -> CostReport:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReconError(f"{path}: not a manifest of a run ({error!r}); run it again") from error
     per_pair = seconds["match"] / pairs if pairs else float("nan")
+    if measured is not None:
+        per_pair = float(measured)
     return CostReport(sum(seconds.values()), cpu, per_pair, peak, _bytes(Path(run)), seconds)
 
 

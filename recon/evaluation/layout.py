@@ -23,7 +23,7 @@ from recon.errors import ReconError
 from recon.matching.types import SparseMatch
 from recon.photos.types import Intrinsics
 
-FLOW_STEP = 1 / 64
+FLOW_STEP = 1 / 32
 """Pixels per unit of the 16-bit flow in a workspace."""
 
 _HALF_PIXEL = 0.5
@@ -151,6 +151,36 @@ class RunFiles:
         data = self._json("photos.json") or {"photos": []}
         return frozenset(p["name"] for p in [*data["photos"], *data.get("left_out", [])])
 
+    def original_size(self, name: str) -> tuple[int, int] | None:
+        """Width and height of a photo's file, orientation applied; None where unknown."""
+        for entry in (self._json("photos.json") or {"photos": []})["photos"]:
+            if entry["name"] == name:
+                return int(entry["original_width"]), int(entry["original_height"])
+        return self.database_sizes.get(name)
+
+    @cached_property
+    def database_sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of the images of the COLMAP database, by name."""
+        return photo_sizes_from_database(self.root)
+
+    def flow_shape(self, name: str) -> tuple[int, int] | None:
+        """Rows and columns of the flow from a photo; None where no pair has it."""
+        import zarr
+
+        for pair in self.pairs:
+            if name in pair:
+                i, j = (self.photos[one].number for one in pair)
+                path = (
+                    self.root
+                    / "flows.zarr"
+                    / f"{i}_{j}"
+                    / ("consistent_a" if pair[0] == name else "consistent_b")
+                )
+                if path.is_dir():
+                    rows, columns = zarr.open_array(str(path), mode="r").shape
+                    return int(rows), int(columns)
+        return None
+
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """Pairs of photo names that were matched, in the order of their ids; empty without ``pairs.json``."""
@@ -263,26 +293,66 @@ class RunFiles:
         """The matches of every pair, in pixels of the working size, and how many there are.
 
         A dense matcher's matches are the consistent pixels of A and where their flow points; of more than ``limit``
-        a seeded sample is handed over. Without a workspace's own files the verified matches of a COLMAP database
-        (the raw ones where nothing was verified) are read.
+        a seeded sample is handed over. A pair of a workspace for which the matcher left nothing has no matches. Without
+        a workspace's own files the verified matches of a COLMAP database (the raw ones where nothing was verified) are
+        read.
 
         Raises:
             ReconError: a file is damaged.
         """
-        found = False
-        for pair in self.pairs:
-            match = self._pair_matches(pair, limit, seed)
-            if match is not None:
-                found = True
-                yield pair, *match
-        if not found and not self.pairs:
+        if not self.pairs:
             yield from matches_from_database(self.root, limit, seed)
+            return
+        for pair in self.pairs:
+            found = self.pair_matches(pair, limit, seed)
+            yield (pair, *found) if found is not None else (pair, _no_matches(), 0)
 
-    def _pair_matches(self, pair: Pair, limit: int, seed: int) -> tuple[SparseMatch, int] | None:
+    @cached_property
+    def is_dense(self) -> bool:
+        """True for the workspace of a dense matcher."""
+        matching = self._json("matching.json")
+        if matching is not None:
+            return bool(matching["kind"] == "dense")
+        return (self.root / "flows.zarr").is_dir() and not (self.root / "matches").is_dir()
+
+    def pair_matches(
+        self, pair: Pair, limit: int | None = 20_000, seed: int = 0
+    ) -> tuple[SparseMatch, int] | None:
+        """The matches of one pair of the workspace, and how many there are; None where there are none on disk."""
         a, b = (self.photos[name] for name in pair)
-        folder = self.root / "flows.zarr" / f"{a.number}_{b.number}"
-        if folder.is_dir():
-            return _dense_matches(folder, a, b, limit, seed)
+        if self.is_dense:
+            folder = self.root / "flows.zarr" / f"{a.number}_{b.number}"
+            return _dense_matches(folder, a, b, limit, seed) if folder.is_dir() else None
+        path = self.root / "matches" / f"{a.number}_{b.number}.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path) as data:
+                match = SparseMatch(data["xy_a"], data["xy_b"], data["score"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ReconError(
+                f"{path}: cannot be read ({error}); run again with --restart-from match"
+            ) from error
+        count = len(match.xy_a)
+        if limit is not None and count > limit:
+            rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+            match = SparseMatch(match.xy_a[rows], match.xy_b[rows], match.score[rows])
+        return match, count
+
+    def flow(self, pair: Pair) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]] | None:
+        """The flow from the first to the second photo of a pair at the size of matching, and where it is consistent;
+        None where there is none."""
+        import zarr
+
+        if not self.is_dense or any(name not in self.photos for name in pair):
+            return None
+        i, j = (self.photos[name].number for name in pair)
+        for folder, side in ((f"{i}_{j}", "a"), (f"{j}_{i}", "b")):
+            path = self.root / "flows.zarr" / folder
+            if path.is_dir():
+                steps = zarr.open_array(str(path / f"flow_{side}"), mode="r")[...]
+                consistent = zarr.open_array(str(path / f"consistent_{side}"), mode="r")[...]
+                return steps.astype(np.float32) * np.float32(FLOW_STEP), consistent.astype(bool)
         return None
 
     def depth(self, name: str) -> Float32[np.ndarray, "h w"] | None:
@@ -313,7 +383,14 @@ class RunFiles:
             ) from error
 
 
-def _dense_matches(folder: Path, a: RunPhoto, b: RunPhoto, limit: int, seed: int) -> tuple[SparseMatch, int]:
+def _no_matches() -> SparseMatch:
+    none = np.zeros((0, 2), np.float32)
+    return SparseMatch(none, none, np.zeros(0, np.float32))
+
+
+def _dense_matches(
+    folder: Path, a: RunPhoto, b: RunPhoto, limit: int | None, seed: int
+) -> tuple[SparseMatch, int]:
     import zarr
 
     def read(name: str) -> Any:
@@ -324,7 +401,7 @@ def _dense_matches(folder: Path, a: RunPhoto, b: RunPhoto, limit: int, seed: int
     target_height, target_width = zarr.open_array(str(folder / "consistent_b"), mode="r").shape
     index = np.flatnonzero(consistent)
     count = len(index)
-    if count > limit:
+    if limit is not None and count > limit:
         index = np.sort(np.random.default_rng(seed).choice(index, limit, replace=False))
     flow = read("flow_a").reshape(-1, 2)[index].astype(np.float64) * FLOW_STEP
     score = read("confidence_a").reshape(-1)[index].astype(np.float32) / np.float32(255)

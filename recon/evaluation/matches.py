@@ -229,7 +229,9 @@ def evaluate_matches(
     )
 
 
-def match_repeatability(matches: Sequence[SparseMatch], radius: float = 1.0) -> float:
+def match_repeatability(
+    matches: Sequence[SparseMatch], radius: float = 1.0, *, samples: int = 5_000, seed: int = 0
+) -> float:
     """Compute how much of a pair's matches comes again when only the seed differs.
 
     A match of one run comes again in another run that has a match whose two ends are both within ``radius`` pixels of
@@ -238,6 +240,8 @@ def match_repeatability(matches: Sequence[SparseMatch], radius: float = 1.0) -> 
     Args:
         matches: the same pair, one for each seed.
         radius: pixels.
+        samples: of more matches a seeded sample is looked for among all of the other run.
+        seed: of the sample.
 
     Returns:
         0…1; NaN for fewer than two runs, or where no run has a match.
@@ -247,7 +251,10 @@ def match_repeatability(matches: Sequence[SparseMatch], radius: float = 1.0) -> 
     both = [np.column_stack([m.xy_a, m.xy_b]).astype(np.float64) for m in matches]
     trees = [cKDTree(points) if len(points) else None for points in both]
     shares = []
+    rng = np.random.default_rng(seed)
     for i, points in enumerate(both):
+        if len(points) > samples:
+            points = points[rng.choice(len(points), samples, replace=False)]
         for j, tree in enumerate(trees):
             if i == j or not len(points):
                 continue

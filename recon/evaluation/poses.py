@@ -263,30 +263,26 @@ def multi_view_errors(
 
 def two_view_errors(
     estimated: Mapping[tuple[str, str], Float[np.ndarray, "3 4"]],
-    truth: Mapping[str, Float[np.ndarray, "3 4"]],
-    pairs: Iterable[tuple[str, str]],
+    truth: Mapping[tuple[str, str], Float[np.ndarray, "3 4"]],
 ) -> dict[tuple[str, str], float]:
     """Compute the relative pose error in degrees of every pair whose pose was estimated from its own matches.
 
     The sign of the translation is folded, min(e, 180 - e), because an essential matrix does not fix it (as Sarlin
     et al., SuperGlue, CVPR 2020, section 5.2 and its released evaluation do). A pair without an estimate is a miss:
-    infinite. Pairs with a camera that the truth lacks are left out.
+    infinite.
 
     Args:
-        estimated: pair of names to ``b_from_a``; the length of the translation does not matter.
-        truth: name to ``cam_from_world``.
-        pairs: all pairs that were tried.
+        estimated: pair of names to ``b_from_a``, in either order; the length of the translation does not matter.
+        truth: pair of names to ``b_from_a``, of all pairs that were tried.
     """
     errors = {}
-    for a, b in pairs:
-        if a not in truth or b not in truth:
-            continue
-        known = relative_pose(truth[a], truth[b])
+    for (a, b), known in truth.items():
         if (a, b) in estimated:
             errors[a, b] = relative_pose_error(estimated[a, b], known, fold=True)
         elif (b, a) in estimated:
-            known = relative_pose(truth[b], truth[a])
-            errors[a, b] = relative_pose_error(estimated[b, a], known, fold=True)
+            back = np.asarray(estimated[b, a], np.float64)
+            forth = np.column_stack([back[:, :3].T, -back[:, :3].T @ back[:, 3]])
+            errors[a, b] = relative_pose_error(forth, known, fold=True)
         else:
             errors[a, b] = float("inf")
     return errors

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float32, Float64, UInt8
 
-from recon.datasets.ground_truth import GroundTruth
+from recon.datasets.ground_truth import GroundTruth, TruthCamera
+from recon.datasets.rendering import MeshData, mesh_from_open3d
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import (
     Interval,
@@ -20,13 +24,45 @@ from recon.evaluation.bootstrap import (
     median,
     paired_difference,
 )
+from recon.evaluation.consistency import PhotoView, photo_consistency
 from recon.evaluation.cost import evaluate_cost
-from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.evaluation.depth import evaluate_depth, resize_truth_depth, truth_at_pixels
+from recon.evaluation.flow import evaluate_flow
+from recon.evaluation.layout import Pair, RunCamera, RunFiles, RunPhoto
+from recon.evaluation.matches import (
+    PIXELS,
+    epipolar_distances,
+    evaluate_matches,
+    fundamental_matrix,
+    match_repeatability,
+)
+from recon.evaluation.poses import (
+    Similarity,
+    align_cameras,
+    area_under_curve,
+    evaluate_poses,
+    matched_names,
+    relative_pose,
+    two_view_errors,
+)
+from recon.evaluation.surface import SurfaceReport, evaluate_surface
+from recon.evaluation.tracks import evaluate_tracks
+from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
+from recon.matching.types import SparseMatch
+from recon.photos.types import Intrinsics, PinholeView
 
 AUC_LIMITS = (1.0, 3.0, 5.0, 10.0, 20.0)
 """Degrees: 5, 10 and 20 of SuperGlue (Sarlin et al. 2020), 1 and 3 of the Image Matching Challenges."""
 
-Pair = tuple[str, str]
+DTU_LONGEST = 0.02
+"""Metres: DTU's program leaves longer distances out of its means (Aanæs et al. 2016)."""
+_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+# Metres: the thresholds of benchmarks; those between 0.04% and 2.5% of the scene's extent are taken.
+_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
+# Of the extent, where the unit is unknown.
+_DEPTH_RELATIVE = (0.001, 0.005, 0.01, 0.05)
+_EPIPOLAR_CURVE = np.linspace(0.0, 10.0, 101)
+_ANGLE_CURVE = np.linspace(0.0, 20.0, 201)
 
 
 @dataclass(frozen=True)
@@ -50,7 +86,7 @@ class Curve:
 class Samples:
     """Where a metric comes from: the values per photo or per pair and how they make one number."""
 
-    values: Mapping[Hashable, float]
+    values: Mapping[Any, float]
     statistic: Statistic
 
 
@@ -104,86 +140,730 @@ def judge_run(
     """Compute all metrics that a run on disk and what is known of its scene allow.
 
     Args:
-        run: a workspace of recon, finished or not, or a folder with a COLMAP model in ``sparse/0``.
+        run: a workspace of recon, finished or not, or a folder of another tool with a COLMAP model, a cloud or a mesh
+            under the usual names (``recon.evaluation.layout``).
         truth: what is known of the scene; None judges what needs no truth.
         thresholds: distances for surfaces and points, in metres where the truth's unit is known in metres, else
-            in the truth's units; None for 2, 5, 10, 20, 50, 100 and 200 mm (or 0.1% to 2% of the extent).
+            in the truth's units; None takes those of benchmarks that suit the extent of the scene.
         seed: of all sampling.
 
     Returns:
         The report. What is missing on disk is noted, not raised.
 
     Raises:
-        ReconError: the folder does not exist, or the truth is that of another scene (no camera name in common).
+        ReconError: the folder does not exist, something in it is damaged, or the truth is that of another scene (no
+            photo name in common).
     """
-    run = Path(run)
-    if not run.is_dir():
-        raise ReconError(f"{run}: no such folder; name the folder of a run")
-    judge = _Judge(run, truth, thresholds, seed)
+    judge = _Judge(RunFiles(run), truth, thresholds, seed)
     judge.poses()
+    judge.two_view()
+    judge.matches()
+    judge.flow()
+    judge.tracks()
+    judge.depth()
+    judge.surfaces()
+    judge.left_out()
+    judge.consistency()
     judge.cost()
     return judge.report()
+
+
+@dataclass(frozen=True)
+class LeftOutReport:
+    """How well a run predicts photos that it was not given.
+
+    Attributes:
+        mesh, cloud: report by photo name; empty where the run left no mesh or cloud.
+    """
+
+    mesh: Mapping[str, ViewReport]
+    cloud: Mapping[str, ViewReport]
+
+
+def judge_left_out(
+    run: Path,
+    cameras: Mapping[str, PinholeView],
+    photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+    *,
+    run_from_cameras: Similarity | None = None,
+) -> LeftOutReport:
+    """Compute how well a run's mesh and cloud predict photos that it has not seen.
+
+    Args:
+        run: the run's folder.
+        cameras: in one world, by photo name: those of the left-out photos, and (to find the run's world) at least two
+            of the photos that the run registered.
+        photos: the left-out photos without distortion; a camera is brought to its photo's size.
+        run_from_cameras: the similarity from the cameras' world to the run's; by the shared cameras if None.
+
+    Raises:
+        ReconError: the run shares fewer than two cameras, or a left-out photo has no camera.
+    """
+    files = RunFiles(run)
+    missing = sorted(set(photos) - set(cameras))
+    if missing:
+        raise ReconError(f"no camera is known for the left-out photo {missing[0]}; it cannot be predicted")
+    if run_from_cameras is None:
+        known = {name: view.cam_from_world for name, view in cameras.items() if name not in photos}
+        try:
+            run_from_cameras = align_cameras(known, files.poses, robust=True)
+        except ValueError as error:
+            raise ReconError(
+                f"{files.root}: the left-out cameras cannot be placed in this run: {error}"
+            ) from error
+    mesh, cloud = files.mesh(), files.cloud()
+    from_mesh, from_cloud = {}, {}
+    for name, photo in photos.items():
+        height, width = photo.shape[:2]
+        view = cameras[name].resized(width, height)
+        view = replace(view, cam_from_world=run_from_cameras.camera(view.cam_from_world))
+        if mesh is not None and len(mesh.faces) and mesh.colors is not None:
+            from_mesh[name] = compare_view(*predict_from_mesh(mesh, view), photo)
+        if cloud is not None and len(cloud):
+            from_cloud[name] = compare_view(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo)
+    return LeftOutReport(from_mesh, from_cloud)
+
+
+def judge_repeatability(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
+    """Compute for each pair how much of its matches comes again in runs that differ only by their seed.
+
+    Args:
+        runs: workspaces of the same photos and matcher.
+        radius: pixels of the working size.
+        seed: of the sampling of matches.
+    """
+    files = [RunFiles(run) for run in runs]
+    shared = (
+        [pair for pair in files[0].pairs if all(pair in other.pairs for other in files[1:])] if files else []
+    )
+    out = {}
+    for pair in shared:
+        found = [one.pair_matches(pair, None) for one in files]
+        matches = [match[0] for match in found if match is not None]
+        if len(matches) == len(files):
+            out[pair] = match_repeatability(matches, radius, seed=seed)
+    return out
+
+
+def evaluation_thresholds(
+    extent: float, unit_in_metres: float | None, thresholds: Sequence[float] | None = None
+) -> list[tuple[str, float]]:
+    """Choose the distances at which surfaces are judged, with the names that they have in metrics.
+
+    Args:
+        extent: size of the scene in the truth's units.
+        unit_in_metres: of the truth; None where unknown.
+        thresholds: given ones: in metres, or in the truth's units where no metre is known.
+
+    Returns:
+        (name, distance in the truth's units), ascending: "20mm", or "1pct" of the extent, or "0.5u" units.
+    """
+    if thresholds is not None:
+        chosen = sorted(float(t) for t in thresholds)
+        if unit_in_metres is None:
+            return [(f"{t:g}u", t) for t in chosen]
+        return [(f"{1000 * t:g}mm", t / unit_in_metres) for t in chosen]
+    if unit_in_metres is None:
+        return [(f"{100 * share:g}pct", share * extent) for share in _SHARES]
+    size = extent * unit_in_metres
+    suited = [t for t in _STEPS if 0.0004 * size <= t <= 0.025 * size] or [0.01 * size]
+    return [(f"{1000 * t:g}mm", t / unit_in_metres) for t in suited]
+
+
+def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
+    """The intrinsics of a known camera, distortion included, as COLMAP's model has them."""
+    K = camera.K
+    extra = () if camera.distortion is None else tuple(float(v) for v in camera.distortion)
+    one_focal = camera.model.startswith(("SIMPLE_", "RADIAL"))
+    focal = (float(K[0, 0]),) if one_focal else (float(K[0, 0]), float(K[1, 1]))
+    params = (*focal, float(K[0, 2]), float(K[1, 2]), *extra)
+    return Intrinsics(camera.model, params, camera.width, camera.height, known=True)
 
 
 class _Judge:
     """Collects what the parts of an evaluation find."""
 
     def __init__(
-        self, run: Path, truth: GroundTruth | None, thresholds: Sequence[float] | None, seed: int
+        self, run: RunFiles, truth: GroundTruth | None, thresholds: Sequence[float] | None, seed: int
     ) -> None:
-        self.run, self.truth, self.thresholds, self.seed = run, truth, thresholds, seed
+        self.run, self.truth, self.given_thresholds, self.seed = run, truth, thresholds, seed
         self.metrics: dict[str, float] = {}
         self.per_photo: dict[str, dict[str, float]] = {}
         self.per_pair: dict[str, dict[Pair, float]] = {}
         self.curves: dict[str, Curve] = {}
         self.samples: dict[str, Samples] = {}
         self.notes: list[str] = []
+        self.truth_from_run: Similarity | None = None
+        self.known = dict(truth.cameras) if truth is not None else {}
+        if run.given:
+            # Photos that the run was not given are left out on purpose, and no misses.
+            self.known = {name: camera for name, camera in self.known.items() if name in run.given}
+            if truth is not None and truth.cameras and not self.known:
+                raise ReconError(
+                    f"{run.root} and the truth {truth.name} share no photo name ({min(run.given)}, "
+                    f"{min(truth.cameras)}); name the truth of this scene"
+                )
 
     def report(self) -> RunReport:
         return RunReport(
             self.metrics, self.per_photo, self.per_pair, self.curves, self.samples, tuple(self.notes)
         )
 
-    def _statistic(
-        self, name: str, values: Mapping[Hashable, float], statistic: Callable[..., float]
-    ) -> None:
-        array = np.array(list(values.values()), np.float64)
-        self.metrics[name] = statistic(array)
+    def _statistic(self, name: str, values: Mapping[Any, float], statistic: Statistic) -> None:
+        array = np.array([v for v in values.values() if not np.isnan(v)], np.float64)
+        self.metrics[name] = statistic(array) if len(array) else float("nan")
         self.samples[name] = Samples(values, statistic)
+
+    def _of_photos(self, name: str, values: Mapping[str, float], statistic: Statistic = mean) -> None:
+        self.per_photo[name] = dict(values)
+        self._statistic(name, dict(values), statistic)
+
+    def _of_pairs(self, name: str, values: Mapping[Pair, float], statistic: Statistic = mean) -> None:
+        self.per_pair[name] = dict(values)
+        self._statistic(name, dict(values), statistic)
+
+    # Cameras
 
     def poses(self) -> None:
         """Cameras against the known ones."""
-        if self.truth is None or not self.truth.cameras:
+        if self.truth is None or not self.known:
+            if self.run.given:
+                self.metrics["registered.share"] = len(set(self.run.poses) & self.run.given) / len(
+                    self.run.given
+                )
             return
-        known = self.truth.poses()
-        model = self.run / "sparse" / "0"
-        estimated = poses_from_colmap(model) if model.is_dir() else {}
-        if estimated and not set(estimated) & set(known):
+        known = {name: camera.cam_from_world for name, camera in self.known.items()}
+        names = matched_names(self.run.poses, known)
+        if self.run.poses and not names:
             raise ReconError(
-                f"{model} and the truth {self.truth.name} share no photo name ({min(estimated)}, {min(known)}); "
-                "name the truth of this scene"
+                f"{self.run.model_folder} and the truth {self.truth.name} share no photo name "
+                f"({min(self.run.poses)}, {min(known)}); name the truth of this scene"
             )
-        if len(set(estimated) & set(known)) < 2:
-            self.notes.append(f"poses: {len(set(estimated) & set(known))} camera registered of {len(known)}")
-        self.metrics["registered.share"] = len(set(estimated) & set(known)) / len(known)
-        if len(set(estimated) & set(known)) < 2:
+        estimated = {names[name]: pose for name, pose in self.run.poses.items() if name in names}
+        self.metrics["registered.share"] = len(estimated) / len(known)
+        missing = sorted(set(known) - set(estimated))
+        if missing:
+            self.notes.append(f"not registered: {', '.join(missing)}")
+        if len(estimated) < 2:
+            self.notes.append("poses: fewer than two cameras are registered, so there is no alignment")
+            for limit in AUC_LIMITS:
+                self.metrics[f"poses.auc_{limit:g}"] = 0.0
             return
-        report = evaluate_poses(estimated, known, AUC_LIMITS)
-        self._statistic(
-            "poses.mean_error", dict(zip(report.names, report.center_errors.tolist(), strict=True)), mean
-        )
-        self._statistic("poses.median_error", self.samples["poses.mean_error"].values, median)
+        try:
+            plain = evaluate_poses(estimated, known, AUC_LIMITS)
+            robust = evaluate_poses(estimated, known, AUC_LIMITS, robust=True)
+        except ValueError as error:
+            self.notes.append(f"poses: {error}")
+            return
+        self.truth_from_run = robust.truth_from_estimate
+        unit = self._unit()
+        errors = dict(zip(plain.names, (plain.center_errors * unit).tolist(), strict=True))
+        self._of_photos("poses.mean_error", errors)
+        self._statistic("poses.median_error", dict(errors), median)
+        self.metrics["poses.max_error"] = float(plain.center_max * unit)
+        steady = dict(zip(robust.names, (robust.center_errors * unit).tolist(), strict=True))
+        self._of_photos("poses.robust_mean_error", steady)
+        self._statistic("poses.robust_median_error", dict(steady), median)
+        turns = dict(zip(robust.names, robust.rotation_errors.tolist(), strict=True))
+        self._of_photos("poses.rotation_mean", turns)
+        self._auc("poses", plain.pair_errors, "pairs of cameras, by their absolute poses")
+
+    def two_view(self) -> None:
+        """The relative pose of each pair from its own matches."""
+        truth = self._relative_truth(self.run.pairs)
+        found = self.run.two_view_poses()
+        if not truth or found is None:
+            return
+        self._auc("two_view", two_view_errors(found, truth), "pairs of photos, by their own matches")
+
+    def _auc(self, name: str, errors: Mapping[Pair, float], label: str) -> None:
+        self.per_pair[f"{name}.error"] = dict(errors)
         for limit in AUC_LIMITS:
-            self.metrics[f"poses.auc_{limit:g}"] = report.auc[limit]
+            self._statistic(f"{name}.auc_{limit:g}", dict(errors), partial(area_under_curve, limit=limit))
+        values = np.sort(np.array(list(errors.values())))
+        share = np.searchsorted(values, _ANGLE_CURVE, side="right") / max(len(values), 1)
+        self.curves[f"{name}.error"] = Curve(label, "degrees", _ANGLE_CURVE, share)
+
+    def _relative_truth(self, pairs: Iterable[Pair]) -> dict[Pair, Float64[np.ndarray, "3 4"]]:
+        """``b_from_a`` of the pairs whose truth is known, by cameras or as the benchmark lists it."""
+        if self.truth is None:
+            return {}
+        listed = {(p.a, p.b): p.b_from_a for p in self.truth.pairs}
+        out = {}
+        for a, b in pairs:
+            if a in self.truth.cameras and b in self.truth.cameras:
+                out[a, b] = relative_pose(
+                    self.truth.cameras[a].cam_from_world, self.truth.cameras[b].cam_from_world
+                )
+            elif (a, b) in listed:
+                out[a, b] = listed[a, b]
+            elif (b, a) in listed:
+                back = listed[b, a]
+                out[a, b] = np.column_stack([back[:, :3].T, -back[:, :3].T @ back[:, 3]])
+        return out
+
+    # Matches and flow
+
+    def matches(self) -> None:
+        """Matches against the geometry of known cameras, and known depth."""
+        if self.truth is None or not (self.truth.cameras or self.truth.pairs):
+            return
+        reports, curve = {}, []
+        for pair, match, count in self.run.matches(seed=self.seed):
+            views = self._pair_views(pair)
+            if views is None:
+                continue
+            a, b = views
+            moved = self._without_distortion(pair, match, a, b)
+            depth_a, depth_b = (
+                (self._truth_depth(name, view) if moved is match else None)
+                for name, view in zip(pair, views, strict=True)
+            )
+            reports[pair] = evaluate_matches(moved, a, b, count=count, depth_a=depth_a, depth_b=depth_b)
+            errors = np.sort(epipolar_distances(moved.xy_a, moved.xy_b, fundamental_matrix(a, b)))
+            curve.append(np.searchsorted(errors, _EPIPOLAR_CURVE, side="right") / max(len(errors), 1))
+        if not reports:
+            return
+        for limit in PIXELS:
+            values = {pair: r.precision[limit] for pair, r in reports.items()}
+            self._of_pairs(f"matches.precision_{limit:g}px", values)
+        self._of_pairs(
+            "matches.epipolar_median_px", {p: r.median_epipolar for p, r in reports.items()}, median
+        )
+        self._of_pairs("matches.count", {p: float(r.count) for p, r in reports.items()})
+        self._of_pairs("matches.coverage", {p: r.coverage for p, r in reports.items()})
+        self._of_pairs("matches.correct_coverage", {p: r.correct_coverage for p, r in reports.items()})
+        if any(r.judged > 0 for r in reports.values()):
+            self._of_pairs(
+                "matches.endpoint_median_px", {p: r.endpoint_median for p, r in reports.items()}, median
+            )
+            for limit in PIXELS:
+                values = {p: r.endpoint_within.get(limit, float("nan")) for p, r in reports.items()}
+                self._of_pairs(f"matches.endpoint_within_{limit:g}px", values)
+            self._of_pairs("matches.impossible_share", {p: r.impossible for p, r in reports.items()})
+        self.curves["matches.epipolar"] = Curve(
+            "matches, mean over pairs, by epipolar error", "pixels", _EPIPOLAR_CURVE, np.mean(curve, axis=0)
+        )
+
+    def _pair_views(self, pair: Pair) -> tuple[PinholeView, PinholeView] | None:
+        """The known cameras of a pair at the size that its matches are in."""
+        assert self.truth is not None
+        views: list[PinholeView] = []
+        if all(name in self.truth.cameras for name in pair):
+            views = [self.truth.cameras[name].view(name, i) for i, name in enumerate(pair)]
+        else:
+            for listed in self.truth.pairs:
+                if {listed.a, listed.b} == set(pair):
+                    views = self._listed_views(pair, listed.a, listed.K_a, listed.K_b, listed.b_from_a)
+                    break
+        if len(views) != 2:
+            return None
+        out = []
+        for view in views:
+            size = self._photo_size(view.name)
+            out.append(view if size is None else view.resized(*size))
+        return out[0], out[1]
+
+    def _listed_views(
+        self,
+        pair: Pair,
+        first: str,
+        K_a: Float[np.ndarray, "3 3"],
+        K_b: Float[np.ndarray, "3 3"],
+        b_from_a: Float[np.ndarray, "3 4"],
+    ) -> list[PinholeView]:
+        """Views of a pair whose truth is a relative pose; the size of the files is that of the original photos."""
+        views: list[PinholeView] = []
+        for name, K, pose in ((pair[0], K_a, np.eye(3, 4)), (pair[1], K_b, np.asarray(b_from_a))):
+            size = self.run.original_size(name)
+            if size is None:
+                return []
+            views.append(PinholeView(len(views), name, K, pose, *size))
+        if first != pair[0]:
+            swapped = (
+                (K_b, np.eye(3, 4)),
+                (K_a, np.column_stack([b_from_a[:, :3].T, -b_from_a[:, :3].T @ b_from_a[:, 3]])),
+            )
+            views = [
+                replace(v, K=K, cam_from_world=pose) for v, (K, pose) in zip(views, swapped, strict=True)
+            ]
+        return views
+
+    def _photo_size(self, name: str) -> tuple[int, int] | None:
+        photo: RunPhoto | None = self.run.photos.get(name)
+        if photo is not None:
+            return photo.width, photo.height
+        return self.run.database_sizes.get(name)
+
+    def _without_distortion(
+        self, pair: Pair, match: SparseMatch, a: PinholeView, b: PinholeView
+    ) -> SparseMatch:
+        """The match in the pixels of the pinhole views; itself where the known cameras have no distortion."""
+        from recon.sfm.adapter import undistort_points
+
+        assert self.truth is not None
+        cameras = [self.truth.cameras.get(name) for name in pair]
+        if all(camera is None or camera.distortion is None for camera in cameras):
+            return match
+        moved = []
+        for xy, camera, view in zip((match.xy_a, match.xy_b), cameras, (a, b), strict=True):
+            if camera is None or camera.distortion is None:
+                moved.append(xy)
+                continue
+            intrinsics = truth_intrinsics(camera).resized(view.width, view.height)
+            moved.append(undistort_points(xy, intrinsics, view.K).astype(np.float32))
+        return SparseMatch(moved[0], moved[1], match.score)
+
+    def _truth_depth(self, name: str, view: PinholeView) -> Float32[np.ndarray, "h w"] | None:
+        """The known depth at the size of a view; kept, because every photo is in many pairs."""
+        if self.truth is None or self.truth.depth is None:
+            return None
+        key = (name, view.width, view.height)
+        if key not in self._depths:
+            depth = self.truth.depth(name)
+            self._depths[key] = None if depth is None else resize_truth_depth(depth, view.width, view.height)
+        return self._depths[key]
+
+    @cached_property
+    def _depths(self) -> dict[tuple[str, int, int], Float32[np.ndarray, "h w"] | None]:
+        return {}
+
+    def flow(self) -> None:
+        """Dense fields against known flow."""
+        if self.truth is None or self.truth.flow is None:
+            return
+        reports, trusted = {}, {}
+        for pair in self.run.pairs:
+            for a, b in (pair, pair[::-1]):
+                truth = self.truth.flow(a, b)
+                found = self.run.flow((a, b)) if truth is not None else None
+                if truth is None or found is None:
+                    continue
+                estimate, consistent = self._flow_at(found, truth.shape[:2], (a, b))
+                reports[a, b] = evaluate_flow(estimate, truth)
+                try:
+                    trusted[a, b] = evaluate_flow(estimate, truth, consistent)
+                except ValueError:
+                    self.notes.append(f"flow: no consistent pixel of {a} to {b} has a known flow")
+        if not reports:
+            return
+        self._of_pairs("flow.endpoint_px", {p: r.endpoint for p, r in reports.items()})
+        self._of_pairs("flow.angular_deg", {p: r.angular for p, r in reports.items()})
+        self._of_pairs("flow.fl_outliers", {p: r.fl for p, r in reports.items()})
+        for limit in PIXELS:
+            self._of_pairs(f"flow.outliers_{limit:g}px", {p: r.outliers[limit] for p, r in reports.items()})
+        self._of_pairs("flow.consistent_endpoint_px", {p: r.endpoint for p, r in trusted.items()})
+
+    def _flow_at(
+        self,
+        found: tuple[Float32[np.ndarray, "h w 2"], np.ndarray],
+        shape: tuple[int, int],
+        pair: Pair,
+    ) -> tuple[Float32[np.ndarray, "h2 w2 2"], np.ndarray]:
+        """A flow of the matching size at the size of the truth: positions by x' = (x + 0.5) s - 0.5."""
+        flow, consistent = found
+        height, width = shape
+        b = self.run.flow_shape(pair[1]) or flow.shape[:2]
+        if flow.shape[:2] == (height, width) == b:
+            return flow, consistent
+        size = (width, height)
+        x, y = np.meshgrid(np.arange(flow.shape[1]), np.arange(flow.shape[0]))
+        there = flow + np.stack([x, y], axis=-1)
+        big = cv2.resize(there.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        factor = np.array([width / b[1], height / b[0]], np.float32)
+        columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+        moved = (big + 0.5) * factor - 0.5 - np.stack([columns, rows], axis=-1)
+        mask = cv2.resize(consistent.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        return moved.astype(np.float32), mask
+
+    # Tracks, depth, surfaces
+
+    def tracks(self) -> None:
+        """Triangulated tracks."""
+        model = self.run.sparse()
+        if model is None:
+            return
+        truth, views = self._surface_truth, self._truth_views()
+        judged = truth is not None and self.truth_from_run is not None
+        try:
+            report = evaluate_tracks(
+                model,
+                truth if judged else None,
+                views,
+                thresholds=[t for _, t in self._limits] if judged else (1.0,),
+                voxel=self._limits[0][1] if judged else None,
+                truth_from_estimate=self.truth_from_run,
+                seed=self.seed,
+            )
+        except ValueError as error:
+            self.notes.append(f"tracks: {error}")
+            return
+        self.metrics["tracks.points"] = float(report.points)
+        self.metrics["tracks.observations"] = float(report.observations)
+        self.metrics["tracks.mean_length"] = report.mean_length
+        self.metrics["tracks.reprojection_px"] = report.mean_reprojection
+        if report.surface is not None:
+            for (name, _), p, r in zip(
+                self._limits, report.surface.precision, report.surface.recall, strict=True
+            ):
+                self.metrics[f"tracks.accuracy_share_{name}"] = p
+                self.metrics[f"tracks.completeness_{name}"] = r
+
+    def depth(self) -> None:
+        """Depth maps against known depth, each photo of the run with truth."""
+        if self.truth is None or self.truth.depth is None or self.truth_from_run is None:
+            return
+        scale, unit = self.truth_from_run.scale, self._unit()
+        reports = {}
+        for name in sorted(self.known):
+            truth = self.truth.depth(name)
+            if truth is None or not (np.isfinite(truth) & (truth > 0)).any():
+                continue
+            estimate = self.run.depth(name)
+            if estimate is None:
+                estimate = np.zeros_like(truth)
+            else:
+                truth = self._truth_on_grid(truth, name, estimate.shape)
+            if not (truth > 0).any():
+                continue
+            reports[name] = evaluate_depth(estimate * scale, truth, _DEPTH_RELATIVE)
+        if not reports or all(r.coverage == 0 for r in reports.values()):
+            return
+        self._of_photos("depth.coverage", {n: r.coverage for n, r in reports.items()})
+        self._of_photos("depth.median_error", {n: r.median * unit for n, r in reports.items()}, median)
+        self._of_photos("depth.mean_error", {n: r.mean * unit for n, r in reports.items()})
+        self._of_photos("depth.relative_error", {n: r.relative for n, r in reports.items()})
+        for limit in _DEPTH_RELATIVE:
+            key = f"{100 * limit:g}pct"
+            self._of_photos(
+                f"depth.within_{key}_share",
+                {n: r.within[limit] if r.coverage else float("nan") for n, r in reports.items()},
+            )
+            self._of_photos(f"depth.correct_{key}_share", {n: r.correct[limit] for n, r in reports.items()})
+        limits = np.array(_DEPTH_RELATIVE)
+        self.curves["depth.correct"] = Curve(
+            "pixels with known depth, mean over photos, by relative error", "share", limits,
+            np.array([self.metrics[f"depth.correct_{100 * limit:g}pct_share"] for limit in _DEPTH_RELATIVE]),
+        )  # fmt: skip
+
+    def _truth_on_grid(
+        self, truth: Float32[np.ndarray, "h w"], name: str, shape: tuple[int, ...]
+    ) -> Float32[np.ndarray, "h2 w2"]:
+        """The known depth at the pixels of an estimated depth map (undistorted by the run's own camera)."""
+        height, width = shape
+        camera: RunCamera | None = self.run.cameras.get(name)
+        if camera is None or camera.intrinsics.is_pinhole:
+            return resize_truth_depth(truth, width, height)
+        from recon.sfm.adapter import distort_points
+
+        intrinsics = camera.intrinsics.resized(width, height)
+        x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+        photo = distort_points(np.stack([x.ravel(), y.ravel()], axis=1), intrinsics, intrinsics.K)
+        inside = np.isfinite(photo).all(axis=1)
+        photo = np.where(inside[:, None], photo, -1e6)
+        return truth_at_pixels(truth, photo, width, height).reshape(height, width)
+
+    def surfaces(self) -> None:
+        """Dense points and mesh against the true surface."""
+        if self.truth is None or not (self.truth.mesh or self.truth.points):
+            return
+        if self.truth_from_run is None and self.known:
+            self.notes.append("surface: the cameras do not allow an alignment, so nothing is judged")
+            return
+        cloud, mesh = self.run.cloud(), self.run.mesh()
+        if cloud is not None and len(cloud):
+            self._surface("points", cloud.xyz)
+        elif cloud is not None:
+            self.notes.append("points: the cloud is empty")
+        if mesh is not None:
+            self._surface("mesh", mesh)
+
+    def _surface(self, name: str, estimate: MeshData | Float32[np.ndarray, "n 3"]) -> None:
+        assert self.truth is not None
+        assert self._surface_truth is not None
+        unit = self._unit()
+        limits = [t for _, t in self._limits]
+        try:
+            report: SurfaceReport = evaluate_surface(
+                estimate,
+                self._surface_truth,
+                self._truth_views(),
+                limits,
+                self.truth_from_run,
+                seed=self.seed,
+                region=self.truth.region,
+                voxel=0.5 * limits[0],
+                max_distance=DTU_LONGEST / unit if self.truth.layout == "dtu" else None,
+            )
+        except ValueError as error:
+            self.notes.append(f"{name}: {error}")
+            return
+        for (key, _), p, r, f in zip(
+            self._limits, report.precision, report.recall, report.f_score, strict=True
+        ):
+            self.metrics[f"{name}.precision_{key}"] = p
+            self.metrics[f"{name}.recall_{key}"] = r
+            self.metrics[f"{name}.f_{key}"] = f
+        self.metrics[f"{name}.accuracy_mean_error"] = report.accuracy[0] * unit
+        self.metrics[f"{name}.accuracy_median_error"] = report.accuracy[1] * unit
+        self.metrics[f"{name}.completeness_mean_error"] = report.completeness[0] * unit
+        self.metrics[f"{name}.completeness_median_error"] = report.completeness[1] * unit
+        self.metrics[f"{name}.chamfer"] = report.chamfer * unit
+        self.metrics[f"{name}.judged_share"] = report.judged / max(report.estimated, 1)
+        self.metrics[f"{name}.behind_ratio"] = report.behind
+        x = report.curve[:, 0] * unit
+        length = "metres" if self.truth.unit_in_metres is not None else "units of the truth"
+        self.curves[f"{name}.precision"] = Curve("judged part of the estimate", length, x, report.curve[:, 1])
+        self.curves[f"{name}.recall"] = Curve("seen part of the truth", length, x, report.curve[:, 2])
+
+    # Without truth
+
+    def left_out(self) -> None:
+        """Photos of the truth that the run was not given."""
+        if self.truth is None or not self.run.photos or self.truth_from_run is None:
+            return
+        names = sorted(set(self.truth.cameras) - self.run.given)
+        images = {name: self.truth.images / name for name in names}
+        names = [name for name in names if images[name].is_file()]
+        if not names:
+            return
+        photos = {
+            name: _undistorted_photo(images[name], self.truth.cameras[name], self._long_side)
+            for name in names
+        }
+        report = judge_left_out(
+            self.run.root, self.truth.views(), photos, run_from_cameras=self.truth_from_run.inverse()
+        )
+        for kind, reports in (("mesh", report.mesh), ("cloud", report.cloud)):
+            if reports:
+                self._of_photos(f"left_out.{kind}_psnr", {n: r.psnr for n, r in reports.items()})
+                self._of_photos(f"left_out.{kind}_ssim", {n: r.ssim for n, r in reports.items()})
+                self._of_photos(f"left_out.{kind}_coverage", {n: r.coverage for n, r in reports.items()})
+
+    @property
+    def _long_side(self) -> int:
+        return max(max(p.width, p.height) for p in self.run.photos.values())
+
+    def consistency(self) -> None:
+        """Whether the photos agree on the points."""
+        cloud = self.run.cloud()
+        model = self.run.sparse() if cloud is None or not len(cloud) else None
+        if cloud is not None and len(cloud):
+            xyz, normals, name = cloud.xyz, cloud.normals, "photo_consistency"
+        elif model is not None:
+            xyz, normals, name = model.xyz.astype(np.float32), None, "tracks.photo_consistency"
+        else:
+            return
+        views = self._photo_views()
+        if len(views) < 2:
+            self.notes.append("photo_consistency: the photos are not at hand")
+            return
+        report = photo_consistency(xyz, normals, views, seed=self.seed)
+        if not report.compared:
+            self.notes.append("photo_consistency: no point could be compared between two photos")
+            return
+        self._of_photos(name, report.by_photo)
+        self.metrics[name] = report.mean
+        self.metrics[f"{name}.agreeing_share"] = report.agreeing
+        self.metrics[f"{name}.compared_share"] = report.compared / max(report.sampled, 1)
+        # The mean of all points and the mean of the photos' means differ: the interval is that of the latter.
+        self._statistic(f"{name}.photo_mean", dict(report.by_photo), mean)
+        self.samples.pop(name)
+
+    def _photo_views(self) -> list[PhotoView]:
+        """The registered photos with the run's own cameras."""
+        views = []
+        for name, camera in self.run.cameras.items():
+            rgb = self.run.rgb(name)
+            width, height = camera.intrinsics.width, camera.intrinsics.height
+            if rgb is None and self.truth is not None and (self.truth.images / name).is_file():
+                from recon.photos.reading import load_photo
+
+                rgb = load_photo(self.truth.images / name).rgb
+            if rgb is None:
+                continue
+            if rgb.shape[:2] != (height, width):
+                rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+            pose = camera.cam_from_world
+            grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+            center = -pose[:, :3].T @ pose[:, 3]
+            views.append(PhotoView(name, grey, camera.project, center, float(camera.intrinsics.K[0, 0])))
+        return views
 
     def cost(self) -> None:
         """Time, memory, disk."""
-        if not (self.run / "manifest.json").is_file():
+        if not (self.run.root / "manifest.json").is_file():
             self.notes.append("cost: no manifest.json, so time and memory are unknown")
             return
-        cost = evaluate_cost(self.run)
+        cost = evaluate_cost(self.run.root)
         self.metrics["cost.seconds"] = cost.seconds
         self.metrics["cost.cpu_seconds"] = cost.cpu_seconds
         self.metrics["cost.seconds_per_pair"] = cost.seconds_per_pair
         self.metrics["cost.peak_memory_mb"] = cost.peak_memory_mb
         self.metrics["cost.bytes_on_disk"] = float(cost.bytes_on_disk)
+
+    # What several parts need
+
+    def _unit(self) -> float:
+        """Metres per unit of the truth where known, else 1: errors are in metres or in units."""
+        unit = self.truth.unit_in_metres if self.truth is not None else None
+        return 1.0 if unit is None else float(unit)
+
+    @cached_property
+    def _surface_truth(self) -> MeshData | Float32[np.ndarray, "m 3"] | None:
+        if self.truth is None:
+            return None
+        return load_surface(self.truth)
+
+    def _truth_views(self) -> list[PinholeView]:
+        return [camera.view(name, i) for i, (name, camera) in enumerate(sorted(self.known.items()))]
+
+    @cached_property
+    def _limits(self) -> list[tuple[str, float]]:
+        truth = self._surface_truth
+        assert self.truth is not None
+        assert truth is not None
+        return evaluation_thresholds(surface_extent(truth), self.truth.unit_in_metres, self.given_thresholds)
+
+
+def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | None:
+    """Read the true surface: the mesh, or the scans together; None where there is neither.
+
+    Raises:
+        ReconError: a file cannot be read, or holds nothing.
+    """
+    if truth.mesh is not None:
+        from recon.surface.io import read_mesh
+
+        return mesh_from_open3d(read_mesh(truth.mesh))
+    if truth.points:
+        points = truth.load_points()
+        if not len(points):
+            raise ReconError(f"{truth.points[0]}: the scan holds no points; fetch it again")
+        return points
+    return None
+
+
+def surface_extent(surface: MeshData | Float[np.ndarray, "m 3"]) -> float:
+    """Compute the size of a surface: the diagonal of the box from the 1st to the 99th percentile of its points."""
+    points = (
+        surface.vertices[np.unique(surface.faces)] if isinstance(surface, MeshData) else np.asarray(surface)
+    )
+    step = max(1, len(points) // 200_000)
+    low, high = np.percentile(points[::step], [1, 99], axis=0)
+    return float(np.linalg.norm(high - low))
+
+
+def _undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A photo of the truth without its distortion, at the size that the run worked at."""
+    from recon.photos.reading import load_photo
+    from recon.photos.resize import resize_rgb, working_size
+    from recon.sfm.adapter import undistortion_maps
+
+    rgb = load_photo(path).rgb
+    height, width = rgb.shape[:2]
+    if camera.distortion is not None:
+        intrinsics = truth_intrinsics(camera).resized(width, height)
+        map_x, map_y = undistortion_maps(intrinsics, intrinsics.K, (width, height))
+        rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)
+    return resize_rgb(rgb, *working_size(width, height, long_side))
