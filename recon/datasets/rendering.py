@@ -93,6 +93,8 @@ class Lighting:
         shininess: exponent of the highlight.
         lamps: directions towards broad lights that are seen in the surface's gloss only, reflected as a
             mirror would (Phong), as strong as the highlight.
+        smoothing: how often the visible shares of sun and sky are averaged over each vertex's neighbours;
+            without, the noise of few samples is a texture of its own.
     """
 
     sun: tuple[float, float, float] = (0.45, -0.7, 0.75)
@@ -103,6 +105,7 @@ class Lighting:
     specular: float = 0.0
     shininess: float = 30.0
     lamps: tuple[tuple[float, float, float], ...] = ()
+    smoothing: int = 0
 
 
 def tensor(values: np.ndarray) -> Any:
@@ -292,8 +295,26 @@ def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[
             hidden = scene.test_occlusions(tensor(rays)).numpy()
             visible[:, column] += ~hidden
     visible /= max(lighting.samples, 1)
+    if lighting.smoothing:
+        visible = _averaged(mesh, visible, lighting.smoothing)
     visible[:, 0] *= np.clip(normals @ sun.astype(np.float32), 0, 1)
     return visible
+
+
+def _averaged(mesh: MeshData, values: Float32[np.ndarray, "n c"], times: int) -> Float32[np.ndarray, "n c"]:
+    """Replace the values at the vertices by the mean over themselves and their neighbours, so many times."""
+    from scipy.sparse import coo_array
+
+    count = len(mesh.vertices)
+    a = np.concatenate([mesh.faces[:, i] for i in (0, 1, 2, 1, 2, 0)] + [np.arange(count)])
+    b = np.concatenate([mesh.faces[:, i] for i in (1, 2, 0, 0, 1, 2)] + [np.arange(count)])
+    near = coo_array((np.ones(len(a), np.float32), (a, b)), (count, count)).tocsr()
+    # An edge that two faces share counts once, like one at the rim.
+    near.data[:] = 1
+    degree = np.asarray(near.sum(axis=1), np.float32)[:, None]
+    for _ in range(times):
+        values = (near @ values) / degree
+    return np.asarray(values, np.float32)
 
 
 def render_radiance(

@@ -362,7 +362,7 @@ def make_benchmark_scene(
     # Evenly spread, so that few photos have the whole spread; in an order that the seed shuffles.
     steps = np.random.default_rng((seed, 2)).permutation(np.linspace(-1, 1, photos))
     return render_scene(
-        Path(scene).stem,
+        scene if scene in BENCHMARK_SCENES else _mesh_name(Path(scene)),
         mesh,
         albedo,
         pinhole_views(poses, *size, field_of_view),
@@ -374,6 +374,7 @@ def make_benchmark_scene(
             specular=0.5 * hard["specularity"],
             shininess=24,
             lamps=_LAMPS,
+            smoothing=4,
         ),
         Sensor(hard["blur"], 0.0, *_electrons(hard["noise"])),
         seed=seed,
@@ -477,7 +478,7 @@ def _surface(
 
     mesh, paint = mesh_on_ground(read_textured_mesh(Path(scene)), seed)
     top = float(mesh.vertices[:, 2].max())
-    return mesh, paint, (0.0, 0.0, 0.45 * top), 1.6, 0.8, 46.0
+    return mesh, paint, (0.0, 0.0, 0.4 * top), 1.7, 0.9, 46.0
 
 
 def _benchmark_path(
@@ -515,6 +516,12 @@ def _electrons(noise: float) -> tuple[float, float]:
     sigma = noise / 255 * 2.2 * light / 0.5
     full_well = (light + math.sqrt(light**2 + 4 * sigma**2 * read_noise**2)) / (2 * sigma**2)
     return full_well, read_noise
+
+
+def _mesh_name(path: Path) -> str:
+    """What to call the scene of a mesh: many files are just called mesh, in a folder that says of what."""
+    generic = path.stem.lower() in {"mesh", "model", "scene", "textured", "textured_simple"}
+    return path.resolve().parent.name if generic else path.stem
 
 
 def _file_hash(path: str) -> str:
