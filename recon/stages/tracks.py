@@ -1,4 +1,4 @@
-"""Stage ``tracks``: multi-view tracks from the matches; those of dense matchers are refined below the pixel."""
+"""Stage ``tracks``: multi-view tracks from the matches, refined below the pixel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recon.engine.stage import StageContext
 from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
 from recon.graph.types import Tracks
 from recon.photos.types import Photo
-from recon.sfm.track_refinement import RefinementSettings, refine_tracks
+from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_references
 from recon.stages.features import load_points
 from recon.stages.match import DenseMatches, load_matching, load_sparse_match
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
@@ -51,7 +51,7 @@ class TracksSettings(BaseModel):
 class TracksStage:
     """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left.
 
-    Point matches are joined as they are: those that agree with their pair's geometry, best score first.
+    The point matches of a sparse matcher that agree with their pair's geometry are joined, best score first.
     """
 
     name: ClassVar[str] = "tracks"
@@ -69,6 +69,8 @@ class TracksStage:
                 {edge: load_inliers(work, edge) for edge in edges},
                 merge_radius=_SAME_POINT if matching.repeatable else settings.merge_radius,
             )
+            # Nothing is known of the patches round matched points: they start unrotated and unscaled.
+            tracks = with_references(tracks)
         else:
 
             def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
@@ -91,7 +93,7 @@ class TracksStage:
                     loop_error=settings.loop_error,
                 ),
             )
-        if settings.refine and not (matching.kind == "sparse" and matching.repeatable):
+        if settings.refine:
             greys = [load_grey(work, photo).astype(np.float32) for photo in photo_set.photos]
             # The observations are aligned jointly once the cameras are known; before, the reference is enough.
             tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
