@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,24 @@ def find_mesh(folder: Path) -> Path | None:
 class RunFiles:
     """A run on disk. Everything is read when it is asked for; what is not there is None or empty."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        model: Path | None = None,
+        cloud: Path | None = None,
+        mesh: Path | None = None,
+        database: Path | None = None,
+        scale: float = 1.0,
+    ) -> None:
         """Open a run.
+
+        Args:
+            root: its folder.
+            model: folder of the COLMAP model, where it lies elsewhere.
+            cloud, mesh: files of the surface, where they lie elsewhere; with either, only that surface is looked at.
+            database: a COLMAP database to take the matches from, whatever else is in the folder.
+            scale: coordinates of cameras and surfaces are multiplied by this.
 
         Raises:
             ReconError: there is no such folder.
@@ -135,10 +151,18 @@ class RunFiles:
         self.root = Path(root)
         if not self.root.is_dir():
             raise ReconError(f"{self.root}: no such folder; name the folder of a run")
+        self._model, self.scale = model, scale
+        only = cloud is not None or mesh is not None
+        self.cloud_path = cloud if only else find_cloud(self.root)
+        self.mesh_path = mesh if only else find_mesh(self.root)
+        self._only = only
+        self._database = database
 
     @cached_property
     def photos(self) -> dict[str, RunPhoto]:
         """The photos that the run used, by name; empty without ``photos.json``."""
+        if self._database is not None:
+            return {}
         data = self._json("photos.json") or {"photos": []}
         return {
             p["name"]: RunPhoto(p["name"], int(p["id"]), int(p["width"]), int(p["height"]))
@@ -148,6 +172,8 @@ class RunFiles:
     @cached_property
     def given(self) -> frozenset[str]:
         """Names of all photos that the run was given, those that it could not use included."""
+        if self._database is not None:
+            return frozenset()
         data = self._json("photos.json") or {"photos": []}
         return frozenset(p["name"] for p in [*data["photos"], *data.get("left_out", [])])
 
@@ -161,7 +187,7 @@ class RunFiles:
     @cached_property
     def database_sizes(self) -> dict[str, tuple[int, int]]:
         """Width and height of the images of the COLMAP database, by name."""
-        return photo_sizes_from_database(self.root)
+        return photo_sizes_from_database(self._database or self.root)
 
     def flow_shape(self, name: str) -> tuple[int, int] | None:
         """Rows and columns of the flow from a photo; None where no pair has it."""
@@ -184,12 +210,19 @@ class RunFiles:
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """Pairs of photo names that were matched, in the order of their ids; empty without ``pairs.json``."""
+        if self._database is not None:
+            return ()
         return tuple((entry["a"], entry["b"]) for entry in self._json("pairs.json") or ())
 
     @cached_property
     def model_folder(self) -> Path | None:
         """The folder of the COLMAP model."""
-        return find_model(self.root)
+        if self._model is not None:
+            found = find_model(self._model)
+            if found is None:
+                raise ReconError(f"{self._model}: no COLMAP model (images.bin or images.txt) is here")
+            return found
+        return None if self._only else find_model(self.root)
 
     @cached_property
     def model(self) -> Any:
@@ -245,27 +278,41 @@ class RunFiles:
         """The dense points.
 
         Raises:
-            ReconError: the file cannot be read.
+            ReconError: the file cannot be read, or holds no finite point.
         """
-        path = find_cloud(self.root)
-        if path is None:
+        if self.cloud_path is None:
             return None
         from recon.surface.io import read_points_ply
 
-        return read_points_ply(path)
+        try:
+            found = read_points_ply(self.cloud_path)
+        except (OSError, ValueError) as error:
+            raise ReconError(f"{self.cloud_path}: cannot be read ({error})") from error
+        if not np.isfinite(found.xyz).all(axis=1).any():
+            raise ReconError(
+                f"{self.cloud_path}: holds no points that could be judged ({len(found)} in the file); make it anew"
+            )
+        return replace(found, xyz=found.xyz * np.float32(self.scale)) if self.scale != 1.0 else found
 
     def mesh(self) -> MeshData | None:
         """The mesh.
 
         Raises:
-            ReconError: the file holds no faces.
+            ReconError: the file cannot be read, or holds no faces.
         """
-        path = find_mesh(self.root)
-        if path is None:
+        if self.mesh_path is None:
             return None
         from recon.surface.io import read_mesh
 
-        return mesh_from_open3d(read_mesh(path))
+        if not self.mesh_path.is_file():
+            raise ReconError(f"{self.mesh_path}: no such file")
+        try:
+            found = mesh_from_open3d(read_mesh(self.mesh_path))
+        except ReconError as error:
+            raise ReconError(f"{error}; a file of points alone is judged with --what points") from error
+        return (
+            replace(found, vertices=found.vertices * np.float32(self.scale)) if self.scale != 1.0 else found
+        )
 
     def rgb(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
         """A photo at working size, from the workspace."""
@@ -301,7 +348,7 @@ class RunFiles:
             ReconError: a file is damaged.
         """
         if not self.pairs:
-            yield from matches_from_database(self.root, limit, seed)
+            yield from matches_from_database(self._database or self.root, limit, seed)
             return
         for pair in self.pairs:
             found = self.pair_matches(pair, limit, seed)

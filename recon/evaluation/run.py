@@ -45,6 +45,7 @@ from recon.evaluation.poses import (
     relative_pose,
     two_view_errors,
 )
+from recon.evaluation.sources import check_same_world
 from recon.evaluation.surface import SurfaceReport, evaluate_surface
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
@@ -61,6 +62,10 @@ _STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
 # Of the extent, where the unit is unknown.
 _DEPTH_RELATIVE = (0.001, 0.005, 0.01, 0.05)
+_ANOTHER_SHAPE = 0.02
+# Photos whose sides differ in proportion by more than this are not the same photos.
+_ASTRAY_DEGREES = 30.0
+# A mean rotation error above this says that nothing fits.
 _EPIPOLAR_CURVE = np.linspace(0.0, 10.0, 101)
 _ANGLE_CURVE = np.linspace(0.0, 20.0, 201)
 
@@ -134,8 +139,19 @@ def compare_reports(
     }
 
 
+PARTS = (
+    "poses", "two_view", "matches", "flow", "tracks", "depth", "surfaces", "left_out", "consistency", "cost",
+)  # fmt: skip
+"""What ``judge_run`` looks at, in this order."""
+
+
 def judge_run(
-    run: Path, truth: GroundTruth | None, *, thresholds: Sequence[float] | None = None, seed: int = 0
+    run: Path | RunFiles,
+    truth: GroundTruth | None,
+    *,
+    thresholds: Sequence[float] | None = None,
+    seed: int = 0,
+    parts: Sequence[str] = PARTS,
 ) -> RunReport:
     """Compute all metrics that a run on disk and what is known of its scene allow.
 
@@ -146,25 +162,20 @@ def judge_run(
         thresholds: distances for surfaces and points, in metres where the truth's unit is known in metres, else
             in the truth's units; None takes those of benchmarks that suit the extent of the scene.
         seed: of all sampling.
+        parts: what to look at, of ``PARTS``; what needs the cameras aligned does that whether "poses" is named or not.
 
     Returns:
         The report. What is missing on disk is noted, not raised.
 
     Raises:
         ReconError: the folder does not exist, something in it is damaged, or the truth is that of another scene (no
-            photo name in common).
+            photo name in common, or photos of another shape).
     """
-    judge = _Judge(RunFiles(run), truth, thresholds, seed)
-    judge.poses()
-    judge.two_view()
-    judge.matches()
-    judge.flow()
-    judge.tracks()
-    judge.depth()
-    judge.surfaces()
-    judge.left_out()
-    judge.consistency()
-    judge.cost()
+    judge = _Judge(run if isinstance(run, RunFiles) else RunFiles(run), truth, thresholds, seed)
+    judge.align()
+    for part in PARTS:
+        if part in parts:
+            getattr(judge, part)()
     return judge.report()
 
 
@@ -294,14 +305,33 @@ class _Judge:
         self.samples: dict[str, Samples] = {}
         self.notes: list[str] = []
         self.truth_from_run: Similarity | None = None
-        self.known = dict(truth.cameras) if truth is not None else {}
-        if run.given:
-            # Photos that the run was not given are left out on purpose, and no misses.
-            self.known = {name: camera for name, camera in self.known.items() if name in run.given}
-            if truth is not None and truth.cameras and not self.known:
+        self.estimated: dict[str, Float64[np.ndarray, "3 4"]] = {}
+        self.known: dict[str, TruthCamera] = {}
+        if truth is None or not truth.cameras:
+            return
+        ours = run.given or set(run.poses) or set(run.database_sizes)
+        if not ours:
+            self.known = dict(truth.cameras)
+            return
+        names = matched_names(ours, truth.cameras)
+        if not names:
+            raise ReconError(
+                f"{run.root} and the truth {truth.name} share no photo name (one has {min(ours)}, the other "
+                f"{min(truth.cameras)}); name the truth of this scene"
+            )
+        self.truth = truth = _renamed(truth, names)
+        # Photos that the run was not given are left out on purpose, and no misses.
+        self.known = {n: c for n, c in truth.cameras.items() if not run.given or n in run.given}
+        self.estimated = {n: pose for n, pose in run.poses.items() if n in self.known}
+        for name, camera in self.known.items():
+            size = self._photo_size(name)
+            if (
+                size is not None
+                and abs(size[0] / size[1] * camera.height / camera.width - 1) > _ANOTHER_SHAPE
+            ):
                 raise ReconError(
-                    f"{run.root} and the truth {truth.name} share no photo name ({min(run.given)}, "
-                    f"{min(truth.cameras)}); name the truth of this scene"
+                    f"{run.root}: {name} has {size[0]}x{size[1]} pixels, and {camera.width}x{camera.height} in "
+                    f"the truth {truth.name}, which is another shape; name the truth of this scene"
                 )
 
     def report(self) -> RunReport:
@@ -324,38 +354,44 @@ class _Judge:
 
     # Cameras
 
+    def align(self) -> None:
+        """Find the similarity from the run's world to the truth's."""
+        if len(self.estimated) < 2:
+            return
+        known = {name: camera.cam_from_world for name, camera in self.known.items()}
+        try:
+            self.truth_from_run = align_cameras(self.estimated, known, robust=True)
+        except ValueError as error:
+            self.notes.append(f"alignment: {error}")
+
     def poses(self) -> None:
         """Cameras against the known ones."""
-        if self.truth is None or not self.known:
+        if not self.known:
             if self.run.given:
                 self.metrics["registered.share"] = len(set(self.run.poses) & self.run.given) / len(
                     self.run.given
                 )
             return
         known = {name: camera.cam_from_world for name, camera in self.known.items()}
-        names = matched_names(self.run.poses, known)
-        if self.run.poses and not names:
-            raise ReconError(
-                f"{self.run.model_folder} and the truth {self.truth.name} share no photo name "
-                f"({min(self.run.poses)}, {min(known)}); name the truth of this scene"
-            )
-        estimated = {names[name]: pose for name, pose in self.run.poses.items() if name in names}
+        estimated = self.estimated
         self.metrics["registered.share"] = len(estimated) / len(known)
         missing = sorted(set(known) - set(estimated))
         if missing:
             self.notes.append(f"not registered: {', '.join(missing)}")
-        if len(estimated) < 2:
-            self.notes.append("poses: fewer than two cameras are registered, so there is no alignment")
+        if self.truth_from_run is None:
+            self.notes.append(
+                f"poses: {len(estimated)} of {len(known)} cameras are there, which allow no alignment"
+            )
             for limit in AUC_LIMITS:
                 self.metrics[f"poses.auc_{limit:g}"] = 0.0
             return
-        try:
-            plain = evaluate_poses(estimated, known, AUC_LIMITS)
-            robust = evaluate_poses(estimated, known, AUC_LIMITS, robust=True)
-        except ValueError as error:
-            self.notes.append(f"poses: {error}")
-            return
-        self.truth_from_run = robust.truth_from_estimate
+        plain = evaluate_poses(estimated, known, AUC_LIMITS)
+        robust = evaluate_poses(estimated, known, AUC_LIMITS, robust=True)
+        if len(estimated) > 3 and robust.rotation_mean > _ASTRAY_DEGREES:
+            self.notes.append(
+                f"poses: after alignment the cameras look elsewhere (by {robust.rotation_mean:.0f} degrees on "
+                "average): the reconstruction failed, or the truth is that of another scene"
+            )
         unit = self._unit()
         errors = dict(zip(plain.names, (plain.center_errors * unit).tolist(), strict=True))
         self._of_photos("poses.mean_error", errors)
@@ -665,16 +701,24 @@ class _Judge:
 
     def surfaces(self) -> None:
         """Dense points and mesh against the true surface."""
-        if self.truth is None or not (self.truth.mesh or self.truth.points):
-            return
-        if self.truth_from_run is None and self.known:
-            self.notes.append("surface: the cameras do not allow an alignment, so nothing is judged")
+        if self.truth is None or self._surface_truth is None:
             return
         cloud, mesh = self.run.cloud(), self.run.mesh()
-        if cloud is not None and len(cloud):
+        if self.truth_from_run is None:
+            if self.run.model_folder is not None and self.known:
+                self.notes.append("surface: the cameras do not allow an alignment, so nothing is judged")
+                return
+            for path, surface in (
+                (self.run.cloud_path, None if cloud is None else cloud.xyz),
+                (self.run.mesh_path, None if mesh is None else mesh.vertices),
+            ):
+                if surface is not None:
+                    check_same_world(surface, _vertices(self._surface_truth), str(path), self.truth.name)
+            self.notes.append(
+                "surface: there are no cameras to align by; taken to be in the world of the truth"
+            )
+        if cloud is not None:
             self._surface("points", cloud.xyz)
-        elif cloud is not None:
-            self.notes.append("points: the cloud is empty")
         if mesh is not None:
             self._surface("mesh", mesh)
 
@@ -852,6 +896,28 @@ def surface_extent(surface: MeshData | Float[np.ndarray, "m 3"]) -> float:
     step = max(1, len(points) // 200_000)
     low, high = np.percentile(points[::step], [1, 99], axis=0)
     return float(np.linalg.norm(high - low))
+
+
+def _vertices(surface: MeshData | Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "k 3"]:
+    """Points of a surface; of a mesh those that its faces use."""
+    if isinstance(surface, MeshData):
+        return surface.vertices[np.unique(surface.faces)]
+    return np.asarray(surface)
+
+
+def _renamed(truth: GroundTruth, names: Mapping[str, str]) -> GroundTruth:
+    """The truth with the run's names of the photos (run's name to truth's)."""
+    if all(ours == theirs for ours, theirs in names.items()):
+        return truth
+    back = {theirs: ours for ours, theirs in names.items()}
+    depth, flow = truth.depth, truth.flow
+    return replace(
+        truth,
+        cameras={back.get(name, name): camera for name, camera in truth.cameras.items()},
+        depth=None if depth is None else lambda name: depth(names.get(name, name)),
+        flow=None if flow is None else lambda a, b: flow(names.get(a, a), names.get(b, b)),
+        pairs=tuple(replace(p, a=back.get(p.a, p.a), b=back.get(p.b, p.b)) for p in truth.pairs),
+    )
 
 
 def _undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
