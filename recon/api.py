@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from recon.errors import ReconError, UsageError
 from recon.matching.opencv_like import DenseOpticalFlow
-from recon.matching.turns import turn_back, turn_image, turns_of_seeds
-from recon.matching.types import DenseMatch, MatchImage, PairContext
+from recon.matching.turns import turn_back, turn_image, turn_matches_back, turns_of_seeds
+from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
 
 if TYPE_CHECKING:
     from recon.engine.runner import RunSummary
@@ -123,8 +123,8 @@ def match(
     image_b: UInt8[np.ndarray, "..."],
     matcher: str = "siftflow",
     **settings: Any,
-) -> DenseMatch:
-    """Dense correspondence of two images, both ways.
+) -> DenseMatch | SparseMatch:
+    """Correspondence of two images: a dense field both ways, or point matches, as the matcher gives.
 
     Args:
         image_a, image_b: (h, w, 3) RGB or (h, w) grey, uint8; sizes may differ.
@@ -132,18 +132,18 @@ def match(
         **settings: the matcher's own, e.g. ``window=5``.
 
     Returns:
-        Flow from A to B and back with confidence, and which pixels come back to where they started. B may be
-        turned against A by quarter turns.
+        Of a dense matcher flow from A to B and back with confidence, and which pixels come back to where they
+        started; of a sparse one points of A and B with a score. B may be turned against A by quarter turns.
 
     Raises:
         UsageError: an image of another shape or type, an unknown matcher or setting.
+        ReconError: the matcher returned what cannot be a match.
     """
     from recon.features.interest_points import extract_interest_points, match_interest_points
+    from recon.matching.checking import BadMatchError, checked_match
     from recon.matching.registry import create_matcher
 
     chosen = create_matcher(matcher, **settings)
-    if chosen.capabilities.kind != "dense":
-        raise UsageError(f"matcher {matcher!r} gives sparse matches, not a dense field")
     images, points = [], []
     for name, image in (("image_a", image_a), ("image_b", image_b)):
         rgb = _rgb(name, image)
@@ -154,10 +154,18 @@ def match(
     if chosen.capabilities.uses_seeds and points[0] is not None and points[1] is not None:
         seeds = match_interest_points(points[0], points[1])
     turns = turns_of_seeds(points[0], points[1], seeds)
-    prepared = chosen.prepare(images[0]), chosen.prepare(turn_image(images[1], turns))
-    result = chosen.match(*prepared, PairContext(seeds))
-    assert isinstance(result, DenseMatch)
-    return turn_back(result, turns)
+    turned = turn_image(images[1], turns)
+    found_match = chosen.match(chosen.prepare(images[0]), chosen.prepare(turned), PairContext(seeds))
+    sizes = [(image.rgb.shape[1], image.rgb.shape[0]) for image in (images[0], turned)]
+    try:
+        result = checked_match(found_match, chosen.capabilities.kind, sizes[0], sizes[1])
+    except BadMatchError as error:
+        raise ReconError(f"matcher {matcher!r}: {error}") from error
+    return (
+        turn_back(result, turns)
+        if isinstance(result, DenseMatch)
+        else turn_matches_back(result, turns, sizes[1])
+    )
 
 
 def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
@@ -172,12 +180,26 @@ def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 @dataclass(frozen=True)
 class PairPictures:
-    """Files that ``match_files`` wrote, and how much of each image is matched consistently."""
+    """Files that ``match_files`` wrote.
+
+    Attributes:
+        consistent_share_a, consistent_share_b: of a dense matcher, how much of each image is matched consistently.
+        matches, agreeing: of a sparse matcher, the number of matches, and of those that agree with the pair's
+            geometry.
+    """
 
     folder: Path
     files: tuple[str, ...]
-    consistent_share_a: float
-    consistent_share_b: float
+    consistent_share_a: float = 0.0
+    consistent_share_b: float = 0.0
+    matches: int | None = None
+    agreeing: int | None = None
+
+    def in_words(self) -> str:
+        """The result in one line."""
+        if self.matches is not None:
+            return f"matches: {self.matches}, of which {self.agreeing} agree with the geometry of the pair"
+        return f"consistent both ways: {self.consistent_share_a:.0%} of A, {self.consistent_share_b:.0%} of B"
 
 
 def match_files(
@@ -189,7 +211,11 @@ def match_files(
     max_size: int = 640,
     overrides: Iterable[str] = (),
 ) -> PairPictures:
-    """Dense flow of two image files: arrays, a colour-wheel picture, the warp, scale maps and consistency.
+    """Matches of two image files as arrays and pictures.
+
+    A dense matcher gives flow both ways (.npy and .flo), a colour-wheel picture of it, the warp, scale maps and
+    consistency; a sparse one ``matches.npz`` (points in pixels of image_a.png and image_b.png, scores, and which
+    agree with the pair's geometry) and a picture with lines.
 
     Args:
         a, b: image files. out: folder for the results.
@@ -204,6 +230,7 @@ def match_files(
     from recon.photos.reading import PhotoError, decode_photo
     from recon.photos.resize import resize_rgb, working_size
     from recon.viewer import pictures
+    from recon.viewer.match_lines import match_lines_picture
 
     settings = {}
     for text in overrides:
@@ -235,6 +262,14 @@ def match_files(
 
     picture("image_a.png", images[0])
     picture("image_b.png", images[1])
+    if isinstance(result, SparseMatch):
+        agrees = _agreeing(result, images[0], images[1])
+        np.savez(
+            folder / "matches.npz", xy_a=result.xy_a, xy_b=result.xy_b, score=result.score, agrees=agrees
+        )
+        written.append("matches.npz")
+        picture("matches.png", match_lines_picture(images[0], images[1], result.xy_a, result.xy_b, agrees))
+        return PairPictures(folder, tuple(written), matches=len(agrees), agreeing=int(agrees.sum()))
     both = (
         ("a_to_b", result.a_to_b, result.consistent_a, images[0], images[1]),
         ("b_to_a", result.b_to_a, result.consistent_b, images[1], images[0]),
@@ -255,3 +290,19 @@ def match_files(
     return PairPictures(
         folder, tuple(written), float(result.consistent_a.mean()), float(result.consistent_b.mean())
     )
+
+
+def _agreeing(
+    match: SparseMatch, image_a: UInt8[np.ndarray, "h w 3"], image_b: UInt8[np.ndarray, "h w 3"]
+) -> Bool[np.ndarray, " n"]:
+    """Which matches agree with the geometry of two images of unknown cameras."""
+    from recon.graph.two_view import verify_pair
+    from recon.photos.types import Intrinsics
+
+    cameras = []
+    for image in (image_a, image_b):
+        height, width = image.shape[:2]
+        # Unknown: the focal length is not used, the middle is.
+        params = (1.2 * max(width, height), 0.5 * (width - 1), 0.5 * (height - 1))
+        cameras.append(Intrinsics("SIMPLE_PINHOLE", params, width, height))
+    return verify_pair(match.xy_a, match.xy_b, cameras[0], cameras[1], max_error_px=2.0).inliers

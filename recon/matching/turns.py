@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from recon.features.types import InterestPoints
-from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
+from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage, SparseMatch
 
 MIN_AGREEMENT = 0.5
 """Correlation of the matched positions after the best turn below which nothing is turned."""
@@ -101,6 +101,16 @@ def turn_back(match: DenseMatch, turns: int) -> DenseMatch:
         consistent_b=_back(match.consistent_b, turns),
         diagnostics=diagnostics,
     )
+
+
+def turn_matches_back(match: SparseMatch, turns: int, size: tuple[int, int]) -> SparseMatch:
+    """The match of A and B, from that of A and B after ``turns`` quarter turns.
+
+    ``size`` is (width, height) of B after the turns.
+    """
+    if turns % 4 == 0:
+        return match
+    return SparseMatch(match.xy_a, turn_points(match.xy_b, size[0], size[1], -turns), match.score)
 
 
 def turns_of_seeds(

@@ -25,7 +25,7 @@ from recon.errors import ReconError, UsageError
 from recon.graph.two_view import resize_points
 from recon.matching.checking import BadMatchError, checked_match
 from recon.matching.registry import create_matcher, matcher_settings
-from recon.matching.turns import turn_back, turn_image, turn_points, turns_of_seeds
+from recon.matching.turns import turn_back, turn_image, turn_matches_back, turns_of_seeds
 from recon.matching.types import DenseMatch, FlowField, Matcher, MatchImage, PairContext, SparseMatch
 from recon.photos.resize import resize_mask, resize_rgb
 from recon.photos.types import Photo
@@ -236,7 +236,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
                 write_dense_match(done, turn_back(result, turns), seconds)
             else:
                 size_a, size_b = (matching_size(photos[photo], job.max_size) for photo in pair)
-                result = _turned_back(result, turns, size_b)
+                result = turn_matches_back(result, turns, size_b[::-1] if turns % 2 else size_b)
                 sizes = [(photos[photo].width, photos[photo].height) for photo in pair]
                 with work.write_into(done.parent, done.name) as path:
                     save_sparse_match(
@@ -291,14 +291,6 @@ def _outcome(pair: Pair, done: Path) -> PairOutcome:
         shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),
         seconds=float(attributes["seconds"]),
     )
-
-
-def _turned_back(match: SparseMatch, turns: int, size_b: tuple[int, int]) -> SparseMatch:
-    """The match of A and B, from that of A and B after quarter turns; ``size_b`` is B's before them."""
-    if turns % 4 == 0:
-        return match
-    width, height = size_b[::-1] if turns % 2 else size_b
-    return SparseMatch(match.xy_a, turn_points(match.xy_b, width, height, -turns), match.score)
 
 
 def _shared_field(
