@@ -11,7 +11,13 @@ from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
-from recon.graph.two_view import sample_matches, verify_pair
+from recon.graph.two_view import (
+    MIN_CONFIDENCE_ALONE,
+    MIN_CONFIDENCE_SUPPORTED,
+    match_confidence,
+    sample_matches,
+    verify_pair,
+)
 from recon.graph.types import TwoViewGeometry
 from recon.graph.view_graph import (
     PairEvidence,
@@ -23,8 +29,9 @@ from recon.graph.view_graph import (
     rotation_loop_errors,
     spanning_tree,
 )
-from recon.matching.types import FlowField
+from recon.matching.types import DenseMatch, FlowField
 from recon.stages.match import DenseMatches, Pair, load_matching, load_sparse_match
+from recon.stages.pairs import load_sparse_matches
 from recon.stages.photos import load_photo_set
 
 GRAPH = "view_graph.graphml"
@@ -36,6 +43,18 @@ class VerifySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     samples: int = Field(
         3000, ge=100, description="dense: matches per pair that the geometry is estimated from"
+    )
+    min_confidence: float = Field(
+        MIN_CONFIDENCE_SUPPORTED,
+        ge=0.0,
+        le=1.0,
+        description="dense: pairs with a smaller mean confidence of their consistent pixels are dropped",
+    )
+    min_confidence_alone: float = Field(
+        MIN_CONFIDENCE_ALONE,
+        ge=0.0,
+        le=1.0,
+        description="the same for pairs of which the sparse first look found nothing",
     )
     max_error: float = Field(2.0, gt=0.0, description="inlier threshold, pixels at working size")
     min_inliers: int = Field(60, ge=8, description="dense: pairs with fewer inliers are dropped")
@@ -67,6 +86,13 @@ class VerifyStage:
         is_dense = matching.kind == "dense"
         matches = DenseMatches(work, pairs)
         min_inliers = settings.min_inliers if is_dense else settings.min_sparse_inliers
+        supported = set(load_sparse_matches(work))
+
+        def is_sure(pair: Pair, dense: DenseMatch) -> bool:
+            alone = pair not in supported
+            return match_confidence(dense) >= (
+                settings.min_confidence_alone if alone else settings.min_confidence
+            )
 
         def verify(pair: Pair) -> tuple[TwoViewGeometry, int, float]:
             a, b = photos[pair[0]], photos[pair[1]]
@@ -79,6 +105,9 @@ class VerifyStage:
                     size_b=(b.width, b.height),
                 )
                 share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
+                if not is_sure(pair, dense):
+                    nothing = TwoViewGeometry("none", None, None, np.zeros(len(sparse.xy_a), bool))
+                    return nothing, len(sparse.xy_a), share
             else:
                 sparse, share = load_sparse_match(work, pair), 0.0
             geometry = verify_pair(

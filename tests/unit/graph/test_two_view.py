@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.graph.two_view import resize_points, sample_matches, verify_pair
+from recon.graph.two_view import (
+    MIN_CONFIDENCE_ALONE,
+    MIN_CONFIDENCE_SUPPORTED,
+    match_confidence,
+    resize_points,
+    sample_matches,
+    verify_pair,
+)
 from recon.matching.types import DenseMatch, FlowField
 from recon.photos.types import Intrinsics
 
@@ -168,6 +177,35 @@ def test_sampling_prefers_confidence_within_a_cell_but_covers_the_image() -> Non
     right = (match.xy_a[:, 0] >= 40).mean()
     assert 0.45 < right < 0.55
     assert (match.xy_a % 4 == 0).all()
+
+
+def test_confidence_of_a_match_is_the_mean_over_the_consistent_pixels_of_both_photos() -> None:
+    rng = np.random.default_rng(0)
+    fields = [FlowField(np.zeros((9, 7, 2), np.float32), rng.random((9, 7), np.float32)) for _ in range(2)]
+    masks = [rng.random((9, 7)) < share for share in (0.2, 0.8)]
+    both = np.concatenate([field.confidence[mask] for field, mask in zip(fields, masks, strict=True)])
+    assert match_confidence(DenseMatch(*fields, *masks)) == pytest.approx(both.mean(), rel=1e-5)
+    nowhere = np.zeros((9, 7), bool)
+    assert match_confidence(DenseMatch(*fields, nowhere, nowhere)) == 0.0
+
+
+def test_confidence_tells_little_overlap_from_none(shared_data: Path) -> None:
+    """Photos at the two ends of a walk round the fountain, of which a twentieth of the pixels match; and photos of
+    two different places."""
+    import recon
+    from recon.photos.reading import load_photo
+    from recon.photos.resize import resize_rgb
+
+    def photo(scene: str, index: int) -> np.ndarray:
+        folder = shared_data / "datasets" / "strecha" / scene / "images"
+        rgb = load_photo(sorted(folder.iterdir())[index]).rgb
+        return resize_rgb(rgb, 320, round(320 * rgb.shape[0] / rgb.shape[1]))
+
+    first, last = photo("fountain-P11", 0), photo("fountain-P11", 7)
+    little = recon.match(first, last)
+    assert little.consistent_a.mean() < 0.1
+    assert match_confidence(little) > MIN_CONFIDENCE_ALONE
+    assert match_confidence(recon.match(first, photo("Herz-Jesus-P8", 3))) < MIN_CONFIDENCE_SUPPORTED
 
 
 def test_points_follow_the_resizing_convention() -> None:
