@@ -1,0 +1,251 @@
+"""All metrics of a run against the errors that were put into it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_run import NAMES, RUN_FROM_TRUTH, Scene, make_run, make_scene, true_flow, write_model
+
+from recon.errors import ReconError
+from recon.evaluation.layout import RunFiles
+from recon.evaluation.run import (
+    compare_reports,
+    evaluation_thresholds,
+    judge_left_out,
+    judge_repeatability,
+    judge_run,
+)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return make_scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def exact(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(scene, tmp_path_factory.mktemp("exact"))
+
+
+@pytest.fixture
+def run(exact: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(exact, tmp_path / "run"))
+
+
+def test_a_run_without_errors(scene: Scene, exact: Path) -> None:
+    report = judge_run(exact, scene.truth)
+    rows = report.rows()
+    assert rows["registered.share"] == 1.0
+    assert rows["poses.mean_error"] < 1e-6
+    assert rows["poses.robust_mean_error"] < 1e-6
+    assert rows["poses.rotation_mean"] < 1e-5
+    for kind in ("poses", "two_view"):
+        assert rows[f"{kind}.auc_1"] > 0.999
+    # Flow on disk is off by up to 1/64 px.
+    assert rows["matches.precision_1px"] == 1.0
+    assert rows["matches.epipolar_median_px"] < 1 / 64
+    assert rows["matches.endpoint_median_px"] < 1 / 64
+    assert rows["depth.coverage"] == 1.0
+    assert rows["depth.relative_error"] < 1e-5
+    assert rows["depth.correct_0.1pct_share"] == 1.0
+    assert rows["tracks.points"] == 3
+    assert rows["tracks.mean_length"] == 5.0
+    assert rows["tracks.reprojection_px"] < 1e-5
+    # The points are 20 mm apart: their middle is up to 14 mm from them.
+    assert rows["points.precision_2mm"] == 1.0
+    assert rows["points.recall_20mm"] == 1.0
+    assert rows["points.recall_10mm"] == pytest.approx(np.pi / 4, abs=0.02)
+    assert rows["mesh.f_2mm"] == pytest.approx(1.0, abs=2e-3)
+    assert rows["mesh.chamfer"] < 1e-5
+    assert rows["photo_consistency"] > 0.97
+    assert rows["cost.seconds"] == 6.0
+    assert rows["cost.cpu_seconds"] == 6.0
+    assert rows["cost.peak_memory_mb"] == 250.0
+    assert rows["cost.seconds_per_pair"] == pytest.approx(4.0 / 7)
+    assert rows["cost.bytes_on_disk"] == sum(p.stat().st_size for p in exact.rglob("*") if p.is_file())
+    assert all(isinstance(value, float) for value in rows.values())
+    assert report.curves["mesh.recall"].y[-1] == 1.0
+    assert set(report.per_photo["poses.mean_error"]) == set(NAMES)
+    assert judge_run(exact, scene.truth).rows() == rows
+
+
+def test_points_moved_by_a_known_distance(scene: Scene, tmp_path: Path) -> None:
+    """The relief's slope makes the distance to it a little smaller than the shift."""
+    report = judge_run(
+        make_run(scene, tmp_path, shift=-0.03), scene.truth, thresholds=(0.02, 0.05), parts=("surfaces",)
+    )
+    rows = report.rows()
+    assert rows["mesh.accuracy_median_error"] == pytest.approx(0.03, rel=0.1)
+    assert rows["mesh.f_20mm"] < 0.1
+    assert rows["mesh.f_50mm"] > 0.99
+    assert rows["points.f_50mm"] > 0.99
+    x, y = report.curves["points.precision"].x, report.curves["points.precision"].y
+    assert x[0] == 0
+    assert x[-1] == pytest.approx(0.05)
+    assert np.interp(0.015, x, y) < 0.2 < 0.9 < np.interp(0.035, x, y)
+
+
+def test_sparse_matches_and_their_misses(scene: Scene, tmp_path: Path) -> None:
+    root = make_run(scene, tmp_path, kind="sparse")
+    # Dense fields for the densification do not count as the sparse matcher's matches.
+    report = judge_run(root, scene.truth, parts=("matches",))
+    assert report.metrics["matches.count"] == 300
+    assert report.metrics["matches.precision_1px"] == 1.0
+    (root / "matches" / "0_1.npz").unlink()
+    spoiled = judge_run(root, scene.truth, parts=("matches",))
+    assert spoiled.metrics["matches.precision_1px"] == pytest.approx(6 / 7)
+    assert spoiled.per_pair["matches.count"]["0000.png", "0001.png"] == 0
+    assert spoiled.metrics["matches.coverage"] == pytest.approx(
+        report.metrics["matches.coverage"] * 6 / 7, rel=0.1
+    )
+    test = compare_reports(report, spoiled)["matches.count"]
+    assert test.difference == pytest.approx(300 / 7)
+
+
+def test_the_offset_of_matches_comes_out(scene: Scene, tmp_path: Path) -> None:
+    root = make_run(scene, tmp_path, kind="sparse")
+    for path in (root / "matches").glob("*.npz"):
+        data = dict(np.load(path))
+        data["xy_b"] = data["xy_b"] + np.array([0, 2.5], np.float32)
+        np.savez(path, **data)
+    rows = judge_run(root, scene.truth, parts=("matches",)).rows()
+    assert rows["matches.endpoint_median_px"] == pytest.approx(2.5, abs=0.01)
+    assert rows["matches.endpoint_within_1px"] == 0.0
+    assert rows["matches.endpoint_within_3px"] == 1.0
+    # No epipolar line can be farther off than the point itself.
+    assert 1.0 < rows["matches.epipolar_median_px"] < 2.6
+
+
+def test_an_unregistered_photo_is_a_miss(scene: Scene, run: Path) -> None:
+    write_model(run / "sparse" / "0", scene.views[:4])
+    report = judge_run(run, scene.truth, parts=("poses",))
+    assert report.metrics["registered.share"] == 0.8
+    # Six of ten pairs are there, without error: the recall is 0.6 up to any limit.
+    assert report.metrics["poses.auc_5"] == pytest.approx(0.6, abs=1e-4)
+    assert "not registered: 0004.png" in report.notes
+    write_model(run / "sparse" / "0", scene.views[:1])
+    alone = judge_run(run, scene.truth)
+    assert alone.metrics["poses.auc_20"] == 0.0
+    assert "mesh.f_2mm" not in alone.metrics
+
+
+def test_left_out_photos(scene: Scene, tmp_path: Path) -> None:
+    """The run of four photos predicts the fifth, and is not blamed for not registering it."""
+    report = judge_run(make_run(scene, tmp_path, given=4), scene.truth)
+    assert report.metrics["registered.share"] == 1.0
+    assert report.metrics["left_out.mesh_coverage"] == pytest.approx((scene.depths[4] > 0).mean(), abs=0.02)
+    assert report.metrics["left_out.mesh_psnr"] > 40
+    assert report.metrics["left_out.mesh_ssim"] > 0.99
+    assert report.metrics["left_out.cloud_psnr"] > 15
+    assert list(report.per_photo["left_out.mesh_psnr"]) == ["0004.png"]
+    spoiled = {"0004.png": np.roll(scene.photos[4], 12, axis=1)}
+    worse = judge_left_out(tmp_path, scene.truth.views(), spoiled)
+    assert worse.mesh["0004.png"].psnr < report.metrics["left_out.mesh_psnr"] - 15
+    with pytest.raises(ReconError, match=r"other\.png"):
+        judge_left_out(tmp_path, scene.truth.views(), {"other.png": scene.photos[0]})
+
+
+def test_known_flow(scene: Scene, exact: Path) -> None:
+    def flow(a: str, b: str) -> np.ndarray | None:
+        if (a, b) not in {("0000.png", "0001.png"), ("0002.png", "0001.png")}:
+            return None
+        return true_flow(scene, NAMES.index(a), NAMES.index(b)).astype(np.float32)
+
+    rows = judge_run(exact, replace(scene.truth, flow=flow), parts=("flow",)).rows()
+    assert rows["flow.endpoint_px"] < 1 / 32
+    assert rows["flow.fl_outliers"] == 0.0
+
+    def doubled(a: str, b: str) -> np.ndarray | None:
+        found = flow(a, b)
+        return None if found is None else np.repeat(np.repeat(2 * found, 2, 0), 2, 1)
+
+    # A truth at twice the size: its blocks of 2x2 equal pixels are off the linear flow by less than half its slope.
+    big = judge_run(exact, replace(scene.truth, flow=doubled), parts=("flow",)).rows()
+    assert big["flow.consistent_endpoint_px"] < 0.2
+
+
+def test_without_truth(exact: Path) -> None:
+    report = judge_run(exact, None)
+    assert report.metrics["registered.share"] == 1.0
+    assert report.metrics["photo_consistency"] > 0.97
+    assert set(report.per_photo["photo_consistency"]) <= set(NAMES)
+    assert "cost.seconds" in report.metrics
+    assert not any(name.startswith(("poses.", "mesh.")) for name in report.metrics)
+
+
+def test_names_of_other_tools(scene: Scene, run: Path) -> None:
+    """A model that names photos by folder, or without a suffix, is the same model."""
+    for file in ("photos.json", "pairs.json", "two_view.npz", "matching.json"):
+        (run / file).unlink()
+    for rename in (lambda name: f"undistorted/{name}", lambda name: name.replace(".png", ".jpg")):
+        write_model(run / "sparse" / "0", scene.views, tuple(map(rename, NAMES)))
+        report = judge_run(run, scene.truth, parts=("poses",))
+        assert report.metrics["registered.share"] == 1.0
+        assert report.metrics["poses.mean_error"] < 1e-6
+
+
+def test_the_truth_of_another_scene(scene: Scene, run: Path) -> None:
+    others = {f"other{i}.jpg": camera for i, camera in enumerate(scene.truth.cameras.values())}
+    with pytest.raises(ReconError, match=r"share no photo name.*0000\.png.*other0\.jpg"):
+        judge_run(run, replace(scene.truth, cameras=others))
+    square = {name: replace(camera, width=120) for name, camera in scene.truth.cameras.items()}
+    with pytest.raises(ReconError, match="another shape"):
+        judge_run(run, replace(scene.truth, cameras=square))
+    turned = dict(zip(NAMES, list(scene.truth.cameras.values())[::-1], strict=True))
+    flipped = {
+        name: replace(c, R=np.diag([-1.0, -1, 1]) @ c.R, t=np.diag([-1.0, -1, 1]) @ c.t) if i % 2 else c
+        for i, (name, c) in enumerate(turned.items())
+    }
+    report = judge_run(run, replace(scene.truth, cameras=flipped), parts=("poses",))
+    assert any("another scene" in note for note in report.notes)
+
+
+def test_damaged_files(scene: Scene, run: Path) -> None:
+    (run / "dense" / "points.ply").write_bytes(b"ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\n"
+                                               b"property float y\nproperty float z\nend_header\n")  # fmt: skip
+    with pytest.raises(ReconError, match=r"points\.ply.*no points"):
+        judge_run(run, scene.truth)
+    (run / "dense" / "points.ply").unlink()
+    (run / "mesh" / "mesh.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 0\nproperty list uchar int vertex_indices\nend_header\n0 0 0\n"
+    )
+    with pytest.raises(ReconError, match=r"mesh\.ply.*no triangles"):
+        judge_run(run, scene.truth)
+    (run / "pairs.json").write_text("[")
+    with pytest.raises(ReconError, match=r"pairs\.json"):
+        judge_run(run, scene.truth)
+    with pytest.raises(ReconError, match="no such folder"):
+        judge_run(run / "nothing", scene.truth)
+
+
+def test_thresholds() -> None:
+    assert [name for name, _ in evaluation_thresholds(10.0, 1.0)] == [
+        "5mm",
+        "10mm",
+        "20mm",
+        "50mm",
+        "100mm",
+        "200mm",
+    ]
+    # A DTU scene: half a metre, in millimetres.
+    small = evaluation_thresholds(500.0, 0.001)
+    assert small[0] == ("0.5mm", pytest.approx(0.5))
+    assert evaluation_thresholds(50.0, None)[-1] == ("2pct", 1.0)
+    assert evaluation_thresholds(1.0, 0.001, (0.02, 0.01)) == [("10mm", 10.0), ("20mm", 20.0)]
+    assert evaluation_thresholds(1.0, None, (0.5,)) == [("0.5u", 0.5)]
+
+
+def test_repeatability_of_runs(scene: Scene, exact: Path, tmp_path: Path) -> None:
+    again = make_run(scene, tmp_path / "again")
+    assert set(judge_repeatability([exact, again]).values()) == {1.0}
+    files = RunFiles(exact)
+    match, count = files.pair_matches(("0000.png", "0001.png"), 50) or (None, 0)
+    assert match is not None
+    assert len(match.xy_a) == 50 < count
+    assert RUN_FROM_TRUTH.scale != 1
