@@ -96,6 +96,7 @@ class GroundTruth:
         pairs: the pairs that a two-view benchmark judges, or (with ``cameras``) that a data set proposes.
         region: world points to True where the truth can judge a point; None where it can everywhere.
         flow: pair of photo names to true flow, (h, w, 2) float32, NaN where unknown; None for a pair without.
+        flow_pairs: the pairs that have a true flow.
         note: what the person who reads a table should know of this truth; may be empty.
     """
 
@@ -112,6 +113,7 @@ class GroundTruth:
     pairs: tuple[TruthPair, ...] = ()
     region: Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None = None
     flow: Callable[[str, str], Float32[np.ndarray, "h w 2"] | None] | None = None
+    flow_pairs: tuple[tuple[str, str], ...] = ()
     note: str = ""
 
     def views(self) -> dict[str, PinholeView]:

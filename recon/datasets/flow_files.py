@@ -1,0 +1,56 @@
+"""True flow as benchmarks store it: Middlebury's .flo and KITTI's 16-bit PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+
+from recon.errors import ReconError
+
+_FLO_TAG = 202021.25
+_FLO_UNKNOWN = 1e9
+"""Middlebury's flowIO: a component above this is unknown."""
+
+
+def read_true_flow(path: Path) -> Float32[np.ndarray, "h w 2"]:
+    """Read a true flow, target minus source in pixels; NaN where it is unknown.
+
+    Args:
+        path: ``.flo`` (little-endian: tag 202021.25, width, height, then u, v per pixel), or ``.png`` as KITTI
+            has it (16 bits: red and green hold 64 * (u, v) + 32768, blue is 0 where unknown).
+
+    Raises:
+        ReconError: the file is missing, of another kind, or cut short.
+    """
+    path = Path(path)
+    return _read_kitti(path) if path.suffix.lower() == ".png" else _read_flo(path)
+
+
+def _read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReconError(f"{path}: cannot be read: {error}") from error
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(_FLO_TAG):
+        raise ReconError(f"{path}: is no .flo file")
+    width, height = (int(value) for value in np.frombuffer(data, "<i4", 2, 4))
+    if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
+        raise ReconError(f"{path}: says {width}x{height} but holds {len(data)} bytes; fetch it again")
+    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+    known = (np.abs(flow) < _FLO_UNKNOWN).all(axis=-1)
+    flow[~known] = np.nan
+    return flow
+
+
+def _read_kitti(path: Path) -> Float32[np.ndarray, "h w 2"]:
+    # OpenCV 5 keeps the file's order of channels under IMREAD_UNCHANGED: blue, green, red.
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        raise ReconError(f"{path}: is no flow of KITTI's kind (a PNG with three channels of 16 bits)")
+    values = np.asarray(image).astype(np.float32)
+    flow = (values[..., [2, 1]] - 32768.0) / 64.0
+    flow[values[..., 0] == 0] = np.nan
+    return flow.astype(np.float32)
