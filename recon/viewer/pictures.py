@@ -30,6 +30,9 @@ _INK = (60, 60, 66)
 _HOLE = (38, 38, 42)
 _ACCENT = (214, 69, 40)
 
+_NEAR = 2.0
+"""Points farther from every camera than this many median distances are background and do not frame an overview."""
+
 # ---- flow ----------------------------------------------------------------------------------------
 
 
@@ -275,7 +278,8 @@ def overview_view(
     view.
 
     Args:
-        xyz: the cloud or the mesh's vertices; the outermost 1% on each side may fall out of the picture.
+        xyz: the cloud or the mesh's vertices. What the cameras see far behind the rest (beyond ``_NEAR`` times the
+            median distance to the nearest camera) and the outermost 1% on each side may fall out of the picture.
         views: the real cameras.
         style: from above, from behind and above the cameras, from the side, or as the cameras see it.
         width, height: size of the picture.
@@ -287,6 +291,7 @@ def overview_view(
     points = np.asarray(xyz, np.float64).reshape(-1, 3)
     if len(points):
         points = points[:: max(1, len(points) // 20000)]
+        points = points[_near(points, centers)]
         low, high = np.percentile(points, [1, 99], axis=0)
         points = points[((points >= low) & (points <= high)).all(axis=1)]
     shown = np.concatenate([points, centers]) if with_cameras or not len(points) else points
@@ -324,6 +329,14 @@ def overview_view(
     eye = middle + R.T @ (center - [0, 0, distance])
     K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]])
     return PinholeView(-1, f"overview-{style}", K, np.column_stack([R, -R @ eye]), width, height)
+
+
+def _near(points: Float64[np.ndarray, "n 3"], centers: Float64[np.ndarray, "m 3"]) -> Bool[np.ndarray, " n"]:
+    """True for the points that belong to what the photos are of, at least half of them."""
+    from scipy.spatial import cKDTree
+
+    distance = np.asarray(cKDTree(centers).query(points)[0])
+    return np.asarray(distance <= _NEAR * np.median(distance))
 
 
 def camera_lines(view: PinholeView, size: float) -> Float64[np.ndarray, "8 2 3"]:

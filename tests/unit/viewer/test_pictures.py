@@ -190,6 +190,22 @@ def test_overview_shows_cloud_and_cameras(seed: int, style: str) -> None:
     assert up[1] < 0.05 if style != "top" else up[2] < -0.8
 
 
+@pytest.mark.parametrize("style", ["oblique", "top", "front"])
+def test_far_background_does_not_frame_the_overview(style: str) -> None:
+    """A wall with a house far behind it, a third of the points: the picture is that of the wall alone."""
+    rng = np.random.default_rng(2)
+    wall = rng.uniform([-3, -0.3, -1], [3, 0.3, 2], (4000, 3))
+    house = rng.uniform([8, 40, 0], [30, 55, 20], (2000, 3))
+    poses = [look_at((5 * np.sin(a), -7 * np.cos(a), 0.5), (0, 0, 0)) for a in np.linspace(-0.8, 0.8, 6)]
+    views = pinhole_views(poses, 60, 40)
+    alone = overview_view(wall, views, style, 300, 200, with_cameras=False)
+    both = overview_view(np.concatenate([wall, house]), views, style, 300, 200, with_cameras=False)
+    np.testing.assert_allclose(both.center, alone.center, atol=0.5)
+    local = wall @ both.cam_from_world[:, :3].T + both.cam_from_world[:, 3]
+    image = (local @ both.K.T)[:, :2] / local[:, 2:]
+    assert (np.ptp(np.percentile(image, [1, 99], axis=0), axis=0) / [300, 200]).max() > 0.8
+
+
 def test_camera_lines_meet_the_picture_corners() -> None:
     lines = camera_lines(VIEW, 0.5)
     np.testing.assert_allclose(lines[:4, 0], np.tile(VIEW.center, (4, 1)))
