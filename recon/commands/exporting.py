@@ -29,6 +29,7 @@ from recon.exports.scene import (
     reconstruction_from_scene,
     same_pinhole,
     scene_from_reconstruction,
+    square_pinhole,
 )
 from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_png
 from recon.photos.types import Intrinsics, Photo
@@ -39,12 +40,15 @@ MARK = "export.json"
 
 GEOREFERENCE = "georeference.json"
 
-_CAMERA_FORMATS = {
-    "nerfstudio": nerfstudio.unrepresentable,
-    "openmvg": openmvg.unrepresentable,
-    "meshroom": meshroom.unrepresentable,
-    "bundler": bundler.unrepresentable,
+_CameraTest = Callable[[Intrinsics], str | None]
+_CameraChange = Callable[[Intrinsics], Intrinsics]
+_CAMERA_FORMATS: dict[str, tuple[_CameraTest, _CameraChange]] = {
+    "nerfstudio": (nerfstudio.unrepresentable, same_pinhole),
+    "openmvg": (openmvg.unrepresentable, square_pinhole),
+    "meshroom": (meshroom.unrepresentable, same_pinhole),
+    "bundler": (bundler.unrepresentable, centred_pinhole),
 }
+"""What each format cannot say of a camera, and the camera that replaces such a one."""
 _NO_SPACES = {"colmap-text", "openmvs", "bundler"}
 """Formats whose text files end a name at white space."""
 
@@ -231,23 +235,29 @@ class _Job:
         return scene.renamed(self.names)
 
     def _target_cameras(self, scene: Scene) -> Callable[[Intrinsics], Intrinsics] | None:
-        """What distorted cameras become, None if they stay."""
-        unrepresentable = _CAMERA_FORMATS.get(self.kind)
-        problems = (
-            {unrepresentable(camera) for camera in scene.cameras} - {None} if unrepresentable else set()
-        )
+        """What cameras become that are to be undistorted or that the format cannot say; None if all stay."""
+        unrepresentable, fitting = _CAMERA_FORMATS.get(self.kind, (None, same_pinhole))
+        wanted = same_pinhole if self.options.undistort else None
+        as_wanted = [wanted(camera) if wanted else camera for camera in scene.cameras]
+        problems = {unrepresentable(camera) for camera in as_wanted} - {None} if unrepresentable else set()
         if not problems:
-            return same_pinhole if self.options.undistort else None
+            return wanted
         shown = ", ".join(sorted(str(one) for one in problems))
-        if not self.options.images and not self.options.undistort:
+        if not self.options.images:
             raise UsageError(
                 f"{self.kind} cannot say what these cameras have: {shown}; leave out --no-images, so that the "
-                "photos are changed to fit, or add --undistort"
+                "photos are changed to fit"
             )
         self.notes.append(
             f"{self.kind} cannot say what these cameras have ({shown}): the photos were resampled"
         )
-        return centred_pinhole
+
+        def target(camera: Intrinsics) -> Intrinsics:
+            if wanted is not None:
+                camera = wanted(camera)
+            return fitting(camera) if unrepresentable and unrepresentable(camera) else camera
+
+        return target
 
     def _original_size(self, view: SceneView) -> tuple[int, int]:
         photo = self.run.photos.get(view.name)
@@ -308,6 +318,8 @@ class _Job:
     def _write_images(self, before: Scene, after: Scene, folder: Path, images: str) -> Scene:
         maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         taken: set[str] = set()
+        some_masked = before is not after and before.cameras != after.cameras
+        some_masked |= any(one.has_mask for one in self.run.photos.values())
         views = []
         for old, view in zip(before.views, after.views, strict=True):
             source, target = before.intrinsics(old), after.intrinsics(view)
@@ -332,7 +344,8 @@ class _Job:
             else:
                 path.write_bytes(png_bytes(rgb))
             mask_name = None
-            if mask is not None and self.kind == "nerfstudio":
+            if self.kind == "nerfstudio" and (mask is not None or some_masked):
+                mask = np.ones(rgb.shape[:2], bool) if mask is None else mask  # it wants all masks or none
                 mask_name = str(PurePosixPath("masks") / PurePosixPath(name).with_suffix(".png"))
                 (folder / mask_name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / mask_name).write_bytes(png_bytes(mask))
@@ -348,12 +361,14 @@ class _Job:
         """A name that the format can say and no other photo has."""
         if self.kind in _NO_SPACES:
             name = "_".join(name.split())
+        # OpenMVG keeps the features of a photo under its bare name, whatever folder it is in.
+        bare = self.kind == "openmvg" and self.options.images
         path = PurePosixPath(name)
         number = 1
-        while name.lower() in taken:
+        while (key := (PurePosixPath(name).stem if bare else name).lower()) in taken:
             number += 1
             name = str(path.with_name(f"{path.stem}_{number}{path.suffix}"))
-        taken.add(name.lower())
+        taken.add(key)
         return name
 
     # Points and meshes
@@ -518,6 +533,7 @@ def _openmvs(job: _Job, folder: Path) -> str:
         scene = job.prepared(raw)
         (raw / "model").mkdir()
         reconstruction_from_scene(scene).write_binary(raw / "model")
+        pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
         pycolmap.undistort_images(folder, raw / "model", raw / "images")
         if (raw / "masks").is_dir():
             job.notes.append("masks are not carried over: OpenMVS has them in a form of its own")

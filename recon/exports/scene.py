@@ -140,6 +140,13 @@ def same_pinhole(camera: Intrinsics) -> Intrinsics:
     return replace(camera, model="PINHOLE", params=params)
 
 
+def square_pinhole(camera: Intrinsics) -> Intrinsics:
+    """The pinhole camera with one focal length (the mean), and the principal point and size of this camera."""
+    K = camera.K
+    params = (float(0.5 * (K[0, 0] + K[1, 1])), float(K[0, 2]), float(K[1, 2]))
+    return replace(camera, model="SIMPLE_PINHOLE", params=params)
+
+
 def centred_pinhole(camera: Intrinsics) -> Intrinsics:
     """The pinhole camera with one focal length and the principal point at the very centre of the image."""
     K = camera.K

@@ -1,0 +1,416 @@
+"""recon export, import and georeference on a small finished run, read back by other libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "exports"))
+
+from exports_scene import (
+    NAMES,
+    SPOTS,
+    assert_same_cameras,
+    assert_same_points,
+    camera_of,
+    model_of,
+    pixels,
+    read_rgb,
+    spot_offset,
+    write_workspace,
+)
+
+from recon.cli import main
+from recon.exports import bundler, nerfstudio, openmvg
+from recon.exports.georeference import Georeference
+from recon.exports.scene import Scene, scene_from_reconstruction
+
+trimesh = pytest.importorskip("trimesh")
+laspy = pytest.importorskip("laspy")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, Scene]:
+    """A workspace whose name has a space and an umlaut, with distorted cameras."""
+    root = tmp_path / "mein lauf ü"
+    return root, write_workspace(root, [camera_of("OPENCV")], mask_of=1)
+
+
+def export(root: Path, kind: str, *more: str) -> Path:
+    assert main(["export", str(root), "--to", kind, *more]) == 0
+    return root / "exports" / kind
+
+
+def assert_spots(folder: Path, scene: Scene, tolerance: float = 0.06) -> None:
+    """Every photo of the export shows the spots where the exported cameras see them.
+
+    Half a pixel of difference between the conventions of photos and cameras would fail here.
+    """
+    for view in scene.views:
+        rgb = read_rgb(folder / view.name)
+        camera = scene.intrinsics(view)
+        assert rgb.shape[:2] == (camera.height, camera.width)
+        for at in pixels(camera, view.cam_from_world, SPOTS):
+            radius = round(0.045 * camera.width)
+            assert np.abs(spot_offset(rgb, at, radius)).max() < tolerance * camera.width / 320
+
+
+# Cameras and photos
+
+
+@pytest.mark.parametrize("kind", ["colmap", "colmap-text"])
+def test_colmap(run: tuple[Path, Scene], kind: str) -> None:
+    root, scene = run
+    out = export(root, kind)
+    back = scene_from_reconstruction(model_of(out / "sparse" / "0"))
+    assert_spots(out / "images", back)
+    # White space would end a name in COLMAP's text files.
+    assert all(" " not in view.name for view in back.views) == (kind == "colmap-text")
+    assert back.views[3].name == "塔.png"
+    mark = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert mark["renamed_photos"][NAMES[0]] == back.views[0].name
+    renamed = scene.renamed(mark["renamed_photos"])
+    assert_same_cameras(renamed, back, 1e-9)
+    assert_same_points(renamed, back, 1e-9)
+    mask = read_rgb(out / "masks" / f"{back.views[1].name}.png")
+    assert not mask[:20].any()
+    assert mask[20:].all()
+
+
+def test_original_size(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    out = export(root, "colmap", "--size", "original")
+    back = scene_from_reconstruction(model_of(out / "sparse" / "0"))
+    assert back.cameras[0].width == 640
+    assert [view.name for view in back.views] == list(NAMES)  # the files themselves, byte for byte
+    original = root.parent / "die fotos" / NAMES[0]
+    assert (out / "images" / NAMES[0]).read_bytes() == original.read_bytes()
+    assert_spots(out / "images", back)
+    assert (
+        model_of(out / "sparse" / "0").compute_mean_reprojection_error() < 0.5
+    )  # random features, all explained
+    np.testing.assert_allclose(back.views[2].cam_from_world, scene.views[2].cam_from_world, atol=1e-12)
+
+
+def test_photos_that_moved(
+    run: tuple[Path, Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = run
+    (root.parent / "die fotos").rename(tmp_path / "archiv")
+    assert main(["export", str(root), "--to", "colmap", "--size", "original"]) == 1
+    message = capsys.readouterr().err
+    assert "die fotos" in message
+    assert "--photos" in message
+    out = export(root, "colmap", "--size", "original", "--photos", str(tmp_path / "archiv"))
+    assert (out / "images" / NAMES[3]).is_file()
+
+
+def test_nerfstudio(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    out = export(root, "nerfstudio")
+    data = json.loads((out / "transforms.json").read_text(encoding="utf-8"))
+    assert all((out / frame["file_path"]).is_file() for frame in data["frames"])
+    # Its data parser takes a mask for every frame or for none.
+    assert all((out / frame["mask_path"]).is_file() for frame in data["frames"])
+    assert read_rgb(out / data["frames"][0]["mask_path"]).all()
+    assert not read_rgb(out / data["frames"][1]["mask_path"])[:20].any()
+    back = nerfstudio.from_transforms(data)
+    assert_spots(out, back)
+    for view, truth in zip(back.views, scene.views, strict=True):
+        np.testing.assert_allclose(view.cam_from_world, truth.cam_from_world, atol=1e-9)
+    points = trimesh.load(out / data["ply_file_path"], process=False)
+    np.testing.assert_allclose(points.vertices, scene.xyz, atol=1e-6)
+
+
+def test_undistorted(run: tuple[Path, Scene]) -> None:
+    root, _ = run
+    out = export(root, "nerfstudio", "--undistort")
+    data = json.loads((out / "transforms.json").read_text(encoding="utf-8"))
+    back = nerfstudio.from_transforms(data)
+    assert back.cameras[0].model == "PINHOLE"
+    assert_spots(out, back)
+
+
+def test_openmvs_takes_the_undistorted_model(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    out = export(root, "openmvs")
+    model = model_of(out / "sparse")
+    back = scene_from_reconstruction(model)
+    assert {camera.model for camera in back.cameras} == {"PINHOLE"}
+    assert len(back.xyz) == len(scene.xyz)
+    assert_spots(out / "images", back, 0.12)  # COLMAP samples bilinearly
+    assert all(" " not in view.name for view in back.views)
+
+
+def test_bundler_centres_the_photos(run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    root, _ = run
+    out = export(root, "bundler")
+    assert "resampled" in capsys.readouterr().out
+    names = [line.split()[0] for line in (out / "list.txt").read_text(encoding="utf-8").splitlines()]
+    back = bundler.from_bundle((out / "bundle.out").read_text(), names, [(320, 240)] * 4)
+    assert_spots(out, back)
+    assert main(["export", str(root), "--to", "bundler", "--no-images"]) == 2
+    assert "camera model OPENCV" in capsys.readouterr().err
+
+
+def test_openmvg_there_and_back(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    root, _ = run
+    out = export(root, "openmvg")
+    data = json.loads((out / "sfm_data.json").read_text(encoding="utf-8"))
+    scene, _ = openmvg.from_sfm_data(data)
+    assert_spots(out / "images", scene)
+    target = tmp_path / "herüber"
+    assert main(["import", "openmvg", str(out), "--out", str(target)]) == 0
+    back = scene_from_reconstruction(model_of(target / "sparse" / "0"))
+    assert_same_cameras(scene, back)
+    assert_same_points(scene, back)
+    import pycolmap
+
+    with pycolmap.Database.open(target / "database.db") as database:
+        geometry = database.read_two_view_geometry(1, 3)
+        keypoints = database.read_keypoints(1)[:, :2]
+    common = {p for p, v, _ in scene.observations if v == 0} & {p for p, v, _ in scene.observations if v == 2}
+    assert len(geometry.inlier_matches) == len(common)
+    np.testing.assert_allclose(keypoints - 0.5, back.views[0].keypoints, atol=1e-4)
+    # What the importer writes, --intrinsics and evaluate take.
+    cameras = json.loads((target / "cameras.json").read_text(encoding="utf-8"))
+    assert [image["name"] for image in cameras["images"]] == [view.name for view in scene.views]
+
+
+@pytest.mark.parametrize("kind", ["nerfstudio", "meshroom", "bundler", "openmvg", "colmap"])
+def test_every_import_gives_the_cameras_back(run: tuple[Path, Scene], tmp_path: Path, kind: str) -> None:
+    root, _ = run
+    out = export(root, kind)
+    photos = ["--photos", str(out)] if kind == "bundler" else []
+    assert main(["import", kind, str(out), "--out", str(tmp_path / "back"), *photos]) == 0
+    back = scene_from_reconstruction(model_of(tmp_path / "back" / "sparse" / "0"))
+    place = out if kind in ("nerfstudio", "bundler", "meshroom") else out / "images"
+    assert_spots(place, back)
+
+
+def test_meshroom_without_images_points_to_the_photos(run: tuple[Path, Scene]) -> None:
+    root, _ = run
+    out = export(root, "meshroom", "--no-images", "--size", "original")
+    data = json.loads((out / "cameras.sfm").read_text(encoding="utf-8"))
+    assert all(Path(view["path"]).is_file() for view in data["views"])
+    assert data["views"][0]["width"] == "640"
+    assert not (out / "images").exists()
+
+
+# Points and meshes
+
+
+def test_points_and_meshes(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    root, _ = run
+    points = trimesh.load(export(root, "ply") / "points.ply", process=False)
+    assert len(points.vertices) == 500
+    las = laspy.read(export(root, "las") / "points.las")
+    np.testing.assert_allclose(las.xyz, points.vertices, atol=1e-6)
+    obj = trimesh.load(export(root, "obj") / "mesh.obj", process=False)
+    assert obj.volume == pytest.approx(0.125, rel=1e-5)
+    glb = trimesh.load(export(root, "glb") / "mesh.glb").to_mesh()
+    assert glb.volume == pytest.approx(0.125, rel=1e-5)
+    # The run's z is up (the photos say so), glTF's y is.
+    np.testing.assert_allclose(np.ptp(glb.vertices, axis=0)[1], 0.25, atol=1e-2)
+    single = tmp_path / "nur dies.las"
+    assert main(["export", str(root), "--to", "las", "--out", str(single)]) == 0
+    assert laspy.read(single).header.point_count == 500
+
+
+def test_textured_meshes_bring_their_pictures(run: tuple[Path, Scene]) -> None:
+    root, _ = run
+    (root / "mesh" / "textured.mtl").write_text("newmtl a\nmap_Kd textur 1.png\n")
+    (root / "mesh" / "textur 1.png").write_bytes(b"picture")
+    (root / "mesh" / "textured.obj").write_text(
+        "mtllib textured.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    )
+    out = export(root, "obj")
+    assert (out / "textur 1.png").read_bytes() == b"picture"
+    text = (out / "mesh.obj").read_text()
+    assert "mtllib textured.mtl" in text
+    assert "f 1/1 2/2 3/3" in text
+
+
+# What is missing is said
+
+
+def test_missing_parts_are_named(run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    root, scene = run
+    shutil.rmtree(root / "mesh")
+    shutil.rmtree(root / "dense")
+    assert main(["export", str(root), "--to", "glb"]) == 1
+    assert "no mesh" in capsys.readouterr().err
+    out = export(root, "ply")
+    assert "sparse points" in capsys.readouterr().out
+    assert len(trimesh.load(out / "points.ply", process=False).vertices) == len(scene.xyz)
+    assert main(["export", str(root), "--to", "las", "--georeferenced"]) == 1
+    assert "recon georeference" in capsys.readouterr().err
+    shutil.rmtree(root / "sparse")
+    assert main(["export", str(root), "--to", "colmap"]) == 1
+    assert "no cameras" in capsys.readouterr().err
+    assert main(["export", str(root), "--to", "maya"]) == 2
+    assert main(["export", str(root / "nowhere"), "--to", "ply"]) == 2
+
+
+def test_only_exports_are_replaced(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    root, _ = run
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years")
+    assert main(["export", str(root), "--to", "ply", "--out", str(precious)]) == 2
+    assert (precious / "thesis.txt").is_file()
+    out = export(root, "ply")
+    (out / "stale").touch()
+    assert not (export(root, "ply") / "stale").exists()
+    assert not [path for path in (root / "exports").iterdir() if path.name.startswith(".")]
+
+
+def test_bare_colmap_model(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    root, scene = run
+    bare = tmp_path / "bare"
+    shutil.copytree(root / "sparse" / "0", bare / "sparse" / "0")
+    out = tmp_path / "out"
+    photos = str(root.parent / "die fotos")
+    assert main(["export", str(bare), "--to", "nerfstudio", "--photos", photos, "--out", str(out)]) == 0
+    back = nerfstudio.from_transforms(json.loads((out / "transforms.json").read_text(encoding="utf-8")))
+    assert back.cameras[0].width == 640  # the photos that are there count
+    assert_spots(out, back)
+    assert len(back.views) == len(scene.views)
+
+
+def test_broken_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "sfm_data.json"
+    for text in ("{", "{}", '{"views": [], "intrinsics": [], "extrinsics": []}'):
+        source.write_text(text)
+        assert main(["import", "openmvg", str(source), "--out", str(tmp_path / "o")]) == 1
+        assert "sfm_data.json" in capsys.readouterr().err
+    assert main(["import", "openmvg", str(tmp_path / "nothing"), "--out", str(tmp_path / "o")]) == 2
+    assert main(["import", "word", str(source), "--out", str(tmp_path / "o")]) == 2
+    assert not (tmp_path / "o").exists()
+
+
+# Georeference
+
+
+def gps_of(scene: Scene) -> tuple[list[tuple[float, float, float]], np.ndarray]:
+    """GPS positions of the photos, if one unit is 50 m and the model stands level in Munich; and UTM of them."""
+    pyproj = pytest.importorskip("pyproj")
+    utm = 50.0 * np.array([view.center for view in scene.views]) + np.array([691_500.0, 5_334_700.0, 519.0])
+    lon, lat = pyproj.Transformer.from_crs(32632, 4326, always_xy=True).transform(utm[:, 0], utm[:, 1])
+    return [tuple(map(float, row)) for row in np.column_stack([lat, lon, utm[:, 2]])], utm
+
+
+def test_gps_to_las(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = write_workspace(tmp_path / "first", [camera_of("OPENCV")])
+    gps, utm = gps_of(scene)
+    root = tmp_path / "run"
+    write_workspace(root, [camera_of("OPENCV")], gps=gps)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert main(["georeference", str(root), "--gps-error", "0.5"]) == 0
+    assert "UTM zone 32N" in capsys.readouterr().out
+    after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert {path.name for path in set(after) - set(before)} == {"georeference.json"}
+    assert all(after[path] == content for path, content in before.items())  # results stay in their frame
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    np.testing.assert_allclose(found.to_crs(np.array([v.center for v in scene.views])), utm, atol=0.01)
+    las = laspy.read(export(root, "las", "--georeferenced") / "points.las")
+    plain = trimesh.load(export(root, "ply") / "points.ply", process=False).vertices
+    expected = 50.0 * np.asarray(plain) + np.array([691_500.0, 5_334_700.0, 519.0])
+    np.testing.assert_allclose(las.xyz, expected, atol=0.01)
+    assert las.header.parse_crs().to_epsg() == 32632
+    model = export(root, "colmap", "--georeferenced")
+    back = scene_from_reconstruction(model_of(model / "sparse" / "0"))
+    centers = np.array([view.center for view in back.views]) + found.offset
+    np.testing.assert_allclose(centers, utm, atol=0.01)
+    assert np.abs([view.center for view in back.views]).max() < 1000  # no large numbers for single precision
+    ply = (export(root, "ply", "--georeferenced") / "points.ply").read_bytes()
+    assert b"comment offset " in ply[:400]
+    assert b"comment crs EPSG:32632" in ply[:400]
+
+
+def test_control_points_marked_in_photos(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    root, scene = run
+    world = 12.0 * SPOTS + np.array([2_600_000.0, 1_200_000.0, 400.0])
+    table = tmp_path / "paß punkte.csv"
+    rows = ["name;X;Y;Z;photo;x;y"]
+    for point in range(5):
+        for view in scene.views[:3]:
+            large = scene.intrinsics(view).resized(640, 480)  # marked in the photos as they are on disk
+            x, y = pixels(large, view.cam_from_world, SPOTS[point : point + 1])[0]
+            if point == 2 and view is scene.views[0]:
+                x += 90  # marked wrongly
+            X, Y, Z = world[point]
+            rows.append(f"P {point};{X};{Y};{Z};{view.name};{x};{y}")
+    table.write_text("\n".join(rows), encoding="utf-8")
+    assert main(["georeference", str(root), "--control", str(table), "--crs", "EPSG:2056"]) == 0
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    assert found.crs.epsg == 2056
+    assert {name for name, _, _ in found.residuals} == {"P 0", "P 1", "P 3", "P 4"}
+    np.testing.assert_allclose(found.to_crs(SPOTS), world, atol=1e-5)
+
+
+def test_known_length(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    assert main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=7.5"]) == 0
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    ends = found.to_crs(np.array([scene.views[0].center, scene.views[3].center]))
+    assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(7.5)
+    assert found.gravity == "photos"
+    up = found.similarity.rotation @ [0, 0, 1]  # the run's z is up
+    assert np.degrees(np.arccos(up[2])) < 2.0
+    assert main(["georeference", str(root), "--length", "a,b=7.5"]) == 2
+    assert main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=zwei"]) == 2
+
+
+def test_no_gps_says_what_else_there_is(run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    root, _ = run
+    assert main(["georeference", str(root)]) == 1
+    message = capsys.readouterr().err
+    assert "--control" in message
+    assert "--length" in message
+    assert main(["georeference", str(root), "--gravity", "exif"]) == 1
+    assert "--gravity photos" in capsys.readouterr().err
+    assert not (root / "georeference.json").exists()
+
+
+def test_gravity_from_exif(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    for view in scene.views:
+        path = root.parent / "die fotos" / view.name
+        with Image.open(path) as image:
+            exif = image.getexif()
+            down = np.degrees(np.arcsin(-view.cam_from_world[2, 2]))  # z is up in the run: row 2 looks ahead
+            exif.get_ifd(0x8769)[0x9405] = -float(down)
+            image.save(path, exif=exif, quality=98)
+    assert (
+        main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=7.5", "--gravity", "exif"]) == 0
+    )
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    assert found.gravity == "exif"
+    np.testing.assert_allclose(found.similarity.rotation @ [0, 0, 1], [0, 0, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("a,b\n1,2\n", "columns"),
+        ("name,X,Y,Z,photo,x,y\nP,1,2,drei,a.jpg,1,1\n", "row 2"),
+        ("name,X,Y,Z,photo,x,y\nP,1,2,3,a.jpg,1,1\nP,1,2,4,b.jpg,1,1\n", "other coordinates"),
+        ("name,X,Y,Z,photo,x,y\nP,1,2,3,nix.jpg,1,1\n", "no photo nix.jpg"),
+    ],
+)
+def test_broken_control_files(
+    run: tuple[Path, Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    root, _ = run
+    table = tmp_path / "control.csv"
+    table.write_text(text)
+    assert main(["georeference", str(root), "--control", str(table)]) == 2
+    assert said in capsys.readouterr().err
