@@ -15,6 +15,8 @@ import typer
 
 from recon import __version__
 from recon.commands.evaluate import evaluate
+from recon.commands.export import export, import_
+from recon.commands.georeference import georeference
 from recon.errors import ReconError, UsageError
 
 app = typer.Typer(
@@ -25,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate)
+app.command()(export)
+app.command(name="import")(import_)
+app.command()(georeference)
 
 WORKER = "recon-worker"
 """How the engine names its threads."""
