@@ -1,0 +1,1 @@
+"""Hyperpixels: matching with dynamically or statically chosen layers of an image classifier."""

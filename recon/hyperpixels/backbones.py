@@ -1,0 +1,376 @@
+"""Image classifiers whose every block can be looked into: ResNet-50, ResNet-101 and MobileNetV2.
+
+The names of the weights are torchvision's (ResNet) and those of the first public PyTorch MobileNetV2, so that official
+files fit. Networks are frozen: they are always in evaluation mode and never get gradients.
+
+A further backbone is one class: derive from ``Backbone``, say its ``name``, ``layers`` and ``published`` weights, build the
+modules in ``__init__`` and give them in order in ``blocks``; ``BACKBONES`` finds it by its name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recon.errors import ReconError, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and deviation of RGB (0…1) with which the published weights were trained."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published weights of a backbone.
+
+    Attributes:
+        name: of the file.
+        url: where it is published; empty for files that are only found locally.
+        sha256: of its content.
+        size: in bytes.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One candidate layer.
+
+    Attributes:
+        name: of the block that makes it.
+        channels: of its output.
+        stride: cell (i, j) of its output is centred at pixel (stride * i, stride * j) of the input.
+    """
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """A frozen network seen as a chain of blocks, each giving a candidate layer."""
+
+    name: ClassVar[str]
+    layers: ClassVar[tuple[Layer, ...]]
+    published: ClassVar[tuple[Published, ...]]
+    reduction: ClassVar[int] = 8
+    """DHPF's feature transform has this many times fewer channels than the layer."""
+    least_channels: ClassVar[int] = 1
+    """But no fewer than these (nor more than the layer has)."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Per candidate layer, in order: the module that makes the layer from what came before, and the one (often a
+        ReLU) that makes of the layer what the next block takes."""
+
+    def transformed_channels(self) -> tuple[int, ...]:
+        """Channels after DHPF's feature transform, per layer."""
+        return tuple(
+            min(layer.channels, max(layer.channels // self.reduction, self.least_channels))
+            for layer in self.layers
+        )
+
+    @torch.no_grad()
+    def features(
+        self, image: Float[Tensor, "b 3 h w"], wanted: Container[int] | None = None, last: int | None = None
+    ) -> dict[int, Float[Tensor, "b c hl wl"]]:
+        """Outputs of the wanted layers by number, before the last ReLU of their block.
+
+        Args:
+            image: RGB, normalised (``normalise``).
+            wanted: layer numbers; None for all.
+            last: no block after this layer is computed; None for the last one that is wanted.
+        """
+        if last is None:
+            last = max((i for i in range(len(self.layers)) if wanted is None or i in wanted), default=-1)
+        found = {}
+        x = image
+        for number, (make, after) in enumerate(self.blocks()):
+            if number > last:
+                break
+            layer = make(x)
+            if wanted is None or number in wanted:
+                found[number] = layer
+            if number < last:
+                x = after(layer)
+        return found
+
+    def train(self, mode: bool = True) -> Backbone:  # noqa: ARG002
+        """Stays in evaluation mode: the backbone is frozen."""
+        return super().train(False)
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Take the weights of a published file; the classifier's are ignored.
+
+        Args:
+            source: the file, for messages.
+
+        Raises:
+            ReconError: weights are missing, or have other shapes: the file belongs to another network.
+        """
+        own = self.state_dict()
+        given = {key.removeprefix("module."): value for key, value in state.items()}
+        learned = [key for key in own if not key.endswith("num_batches_tracked")]
+        missing = [key for key in learned if key not in given]
+        wrong = [key for key in learned if key in given and given[key].shape != own[key].shape]
+        if missing or wrong:
+            parts = []
+            if missing:
+                parts.append(
+                    f"{len(missing)} of {len(learned)} weights are missing, for example {missing[0]}"
+                )
+            if wrong:
+                shapes = f"{tuple(given[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}"
+                parts.append(f"{len(wrong)} have another shape, for example {wrong[0]} with {shapes}")
+            surplus = [key for key in given if key not in own and not key.startswith(("fc.", "classifier."))]
+            if surplus:
+                parts.append(f"{len(surplus)} are unknown, for example {surplus[0]}")
+            raise ReconError(f"{source}: not the weights of {self.name}: {'; '.join(parts)}")
+        self.load_state_dict({key: given.get(key, own[key]).to(own[key].dtype) for key in own})
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self.eval()
+        self.requires_grad_(False)
+
+
+def normalise(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """RGB in 0…1 with ImageNet's mean and deviation taken out."""
+    mean = torch.tensor(IMAGENET_MEAN, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
+    return (rgb - mean) / std
+
+
+class _Bottleneck(nn.Module):
+    """ResNet's bottleneck up to, and without, its last ReLU."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != 4 * width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        same: Tensor = x if self.downsample is None else self.downsample(x)
+        return out + same
+
+
+def _resnet_layers(depths: tuple[int, ...]) -> tuple[Layer, ...]:
+    layers = [Layer("stem", 64, 4)]
+    for stage, depth in enumerate(depths):
+        layers += [Layer(f"layer{stage + 1}.{i}", 256 << stage, 4 << stage) for i in range(depth)]
+    return tuple(layers)
+
+
+class _ResNet(Backbone):
+    """Stem and bottlenecks of a ResNet; the stem's layer is taken after its pooling, as DHPF does."""
+
+    depths: ClassVar[tuple[int, ...]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        inputs = 64
+        for stage, depth in enumerate(self.depths):
+            width = 64 << stage
+            blocks = []
+            for i in range(depth):
+                blocks.append(_Bottleneck(inputs, width, 2 if i == 0 and stage > 0 else 1))
+                inputs = 4 * width
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self._freeze()
+
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield nn.Sequential(self.conv1, self.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1)), nn.Identity()
+        for stage in range(len(self.depths)):
+            for block in getattr(self, f"layer{stage + 1}"):
+                yield block, nn.ReLU()
+
+
+_TORCHVISION = "https://download.pytorch.org/models"
+
+
+class ResNet50(_ResNet):
+    """K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016: 17 candidate layers."""
+
+    name = "resnet50"
+    depths = (3, 4, 6, 3)
+    layers = _resnet_layers(depths)
+    published = (
+        Published(
+            "resnet50-19c8e357.pth",
+            f"{_TORCHVISION}/resnet50-19c8e357.pth",
+            "19c8e357",
+            102_502_400,
+        ),
+        Published(
+            "resnet50-0676ba61.pth",
+            f"{_TORCHVISION}/resnet50-0676ba61.pth",
+            "0676ba61",
+            102_530_333,
+        ),
+    )
+
+
+class ResNet101(_ResNet):
+    """K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016: 34 candidate layers."""
+
+    name = "resnet101"
+    depths = (3, 4, 23, 3)
+    layers = _resnet_layers(depths)
+    published = (
+        Published(
+            "resnet101-5d3b4d8f.pth",
+            f"{_TORCHVISION}/resnet101-5d3b4d8f.pth",
+            "5d3b4d8f",
+            178_728_960,
+        ),
+        Published(
+            "resnet101-63fe2227.pth",
+            f"{_TORCHVISION}/resnet101-63fe2227.pth",
+            "63fe2227",
+            178_793_939,
+        ),
+    )
+
+
+_INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, repetitions and first stride of MobileNetV2's stages (the paper's table 2)."""
+
+
+class _Inverted(nn.Module):
+    """MobileNetV2's inverted residual; its output is linear, there is no ReLU to leave out."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        parts: list[nn.Module] = []
+        if expansion != 1:
+            parts += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        parts += [
+            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU6(),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        self.conv = nn.Sequential(*parts)
+        self.same = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return x + out if self.same else out
+
+
+def _mobilenet_layers() -> tuple[Layer, ...]:
+    layers, stride = [Layer("features.0", 32, 2)], 2
+    for _, channels, count, first in _INVERTED:
+        for i in range(count):
+            stride *= first if i == 0 else 1
+            layers.append(Layer(f"features.{len(layers)}", channels, stride))
+    return tuple(layers)
+
+
+class MobileNetV2(Backbone):
+    """M. Sandler et al., "MobileNetV2", CVPR 2018: the stem and 17 linear bottlenecks, 18 candidate layers.
+
+    Its layers have few channels, so the feature transform takes a half of them instead of an eighth. torchvision's own
+    files number the parts of a block differently; ``load`` understands both.
+    """
+
+    name = "mobilenetv2"
+    layers = _mobilenet_layers()
+    reduction = 2
+    least_channels = 16
+    published = (
+        Published(
+            "mobilenetv2_imagenet_bottleneck.pt",
+            "",
+            "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+            9_084_095,
+        ),
+        Published(
+            "mobilenet_v2-b0353104.pth",
+            f"{_TORCHVISION}/mobilenet_v2-b0353104.pth",
+            "b0353104",
+            14_212_972,
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [
+            nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
+        ]
+        inputs = 32
+        for expansion, channels, count, first in _INVERTED:
+            for i in range(count):
+                blocks.append(_Inverted(inputs, channels, first if i == 0 else 1, expansion))
+                inputs = channels
+        self.features_ = nn.ModuleList(blocks)
+        self._freeze()
+
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        for block in self.features_:
+            yield block, nn.Identity()
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> None:
+        grouped = any(len(key.removeprefix("module.").split(".")) == 6 for key in state)
+        super().load({_mobilenet_key(key, grouped): value for key, value in state.items()}, source)
+
+
+def _mobilenet_key(key: str, grouped: bool) -> str:
+    """A published name of a weight as ours: ``features`` is a method's name here.
+
+    torchvision groups a convolution with its normalisation and ReLU (``conv.1.0``), older files number them through
+    (``conv.3``), as we do.
+    """
+    parts = key.removeprefix("module.").split(".")
+    if parts[0] != "features":
+        return key
+    parts[0] = "features_"
+    if parts[1] == "18":
+        return f"classifier.{key}"  # the last 1×1 convolution makes no candidate layer
+    if len(parts) == 6:
+        parts[3:5] = [str(3 * int(parts[3]) + int(parts[4]))]
+    elif grouped and parts[2] == "conv":
+        # The first block has one group before its last convolution, the others two.
+        parts[3] = str(int(parts[3]) + (2 if parts[1] == "1" else 4))
+    return ".".join(parts)
+
+
+BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (MobileNetV2, ResNet50, ResNet101)}
+"""Backbones by name, the smallest first."""
+
+
+def create_backbone(name: str) -> Backbone:
+    """A backbone with random weights; ``load`` gives it published ones.
+
+    Raises:
+        UsageError: no backbone has that name.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"no backbone is named {name!r}; there are: {', '.join(BACKBONES)}")
+    return BACKBONES[name]()
