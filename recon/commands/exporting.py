@@ -619,7 +619,14 @@ def _glb(job: _Job, folder: Path) -> str:
             job.notes.append(f"{error}: the mesh is not turned upright")
     turn = np.eye(4)
     turn[:3, :3] = Y_UP_FROM_Z_UP
-    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix))
+    extras = {}
+    if job.georeference is not None:
+        crs = job.georeference.crs
+        extras = {
+            "crs": f"EPSG:{crs.epsg}" if crs.epsg else crs.name,
+            "offset": list(job.georeference.offset),
+        }
+    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, extras))
     return "mesh, y up"
 
 

@@ -91,6 +91,8 @@ def _summary(found: Georeference) -> list[str]:
     if found.residuals:
         used = sum(kept for _, _, kept in found.residuals)
         lines.append(f"{used} of {len(found.residuals)} references used, rms {found.rms:.3g} m")
+        if found.scale_error is not None:
+            lines.append(f"scale known to about {100 * found.scale_error:.2g}%")
         for name, error, kept in found.residuals:
             if not kept:
                 distance = math.sqrt(sum(value**2 for value in error))
@@ -236,13 +238,18 @@ def _from_control(
     world, sightings = read_control(options.control)
     places = _locate(run, scene, sightings, options.control, lines)
     names = [name for name in places if name in world]
+    crs = _crs(options.crs)
+    if crs.epsg is not None and all(abs(x) <= 180 and abs(y) <= 180 for x, y, _ in world.values()):
+        raise UsageError(
+            f"{options.control}: X and Y look like degrees; give metres of a projected system ({crs.name} is to be one)"
+        )
     if not names:
         raise ReconError(f"{options.control}: no control point was marked in two photos of the model")
     return georeference_control(
         names,
         np.array([places[name] for name in names]),
         np.array([world[name] for name in names]),
-        _crs(options.crs),
+        crs,
         up=up,
         gravity=told_by,
         seed=options.seed,

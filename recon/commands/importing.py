@@ -24,9 +24,9 @@ _Read = Callable[[Path, Path | None, list[str]], tuple[Scene, _Pairs]]
 def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> ExportReport:
     """Read another program's reconstruction and write it for recon and COLMAP.
 
-    Written: ``sparse/0`` (COLMAP, binary), ``cameras.txt`` and ``images.txt`` (for ``--intrinsics``),
-    ``cameras.json`` (posed pinhole cameras, where the lenses are such), and ``database.db`` when there are
-    matches.
+    Written: ``sparse/0`` (COLMAP, binary), ``text`` (the same as text, its cameras.txt is for
+    ``--intrinsics``), ``cameras.json`` (posed pinhole cameras, where the lenses are such), and ``database.db``
+    when there are matches.
 
     Raises:
         UsageError: an unknown format, a source that is not there, a target that holds something else.

@@ -64,6 +64,7 @@ class Georeference:
         method: "gps", "control" or "length".
         gravity: what told where up is: "gps", "control", "exif", "photos", "plane" or "none".
         residuals: name, (x, y, z) error in the frame's units and whether it was used, of each reference.
+        scale_error: standard deviation of the scale over the scale, None where nothing tells.
     """
 
     similarity: Similarity
@@ -72,6 +73,7 @@ class Georeference:
     method: str
     gravity: str
     residuals: tuple[tuple[str, tuple[float, float, float], bool], ...] = ()
+    scale_error: float | None = None
 
     @property
     def rms(self) -> float:
@@ -100,6 +102,7 @@ class Georeference:
             "offset": list(self.offset),
             "crs": crs,
             "rms": None if math.isnan(self.rms) else self.rms,
+            "scale_error": self.scale_error,
             "references": [
                 {"name": name, "error": list(error), "used": used} for name, error, used in self.residuals
             ],
@@ -127,6 +130,7 @@ class Georeference:
             data["method"],
             data["gravity"],
             tuple((one["name"], _triple(one["error"]), bool(one["used"])) for one in data["references"]),
+            data["scale_error"],
         )
 
 
@@ -527,7 +531,13 @@ def georeference_gps(
         )
     told_by = gravity if fit.gravity_used else "gps"
     return Georeference(
-        fit.similarity, _triple(offset), crs, "gps", told_by, _residuals(names, fit.errors, fit.used)
+        fit.similarity,
+        _triple(offset),
+        crs,
+        "gps",
+        told_by,
+        _residuals(names, fit.errors, fit.used),
+        _scale_error(fit, local, sigma),
     )
 
 
@@ -561,7 +571,13 @@ def georeference_control(
     fit = fit_positions(points, local, sigma=max(sigma, 1e-12), up=up, seed=seed)
     told_by = gravity if fit.gravity_used else "control"
     return Georeference(
-        fit.similarity, _triple(offset), crs, "control", told_by, _residuals(names, fit.errors, fit.used)
+        fit.similarity,
+        _triple(offset),
+        crs,
+        "control",
+        told_by,
+        _residuals(names, fit.errors, fit.used),
+        _scale_error(fit, local, None),
     )
 
 
@@ -624,6 +640,20 @@ def triangulate_rays(
     if (((point - c) * d).sum(axis=1) <= 0).any():
         raise ValueError("the point lies behind a camera")
     return point
+
+
+def _scale_error(fit: Fit, target: Float[np.ndarray, "n 3"], sigma: float | None) -> float | None:
+    """Relative standard deviation of the scale: that of one coordinate over the root of the summed squares.
+
+    The spread of the residuals tells the first, where six or more degrees of freedom are left; otherwise
+    ``sigma``, if that is given.
+    """
+    used = np.asarray(target, np.float64)[fit.used]
+    freedom = 3 * len(used) - (5 if fit.gravity_used else 7)
+    if freedom >= 6:
+        sigma = float(np.sqrt((fit.errors[fit.used] ** 2).sum() / freedom))
+    extent = float(np.sqrt(((used - used.mean(axis=0)) ** 2).sum())) if len(used) else 0.0
+    return sigma / extent if sigma is not None and extent > 0 else None
 
 
 def _residuals(

@@ -44,8 +44,11 @@ def move_obj(text: str, matrix: Float[np.ndarray, "4 4"], comments: tuple[str, .
     return "\n".join(out) + "\n"
 
 
-def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"]) -> bytes:
+def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"], extras: dict[str, Any] | None = None) -> bytes:
     """A GLB whose scenes hang below a node with this matrix; buffers stay as they are.
+
+    Args:
+        extras: facts to keep in the file (``asset.extras``), such as an offset.
 
     Raises:
         ValueError: it is not a binary glTF 2.0 file.
@@ -61,6 +64,8 @@ def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"]) -> bytes:
             }
         )
         scene["nodes"] = [len(nodes) - 1]
+    if extras:
+        document["asset"].setdefault("extras", {}).update(extras)
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), _JSON_CHUNK) + text + rest

@@ -124,11 +124,11 @@ def from_sfm_data(
     names: dict[int, str] = {}  # of polymorphic classes, by their number
     for entry in data["intrinsics"]:
         value = entry["value"]
-        number = int(value["polymorphic_id"])
+        number = int(value.get("polymorphic_id", 0)) & ~_FIRST_USE
         if "polymorphic_name" in value:
-            names[number & ~_FIRST_USE] = value["polymorphic_name"]
+            names[number] = value["polymorphic_name"]
         camera_row[int(entry["key"])] = len(cameras)
-        cameras.append(_camera(names[number & ~_FIRST_USE], value["ptr_wrapper"]["data"]))
+        cameras.append(_camera(names[number], value["ptr_wrapper"]["data"]))
     poses = {}
     for entry in data["extrinsics"]:
         R = np.array(entry["value"]["rotation"], np.float64).reshape(3, 3)
@@ -276,7 +276,7 @@ def _camera(name: str, data: Mapping[str, Any]) -> Intrinsics:
     if name == "pinhole_radial_k1":
         return made("SIMPLE_RADIAL", focal, cx, cy, *data["disto_k1"][:1])
     if name == "pinhole_radial_k3":
-        k1, k2, k3 = data["disto_k3"]
+        k1, k2, k3 = _padded(data["disto_k3"], 3)  # forks leave the last one out
         if k3 == 0.0:
             return (
                 made("SIMPLE_PINHOLE", focal, cx, cy)
@@ -285,10 +285,14 @@ def _camera(name: str, data: Mapping[str, Any]) -> Intrinsics:
             )
         return made("FULL_OPENCV", focal, focal, cx, cy, k1, k2, 0, 0, k3, 0, 0, 0)
     if name == "pinhole_brown_t2":
-        k1, k2, k3, t1, t2 = data["disto_t2"]
+        k1, k2, k3, t1, t2 = _padded(data["disto_t2"], 5)
         if k3 == 0.0:
             return made("OPENCV", focal, focal, cx, cy, k1, k2, t1, t2)
         return made("FULL_OPENCV", focal, focal, cx, cy, k1, k2, t1, t2, k3, 0, 0, 0)
     if name == "fisheye":
         return made("OPENCV_FISHEYE", focal, focal, cx, cy, *data["fisheye"])
     raise ValueError(f"intrinsics of the kind {name!r}")
+
+
+def _padded(values: Sequence[float], count: int) -> list[float]:
+    return [float(value) for value in [*values, *[0.0] * count][:count]]

@@ -29,6 +29,7 @@ from exports_scene import (
 from recon.cli import main
 from recon.exports import bundler, nerfstudio, openmvg
 from recon.exports.georeference import Georeference
+from recon.exports.meshes import read_glb
 from recon.exports.scene import Scene, scene_from_reconstruction
 
 trimesh = pytest.importorskip("trimesh")
@@ -329,6 +330,9 @@ def test_gps_to_las(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     centers = np.array([view.center for view in back.views]) + found.offset
     np.testing.assert_allclose(centers, utm, atol=0.01)
     assert np.abs([view.center for view in back.views]).max() < 1000  # no large numbers for single precision
+    glb = trimesh.load(export(root, "glb", "--georeferenced") / "mesh.glb")
+    assert glb.to_mesh().volume == pytest.approx(0.125 * 50**3, rel=1e-4)
+    assert read_glb((root / "exports/glb/mesh.glb").read_bytes())[0]["asset"]["extras"]["crs"] == "EPSG:32632"
     ply = (export(root, "ply", "--georeferenced") / "points.ply").read_bytes()
     assert b"comment offset " in ply[:400]
     assert b"comment crs EPSG:32632" in ply[:400]
@@ -404,6 +408,7 @@ def test_gravity_from_exif(run: tuple[Path, Scene]) -> None:
         ("name,X,Y,Z,photo,x,y\nP,1,2,drei,a.jpg,1,1\n", "row 2"),
         ("name,X,Y,Z,photo,x,y\nP,1,2,3,a.jpg,1,1\nP,1,2,4,b.jpg,1,1\n", "other coordinates"),
         ("name,X,Y,Z,photo,x,y\nP,1,2,3,nix.jpg,1,1\n", "no photo nix.jpg"),
+        ("name,X,Y,Z,photo,x,y\nP,11.5,48.1,3,塔.jpg,1,1\n", "degrees"),
     ],
 )
 def test_broken_control_files(
@@ -411,6 +416,6 @@ def test_broken_control_files(
 ) -> None:
     root, _ = run
     table = tmp_path / "control.csv"
-    table.write_text(text)
-    assert main(["georeference", str(root), "--control", str(table)]) == 2
+    table.write_text(text, encoding="utf-8")
+    assert main(["georeference", str(root), "--control", str(table), "--crs", "EPSG:25832"]) == 2
     assert said in capsys.readouterr().err

@@ -254,6 +254,10 @@ def test_openmvg_files_of_other_versions() -> None:
     assert scene.views[0].cam_from_world[:, 3].tolist() == [-1, -2, -3]
     assert scene.cameras[0].model == "RADIAL"
     assert scene.cameras[0].params == (90.0, 50.0, 40.0, 0.1, 0.0)
+    value = data["intrinsics"][0]["value"]
+    del value["polymorphic_id"]  # other programs leave it out, and a fork the last coefficient
+    value["ptr_wrapper"]["data"]["disto_k3"] = [0.1, 0.2]
+    assert openmvg.from_sfm_data(data)[0].cameras[0].params[3:] == (0.1, 0.2)
 
 
 # Meshroom

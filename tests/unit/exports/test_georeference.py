@@ -225,6 +225,21 @@ def test_gps_that_agrees_with_nothing() -> None:
         georeference_gps([str(i) for i in range(12)], rng.normal(size=(12, 3)), geodetic, sigma=3.0)
 
 
+def test_scale_error_is_the_spread_of_the_scale() -> None:
+    """Over many draws of noise the scale spreads as one draw predicts."""
+    truth, target = some_similarity(3), positions(12)
+    rng = np.random.default_rng(0)
+    scales, predicted = [], []
+    for _ in range(60):
+        noisy = target + rng.normal(0, 0.5, target.shape)
+        found = georeference_control(
+            [str(i) for i in range(12)], truth.inverse()(target), noisy, Crs("local", "site"), sigma=2.0
+        )
+        scales.append(found.similarity.scale / truth.scale)
+        predicted.append(found.scale_error)
+    assert np.std(scales) == pytest.approx(float(np.mean(predicted)), rel=0.35)
+
+
 def test_control_points_with_a_blunder() -> None:
     truth = some_similarity(11, 0.3)
     local = positions(7)
