@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
+from recon.graph.thinning import thin_tracks
 from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
 from recon.graph.types import Tracks
 from recon.photos.types import Photo
@@ -32,7 +33,9 @@ class TracksSettings(BaseModel):
     )
     max_anchors: int = Field(1500, ge=50, description="dense: at most so many tracks start in one photo")
     suppression: float = Field(
-        6.0, ge=0.0, description="dense: distance to an observation of a better track, pixels"
+        6.0,
+        ge=0.0,
+        description="dense and semi-dense: distance to an observation of a better track, pixels",
     )
     loop_error: float = Field(
         2.0, gt=0.0, description="dense: largest miss between two observations, matching pixels"
@@ -69,6 +72,8 @@ class TracksStage:
                 {edge: load_inliers(work, edge) for edge in edges},
                 merge_radius=_SAME_POINT if matching.repeatable else settings.merge_radius,
             )
+            if not matching.repeatable:
+                tracks = thin_tracks(tracks, settings.suppression)
             # Nothing is known of the patches round matched points: they start unrotated and unscaled.
             tracks = with_references(tracks)
         else:
