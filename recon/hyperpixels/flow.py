@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recon.hyperpixels.cells import CellMatches
 from recon.hyperpixels.correlation import Hyperpixels
+from recon.hyperpixels.grid import Grid
 
 CONSENSUS_SIGMA = 1.5
 """Cells over which offsets are averaged, weighted by confidence."""
@@ -45,12 +46,17 @@ def agreed_offsets(there: CellMatches, back: CellMatches) -> Float32[np.ndarray,
     sigma = CONSENSUS_SIGMA
     while True:
         total = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-        mean = np.dstack(
-            [
-                cv2.GaussianBlur(weight * there.offset[..., k], (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-                for k in range(2)
-            ]
-        ) / np.maximum(total, 1e-30)[..., None]
+        mean = (
+            np.dstack(
+                [
+                    cv2.GaussianBlur(
+                        weight * there.offset[..., k], (0, 0), sigma, borderType=cv2.BORDER_CONSTANT
+                    )
+                    for k in range(2)
+                ]
+            )
+            / np.maximum(total, 1e-30)[..., None]
+        )
         # Trust in this width, the rest is left to wider ones.
         share = (1 - filled) * np.minimum(total / 0.05, 1)
         if sigma > max(rows, columns):
@@ -62,28 +68,50 @@ def agreed_offsets(there: CellMatches, back: CellMatches) -> Float32[np.ndarray,
         sigma *= 2
 
 
-def enlarge(
-    offsets: Float32[np.ndarray, "r c 2"], step: float, size: tuple[int, int], scale: tuple[float, float]
-) -> Float32[np.ndarray, "h w 2"]:
-    """Offsets at cells as flow at the pixels of a larger (or equally large) image, linear between cells.
+def unit_displacement(
+    offsets: Float32[np.ndarray, "rows columns 2"], source: Grid, target: Grid
+) -> Float32[np.ndarray, "rows columns 2"]:
+    """Offsets of cells as differences of positions in units of each image's own size.
 
-    Args:
-        offsets: in pixels of the image that the cells belong to; cell (i, j) at pixel (step j, step i).
-        size: height and width of the result.
-        scale: how many times larger the result's source image is along x and y.
-
-    Both images are scaled alike; x' = (x + 0.5) s - 0.5, which leaves differences of positions scaled by s only where
-    source and target share s. The caller adds what differs.
+    A position (x + 0.5) / width is the same at every size of an image; so is this field, except for its sampling.
     """
-    h, w = size
-    x = ((np.arange(w, dtype=np.float32) + 0.5) / scale[0] - 0.5) / step
-    y = ((np.arange(h, dtype=np.float32) + 0.5) / scale[1] - 0.5) / step
-    rows, columns = offsets.shape[:2]
-    x, y = np.clip(x, 0, columns - 1), np.clip(y, 0, rows - 1)
-    grid_x, grid_y = np.meshgrid(x, y)
-    return np.asarray(
-        cv2.remap(offsets, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+    x, y = cell_positions(source)
+    out = np.empty_like(offsets)
+    out[..., 0] = (x + offsets[..., 0] + 0.5) / target.width - (x + 0.5) / source.width
+    out[..., 1] = (y + offsets[..., 1] + 0.5) / target.height - (y + 0.5) / source.height
+    return out
+
+
+def pixel_offsets(
+    displacement: Float32[np.ndarray, "rows columns 2"], source: Grid, target: Grid
+) -> Float32[np.ndarray, "rows columns 2"]:
+    """The inverse of ``unit_displacement``."""
+    x, y = cell_positions(source)
+    out = np.empty_like(displacement)
+    out[..., 0] = ((x + 0.5) / source.width + displacement[..., 0]) * target.width - 0.5 - x
+    out[..., 1] = ((y + 0.5) / source.height + displacement[..., 1]) * target.height - 0.5 - y
+    return out
+
+
+def resample(
+    displacement: Float32[np.ndarray, "rows columns 2"], old: Grid, new: Grid
+) -> Float32[np.ndarray, "rows2 columns2 2"]:
+    """A field of the cells of one size of an image at the cells of another, linear between cells."""
+    x = ((np.arange(new.columns) * new.step + 0.5) / new.width * old.width - 0.5) / old.step
+    y = ((np.arange(new.rows) * new.step + 0.5) / new.height * old.height - 0.5) / old.step
+    grid_x, grid_y = np.meshgrid(
+        np.clip(x, 0, old.columns - 1).astype(np.float32), np.clip(y, 0, old.rows - 1).astype(np.float32)
     )
+    field = np.ascontiguousarray(displacement, np.float32)
+    return np.asarray(
+        cv2.remap(field, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+    )
+
+
+def cell_positions(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of every cell in pixels, each (rows, columns) float32."""
+    y, x = np.mgrid[0 : grid.rows, 0 : grid.columns].astype(np.float32)
+    return x * grid.step, y * grid.step
 
 
 @torch.no_grad()

@@ -50,9 +50,7 @@ def hough_space(source: Grid, target: Grid, cells: int = CELLS) -> HoughSpace:
     ox = torch.arange(-(source.columns - 1), target.columns, dtype=torch.float64) * source.step + source.width
     oy = torch.arange(-(source.rows - 1), target.rows, dtype=torch.float64) * source.step + source.height
     # The release divides in single precision; bins are the same except for offsets on an edge of a bin.
-    return HoughSpace(
-        (ox / side).long(), (oy / side).long(), int(width / side) + 1, int(height / side) + 1
-    )
+    return HoughSpace((ox / side).long(), (oy / side).long(), int(width / side) + 1, int(height / side) + 1)
 
 
 def gaussian(side: int = _SIDE) -> Float[Tensor, "side side"]:

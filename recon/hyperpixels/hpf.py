@@ -47,9 +47,7 @@ class HyperpixelFlow:
         self.layers = tuple(sorted(set(layers)))
         if not self.layers or self.layers[0] < 0 or self.layers[-1] >= count:
             asked = ", ".join(map(str, layers)) or "none"
-            raise UsageError(
-                f"{backbone.name} has layers 0 to {count - 1}; these were asked for: {asked}"
-            )
+            raise UsageError(f"{backbone.name} has layers 0 to {count - 1}; these were asked for: {asked}")
         self.backbone = backbone
         self.stretch = stretch
 

@@ -47,6 +47,32 @@ BUILT_IN: dict[str, BuiltIn] = {
         "recon.matching.opencv_matchers:FarnebackMatcher",
         Capabilities(kind="dense", notes="OpenCV's Farneback optical flow: for small motion"),
     ),
+    "dhpf": BuiltIn(
+        "recon.matching.hyperpixel_matcher:DhpfMatcher",
+        Capabilities(
+            kind="dense",
+            devices=("cpu", "cuda"),
+            notes="Dynamic Hyperpixel Flow: semantic correspondence, layers chosen per pair",
+        ),
+    ),
+    "hpf": BuiltIn(
+        "recon.matching.hyperpixel_matcher:HpfMatcher",
+        Capabilities(
+            kind="dense",
+            devices=("cpu", "cuda"),
+            notes="Hyperpixel Flow: semantic correspondence, fixed layers",
+        ),
+    ),
+    "dhpf-siftflow": BuiltIn(
+        "recon.matching.hyperpixel_matcher:DhpfSiftFlowMatcher",
+        Capabilities(
+            kind="dense",
+            uses_interest_points=True,
+            uses_seeds=True,
+            devices=("cpu", "cuda"),
+            notes="SIFT Flow that starts from Dynamic Hyperpixel Flow",
+        ),
+    ),
     "sift": BuiltIn(
         "recon.matching.sift_matcher:SiftMatcher",
         Capabilities(kind="sparse", uses_interest_points=True, notes="pycolmap's SIFT, mutual ratio test"),
