@@ -1,0 +1,1 @@
+"""Textures from photos: simplification, best view per face, charts, colour correction, files."""
