@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from recon.texturing.topology import Adjacency, regions
 
@@ -44,8 +44,8 @@ def lay_out(
     """Cut the mesh into charts and pack them.
 
     A chart is a connected region of faces with one view and is laid out by that view's projection: its faces do not
-    overlap, as the view sees them all, and a texel is a pixel (Waechter et al. 2014, section 3). Its rectangle is
-    packed by a skyline (rectpack). When the charts do not fit, all shrink together.
+    overlap, as the view sees them all, and a texel is a pixel (Waechter et al. 2014, section 3). xatlas packs the
+    charts by their true outlines; each only moves, by whole texels. When they do not fit, all shrink together.
 
     Args:
         pixels: where each face's corners lie in the photo of its view; ignored for faces without one.
@@ -53,6 +53,9 @@ def lay_out(
         adjacency: of the faces.
         max_texture: longest side.
         padding: texels between charts.
+
+    Raises:
+        ValueError: the charts do not fit, however small (a texture of a few hundred texels for many thousand faces).
     """
     seen = labels >= 0
     region = regions(adjacency, labels)
@@ -64,83 +67,97 @@ def lay_out(
     chart[lost] = count
     cells = -(-len(lost) // 2)
     columns = max(1, int(np.ceil(np.sqrt(cells))))
-    block = np.array([[columns * _CELL, -(-cells // columns) * _CELL]]) if cells else np.zeros((0, 2), int)
-    low, high = _bounds(pixels[seen], chart[seen], count)
+    block = np.array([columns, -(-cells // columns)]) * _CELL
     scale = 1.0
     for _ in range(12):
-        origin = np.floor(low * scale)
-        size = (np.ceil(high * scale) - origin + 1).astype(np.int64)
-        rectangles = np.concatenate([size, block]) + padding
-        side = int(np.ceil(np.sqrt(rectangles.prod(axis=1).sum() * 1.12)))
-        side = min(max_texture, max(side, int(rectangles[:, 0].max(initial=1)), 64))
-        if rectangles.max(initial=1) <= max_texture:
-            places, height = pack(rectangles, side)
-            if height > max_texture and side < max_texture:
-                places, height = pack(rectangles, max_texture)
-                side = max_texture
-            if height <= max_texture:
-                break
-            shrink = np.sqrt(max_texture / height)
-        else:
-            shrink = max_texture / float(rectangles.max())
-        scale *= min(0.98, float(shrink) * 0.99)
+        offset, block_at, width, height = pack(pixels[seen] * scale, chart[seen], count, block, padding)
+        if max(width, height) <= max_texture:
+            break
+        scale *= min(0.98, 0.99 * max_texture / max(width, height))
     else:
         raise ValueError(
             f"{count} charts and {len(lost)} faces that no photo sees do not fit {max_texture} texels"
         )
-    places = places + padding // 2
     corners = np.zeros((len(labels), 3, 2))
-    mine = chart[seen]
-    corners[seen] = pixels[seen] * scale + (places[mine] - origin[mine])[:, None]
+    corners[seen] = pixels[seen] * scale + offset[chart[seen]][:, None]
     if len(lost):
         cell = np.arange(len(lost)) // 2
-        corner = np.stack([cell % columns, cell // columns], axis=1) * _CELL + places[count]
+        corner = np.stack([cell % columns, cell // columns], axis=1) * _CELL + block_at
         first = np.array([[0.0, 0], [2, 0], [0, 2]])
         second = np.array([[3.0, 3], [1, 3], [3, 1]])
         shape = np.where((np.arange(len(lost)) % 2 == 0)[:, None, None], first, second)
         corners[lost] = corner[:, None] + shape
-    width, height = (int(-(-value // 16) * 16) for value in (side, height))
     return Layout(corners, chart.astype(np.int32), width, height, count, scale)
 
 
-def _bounds(
-    pixels: Float64[np.ndarray, "k 3 2"], chart: Int64[np.ndarray, " k"], count: int
-) -> tuple[Float64[np.ndarray, "c 2"], Float64[np.ndarray, "c 2"]]:
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    np.minimum.at(low, chart, pixels.min(axis=1))
-    np.maximum.at(high, chart, pixels.max(axis=1))
-    return low, high
+def pack(
+    pixels: Float64[np.ndarray, "k 3 2"],
+    chart: Int64[np.ndarray, " k"],
+    count: int,
+    block: Int64[np.ndarray, "2"],
+    padding: int,
+) -> tuple[Float64[np.ndarray, "c 2"], Float64[np.ndarray, "2"], int, int]:
+    """Pack charts and one rectangle of ``block`` texels (none if it has no area) with xatlas.
 
-
-def pack(rectangles: Int64[np.ndarray, "n 2"], width: int) -> tuple[Int64[np.ndarray, "n 2"], int]:
-    """Pack rectangles without turning them into a strip; returns their corners and the strip's height.
-
-    rectpack's skyline with the rectangles in order of their shorter side: of its algorithms the densest and, on
-    thousands of rectangles, among the fastest (docs/texturing.md).
+    Returns:
+        What to add to the positions of each chart, where the rectangle's first texel lies, width and height.
     """
-    import rectpack
+    import xatlas
 
-    if len(rectangles) == 0:
-        return np.zeros((0, 2), np.int64), 1
-    packer = rectpack.newPacker(
-        mode=rectpack.PackingMode.Offline,
-        pack_algo=rectpack.SkylineBl,
-        sort_algo=rectpack.SORT_SSIDE,
-        rotation=False,
+    # Vertices of a chart are joined where they lie at one place: xatlas finds the charts by that.
+    flat = pixels.reshape(-1, 2)
+    low = np.full((count, 2), np.inf)
+    np.minimum.at(low, chart, pixels.min(axis=1))
+    low = np.floor(low)
+    local = flat - low[np.repeat(chart, 3)]
+    key = np.column_stack([np.repeat(chart, 3), np.rint(local * 256).astype(np.int64)])
+    order = np.lexsort(key.T[::-1])
+    new = np.ones(len(order), bool)
+    new[1:] = (key[order][1:] != key[order][:-1]).any(axis=1)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(new) - 1
+    points = local[order[new]]
+    triangles = number.reshape(-1, 3)
+    materials = chart
+    if block.min() > 0:
+        w, h = block
+        first = len(points)
+        points = np.concatenate([points, [[0, 0], [w, 0], [w, h], [0, h]]])
+        triangles = np.concatenate(
+            [triangles, [[first, first + 1, first + 2], [first, first + 2, first + 3]]]
+        )
+        materials = np.concatenate([chart, [count, count]])
+    atlas = xatlas.Atlas()
+    atlas.add_uv_mesh(
+        np.ascontiguousarray(points, np.float32),
+        np.ascontiguousarray(triangles, np.uint32),
+        np.ascontiguousarray(materials, np.uint32)[:, None],
     )
-    tall = int(rectangles[:, 1].sum())
-    packer.add_bin(width, tall)
-    for number, (w, h) in enumerate(rectangles.tolist()):
-        packer.add_rect(w, h, number)
-    packer.pack()
-    places = np.full((len(rectangles), 2), -1, np.int64)
-    for _, x, y, _, _, number in packer.rect_list():
-        places[number] = x, y
-    if (places < 0).any():
-        raise ValueError("a chart is wider than the texture")
-    return places, int((places[:, 1] + rectangles[:, 1]).max())
-
-
-def covered(texture_owner: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Texels that a face owns."""
-    return texture_owner >= 0
+    options = xatlas.PackOptions()
+    options.padding = padding
+    options.texels_per_unit = 1.0
+    options.rotate_charts = False
+    options.rotate_charts_to_axis = False
+    options.bilinear = True
+    atlas.generate(pack_options=options)
+    mapping, _, uvs = atlas.get_mesh(0)
+    placed = uvs.astype(np.float64) * [atlas.width, atlas.height]
+    # Faces without area are left out by xatlas: a chart's move is that of most of its corners.
+    move = placed - points[mapping]
+    owner = np.zeros(len(points), np.int64)
+    owner[triangles.ravel()] = np.repeat(materials, 3)
+    owner = owner[mapping]
+    put = (uvs > 0).any(axis=1)
+    total = count + (1 if block.min() > 0 else 0)
+    offset = np.zeros((total, 2))
+    order = np.argsort(owner[put], kind="stable")
+    starts = np.searchsorted(owner[put][order], np.arange(total + 1))
+    moves = move[put][order]
+    for c in range(total):
+        part = moves[starts[c] : starts[c + 1]]
+        if len(part):
+            offset[c] = np.rint(np.median(part, axis=0))
+    block_at = offset[count] if total > count else np.zeros(2)
+    # Whole texels were added to the border for the bilinear look-up; texels are multiples of 16 for the GPU.
+    width, height = (int(-(-(side + 2) // 16) * 16) for side in (atlas.width, atlas.height))
+    return offset[:count] - low, block_at, width, height

@@ -249,7 +249,6 @@ def solve_corrections(
         limit: largest correction, grey levels.
     """
     views = share.shape[1]
-    m, count = candidates.view.shape
     vertices = share.shape[0]
     share = share.tocsr()
     node_vertex = np.repeat(np.arange(vertices, dtype=np.int64), np.diff(share.indptr))
