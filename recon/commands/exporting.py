@@ -20,7 +20,7 @@ from recon.errors import ReconError, UsageError
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.clouds import Cloud, to_las, to_ply
 from recon.exports.georeference import Georeference, level_rotation, up_of_photos
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix, to_obj
 from recon.exports.scene import (
     Scene,
     SceneView,
@@ -583,19 +583,28 @@ def _las(job: _Job, folder: Path) -> str:
 
 
 def _obj(job: _Job, folder: Path) -> str:
-    from recon.surface.io import read_mesh, write_mesh
+    from recon.surface.io import read_mesh
 
     source, textured = job.mesh_file(".obj")
     if textured:
         text = source.read_text(encoding="utf-8")
         for name in _companions(source, text):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.parent / name, folder / name)
-    else:
-        job.notes.append("the mesh has no texture, its vertices have colours")
-        write_mesh(folder / "mesh.obj", read_mesh(source))
-        text = (folder / "mesh.obj").read_text(encoding="utf-8")
-    (folder / "mesh.obj").write_text(move_obj(text, job.frame(), job.remarks()), encoding="utf-8")
-    return f"mesh of {text.count(chr(10) + 'f ')} faces"
+        (folder / "mesh.obj").write_text(move_obj(text, job.frame(), job.remarks()), encoding="utf-8")
+        faces = sum(line.startswith("f ") for line in text.splitlines())
+        return f"textured mesh of {faces} faces"
+    job.notes.append("the mesh has no texture, its vertices have colours")
+    mesh, matrix = read_mesh(source), job.frame()
+    linear = matrix[:3, :3]
+    rotation = linear / np.cbrt(np.linalg.det(linear))
+    normals = np.asarray(mesh.vertex_normals) @ rotation.T if mesh.has_vertex_normals() else None
+    colors = np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None
+    vertices = np.asarray(mesh.vertices, np.float64) @ linear.T + matrix[:3, 3]
+    with (folder / "mesh.obj").open("w", encoding="ascii") as stream:
+        for part in to_obj(vertices, np.asarray(mesh.triangles), normals, colors, job.remarks()):
+            stream.write(part)
+    return f"mesh of {len(mesh.triangles)} faces"
 
 
 def _glb(job: _Job, folder: Path) -> str:

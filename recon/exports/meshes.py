@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 
 Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """glTF 2.0, section 3.4: y is up, z is forward."""
@@ -23,6 +24,39 @@ def similarity_matrix(
     out[:3, :3] = scale * np.asarray(rotation, np.float64)
     out[:3, 3] = translation
     return out
+
+
+def to_obj(
+    vertices: Float[np.ndarray, "n 3"],
+    triangles: Int[np.ndarray, "m 3"],
+    normals: Float[np.ndarray, "n 3"] | None = None,
+    colors: Float[np.ndarray, "n 3"] | None = None,
+    comments: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """The text of an OBJ, in pieces: nine digits for coordinates, colours (0…1) behind them.
+
+    Open3D's writer rounds to six digits, which is centimetres in a scene of some kilometres.
+    """
+    yield "".join(f"# {comment}\n" for comment in comments)
+    columns = [np.asarray(vertices, np.float64)]
+    row = "v %.9g %.9g %.9g"
+    if colors is not None:
+        columns.append(np.clip(np.asarray(colors, np.float64), 0.0, 1.0))
+        row += " %.4g %.4g %.4g"
+    yield from _rows(row, np.concatenate(columns, axis=1))
+    corner = "%d"
+    if normals is not None:
+        yield from _rows("vn %.5g %.5g %.5g", np.asarray(normals, np.float64))
+        corner = "%d//%d"
+    numbers = np.asarray(triangles, np.int64) + 1
+    faces = numbers if normals is None else np.repeat(numbers, 2, axis=1)
+    yield from _rows(f"f {corner} {corner} {corner}", faces)
+
+
+def _rows(row: str, values: np.ndarray, chunk: int = 20_000) -> Iterator[str]:
+    for start in range(0, len(values), chunk):
+        part = values[start : start + chunk]
+        yield (f"{row}\n" * len(part)) % tuple(part.ravel().tolist())
 
 
 def move_obj(text: str, matrix: Float[np.ndarray, "4 4"], comments: tuple[str, ...] = ()) -> str:

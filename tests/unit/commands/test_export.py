@@ -99,6 +99,20 @@ def test_original_size(run: tuple[Path, Scene]) -> None:
     np.testing.assert_allclose(back.views[2].cam_from_world, scene.views[2].cam_from_world, atol=1e-12)
 
 
+def test_original_photos_that_lie_on_their_side(run: tuple[Path, Scene]) -> None:
+    """Other programs do not look at EXIF's orientation: such photos are written upright."""
+    root, _ = run
+    path = root.parent / "die fotos" / NAMES[2]
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # stored turned to the left; to be turned to the right
+        image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=98)
+    out = export(root, "colmap", "--size", "original")
+    back = scene_from_reconstruction(model_of(out / "sparse" / "0"))
+    assert back.views[2].name == NAMES[2].replace(".jpg", ".png")
+    assert_spots(out / "images", back)
+
+
 def test_photos_that_moved(
     run: tuple[Path, Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

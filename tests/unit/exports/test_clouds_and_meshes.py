@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix, to_obj
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")
@@ -114,6 +114,32 @@ def test_obj_and_glb_moved_agree_with_the_formula(tmp_path: Path) -> None:
     assert document.asset.version == "2.0"
     root = document.nodes[document.scenes[document.scene].nodes[0]]
     np.testing.assert_allclose(np.array(root.matrix).reshape(4, 4).T, matrix)
+
+
+def test_obj_keeps_its_digits_and_colours(tmp_path: Path) -> None:
+    """Millimetres of a scene that is kilometres wide, read back by two libraries."""
+    import open3d as o3d
+
+    rng = np.random.default_rng(1)
+    vertices = rng.uniform(-5000, 5000, (60, 3)).astype(np.float32).astype(np.float64)
+    triangles = rng.permutation(60).reshape(20, 3)
+    normals = rng.normal(size=(60, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    colors = rng.uniform(size=(60, 3))
+    path = tmp_path / "mesh.obj"
+    path.write_text("".join(to_obj(vertices, triangles, normals, colors, ("crs local",))))
+    read = trimesh.load(path, process=False, maintain_order=True)
+    assert np.array_equal(
+        read.vertices[read.faces].astype(np.float32), vertices[triangles].astype(np.float32)
+    )
+    again = o3d.io.read_triangle_mesh(str(path))
+    # Open3D keeps corners apart that differ in their normals, so look at them face by face.
+    corners = np.asarray(again.triangles).ravel()
+    np.testing.assert_allclose(np.asarray(again.vertices)[corners], vertices[triangles.ravel()], atol=1e-3)
+    np.testing.assert_allclose(
+        np.asarray(again.vertex_normals)[corners], normals[triangles.ravel()], atol=1e-4
+    )
+    np.testing.assert_allclose(np.asarray(again.vertex_colors)[corners], colors[triangles.ravel()], atol=1e-3)
 
 
 def test_glb_that_is_none() -> None:
