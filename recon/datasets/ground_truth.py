@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
+from recon.datasets.cards import Card
 from recon.datasets.readers import READERS
 from recon.datasets.readers.common import Reader
 from recon.datasets.types import GroundTruth, TruthCamera, TruthPair
 from recon.errors import ReconError, UsageError
 
-__all__ = ["GroundTruth", "TruthCamera", "TruthPair", "has_ground_truth", "load_ground_truth"]
+__all__ = [
+    "GroundTruth",
+    "TruthCamera",
+    "TruthPair",
+    "complete_layout",
+    "has_ground_truth",
+    "layouts",
+    "load_ground_truth",
+    "write_cameras_json",
+]
 
 
 def has_ground_truth(folder: Path) -> bool:
@@ -48,6 +60,63 @@ def load_ground_truth(folder: Path, layout: str | None = None) -> GroundTruth:
 def layouts() -> list[str]:
     """Names of the layouts that can be read."""
     return [reader.name for reader in READERS]
+
+
+def write_cameras_json(truth: GroundTruth, path: Path) -> None:
+    """Write true cameras in recon's own form, which every tool of recon reads (``layout`` "cameras.json").
+
+    Raises:
+        ReconError: a camera has distortion, which that form does not hold.
+    """
+    from recon.datasets.synthetic import CONVENTION
+
+    distorted = [name for name, camera in truth.cameras.items() if camera.distortion is not None]
+    if distorted:
+        raise ReconError(f"{truth.name}: {distorted[0]} has lens distortion, which {path.name} does not hold")
+    document: dict[str, object] = {"convention": CONVENTION, "name": truth.name}
+    if truth.unit_in_metres == 1.0:
+        document["world_unit"] = "metre"
+    elif truth.unit_in_metres == 0.001:
+        document["world_unit"] = "millimetre"
+    if truth.note:
+        document["note"] = truth.note
+    document["images"] = [
+        {
+            "name": name,
+            "width": camera.width,
+            "height": camera.height,
+            "fx": float(camera.K[0, 0]),
+            "fy": float(camera.K[1, 1]),
+            "cx": float(camera.K[0, 2]),
+            "cy": float(camera.K[1, 2]),
+            "R": camera.R.tolist(),
+            "t": camera.t.tolist(),
+        }
+        for name, camera in sorted(truth.cameras.items())
+    ]
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def complete_layout(card: Card, root: Path) -> list[Path]:
+    """Make what a card's layout promises and the publisher's files do not have: a ``cameras.json``.
+
+    Returns:
+        The files that were made.
+
+    Raises:
+        ReconError: the publisher's files cannot be read.
+    """
+    folder = card.target(root)
+    wanted = card.layout.get("cameras")
+    if wanted != "cameras.json" or (folder / wanted).exists() or not has_ground_truth(folder):
+        return []
+    truth = load_ground_truth(folder)
+    if not truth.cameras or any(camera.distortion is not None for camera in truth.cameras.values()):
+        return []
+    write_cameras_json(truth, folder / wanted)
+    return [folder / wanted]
 
 
 def _reader(folder: Path) -> Reader | None:

@@ -1,0 +1,178 @@
+"""``recon datasets``: what public data there is, where it lies here, and how to get it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from recon.datasets.cards import Card
+
+datasets = typer.Typer(
+    name="datasets", help="Public scenes and benchmarks: list, describe, fetch.", no_args_is_help=True
+)
+
+
+@datasets.command("list")
+def list_datasets() -> None:
+    """All data sets that recon has a card of, and whether they are here."""
+    from recon.datasets.cards import load_cards
+
+    rows = [("name", "here", "fetch", "ground truth")]
+    root = _root()
+    for card in load_cards().values():
+        rows.append((card.name, _here(card, root), _size(card), card.ground_truth))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        columns = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        typer.echo("  ".join([*columns, row[3]]).rstrip())
+    where = f"under {root / 'datasets'}" if root is not None else "nowhere: RECON_DATA is not set"
+    typer.echo(f"\n'here' looks {where}")
+
+
+@datasets.command("show")
+def show_dataset(
+    name: str = typer.Argument(..., metavar="NAME", help="Of the list; NAME/SCENE for one scene of several."),
+) -> None:
+    """One data set: origin, licence, what to cite, what is known, and what lies here."""
+    from recon.datasets.cards import load_card
+
+    card = load_card(name)
+    root = _root()
+    rows = [
+        ("name", card.name),
+        ("origin", card.origin),
+        ("licence", card.licence),
+        ("cite", card.citation),
+        ("truth", card.ground_truth),
+        ("cameras", card.convention or "none"),
+        ("fetch", _size(card)),
+        ("parts", ", ".join(card.parts)),
+        ("scenes", ", ".join(card.scenes)),
+        ("by hand", card.obtain),
+        ("folder", str(card.target(root)) if root is not None else f"datasets/{card.path} below RECON_DATA"),
+    ]
+    for key, value in rows:
+        if value:
+            typer.echo(f"{key:<9}{value}")
+    for role, where in card.layout.items():
+        typer.echo(f"  {role:<9}{where}")
+    if root is not None and not card.scenes and card.target(root).is_dir():
+        for line in _found(card.target(root)):
+            typer.echo(line)
+    else:
+        typer.echo("here     " + _here(card, root))
+
+
+@datasets.command("fetch")
+def fetch_dataset(
+    name: str = typer.Argument(..., metavar="NAME", help="Of the list; NAME/SCENE for one scene of several."),
+    to: Path | None = typer.Option(None, help="Data root; RECON_DATA by default. It holds datasets/."),
+    with_: list[str] = typer.Option(
+        [], "--with", metavar="PART", help="Fetch this part too; may be repeated."
+    ),
+) -> None:
+    """Download a data set; the same command again goes on where an earlier one stopped."""
+    from recon.commands.stopping import stoppable
+    from recon.datasets.cards import data_root, load_card
+    from recon.datasets.fetching import fetch
+    from recon.datasets.ground_truth import complete_layout
+
+    card = load_card(name)
+    root = to.expanduser() if to is not None else data_root()
+    with stoppable(), _Bar() as bar:
+        done = fetch(card, root, with_, bar)
+        made = complete_layout(card, root)
+    typer.echo(f"{card.name}: {len(done.downloaded)} downloaded, {len(done.kept)} here already")
+    if done.unverified:
+        typer.echo(
+            f"not verified, as no checksum is known: {len(done.unverified)} of "
+            f"{len(done.downloaded) + len(done.kept)} files"
+        )
+    for path in made:
+        typer.echo(f"wrote {path}")
+    typer.echo(f"licence: {card.licence}")
+    typer.echo(f"cite: {card.citation}")
+    for line in _found(done.folder):
+        typer.echo(line)
+
+
+class _Bar:
+    """A progress bar that changes to each file in turn."""
+
+    def __init__(self) -> None:
+        self._bar: object | None = None
+        self._name = ""
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        if name != self._name:
+            self._close()
+            self._name = name
+            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False, disable=None)
+        bar = self._bar
+        if isinstance(bar, tqdm):
+            bar.update(done - bar.n)
+
+    def _close(self) -> None:
+        from tqdm import tqdm
+
+        if isinstance(self._bar, tqdm):
+            self._bar.close()
+        self._bar = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+
+def _root() -> Path | None:
+    from recon.datasets.cards import data_root
+    from recon.errors import ReconError
+
+    try:
+        return data_root()
+    except ReconError:
+        return None
+
+
+def _here(card: Card, root: Path | None) -> str:
+    if root is None:
+        return "no"
+    if not card.scenes or "{scene}" not in card.path:
+        return "yes" if card.target(root).is_dir() else "no"
+    there = [scene for scene in card.scenes if card.of_scene(scene).target(root).is_dir()]
+    return f"{len(there)} of {len(card.scenes)}"
+
+
+def _size(card: Card) -> str:
+    if not card.files:
+        return "by hand"
+    return card.size or "yes"
+
+
+def _found(folder: Path) -> list[str]:
+    """What a reader makes of a folder, in lines."""
+    from recon.datasets.ground_truth import has_ground_truth, load_ground_truth
+
+    if not has_ground_truth(folder):
+        return [f"here     {folder}, without ground truth that recon reads at its top"]
+    truth = load_ground_truth(folder)
+    known = [
+        f"{len(truth.cameras)} cameras" if truth.cameras else "",
+        f"{len(truth.pairs)} pairs" if truth.pairs else "",
+        f"{len(truth.flow_pairs)} flows" if truth.flow_pairs else "",
+        "depth" if truth.depth is not None else "",
+        "mesh" if truth.mesh is not None else "",
+        f"{len(truth.points)} scans" if truth.points else "",
+        "masks" if truth.masks is not None else "",
+        "judged region" if truth.region is not None else "",
+    ]
+    scale = f"1 unit is {truth.unit_in_metres:g} m" if truth.unit_in_metres is not None else "no scale"
+    lines = [f"here     {folder} ({truth.layout}): {', '.join(part for part in known if part)}; {scale}"]
+    return lines + ([f"note     {truth.note}"] if truth.note else [])

@@ -1,0 +1,367 @@
+"""Downloads of data sets: resumed, verified where a checksum is known, unpacked, and never half in place."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from recon.datasets.cards import Card, RemoteFile
+from recon.errors import ReconError, UsageError
+
+_CHUNK = 1 << 20
+_TRIES = 5
+_AGENT = "recon"
+_RECORD = ".fetched.json"
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with the name of a file, bytes that are here, and bytes in all (None if the server does not say)."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch did.
+
+    Attributes:
+        folder: of the data set.
+        downloaded: names of the files that were downloaded now.
+        kept: names of the files that were there already.
+        unverified: names of those files for which no checksum is known.
+    """
+
+    folder: Path
+    downloaded: tuple[str, ...]
+    kept: tuple[str, ...]
+    unverified: tuple[str, ...]
+
+
+def fetch(
+    card: Card,
+    root: Path,
+    parts: Iterable[str] = (),
+    progress: Progress | None = None,
+    pause: float = 1.0,
+    timeout: float = 30.0,
+) -> Fetched:
+    """Download a data set into its folder under a data root.
+
+    What is there already is kept; a download that was cut off goes on where it stopped. A file is in its place
+    only when it is whole, and verified where the card has a checksum.
+
+    Args:
+        card: of one scene.
+        root: data root.
+        parts: names of optional parts to fetch too (``card.parts``).
+        progress: told how far each file is.
+        pause: seconds before the first of up to four further tries; doubled each time.
+        timeout: seconds without an answer after which a connection is given up.
+
+    Raises:
+        UsageError: the card has scenes and none was chosen, or has no such part.
+        ReconError: there is no download; or it failed, and the message says what to put where by hand.
+    """
+    if card.scenes:
+        raise UsageError(f"{card.name} has scenes; name one, like {card.name}/{card.scenes[0]}")
+    unknown = sorted(set(parts) - set(card.parts))
+    if unknown:
+        there = ", ".join(card.parts) or "none"
+        raise UsageError(f"{card.name} has no part {', '.join(unknown)}; there are: {there}")
+    folder = card.target(root)
+    if not card.files:
+        raise ReconError(by_hand(card, root))
+    wanted = [one for one in card.files if not one.part or one.part in set(parts)]
+    folder.mkdir(parents=True, exist_ok=True)
+    record = _read_record(folder)
+    downloaded, kept = [], []
+    for one in wanted:
+        name = one.url.rsplit("/", 1)[-1]
+        if _is_there(one, folder, record):
+            kept.append(name)
+            continue
+        try:
+            _get(one, folder, progress, pause, timeout)
+        except (OSError, http.client.HTTPException) as error:
+            raise ReconError(_failed(card, root, one, error)) from error
+        downloaded.append(name)
+        record[one.url] = one.to
+        _write_record(folder, record)
+    unverified = tuple(one.url.rsplit("/", 1)[-1] for one in wanted if one.sha256 is None)
+    return Fetched(folder, tuple(downloaded), tuple(kept), unverified)
+
+
+def by_hand(card: Card, root: Path) -> str:
+    """Say what to put where for a data set that cannot be downloaded here."""
+    folder = card.target(root)
+    lines = [f"{card.name}: put it into {folder}"]
+    if card.obtain:
+        lines.append(card.obtain)
+    lines += [_instruction(one, folder) for one in card.files if not one.part]
+    lines.append(f"origin: {card.origin}")
+    lines.append(f"licence: {card.licence}")
+    return "\n".join(lines)
+
+
+def _instruction(one: RemoteFile, folder: Path) -> str:
+    if one.unpack:
+        into = folder / one.to if one.to else folder
+        without = f" without the first {one.strip} folder{'s' * (one.strip > 1)}" if one.strip else ""
+        return f"  {one.url}  unpacked{without} into  {into}"
+    return f"  {one.url}  as  {folder / one.to}"
+
+
+def _failed(card: Card, root: Path, one: RemoteFile, error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    text = f"{one.url}: cannot be fetched ({reason}); the same command again goes on where this one stopped"
+    return f"{text}\nwithout a network:\n{by_hand(card, root)}"
+
+
+# ---- one file ------------------------------------------------------------------------------------
+
+
+def _is_there(one: RemoteFile, folder: Path, record: dict[str, str]) -> bool:
+    if one.unpack:
+        return one.url in record
+    path = folder / one.to
+    if not path.is_file():
+        return False
+    if one.sha256 is not None:
+        return _digest(path) == one.sha256
+    return one.bytes is None or path.stat().st_size == one.bytes
+
+
+def _get(one: RemoteFile, folder: Path, progress: Progress | None, pause: float, timeout: float) -> None:
+    """Download, verify, and move or unpack into place."""
+    name = PurePosixPath(urllib.parse.urlsplit(one.url).path).name or "download"
+    place = folder / (one.to or ".")
+    archive = folder / name if one.unpack else place
+    if not one.unpack:
+        _inside(folder, one.to)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_name(archive.name + ".part")
+    download(one.url, part, progress, pause, timeout)
+    if one.bytes is not None and part.stat().st_size != one.bytes:
+        found = part.stat().st_size
+        _discard(part)
+        raise ReconError(
+            f"{one.url}: {found} bytes came where {one.bytes} are expected; the download was removed. "
+            "Its publisher may have changed the file"
+        )
+    if one.sha256 is not None:
+        found_sum = _digest(part)
+        if found_sum != one.sha256:
+            _discard(part)
+            raise ReconError(
+                f"{one.url}: wrong checksum, the download was removed: sha256 {found_sum} came where "
+                f"{one.sha256} is expected. Fetch it again; if it stays, its publisher has changed the file"
+            )
+    if one.unpack:
+        unpack(part, one.unpack, place, one.strip)
+        _discard(part)
+    else:
+        os.replace(part, place)
+        _discard(part)
+
+
+def download(
+    url: str,
+    part: Path,
+    progress: Progress | None = None,
+    pause: float = 1.0,
+    timeout: float = 30.0,
+) -> None:
+    """Download into a file that may hold the beginning already.
+
+    Beside it a ``.tag`` keeps what the server called this version of the file: what is left is asked for only
+    of the same version, otherwise the download begins anew.
+
+    Raises:
+        UsageError: the address is not of the web.
+        OSError, http.client.HTTPException: the last of the tries failed.
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"{url}: only http and https are fetched")
+    for attempt in range(_TRIES):
+        try:
+            _download_once(url, part, progress, timeout)
+            return
+        except urllib.error.HTTPError as error:
+            # The server's own no will be its answer tomorrow too; only its troubles pass.
+            if error.code < 500 and error.code not in (408, 429):
+                raise
+            last: Exception = error
+        except urllib.error.URLError as error:
+            # Without any answer at all there is no network, or no such server.
+            if not part.exists() or attempt == _TRIES - 1:
+                raise
+            last = error
+        except (OSError, http.client.HTTPException) as error:
+            last = error
+        if attempt == _TRIES - 1:
+            raise last
+        time.sleep(pause * 2**attempt)
+
+
+def _download_once(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+    tag_path = part.with_name(part.name + ".tag")
+    have = part.stat().st_size if part.is_file() else 0
+    tag = tag_path.read_text(encoding="utf-8") if have and tag_path.is_file() else ""
+    if have and not tag:
+        # Whose beginning this is cannot be known.
+        have = 0
+    headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:
+            # Nothing is left to send, or the file has become shorter; the total tells which.
+            total = error.headers.get("Content-Range", "").rpartition("/")[2]
+            if total == str(have):
+                return
+            _discard(part)
+            raise http.client.HTTPException("the file on the server has changed") from error
+        raise
+    with answer:
+        start = 0
+        if answer.status == 206:
+            stated = answer.headers.get("Content-Range", "")
+            start = int(stated.removeprefix("bytes ").partition("-")[0] or -1)
+            if start != have:
+                raise http.client.HTTPException(f"the server sent another part than was asked for: {stated}")
+        length = answer.headers.get("Content-Length")
+        total_size = start + int(length) if length is not None else None
+        new_tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        # A weak tag does not promise the same bytes (RFC 9110, section 8.8.1).
+        if new_tag.startswith("W/"):
+            new_tag = answer.headers.get("Last-Modified") or ""
+        if start == 0:
+            _discard(tag_path)
+            if new_tag:
+                tag_path.write_text(new_tag, encoding="utf-8")
+        done = start
+        name = part.name.removesuffix(".part")
+        with open(part, "ab" if start else "wb") as file:
+            while block := answer.read(_CHUNK):
+                file.write(block)
+                done += len(block)
+                if progress is not None:
+                    progress(name, done, total_size)
+        if total_size is not None and done < total_size:
+            raise http.client.HTTPException(f"cut off after {done} of {total_size} bytes")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + ".tag").unlink(missing_ok=True)
+
+
+# ---- archives ------------------------------------------------------------------------------------
+
+
+def unpack(archive: Path, kind: str, into: Path, strip: int = 0) -> None:
+    """Unpack an archive; its files come into place only when all of them are unpacked.
+
+    Args:
+        archive: the file.
+        kind: "zip", "tar" or "7z"; the last needs one of the programs 7z, 7zz, 7za, 7zr or bsdtar.
+        into: folder.
+        strip: leading folders of the paths that are dropped.
+
+    Raises:
+        ReconError: the archive is damaged, points outside the folder, or no program can unpack it.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=into) as name:
+        place = Path(name)
+        try:
+            if kind == "zip":
+                with zipfile.ZipFile(archive) as opened:
+                    for member in opened.namelist():
+                        _inside(place, member)
+                    opened.extractall(place)
+            elif kind == "tar":
+                with tarfile.open(archive) as opened_tar:
+                    for entry in opened_tar.getmembers():
+                        _inside(place, entry.name)
+                        if not (entry.isfile() or entry.isdir()):
+                            raise ReconError(
+                                f"{archive}: holds {entry.name}, which is neither file nor folder"
+                            )
+                    opened_tar.extractall(place)
+            else:
+                _unpack_7z(archive, place)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+            raise ReconError(f"{archive}: is damaged ({error}); remove it and fetch again") from error
+        for path in sorted(place.rglob("*")):
+            relative = path.relative_to(place)
+            if path.is_symlink():
+                raise ReconError(f"{archive}: holds the link {relative}")
+            if path.is_file() and len(relative.parts) > strip:
+                target = into.joinpath(*relative.parts[strip:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+
+
+def _unpack_7z(archive: Path, place: Path) -> None:
+    for program in ("7z", "7zz", "7za", "7zr"):
+        found = shutil.which(program)
+        if found:
+            command = [found, "x", "-y", f"-o{place}", str(archive)]
+            break
+    else:
+        found = shutil.which("bsdtar")
+        if not found:
+            raise ReconError(
+                f"{archive}: is a 7z archive; install 7-Zip (Debian: p7zip-full) or bsdtar (libarchive-tools) and "
+                "give the same command again: the download is kept"
+            )
+        command = [found, "-xf", str(archive), "-C", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ReconError(f"{archive}: cannot be unpacked: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _inside(folder: Path, name: str) -> None:
+    """Refuse paths that lead out of a folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in (path.parts[0] if path.parts else ""):
+        raise ReconError(f"{name}: leads out of {folder}")
+
+
+# ---- what was fetched ----------------------------------------------------------------------------
+
+
+def _read_record(folder: Path) -> dict[str, str]:
+    try:
+        document = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in document.items()} if isinstance(document, dict) else {}
+
+
+def _write_record(folder: Path, record: dict[str, str]) -> None:
+    part = folder / f"{_RECORD}.part"
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, folder / _RECORD)
