@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from recon import __version__
+from recon.commands.compare import compare
+from recon.commands.datasets import datasets
 from recon.commands.evaluate import evaluate
 from recon.commands.export import export, import_
 from recon.commands.georeference import georeference
+from recon.commands.stopping import stoppable
 from recon.errors import ReconError, UsageError
 
 app = typer.Typer(
@@ -27,9 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate)
+app.add_typer(datasets)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(georeference)
+app.command()(compare)
 
 WORKER = "recon-worker"
 """How the engine names its threads."""
@@ -94,7 +96,7 @@ def reconstruct(
 
     The same command again resumes a run that was stopped.
     """
-    with _stoppable():
+    with stoppable():
         from recon import api
 
         summary = api.reconstruct(
@@ -131,7 +133,7 @@ def match(
 
     Writes the flow (.npy and .flo), its picture, B's colours warped onto A, and the consistency mask.
     """
-    with _stoppable():
+    with stoppable():
         from recon import api
 
         written = api.match_files(a, b, out, matcher=matcher, max_size=max_size, overrides=tuple(set_))
@@ -161,7 +163,7 @@ def demo(
     threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
 ) -> None:
     """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
-    with _stoppable():
+    with stoppable():
         from recon import api
         from recon.datasets.demo import make_demo
         from recon.evaluation.scene import judge_demo
@@ -211,30 +213,6 @@ def _list_results(out: Path) -> None:
         path = out / name
         if path.exists():
             typer.echo(f"  {path}  ({what})")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Within the block, being asked to end (SIGTERM) works like Ctrl-C: the workspace can be resumed.
-
-    pycolmap is imported first: its logging library takes SIGTERM for a crash, and the last handler holds.
-    """
-    import pycolmap  # noqa: F401
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise ReconError("stopped") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,480 @@
+"""Runs a comparison: every contender over one scene, judged by the same ruler."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.compare.judging import Judgement, difference, judged, write_text
+from recon.compare.metrics import describe
+from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
+from recon.compare.running import Job, Outcome, run_job
+from recon.engine.workspace import StageRecord, read_manifest
+from recon.errors import ReconError, UsageError
+from recon.evaluation.bootstrap import Interval
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
+
+RUNS = "runs"
+FIELDS = "fields"
+"""Folder of the dense fields that runs share."""
+
+SHARED_STAGES = "pairs"
+"""What is done once, for all contenders: everything up to this stage."""
+
+_COUNTS = {
+    "run.registered": ("map", "registered"),
+    "run.edges": ("verify", "edges"),
+    "run.consistent_share": ("match", "consistent_share_median"),
+    "run.tracks": ("tracks", "tracks"),
+    "run.track_length": ("map", "mean_track_length"),
+    "run.reprojection_px": ("map", "mean_reprojection_error_px"),
+    "run.sparse_points": ("map", "points"),
+    "run.depth_share": ("depth", "covered_share"),
+    "run.points": ("fuse", "points"),
+}
+
+
+@dataclass
+class Entry:
+    """One contender's results on one scene.
+
+    Attributes:
+        contender: who.
+        error: why its run failed, empty where it did not.
+        failed_stage: where.
+        root: its workspace (of the first seed).
+        judgement: of the first seed.
+        metrics: medians over the seeds; those of the first seed where there is only one.
+        spread: smallest and largest value over the seeds, where there are several.
+        stage_seconds: wall time by stage.
+        adopted: stages whose results came from another contender.
+        warnings: of the run.
+    """
+
+    contender: Contender
+    root: Path
+    error: str = ""
+    failed_stage: str = ""
+    judgement: Judgement = field(default_factory=lambda: Judgement({}))
+    metrics: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    adopted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Who is best by one metric, and who cannot be told from the best.
+
+    Attributes:
+        best: label.
+        inside_noise: labels whose difference from the best is inside the noise.
+        tested: labels for which that could be tested.
+    """
+
+    best: str
+    inside_noise: tuple[str, ...]
+    tested: tuple[str, ...]
+
+
+@dataclass
+class SceneResult:
+    """A comparison on one scene."""
+
+    scene: Scene
+    options: Options
+    folder: Path
+    entries: list[Entry]
+    poses_text: str = ""
+    photo_names: tuple[str, ...] = ()
+    pair_count: int = 0
+    notes: list[str] = field(default_factory=list)
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    def rankings(self) -> dict[str, Ranking]:
+        """The ranking of every metric that has a better way."""
+        return rank(self.entries)
+
+
+def compare_scene(
+    scene: Scene, contenders: Sequence[Contender], options: Options, out: Path, say: Say = lambda _: None
+) -> SceneResult:
+    """Run and judge every contender on one scene; what is done already is not done again.
+
+    Args:
+        out: folder of this scene's workspaces and results.
+
+    Raises:
+        UsageError: settings that no run can be started with. ReconError: the photos cannot be used, or the truth
+            is of another scene.
+    """
+    options = replace(options, labels=tuple(contender.label for contender in contenders))
+    intrinsics = _intrinsics(scene, options, out)
+    first = _job(scene, contenders[0], options, out / "shared", intrinsics, options.seed, (), out / FIELDS)
+    _check_settings(scene, contenders, options, out, intrinsics)
+    say(f"{scene.name}: photos, features and pairs, once for all")
+    shared = Job(**{**first.arguments(), "stop_after": SHARED_STAGES})
+    outcome = run_job(shared, isolate=options.isolate)
+    if outcome.error:
+        raise ReconError(outcome.error)
+    names = _photo_names(out / "shared")
+    _check_truth(scene, names)
+    result = SceneResult(scene, options, out, [], photo_names=names)
+    result.pair_count = len(json.loads((out / "shared" / "pairs.json").read_text(encoding="utf-8")))
+    outcomes = _run_all(scene, contenders, options, out, intrinsics, result, say)
+    for contender in contenders:
+        result.entries.append(_judge(contender, outcomes[contender.label], scene, options, out, say))
+    if options.leave_out:
+        from recon.compare.left_out import judge_left_out
+
+        judge_left_out(result, intrinsics, say)
+    return result
+
+
+def rank(entries: Iterable[Entry]) -> dict[str, Ranking]:
+    """The ranking of every metric that has a better way and that two entries have."""
+    listed = list(entries)
+    names = dict.fromkeys(name for entry in listed for name in entry.metrics)
+    found = {}
+    for name in names:
+        better = describe(name).better
+        have = [
+            e for e in listed if name in e.metrics and math.isfinite(e.metrics[name]) and not _hollow(e, name)
+        ]
+        if not better or len(have) < 2:
+            continue
+        sign = -1.0 if better == "higher" else 1.0
+        best = min(have, key=lambda e: sign * e.metrics[name])
+        inside, tested = [], []
+        for entry in have:
+            if entry is best:
+                continue
+            verdict = _inside_noise(name, best, entry)
+            if verdict is not None:
+                tested.append(entry.contender.label)
+                if verdict:
+                    inside.append(entry.contender.label)
+        found[name] = Ranking(best.contender.label, tuple(inside), tuple(tested))
+    return found
+
+
+def _hollow(entry: Entry, name: str) -> bool:
+    """A failed run is cheap and leaves little behind: its cost is no merit."""
+    return bool(entry.error) and describe(name).group in {"Cost", "Run"}
+
+
+def _inside_noise(name: str, best: Entry, other: Entry) -> bool | None:
+    """Whether a difference is inside the noise; None where nothing says how large the noise is."""
+    if best.metrics[name] == other.metrics[name]:
+        return True
+    test = difference(name, best.judgement, other.judgement)
+    verdict = None if test is None or test.count < 2 else test.inside_noise
+    if name in best.spread and name in other.spread:
+        a, b = best.spread[name], other.spread[name]
+        overlap = a[0] <= b[1] and b[0] <= a[1]
+        verdict = overlap if verdict is None else verdict or overlap
+    return verdict
+
+
+def run_folder(out: Path, label: str, options: Options, seed: int) -> Path:
+    """The workspace of one run."""
+    base = RUNS if options.poses == EACH else f"{RUNS}-{_folder_name(options.poses)}"
+    name = label if seed == options.seed else f"{label}.seed-{seed}"
+    return out / base / name
+
+
+def _folder_name(poses: str) -> str:
+    return "".join(c if c.isalnum() or c in "+-_." else "_" for c in poses.strip("./"))[-60:]
+
+
+def _job(
+    scene: Scene,
+    contender: Contender,
+    options: Options,
+    root: Path,
+    intrinsics: str | None,
+    seed: int,
+    more: Iterable[str],
+    fields: Path,
+) -> Job:
+    return Job(
+        photos=str(scene.photos),
+        out=str(root),
+        recipe=contender.recipe,
+        overrides=("report.pictures=false", *contender.overrides, *more),  # the comparison draws its own
+        quality=options.quality,
+        intrinsics=intrinsics,
+        masks=None if scene.masks is None else str(scene.masks),
+        stop_after=options.stop_after,
+        threads=options.threads,
+        seed=seed,
+        field_cache=str(fields),
+    )
+
+
+def donors(out: Path) -> list[Path]:
+    """All workspaces of a comparison, oldest first."""
+    found = [path.parent for path in out.glob("*/manifest.json")]
+    found += [path.parent for path in out.glob("*/*/manifest.json")]
+    return sorted(found, key=lambda path: (path / "manifest.json").stat().st_mtime)
+
+
+def _check_settings(
+    scene: Scene, contenders: Sequence[Contender], options: Options, out: Path, intrinsics: str | None
+) -> None:
+    """A mistake in the settings is said before anything runs."""
+    from recon.api import stages
+    from recon.engine.recipe import load_recipe
+
+    every = stages()
+    if options.stop_after is not None and options.stop_after not in [stage.name for stage in every]:
+        raise UsageError(f"--stop-after {options.stop_after}: there is no such stage")
+    if options.poses == TRUE and (scene.truth is None or not scene.truth.cameras):
+        raise UsageError(
+            f"--poses {TRUE}: nothing is known of the cameras of {scene.name}; give --truth, or --poses {EACH}"
+        )
+    if options.poses not in (EACH, TRUE):
+        labels = [contender.label for contender in contenders]
+        if options.poses not in labels:
+            from recon.stages.given_cameras import read_cameras
+
+            try:
+                read_cameras(options.poses)
+            except UsageError:
+                raise UsageError(
+                    f"--poses {options.poses}: say {EACH}, {TRUE}, one of {', '.join(labels)}, or a place with cameras; "
+                    "there is no such place"
+                ) from None
+    for contender in contenders:
+        job = _job(scene, contender, options, out, intrinsics, options.seed, (), out / FIELDS)
+        try:
+            load_recipe(job.recipe, every, job.quality, job.overrides)
+        except UsageError as error:
+            raise UsageError(
+                f"{contender.label}: {error}\nA setting for one contender only is written LABEL:section.key=value"
+            ) from None
+
+
+def _run_all(
+    scene: Scene,
+    contenders: Sequence[Contender],
+    options: Options,
+    out: Path,
+    intrinsics: str | None,
+    result: SceneResult,
+    say: Say,
+) -> dict[str, list[Outcome]]:
+    """All runs of all contenders; first those that others depend on."""
+    reference = next((c for c in contenders if c.label == options.poses), None)
+    ordered = [
+        *([reference] if reference is not None else []),
+        *(c for c in contenders if c is not reference),
+    ]
+    outcomes: dict[str, list[Outcome]] = {}
+    result.poses_text = poses_in_words(options)
+    for number, contender in enumerate(ordered, 1):
+        for seed in range(options.seed, options.seed + options.seeds):
+            root = run_folder(out, contender.label, options, seed)
+            given = poses_place(
+                scene, options, contender.label, lambda label: run_folder(out, label, options, options.seed)
+            )
+            more = (f"map.poses={json.dumps(given)}",) if given else ()
+            job = _job(scene, contender, options, root, intrinsics, seed, more, out / FIELDS)
+            which = f" (seed {seed})" if options.seeds > 1 else ""
+            say(f"{scene.name}: {contender.label}{which}, {number} of {len(ordered)}")
+            outcome = run_job(job, donors(out), isolate=options.isolate)
+            if outcome.error:
+                say(f"{scene.name}: {contender.label}{which} failed: {outcome.error}")
+            elif outcome.before:
+                say(f"{scene.name}: {contender.label}{which} was done before")
+            outcomes.setdefault(contender.label, []).append(outcome)
+            if contender is reference and outcome.error and seed == options.seed:
+                raise ReconError(
+                    f"--poses {contender.label}: its own run failed, so it has no cameras to give ({outcome.error}); "
+                    f"choose another reference, or --poses {EACH}"
+                )
+    return outcomes
+
+
+def poses_in_words(options: Options) -> str:
+    """Whose cameras the densification uses."""
+    if options.poses == TRUE:
+        return "the true cameras, for all"
+    if options.poses == EACH:
+        return "each contender's own"
+    return f"those of {options.poses}, for all"
+
+
+def poses_place(scene: Scene, options: Options, label: str, folder_of: Callable[[str], Path]) -> str:
+    """Where a contender's run takes its cameras from; empty where it finds them itself.
+
+    Args:
+        folder_of: the workspace of a contender.
+    """
+    if options.poses == EACH or label == options.poses:
+        return ""
+    if options.poses == TRUE:
+        return str(scene.truth_place)
+    if options.poses in options.labels:
+        return str(folder_of(options.poses))
+    return options.poses
+
+
+def _judge(
+    contender: Contender,
+    outcomes: Sequence[Outcome],
+    scene: Scene,
+    options: Options,
+    out: Path,
+    say: Say,
+) -> Entry:
+    entry = Entry(contender, outcomes[0].job.root, outcomes[0].error, adopted=outcomes[0].adopted)
+    failures = [outcome.error for outcome in outcomes if outcome.error]
+    if failures and not entry.error:
+        entry.warnings = (f"{len(failures)} of {len(outcomes)} seeds failed: {failures[0]}",)
+    found: list[dict[str, float]] = []
+    for number, outcome in enumerate(outcomes):
+        root = outcome.job.root
+        records = _records(root)
+        metrics = _counts(records)
+        if records.get("match") is not None and records["match"].state == "done":
+            kept = out / "judged" / f"{root.parent.name}-{root.name}.json"
+            try:
+                report = judged(root, scene, kept, seed=options.seed)
+                metrics = {**report.metrics, **metrics}
+                if number == 0:
+                    entry.judgement = report
+            except (ReconError, ValueError) as error:
+                say(f"{scene.name}: {contender.label} could not be judged: {error}")
+                entry.warnings = (*entry.warnings, f"could not be judged: {error}")
+        found.append(metrics)
+        if number == 0:
+            entry.stage_seconds = {n: r.seconds for n, r in records.items() if r.state == "done"}
+            entry.failed_stage = next((n for n, r in records.items() if r.state == "failed"), "")
+            entry.warnings = (
+                *entry.warnings,
+                *dict.fromkeys(text for r in records.values() if r.state == "done" for text in r.warnings),
+            )
+    _over_seeds(entry, found)
+    return entry
+
+
+def _over_seeds(entry: Entry, found: Sequence[Mapping[str, float]]) -> None:
+    """Medians and ranges over the seeds."""
+    if len(found) == 1:
+        entry.metrics = dict(found[0])
+        return
+    for name in dict.fromkeys(name for metrics in found for name in metrics):
+        values = [metrics[name] for metrics in found if name in metrics and not math.isnan(metrics[name])]
+        if values:
+            entry.metrics[name] = float(np.median(values))
+            entry.spread[name] = (min(values), max(values))
+
+
+def add_samples(entry: Entry, name: str, values: Mapping[str, float]) -> None:
+    """Add a metric that is the mean of a value per photo, with its interval."""
+    from recon.compare.judging import statistic_name
+    from recon.evaluation.bootstrap import confidence_interval, mean
+
+    known = {key: value for key, value in values.items() if not math.isnan(value)}
+    if not known:
+        return
+    entry.metrics[name] = mean(np.array(list(known.values())))
+    entry.judgement.intervals[name] = confidence_interval(list(known.values()), mean)
+    entry.judgement.samples[name] = (statistic_name(mean), dict(known))
+
+
+def interval(entry: Entry, name: str) -> Interval | None:
+    """The confidence interval of a metric, None where there is none."""
+    found = entry.judgement.intervals.get(name)
+    return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
+
+
+def _records(root: Path) -> dict[str, StageRecord]:
+    try:
+        manifest = read_manifest(root)
+    except ReconError:
+        return {}
+    return {} if manifest is None else dict(manifest.stages)
+
+
+def _counts(records: Mapping[str, StageRecord]) -> dict[str, float]:
+    found = {}
+    for name, (stage, count) in _COUNTS.items():
+        record = records.get(stage)
+        if record is not None and record.state == "done" and count in record.counts:
+            found[name] = float(record.counts[count])
+    return found
+
+
+def _photo_names(root: Path) -> tuple[str, ...]:
+    from recon.stages.photos import photo_set_from_json
+
+    data = json.loads((root / "photos.json").read_text(encoding="utf-8"))
+    return tuple(photo.name for photo in photo_set_from_json(data).photos)
+
+
+def _check_truth(scene: Scene, names: Sequence[str]) -> None:
+    if scene.truth is None or not scene.truth.cameras:
+        return
+    known = scene.truth.cameras
+    missing = [name for name in names if name not in known]
+    if len(missing) == len(names):
+        raise ReconError(
+            f"{scene.truth_place}: the truth names none of the photos: it has {', '.join(sorted(known)[:3])}, the "
+            f"photos are {', '.join(names[:3])}. Give the truth of this scene, or leave --truth out"
+        )
+
+
+def _intrinsics(scene: Scene, options: Options, out: Path) -> str | None:
+    """What the runs are told of the intrinsics."""
+    if options.intrinsics == "estimate":
+        return None
+    if options.intrinsics != "auto":
+        return options.intrinsics
+    if scene.truth is None or not scene.truth.cameras:
+        return None
+    from recon.stages.given_cameras import truth_intrinsics
+
+    cameras = {name: truth_intrinsics(camera) for name, camera in sorted(scene.truth.cameras.items())}
+    if all(camera.model == "PINHOLE" for camera in cameras.values()):
+        entries = [
+            {
+                "name": name,
+                "width": camera.width,
+                "height": camera.height,
+                **dict(zip(("fx", "fy", "cx", "cy"), camera.params, strict=True)),
+            }
+            for name, camera in cameras.items()
+        ]
+        path = out / "intrinsics.json"
+        _write_if_new(path, json.dumps({"images": entries}, indent=1) + "\n")
+        return str(path)
+    # COLMAP's text form has lens distortion; its pixels are half a pixel off from recon's.
+    from recon.sfm.adapter import camera_from_intrinsics
+
+    cameras_txt, images_txt = [], []
+    for number, (name, intrinsics) in enumerate(cameras.items(), 1):
+        camera = camera_from_intrinsics(intrinsics, number)
+        numbers = " ".join(repr(float(v)) for v in camera.params)
+        cameras_txt.append(f"{number} {camera.model.name} {camera.width} {camera.height} {numbers}")
+        images_txt += [f"{number} 1 0 0 0 0 0 0 {number} {name}", ""]
+    folder = out / "intrinsics"
+    _write_if_new(folder / "images.txt", "\n".join(images_txt) + "\n")
+    _write_if_new(folder / "cameras.txt", "\n".join(cameras_txt) + "\n")
+    return str(folder / "cameras.txt")
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)

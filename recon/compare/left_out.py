@@ -1,0 +1,327 @@
+"""Photos that a reconstruction has not seen, predicted from it: a measure that needs no truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from recon.compare.engine import FIELDS, Entry, Say, SceneResult, add_samples, donors, poses_place
+from recon.compare.judging import finite, write_text
+from recon.compare.plan import Options
+from recon.compare.running import Job, run_job
+from recon.compare.sharing import link_tree
+from recon.engine.stage import StageContext
+from recon.engine.workspace import read_manifest
+from recon.errors import ReconError
+from recon.photos.types import Intrinsics, Photo
+
+FOLDER = "left_out"
+
+_FORMAT = 2
+"""Raised when the measure changes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The camera that a photo is predicted for.
+
+    Attributes:
+        source: where the camera comes from, in words.
+        intrinsics: at the photo's working size.
+        pose: in the world of ``poses``.
+        poses: cameras of the same world, by photo name, that others are aligned with.
+    """
+
+    source: str
+    intrinsics: Intrinsics
+    pose: Float[np.ndarray, "3 4"]
+    poses: Mapping[str, Float[np.ndarray, "3 4"]]
+
+
+def choose(names: tuple[str, ...], count: int) -> list[str]:
+    """Photos to leave out: evenly spread, none at the ends of the set, where nothing would see what they see."""
+    inner = np.linspace(0, len(names) - 1, min(count, max(len(names) - 2, 1)) + 2)[1:-1]
+    return [names[i] for i in sorted({round(position) for position in inner})]
+
+
+def judge_left_out(result: SceneResult, intrinsics: str | None, say: Say) -> None:
+    """Leave photos out, one at a time, and add ``left_out.*`` to every entry's metrics.
+
+    Raises:
+        ReconError: there are too few photos to leave one out.
+    """
+    options, names = result.options, result.photo_names
+    if len(names) < 4:
+        raise ReconError(f"--leave-out: of {len(names)} photos none can be spared; four are needed")
+    chosen = choose(names, options.leave_out)
+    values: dict[str, dict[str, dict[str, float]]] = {e.contender.label: {} for e in result.entries}
+    sources: dict[str, set[str]] = {}
+    for name in chosen:
+        folder = result.folder / FOLDER / _safe(name)
+        _photos_without(result, name, folder / "photos")
+        for entry in sorted(result.entries, key=lambda one: one.contender.label != options.poses):
+            label = entry.contender.label
+            target = _target(result, entry, name)
+            if target is None:
+                entry.warnings = (
+                    *entry.warnings,
+                    f"{name} was not left out: no reconstruction knows its camera",
+                )
+                continue
+            sources.setdefault(target.source, set()).add(label)
+            say(f"{result.scene.name}: {label} without {name}")
+            error = _run(result, entry, folder, intrinsics)
+            if error:
+                say(f"{result.scene.name}: {label} without {name} failed: {error}")
+                entry.warnings = (*entry.warnings, f"without {name} it failed: {error}")
+            found = _measured(result, entry, name, target, folder, error)
+            for quantity, value in found.items():
+                values[label].setdefault(quantity, {})[name] = value
+    for entry in result.entries:
+        for quantity, by_photo in values[entry.contender.label].items():
+            add_samples(entry, f"left_out.{quantity}", by_photo)
+    if sources:
+        said = "; ".join(
+            f"{source} ({', '.join(sorted(labels))})" if len(sources) > 1 else source
+            for source, labels in sources.items()
+        )
+        result.notes.append(
+            f"Left out one at a time: {', '.join(chosen)}. Their cameras come from {said}, aligned by the other "
+            "cameras; exposure is fitted per colour channel."
+        )
+
+
+def _safe(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F")
+
+
+def _photos_without(result: SceneResult, name: str, folder: Path) -> None:
+    for other in result.photo_names:
+        place = folder / other
+        if other != name and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link_tree(result.scene.photos / other, place)
+
+
+def _run(result: SceneResult, entry: Entry, folder: Path, intrinsics: str | None) -> str:
+    """Reconstruct without the photo; returns why that failed, "" where it did not."""
+    options: Options = result.options
+    root = folder / _run_name(options, entry)
+    own = [path for path in donors(result.folder / FOLDER) if path.parent == folder]
+    given = poses_place(
+        result.scene,
+        options,
+        entry.contender.label,
+        lambda label: folder / f"{label}-{_short(options.poses)}",
+    )
+    job = Job(
+        photos=str(folder / "photos"),
+        out=str(root),
+        recipe=entry.contender.recipe,
+        overrides=(
+            *entry.contender.overrides,
+            *((f"map.poses={json.dumps(given)}",) if given else ()),
+            "report.pictures=false",
+        ),
+        quality=options.quality,
+        intrinsics=intrinsics,
+        masks=None if result.scene.masks is None else str(result.scene.masks),
+        stop_after="mesh",
+        threads=options.threads,
+        seed=options.seed,
+        field_cache=str(result.folder / FIELDS),
+    )
+    return run_job(job, own, isolate=options.isolate).error
+
+
+def _run_name(options: Options, entry: Entry) -> str:
+    return f"{entry.contender.label}-{_short(options.poses)}"
+
+
+def _short(poses: str) -> str:
+    return poses if poses.isalnum() else hashlib.sha256(poses.encode()).hexdigest()[:8]
+
+
+def _target(result: SceneResult, entry: Entry, name: str) -> Target | None:
+    """The photo's camera: the true one, else that of the contender's own run with all photos, else another's."""
+    from recon.stages.given_cameras import truth_intrinsics
+
+    photo = _photo(result, name)
+    truth = result.scene.truth
+    if truth is not None and name in truth.cameras:
+        camera = truth.cameras[name].resized(photo.width, photo.height)
+        return Target("the truth", truth_intrinsics(camera), camera.cam_from_world, truth.poses())
+    others = sorted(
+        (one for one in result.entries if one is not entry),
+        key=lambda one: -one.metrics.get("run.registered", 0.0),
+    )
+    for one in (entry, *others):
+        found = _own_target(result, one, photo, "its own" if one is entry else one.contender.label + "'s")
+        if found is not None:
+            return found
+    return None
+
+
+def _own_target(result: SceneResult, entry: Entry, photo: Photo, whose: str) -> Target | None:
+    from recon.sfm.adapter import intrinsics_from_reconstruction
+    from recon.stages.map import load_reconstruction
+    from recon.stages.photos import load_photo_set
+
+    work = StageContext(entry.root)
+    if "run.registered" not in entry.metrics or not work.path("sparse", "0").is_dir():
+        return None
+    model = load_reconstruction(work)
+    photo_set = load_photo_set(work)
+    poses = {
+        image.name: np.array(image.cam_from_world().matrix(), np.float64)
+        for image in model.images.values()
+        if image.has_pose
+    }
+    if photo.name not in poses:
+        return None
+    intrinsics = intrinsics_from_reconstruction(model, photo_set)[photo.id]
+    return Target(f"{whose} reconstruction with all photos", intrinsics, poses[photo.name], poses)
+
+
+def _photo(result: SceneResult, name: str) -> Photo:
+    from recon.stages.photos import load_photo_set
+
+    photos = load_photo_set(StageContext(result.folder / "shared")).photos
+    return next(photo for photo in photos if photo.name == name)
+
+
+def _measured(
+    result: SceneResult, entry: Entry, name: str, target: Target, folder: Path, error: str
+) -> dict[str, float]:
+    """Quantity to value, from the disk where neither the run nor the camera has changed."""
+    root = folder / _run_name(result.options, entry)
+    nothing = {f"{what}_coverage": 0.0 for what in ("mesh", "cloud")}
+    if error:
+        return nothing
+    manifest = read_manifest(root)
+    stages = {} if manifest is None else {key: one.fingerprint for key, one in manifest.stages.items()}
+    identity = [_FORMAT, stages, target.source, np.asarray(target.pose).tolist(), str(target.intrinsics)]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    kept = folder / f"{root.name}.json"
+    picture = folder / f"{root.name}.jpg"
+    try:
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        if stored["key"] == key and picture.is_file():
+            return {one: float("nan") if v is None else float(v) for one, v in stored["values"].items()}
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        values, drawn = _predict(result, root, name, target)
+    except (ReconError, ValueError) as problem:
+        entry.warnings = (*entry.warnings, f"{name} could not be predicted: {problem}")
+        return nothing
+    cv2.imwrite(str(picture), drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_text(kept, json.dumps({"key": key, "values": finite(values)}, indent=1))
+    return values
+
+
+def _predict(
+    result: SceneResult, root: Path, name: str, target: Target
+) -> tuple[dict[str, float], UInt8[np.ndarray, "h w 3"]]:
+    """Render mesh and points from the left-out camera and compare them with the photo."""
+    from recon.datasets.rendering import mesh_from_open3d
+    from recon.evaluation.poses import align_cameras, poses_from_colmap
+    from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
+    from recon.photos.types import PinholeView
+    from recon.surface.io import read_mesh, read_points_ply
+
+    photo = _photo(result, name)
+    poses = poses_from_colmap(root / "sparse" / "0")
+    known = {other: pose for other, pose in target.poses.items() if other != name}
+    world = align_cameras(poses, known)
+    K = target.intrinsics.K
+    view = PinholeView(photo.id, name, K, world.inverse().camera(target.pose), photo.width, photo.height)
+    seen, usable = _undistorted(result, photo, target.intrinsics)
+    cloud = read_points_ply(root / "dense" / "points.ply")
+    mesh = mesh_from_open3d(read_mesh(root / "mesh" / "mesh.ply"))
+    values: dict[str, float] = {}
+    mesh_picture, mesh_covered = predict_from_mesh(mesh, view)
+    cloud_picture, cloud_covered = predict_from_cloud(cloud.xyz, cloud.rgb, view)
+    for what, picture, covered in (
+        ("mesh", mesh_picture, mesh_covered & usable),
+        ("cloud", cloud_picture, cloud_covered & usable),
+    ):
+        report = compare_view(picture, covered, seen)
+        values[f"{what}_psnr"] = report.psnr
+        values[f"{what}_psnr_whole"] = _whole(picture, covered, seen, usable, report.gain)
+        values[f"{what}_ssim"] = report.ssim
+        values[f"{what}_coverage"] = float(covered.sum() / max(usable.sum(), 1))
+    drawn = np.where(mesh_covered[..., None], mesh_picture, np.uint8(40))
+    return values, drawn.astype(np.uint8)
+
+
+def _whole(
+    picture: UInt8[np.ndarray, "h w 3"],
+    covered: Bool[np.ndarray, "h w"],
+    photo: UInt8[np.ndarray, "h w 3"],
+    usable: Bool[np.ndarray, "h w"],
+    gain: tuple[float, float, float],
+) -> float:
+    """PSNR of the whole photo, where holes say its mean colour: coverage and likeness in one number."""
+    guess = photo[usable].mean(axis=0)
+    filled = np.where(covered[..., None], np.clip(picture * np.array(gain), 0, 255), guess)
+    error = float(((filled - photo)[usable] ** 2).mean())
+    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
+
+
+def _undistorted(
+    result: SceneResult, photo: Photo, intrinsics: Intrinsics
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """The photo as the pinhole camera sees it, and which of its pixels may be used."""
+    from recon.sfm.adapter import undistortion_maps
+    from recon.stages.photos import load_mask, load_rgb
+
+    shared = StageContext(result.folder / "shared")
+    rgb, mask = load_rgb(shared, photo), load_mask(shared, photo)
+    valid = np.ones(rgb.shape[:2], np.uint8) if mask is None else mask.astype(np.uint8)
+    if not intrinsics.is_pinhole:
+        maps = undistortion_maps(intrinsics, intrinsics.K, (photo.width, photo.height))
+        rgb = cv2.remap(rgb, *maps, cv2.INTER_CUBIC)
+        valid = cv2.remap(valid, *maps, cv2.INTER_NEAREST, borderValue=0)
+    return rgb, valid.astype(bool)
+
+
+def pictures(result: SceneResult, folder: Path, width: int) -> list[dict[str, Any]]:
+    """The left-out photos and what each contender's mesh says of them, as small JPEGs in ``folder``."""
+    if not result.options.leave_out:
+        return []
+    found = []
+    for number, name in enumerate(choose(result.photo_names, result.options.leave_out)):
+        source = result.folder / FOLDER / _safe(name)
+        photo, _ = _undistorted(result, _photo(result, name), _pinhole_of(result, name))
+        panels = []
+        size = (width, max(1, round(photo.shape[0] * width / photo.shape[1])))
+        file = f"left{number}-photo.jpg"
+        cv2.imwrite(str(folder / file), cv2.resize(photo, size, interpolation=cv2.INTER_AREA)[..., ::-1])
+        panels.append({"label": "photo", "file": file})
+        for entry in result.entries:
+            drawn = cv2.imread(str(source / f"{_run_name(result.options, entry)}.jpg"))
+            if drawn is None:
+                continue
+            file = f"left{number}-{entry.contender.label}.jpg"
+            cv2.imwrite(str(folder / file), cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
+            value = entry.judgement.samples.get("left_out.mesh_psnr", ("", {}))[1].get(name)
+            panels.append({"label": entry.contender.label, "file": file, "psnr": value})
+        found.append({"photo": name, "panels": panels})
+    return found
+
+
+def _pinhole_of(result: SceneResult, name: str) -> Intrinsics:
+    target = _target(result, result.entries[0], name)
+    photo = _photo(result, name)
+    if target is not None:
+        return target.intrinsics
+    return Intrinsics("SIMPLE_PINHOLE", (1.0, 0.0, 0.0), photo.width, photo.height)

@@ -1,0 +1,397 @@
+"""Pictures of a comparison: matches of some pairs and depth maps of some photos, every contender's in one frame."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from recon.compare import left_out
+from recon.compare.engine import Entry, SceneResult
+from recon.compare.judging import truth_fingerprint, write_text
+from recon.engine.stage import StageContext
+from recon.engine.workspace import read_manifest
+from recon.errors import ReconError
+from recon.photos.types import Photo, PinholeView
+from recon.viewer.pictures import depth_picture, mesh_picture
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+WIDTH = 420
+"""Pixels across; a phone shows one picture a row, a wide screen four."""
+
+QUALITY = 78
+"""Of the JPEGs: lines and colour steps stay clean."""
+
+_LINES = 60
+"""Matches that a picture shows: more hide each other."""
+
+_GOOD, _FAIR = 1.0, 3.0
+"""Pixels (at the photos' working size) from the epipolar line up to which a match is drawn as good, and as fair."""
+
+# Okabe & Ito's colour-blind safe blue, yellow and vermilion.
+_BLUE, _YELLOW, _RED = (0, 114, 178), (240, 228, 66), (213, 94, 0)
+
+_FORMAT = 2
+"""Raised when pictures are drawn in another way."""
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """Points of A and of B at working size, and where A is matched at all."""
+
+    xy_a: Float[np.ndarray, "n 2"]
+    xy_b: Float[np.ndarray, "n 2"]
+    covered_a: Bool[np.ndarray, "h w"]
+
+
+def draw(result: SceneResult) -> None:
+    """Draw the pictures of a scene into its folder ``pictures`` and list them in ``result.pictures``."""
+    folder = result.folder / "pictures"
+    key = _key(result)
+    index = folder / "index.json"
+    try:
+        stored = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = {}
+    if stored.get("key") != key:
+        stored = {"key": key, **_draw_all(result, folder)}
+        write_text(index, json.dumps(stored, indent=1))
+    result.pictures = {name: value for name, value in stored.items() if name != "key"}
+
+
+def _draw_all(result: SceneResult, folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.jpg"):
+        old.unlink()
+    return {
+        "pairs": _pairs(result, folder),
+        "depth": _depths(result, folder),
+        "meshes": _meshes(result, folder),
+        "left_out": left_out.pictures(result, folder, WIDTH),
+    }
+
+
+def _key(result: SceneResult) -> str:
+    runs = []
+    for entry in result.entries:
+        manifest = read_manifest(entry.root)
+        stages = {} if manifest is None else {n: (r.fingerprint, r.state) for n, r in manifest.stages.items()}
+        runs.append([entry.contender.label, str(entry.root.relative_to(result.folder)), stages])
+    text = json.dumps(
+        [_FORMAT, WIDTH, result.options.pictures, _left_out_of(result), truth_fingerprint(result.scene), runs]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _left_out_of(result: SceneResult) -> list[Any]:
+    return [[e.contender.label, e.judgement.samples.get("left_out.mesh_psnr")] for e in result.entries]
+
+
+# Matches
+
+
+def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
+    from recon.stages.photos import load_photo_set, load_rgb
+
+    shared = StageContext(result.folder / "shared")
+    photos = load_photo_set(shared).photos
+    listing = json.loads(shared.path("pairs.json").read_text(encoding="utf-8"))
+    found = []
+    for number, chosen in enumerate(_easy_to_hard(listing, result.options.pictures)):
+        a, b = photos[chosen["i"]], photos[chosen["j"]]
+        images = load_rgb(shared, a), load_rgb(shared, b)
+        panels = []
+        for entry in result.entries:
+            name = f"pair{number}-{entry.contender.label}.jpg"
+            matches = _guarded(lambda one=entry, pair=(a, b): _load_matches(one.root, *pair))
+            if matches is None:
+                continue
+            fundamental = _fundamental(result, entry, a, b)
+            picture, good = _match_picture(images, matches, fundamental)
+            _save(folder / name, picture)
+            covered = float(matches.covered_a.mean())
+            panels.append(
+                {
+                    "label": entry.contender.label,
+                    "file": name,
+                    "covered": covered,
+                    "good": good,
+                    "count": len(matches.xy_a),
+                }
+            )
+        if panels:
+            found.append({"a": a.name, "b": b.name, "sparse": chosen["sparse_inliers"], "panels": panels})
+    return found
+
+
+def _easy_to_hard(listing: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Pairs from the most to the least sparse evidence, evenly spread."""
+    ordered = sorted(listing, key=lambda pair: (-pair["sparse_inliers"], pair["i"], pair["j"]))
+    rows = sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))})
+    return [ordered[row] for row in rows]
+
+
+def _load_matches(root: Path, a: Photo, b: Photo) -> _Matches | None:
+    """Matches of a pair as a run left them, at the photos' working size."""
+    from recon.stages import match as stage
+
+    work = StageContext(root)
+    pair = (a.id, b.id)
+    if work.path(stage.MATCHES, f"{a.id}_{b.id}.npz").is_file():
+        sparse = stage.load_sparse_match(work, pair)
+        covered = np.zeros((a.height, a.width), bool)
+        at = np.rint(sparse.xy_a).astype(int)
+        covered[at[:, 1].clip(0, a.height - 1), at[:, 0].clip(0, a.width - 1)] = True
+        radius = max(2, round(0.01 * max(a.width, a.height)))
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+        covered = cv2.dilate(covered.astype(np.uint8), disc) > 0
+        return _Matches(sparse.xy_a, sparse.xy_b, covered)
+    if not work.path(stage.FLOWS, f"{a.id}_{b.id}").is_dir():
+        return None
+    dense = stage.load_dense_match(work, pair)
+    height, width = dense.consistent_a.shape
+    rows, columns = np.nonzero(dense.consistent_a)
+    xy = np.stack([columns, rows], axis=1).astype(np.float64)
+    target = xy + dense.a_to_b.flow[rows, columns]
+    back = dense.consistent_b.shape
+    scale_a = np.array([a.width / width, a.height / height])
+    scale_b = np.array([b.width / back[1], b.height / back[0]])
+    covered = cv2.resize(dense.consistent_a.astype(np.uint8), (a.width, a.height)) > 0
+    return _Matches((xy + 0.5) * scale_a - 0.5, (target + 0.5) * scale_b - 0.5, covered)
+
+
+def _fundamental(result: SceneResult, entry: Entry, a: Photo, b: Photo) -> Float[np.ndarray, "3 3"] | None:
+    """From the true cameras, else from the run's own; None where a photo has no camera."""
+    views: dict[str, PinholeView] = {}
+    truth = result.scene.truth
+    if truth is not None and a.name in truth.cameras and b.name in truth.cameras:
+        views = {p.name: truth.cameras[p.name].view(p.name).resized(p.width, p.height) for p in (a, b)}
+    else:
+        found = _guarded(lambda: _own_views(entry.root))
+        views = {} if found is None else found
+    if a.name not in views or b.name not in views:
+        return None
+    va, vb = views[a.name], views[b.name]
+    R = vb.cam_from_world[:, :3] @ va.cam_from_world[:, :3].T
+    t = vb.cam_from_world[:, 3] - R @ va.cam_from_world[:, 3]
+    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    return np.linalg.inv(vb.K).T @ cross @ R @ np.linalg.inv(va.K)
+
+
+def _own_views(root: Path) -> dict[str, PinholeView]:
+    from recon.stages.map import load_views
+
+    work = StageContext(root)
+    if not work.path("sparse", "0").is_dir():
+        return {}
+    return {view.name: view for view in load_views(work)}
+
+
+def _match_picture(
+    images: tuple[Picture, Picture], matches: _Matches, fundamental: Float[np.ndarray, "3 3"] | None
+) -> tuple[Picture, float | None]:
+    """Both photos beside each other with some matches as lines, A dimmed where nothing is matched.
+
+    Returns:
+        The picture, and the share of all matches within a pixel of their epipolar line (None without cameras).
+    """
+    a, b = images
+    half = WIDTH // 2
+    scales = [half / image.shape[1] for image in images]
+    panels = []
+    for image, scale in zip(images, scales, strict=True):
+        size = (half, max(1, round(image.shape[0] * scale)))
+        panels.append(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    covered = cv2.resize(matches.covered_a.astype(np.uint8), panels[0].shape[1::-1]) > 0
+    grey = cv2.cvtColor(panels[0], cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
+    panels[0] = np.where(covered[..., None], panels[0], (0.4 * grey).astype(np.uint8))
+    height = max(panel.shape[0] for panel in panels)
+    picture = np.full((height, WIDTH, 3), 128, np.uint8)
+    picture[: panels[0].shape[0], :half] = panels[0]
+    picture[: panels[1].shape[0], half : 2 * half] = panels[1]
+    errors = None if fundamental is None else epipolar_distance(matches.xy_a, matches.xy_b, fundamental)
+    for row in _spread_rows(matches.xy_a, a.shape[1], a.shape[0]):
+        start = (matches.xy_a[row] + 0.5) * scales[0] - 0.5
+        end = (matches.xy_b[row] + 0.5) * scales[1] - 0.5 + [half, 0]
+        color = _BLUE if errors is None else _color(float(errors[row]))
+        ends = [tuple(int(round(16 * v)) for v in point) for point in (start, end)]
+        cv2.line(picture, ends[0], ends[1], color, 1, cv2.LINE_AA, shift=4)
+        for point in ends:
+            cv2.circle(picture, point, 24, color, -1, cv2.LINE_AA, shift=4)
+    good = None if errors is None or not len(errors) else float((errors <= _GOOD).mean())
+    return picture, good
+
+
+def epipolar_distance(
+    xy_a: Float[np.ndarray, "n 2"], xy_b: Float[np.ndarray, "n 2"], F: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, " n"]:
+    """Compute how far each point of B lies from the line on which its partner in A says it is, in pixels."""
+    lines = np.column_stack([xy_a, np.ones(len(xy_a))]) @ F.T
+    inner = (lines[:, :2] * xy_b).sum(axis=1) + lines[:, 2]
+    return np.abs(inner) / np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)
+
+
+def _color(error: float) -> tuple[int, int, int]:
+    return _BLUE if error <= _GOOD else _YELLOW if error <= _FAIR else _RED
+
+
+def _spread_rows(xy: Float[np.ndarray, "n 2"], width: int, height: int) -> list[int]:
+    """At most ``_LINES`` matches, the same number of cells across the photo each giving one of its own."""
+    if len(xy) == 0:
+        return []
+    columns = max(1, round(np.sqrt(_LINES * width / height)))
+    rows = max(1, _LINES // columns)
+    cell = (xy[:, 0] * columns / width).astype(int).clip(0, columns - 1) + columns * (
+        xy[:, 1] * rows / height
+    ).astype(int).clip(0, rows - 1)
+    order = np.random.default_rng(0).permutation(len(xy))
+    _, first = np.unique(cell[order], return_index=True)
+    return [int(order[i]) for i in first]
+
+
+# Depth maps
+
+
+def _depths(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
+    names = list(result.photo_names)
+    rows = sorted(
+        {round(i) for i in np.linspace(0, len(names) - 1, min(result.options.pictures + 2, len(names)))}
+    )
+    inner = rows[1:-1] if len(rows) > 2 else rows  # photos at the rim of a set see the least
+    found = []
+    for number, row in enumerate(inner[: result.options.pictures]):
+        name = names[row]
+        maps = {}
+        for entry in result.entries:
+            depth = _guarded(lambda one=entry, photo=name: _depth_of(one.root, photo))
+            if depth is not None:
+                maps[entry.contender.label] = depth
+        if not maps:
+            continue
+        truth = result.scene.truth
+        true = _guarded(
+            lambda photo=name: None if truth is None or truth.depth is None else truth.depth(photo)
+        )
+        files = _depth_pictures(folder, number, name, maps, true, result)
+        found.append({"photo": name, "panels": files})
+    return found
+
+
+def _depth_pictures(
+    folder: Path,
+    number: int,
+    name: str,
+    maps: Mapping[str, Float[np.ndarray, "h w"]],
+    true: Float[np.ndarray, "h w"] | None,
+    result: SceneResult,
+) -> list[dict[str, Any]]:
+    """The photo, the true depth if there is one, and every contender's, in one scale of colours."""
+    photo = _photo(result, name)
+    size = (WIDTH, max(1, round(photo.shape[0] * WIDTH / photo.shape[1])))
+    photo_file = f"depth{number}-photo.jpg"
+    _save(folder / photo_file, cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
+    panels: list[dict[str, Any]] = [{"label": "photo", "file": photo_file}]
+    resized = {
+        label: cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST) for label, depth in maps.items()
+    }
+    if true is not None:
+        reference = cv2.resize(true, size, interpolation=cv2.INTER_NEAREST)
+    else:
+        reference = max(resized.values(), key=lambda depth: float((depth > 0).mean()))
+    known = reference[reference > 0]
+    if known.size == 0:
+        return panels
+    low, high = (float(v) for v in np.percentile(known, (1, 99)))
+    limits = (low - 0.02 * (high - low), high + 0.02 * (high - low))
+    if true is not None:
+        file = f"depth{number}-truth.jpg"
+        _save(folder / file, depth_picture(reference, legend=False, limits=limits))
+        panels.append({"label": "truth", "file": file, "covered": float((reference > 0).mean())})
+    for label, depth in resized.items():
+        both = (depth > 0) & (reference > 0)
+        # Each reconstruction has a scale of its own: the colours are made to agree in the median.
+        factor = float(np.median(reference[both] / depth[both])) if both.any() else 1.0
+        file = f"depth{number}-{label}.jpg"
+        _save(folder / file, depth_picture(depth * factor, legend=False, limits=limits))
+        panels.append({"label": label, "file": file, "covered": float((depth > 0).mean())})
+    return panels
+
+
+def _depth_of(root: Path, name: str) -> Float[np.ndarray, "h w"] | None:
+    from recon.stages.depth import read_depth
+    from recon.stages.photos import load_photo_set
+
+    work = StageContext(root)
+    photo = next((p for p in load_photo_set(work).photos if p.name == name), None)
+    if photo is None or not _done(root, "depth"):
+        return None
+    path = work.path("dense", "depth", f"{photo.id}.npz")
+    return read_depth(path).depth if path.is_file() else None
+
+
+def _photo(result: SceneResult, name: str) -> Picture:
+    from recon.stages.photos import load_photo_set, load_rgb
+
+    shared = StageContext(result.folder / "shared")
+    photo = next(p for p in load_photo_set(shared).photos if p.name == name)
+    return load_rgb(shared, photo)
+
+
+# Meshes
+
+
+def _meshes(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
+    """Every mesh, shaded, from the camera of the photo in the middle of the set."""
+    panels = []
+    name = result.photo_names[len(result.photo_names) // 2]
+    for entry in result.entries:
+        picture = _guarded(lambda one=entry: _mesh_of(one.root, name))
+        if picture is None:
+            continue
+        file = f"mesh-{entry.contender.label}.jpg"
+        _save(folder / file, picture)
+        panels.append({"label": entry.contender.label, "file": file})
+    return [{"photo": name, "panels": panels}] if panels else []
+
+
+def _mesh_of(root: Path, name: str) -> Picture | None:
+    from recon.datasets.rendering import mesh_from_open3d
+    from recon.surface.io import read_mesh
+
+    path = root / "mesh" / "mesh.ply"
+    views = _own_views(root)
+    if not _done(root, "mesh") or not path.is_file() or name not in views:
+        return None
+    view = views[name]
+    view = view.resized(WIDTH, max(1, round(view.height * WIDTH / view.width)))
+    return mesh_picture(mesh_from_open3d(read_mesh(path)), view, "shaded")
+
+
+# Files
+
+
+def _done(root: Path, stage: str) -> bool:
+    manifest = read_manifest(root)
+    record = None if manifest is None else manifest.stages.get(stage)
+    return record is not None and record.state == "done"
+
+
+def _guarded(make: Callable[[], Any]) -> Any:
+    """What ``make`` returns, None where the run left too little for it: a picture less is no reason to fail."""
+    try:
+        return make()
+    except (ReconError, OSError, ValueError, KeyError, RuntimeError):
+        return None
+
+
+def _save(path: Path, picture: Picture) -> None:
+    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
+        raise ReconError(f"{path}: cannot be written")

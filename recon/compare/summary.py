@@ -1,0 +1,45 @@
+"""A comparison in a few lines, for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recon.compare.metrics import written
+from recon.compare.tables import standing
+
+_MARKS = {"best": "*", "within noise": "~", "": " "}
+
+
+def summary(path: Path) -> str:
+    """The short table of every scene of a comparison.json."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n".join(_table(scene, data["metrics"]) for scene in data["scenes"])
+
+
+def _table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
+    names = [
+        name
+        for name, metric in metrics.items()
+        if metric["key"] and any(name in one["metrics"] for one in scene["contenders"])
+    ]
+    rows = [["", *(metrics[name]["label"] for name in names)]]
+    failed = []
+    for one in scene["contenders"]:
+        cells = []
+        for name in names:
+            mark = _MARKS[standing(scene["rankings"].get(name), one["label"])]
+            cells.append(written(one["metrics"].get(name), metrics[name]["unit"]) + mark)
+        rows.append([one["label"], *cells])
+        if one["state"] == "failed":
+            failed.append(f"{one['label']} failed: {one['error']}")
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    head = f"{scene['name']} (cameras: {scene['poses']}; * best, ~ not to be told from the best)"
+    return "\n".join([head, *lines, *failed])
