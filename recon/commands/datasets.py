@@ -49,6 +49,7 @@ def show_dataset(
         ("truth", card.ground_truth),
         ("cameras", card.convention or "none"),
         ("fetch", _size(card)),
+        ("verified", card.verified),
         ("parts", ", ".join(card.parts)),
         ("scenes", ", ".join(card.scenes)),
         ("by hand", card.obtain),
@@ -59,7 +60,7 @@ def show_dataset(
             typer.echo(f"{key:<9}{value}")
     for role, where in card.layout.items():
         typer.echo(f"  {role:<9}{where}")
-    if root is not None and not card.scenes and card.target(root).is_dir():
+    if root is not None and not card.scenes and card.is_here(root):
         for line in _found(card.target(root)):
             typer.echo(line)
     else:
@@ -145,8 +146,8 @@ def _here(card: Card, root: Path | None) -> str:
     if root is None:
         return "no"
     if not card.scenes or "{scene}" not in card.path:
-        return "yes" if card.target(root).is_dir() else "no"
-    there = [scene for scene in card.scenes if card.of_scene(scene).target(root).is_dir()]
+        return "yes" if card.is_here(root) else "no"
+    there = [scene for scene in card.scenes if card.of_scene(scene).is_here(root)]
     return f"{len(there)} of {len(card.scenes)}"
 
 

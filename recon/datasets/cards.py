@@ -84,6 +84,26 @@ class Card:
         """Names of the parts that are fetched only when asked for."""
         return tuple(sorted({one.part for one in self.files if one.part}))
 
+    @property
+    def verified(self) -> str:
+        """How much of what is fetched can be verified, in words."""
+        known = sum(one.sha256 is not None for one in self.files)
+        if not self.files:
+            return ""
+        if known == len(self.files):
+            return "all files have a checksum"
+        if not known:
+            return "no checksum is known: fetch cannot verify what comes"
+        return f"{known} of {len(self.files)} files have a checksum; fetch cannot verify the others"
+
+    def is_here(self, root: Path | None = None) -> bool:
+        """Whether its folder holds anything but downloads that were cut off."""
+        folder = self.target(root)
+        return folder.is_dir() and any(
+            path.is_file() and not path.name.startswith(".") and path.suffix not in (".part", ".tag")
+            for path in folder.rglob("*")
+        )
+
     def of_scene(self, scene: str) -> Card:
         """The card of one of its scenes: ``{scene}`` is filled in.
 
@@ -121,7 +141,7 @@ class Card:
             ReconError: there is no data root, or the scene is not in it.
         """
         folder = self.target(root)
-        if not folder.is_dir():
+        if not self.is_here(root):
             raise ReconError(
                 f"{folder}: {self.name} is not there; 'recon datasets fetch {self.name}' gets it or says how to, "
                 f"and its origin is {self.origin}"

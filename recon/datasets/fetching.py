@@ -83,7 +83,6 @@ def fetch(
     if not card.files:
         raise ReconError(by_hand(card, root))
     wanted = [one for one in card.files if not one.part or one.part in set(parts)]
-    folder.mkdir(parents=True, exist_ok=True)
     record = _read_record(folder)
     downloaded, kept = [], []
     for one in wanted:
@@ -108,18 +107,27 @@ def by_hand(card: Card, root: Path) -> str:
     lines = [f"{card.name}: put it into {folder}"]
     if card.obtain:
         lines.append(card.obtain)
-    lines += [_instruction(one, folder) for one in card.files if not one.part]
+    lines += _instructions([one for one in card.files if not one.part], folder)
     lines.append(f"origin: {card.origin}")
     lines.append(f"licence: {card.licence}")
     return "\n".join(lines)
 
 
-def _instruction(one: RemoteFile, folder: Path) -> str:
-    if one.unpack:
-        into = folder / one.to if one.to else folder
-        without = f" without the first {one.strip} folder{'s' * (one.strip > 1)}" if one.strip else ""
-        return f"  {one.url}  unpacked{without} into  {into}"
-    return f"  {one.url}  as  {folder / one.to}"
+def _instructions(files: Iterable[RemoteFile], folder: Path) -> list[str]:
+    """A line per archive, and a line per folder of single files."""
+    lines = []
+    together: dict[tuple[str, Path], list[str]] = {}
+    for one in files:
+        if one.unpack:
+            without = f" without the first {one.strip} folder{'s' * (one.strip > 1)}" if one.strip else ""
+            lines.append(f"  {one.url}  unpacked{without} into  {folder / one.to if one.to else folder}")
+        else:
+            base, _, name = one.url.rpartition("/")
+            together.setdefault((base, (folder / one.to).parent), []).append(name)
+    for (base, into), names in together.items():
+        which = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} files)"
+        lines.append(f"  {base}/  {which}  into  {into}")
+    return lines
 
 
 def _failed(card: Card, root: Path, one: RemoteFile, error: Exception) -> str:

@@ -44,7 +44,7 @@ from recon.datasets.shapes import (
     tiled,
 )
 from recon.datasets.types import GroundTruth
-from recon.errors import UsageError
+from recon.errors import ReconError, UsageError
 from recon.photos.types import PinholeView
 
 __all__ = [
@@ -307,7 +307,7 @@ BENCHMARK_SCENES: Mapping[str, str] = {
     "facade": "a wall with columns, niches and mouldings",
     "rocks": "a rock face with ledges and boulders",
     "object": "a ridged knot on a pedestal on gravel",
-    "PATH": "a textured mesh (.obj or .glb) on gravel",
+    "PATH": "a textured mesh (.obj or .glb), or the name of a card that has one, on gravel",
 }
 
 _PERIODS = {"facade": 0.45, "rocks": 0.45}
@@ -362,7 +362,7 @@ def make_benchmark_scene(
     # Evenly spread, so that few photos have the whole spread; in an order that the seed shuffles.
     steps = np.random.default_rng((seed, 2)).permutation(np.linspace(-1, 1, photos))
     return render_scene(
-        scene if scene in BENCHMARK_SCENES else _mesh_name(Path(scene)),
+        scene if scene in BENCHMARK_SCENES else _mesh_name(_mesh_file(scene)),
         mesh,
         albedo,
         pinhole_views(poses, *size, field_of_view),
@@ -409,7 +409,7 @@ def render_benchmark_scene(
     hard = _checked(scene, photos, size, difficulty)
     wanted = {
         "version": _VERSION,
-        "scene": scene if scene in BENCHMARK_SCENES else _file_hash(scene),
+        "scene": scene if scene in BENCHMARK_SCENES else _file_hash(_mesh_file(scene)),
         "seed": seed,
         "photos": photos,
         "size": list(size),
@@ -439,11 +439,8 @@ def _checked(
     scene: str, photos: int, size: tuple[int, int], difficulty: Mapping[str, float]
 ) -> dict[str, float]:
     """All difficulties with their values; what is not named has its default."""
-    if scene == "PATH" or (scene not in BENCHMARK_SCENES and not Path(scene).is_file()):
-        names = ", ".join(name for name in BENCHMARK_SCENES if name != "PATH")
-        raise UsageError(
-            f"no rendered scene {scene!r}; there are: {names}, or the path of a .obj or .glb file"
-        )
+    if scene not in BENCHMARK_SCENES or scene == "PATH":
+        _mesh_file(scene)
     if photos < 2 or min(size) < 16:
         raise UsageError("a rendered scene has at least 2 photos of at least 16 x 16 pixels")
     values = {name: one.default for name, one in _DIFFICULTIES.items()}
@@ -476,7 +473,7 @@ def _surface(
         return object_mesh(), solid_albedo(seed), (0.0, 0.0, 0.55), 2.6, 1.3, 46.0
     from recon.datasets.mesh_files import read_textured_mesh
 
-    mesh, paint = mesh_on_ground(read_textured_mesh(Path(scene)), seed)
+    mesh, paint = mesh_on_ground(read_textured_mesh(_mesh_file(scene)), seed)
     top = float(mesh.vertices[:, 2].max())
     return mesh, paint, (0.0, 0.0, 0.4 * top), 1.7, 0.9, 46.0
 
@@ -518,16 +515,32 @@ def _electrons(noise: float) -> tuple[float, float]:
     return full_well, read_noise
 
 
+def _mesh_file(scene: str) -> Path:
+    """The mesh of a scene that is given by a path, or by a card whose layout names a mesh."""
+    from recon.datasets.cards import load_cards
+
+    if Path(scene).is_file():
+        return Path(scene)
+    cards = {name: card for name, card in load_cards().items() if "mesh" in card.layout}
+    if scene in cards:
+        path = cards[scene].folder() / cards[scene].layout["mesh"]
+        if path.is_file():
+            return path
+        raise ReconError(f"{path}: is not there; {cards[scene].name} should have it")
+    names = ", ".join([*(name for name in BENCHMARK_SCENES if name != "PATH"), *cards])
+    raise UsageError(f"no rendered scene {scene!r}; there are: {names}, or the path of a .obj or .glb file")
+
+
 def _mesh_name(path: Path) -> str:
     """What to call the scene of a mesh: many files are just called mesh, in a folder that says of what."""
     generic = path.stem.lower() in {"mesh", "model", "scene", "textured", "textured_simple"}
     return path.resolve().parent.name if generic else path.stem
 
 
-def _file_hash(path: str) -> str:
+def _file_hash(path: Path) -> str:
     import hashlib
 
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- files ---------------------------------------------------------------------------------------
