@@ -134,6 +134,12 @@ def open_run(root: Path) -> Run:
         source = Path(manifest.source) if manifest.source else None
     elif (root / "images").is_dir():
         source = root / "images"
+    elif (root / MARK).is_file():  # what 'recon import' made knows where the photos are
+        try:
+            noted = json.loads((root / MARK).read_text(encoding="utf-8")).get("photos")
+        except ValueError:
+            noted = None
+        source = Path(noted) if noted else None
     return Run(root, model, photos, source)
 
 

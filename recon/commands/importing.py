@@ -59,12 +59,30 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
             _write(folder / "cameras.json", _cameras_json(scene))
         if pairs:
             _write_database(folder / "database.db", scene, pairs)
-        _write(folder / MARK, {"format": "import", "imported_from": kind, "source": str(source.resolve())})
+        found = _photo_folder(scene, source, photos)
+        mark = {"format": "import", "imported_from": kind, "source": str(source.resolve())}
+        if found is not None:
+            mark["photos"] = str(found.resolve())
+        _write(folder / MARK, mark)
         names = sorted(path.name for path in folder.iterdir())
     what = f"{len(scene.views)} photos, {len(scene.cameras)} cameras, {len(scene.xyz)} points"
     if pairs:
         what += f", matches of {len(pairs)} pairs"
     return ExportReport(what, tuple(target / name for name in names), tuple(notes))
+
+
+def _photo_folder(scene: Scene, source: Path, photos: Path | None) -> Path | None:
+    """The folder in which all photos of the scene are, None if it cannot be found."""
+    folder = source.parent if source.is_file() else source
+    candidates = [photos] if photos is not None else []
+    candidates += [folder, folder / "images"]
+    listing = folder / openmvg.FILE
+    if listing.is_file():
+        root = str(_json(listing).get("root_path", ""))
+        candidates += [folder / root] if root else []  # an absolute root stays itself
+    return next(
+        (place for place in candidates if all((place / view.name).is_file() for view in scene.views)), None
+    )
 
 
 def _openmvg(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:

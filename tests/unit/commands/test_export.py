@@ -193,6 +193,10 @@ def test_openmvg_there_and_back(run: tuple[Path, Scene], tmp_path: Path) -> None
     common = {p for p, v, _ in scene.observations if v == 0} & {p for p, v, _ in scene.observations if v == 2}
     assert len(geometry.inlier_matches) == len(common)
     np.testing.assert_allclose(keypoints - 0.5, back.views[0].keypoints, atol=1e-4)
+    # It knows where the photos are: what came over can be taken elsewhere at once.
+    assert main(["export", str(target), "--to", "nerfstudio", "--out", str(tmp_path / "weiter")]) == 0
+    data = json.loads((tmp_path / "weiter" / "transforms.json").read_text(encoding="utf-8"))
+    assert_spots(tmp_path / "weiter", nerfstudio.from_transforms(data))
     # What the importer writes, --intrinsics and evaluate take.
     cameras = json.loads((target / "cameras.json").read_text(encoding="utf-8"))
     assert [image["name"] for image in cameras["images"]] == [view.name for view in scene.views]
