@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from numba import njit
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 
 from recon.datasets.rendering import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
@@ -352,16 +353,41 @@ def _splat(
 
 def _pixels(
     points: Float[np.ndarray, "n 3"], view: PinholeView
-) -> tuple[Float64[np.ndarray, " n"], np.ndarray, np.ndarray, Bool[np.ndarray, " n"]]:
-    """Depth, integer pixel (clipped) and whether it is in the picture."""
-    local = np.asarray(points, np.float64) @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
-    z = local[:, 2]
-    safe = np.where(z > 1e-9, z, 1.0)
-    x = (view.K[0, 0] * local[:, 0] + view.K[0, 1] * local[:, 1]) / safe + view.K[0, 2]
-    y = view.K[1, 1] * local[:, 1] / safe + view.K[1, 2]
-    inside = (z > 1e-9) & (x > -0.5) & (x < view.width - 0.5) & (y > -0.5) & (y < view.height - 0.5)
-    column = np.clip(np.rint(np.where(inside, x, 0)).astype(int), 0, view.width - 1)
-    row = np.clip(np.rint(np.where(inside, y, 0)).astype(int), 0, view.height - 1)
+) -> tuple[
+    Float64[np.ndarray, " n"], Int32[np.ndarray, " n"], Int32[np.ndarray, " n"], Bool[np.ndarray, " n"]
+]:
+    """Depth, integer pixel (0 where outside) and whether it is in the picture."""
+    z, column, row, inside = _project(
+        np.ascontiguousarray(points),
+        np.ascontiguousarray(view.cam_from_world, np.float64),
+        np.ascontiguousarray(view.K, np.float64),
+        view.width,
+        view.height,
+    )
+    return z, column, row, inside
+
+
+@njit(cache=True, nogil=True)
+def _project(points: Any, pose: Any, K: Any, width: int, height: int) -> Any:
+    n = len(points)
+    z = np.empty(n, np.float64)
+    column = np.zeros(n, np.int32)
+    row = np.zeros(n, np.int32)
+    inside = np.zeros(n, np.bool_)
+    for i in range(n):
+        a, b, c = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
+        depth = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c + pose[2, 3]
+        z[i] = depth
+        if not depth > 1e-9:
+            continue
+        u = (pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c + pose[0, 3]) / depth
+        v = (pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c + pose[1, 3]) / depth
+        x = K[0, 0] * u + K[0, 1] * v + K[0, 2]
+        y = K[1, 1] * v + K[1, 2]
+        if -0.5 < x < width - 0.5 and -0.5 < y < height - 0.5:
+            inside[i] = True
+            column[i] = min(int(x + 0.5), width - 1)
+            row[i] = min(int(y + 0.5), height - 1)
     return z, column, row, inside
 
 

@@ -94,3 +94,29 @@ def test_middlebury_truth(shared_data: Path) -> None:
     assert flow.shape == (388, 584, 2)
     assert 0.9 < known.mean() < 1.0
     assert 1 < np.linalg.norm(flow[known], axis=-1).max() < 10
+
+
+def test_kitti_outliers_by_hand() -> None:
+    """Above 3 px and above 5%: 4 px of 100 is right, of 50 wrong; 2.9 px of 1 is right."""
+    truth = np.array([[[100, 0], [50, 0], [1, 0], [0, 0]]], np.float32)
+    flow = truth + np.array([[[0, 4], [0, 4], [2.9, 0], [3.1, 0]]], np.float32)
+    report = evaluate_flow(flow, truth)
+    assert report.fl == pytest.approx(0.5)
+    assert report.median == pytest.approx(3.55)
+    assert "Fl 50.00%" in report.text()
+
+
+def test_what_is_missing_is_an_outlier_or_left_out() -> None:
+    truth = np.ones((1, 4, 2), np.float32)
+    flow = truth.copy()
+    flow[0, 0] = np.nan
+    flow[0, 1] = 2e9
+    report = evaluate_flow(flow, truth)
+    assert report.endpoint == pytest.approx(np.sqrt(2) / 2)
+    assert report.outliers == {1.0: 0.5, 3.0: 0.5, 5.0: 0.5}
+    assert report.fl == 0.5
+    assert report.missing == 0.5
+    kept = evaluate_flow(flow, truth, missing="skip")
+    assert (kept.endpoint, kept.count, kept.missing) == (0.0, 2, 0.5)
+    with pytest.raises(ValueError, match="nowhere"):
+        evaluate_flow(np.full_like(truth, np.nan), truth, missing="skip")

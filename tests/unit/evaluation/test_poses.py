@@ -20,9 +20,15 @@ from recon.evaluation.poses import (
     area_under_curve,
     camera_center,
     evaluate_poses,
+    matched_names,
+    multi_view_errors,
     poses_from_cameras_json,
     poses_from_colmap,
+    relative_pose,
+    relative_pose_error,
+    relative_pose_errors,
     rotation_angle,
+    two_view_errors,
     views_from_cameras_json,
 )
 
@@ -204,3 +210,87 @@ def test_colmap_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(camera_center(poses["a.jpg"]), -R.as_matrix().T @ [1, 2, 3])
     with pytest.raises(ReconError, match="no COLMAP model"):
         poses_from_colmap(tmp_path / "nothing")
+
+
+def test_relative_errors_by_hand() -> None:
+    """B turned by 3 degrees about its own centre: its rotation is off by 3, and no baseline changes."""
+    truth = {
+        "a": np.eye(3, 4),
+        "b": np.column_stack([np.eye(3), [-1.0, 0, 0]]),
+        "c": np.column_stack([np.eye(3), [0, -1.0, 0]]),
+    }
+    turn = Rotation.from_euler("y", 3, degrees=True).as_matrix()
+    estimate = {"a": truth["a"], "b": turn @ truth["b"]}
+    errors = multi_view_errors(estimate, truth)
+    # Seen from A, the direction to B is that of B's translation, which the turn moves along.
+    assert errors["a", "b"] == pytest.approx(3.0)
+    assert errors["a", "c"] == errors["b", "c"] == np.inf
+    np.testing.assert_allclose(relative_pose_errors(estimate, truth), [3.0, np.inf, np.inf])
+
+
+def test_the_sign_of_a_two_view_translation_is_folded() -> None:
+    known = np.column_stack([np.eye(3), [1.0, 0, 0]])
+    backwards = np.column_stack([np.eye(3), [-2.0, 0, 0]])
+    tilted = np.column_stack([np.eye(3), [-1.0, np.tan(np.radians(4)), 0]])
+    assert relative_pose_error(backwards, known) == pytest.approx(180.0)
+    assert relative_pose_error(backwards, known, fold=True) == pytest.approx(0.0, abs=1e-9)
+    found = {("a", "b"): tilted, ("d", "c"): np.column_stack([np.eye(3), [-1.0, 0, 0]])}
+    errors = two_view_errors(found, {("a", "b"): known, ("c", "d"): known, ("e", "f"): known})
+    assert errors["a", "b"] == pytest.approx(4.0)
+    assert errors["c", "d"] == pytest.approx(0.0, abs=1e-9)  # kept the other way round
+    assert errors["e", "f"] == np.inf
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_relative_error_against_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    (a, b), (c, d) = list(random_cameras(rng, 2).values()), list(random_cameras(rng, 2).values())
+    one, other = relative_pose(a, b), relative_pose(c, d)
+    lift = [np.vstack([pose, [0, 0, 0, 1]]) for pose in (a, b)]
+    np.testing.assert_allclose(one, (lift[1] @ np.linalg.inv(lift[0]))[:3], atol=1e-12)
+    turn = np.degrees(
+        (Rotation.from_matrix(one[:, :3]) * Rotation.from_matrix(other[:, :3]).inv()).magnitude()
+    )
+    cosine = one[:, 3] @ other[:, 3] / np.linalg.norm(one[:, 3]) / np.linalg.norm(other[:, 3])
+    direction = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    assert relative_pose_error(one, other) == pytest.approx(max(turn, direction), abs=1e-4)
+
+
+def test_area_against_the_integral_of_the_recall() -> None:
+    """With many errors the trapezoids are the integral of the recall, min over the limit: mean of 1 - e/limit."""
+    errors = np.random.default_rng(0).gamma(2.0, 3.0, 5000)
+    for limit in (1.0, 5.0, 20.0):
+        assert area_under_curve(errors, limit) == pytest.approx(
+            np.clip(1 - errors / limit, 0, None).mean(), abs=1e-3
+        )
+
+
+def test_robust_errors_show_the_one_bad_camera() -> None:
+    rng = np.random.default_rng(3)
+    truth = random_cameras(rng, 12)
+    moved = random_similarity(rng)
+    estimate = {name: moved.camera(pose) for name, pose in truth.items()}
+    bad = estimate["3.jpg"].copy()
+    bad[:, 3] += 30 * moved.scale
+    estimate["3.jpg"] = bad
+    plain, robust = evaluate_poses(estimate, truth), evaluate_poses(estimate, truth, robust=True)
+    others = [i for i, name in enumerate(robust.names) if name != "3.jpg"]
+    assert robust.center_errors[others].max() < 1e-6
+    assert plain.center_errors[others].mean() > 0.1
+    assert robust.center_errors.max() > 10
+    del estimate["5.jpg"]
+    report = evaluate_poses(estimate, truth, robust=True)
+    assert report.missing == ("5.jpg",)
+    assert "not registered: 5.jpg" in report.text()
+    assert sum(np.isinf(list(report.pair_errors.values()))) == 11
+
+
+def test_names_of_photos_in_other_forms() -> None:
+    truth = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    assert matched_names(["a/1.jpg", "x"], truth) == {"a/1.jpg": "a/1.jpg"}
+    assert matched_names(["1.jpg", "u\\2.jpg"], truth) == {"1.jpg": "a/1.jpg", "u\\2.jpg": "a/2.jpg"}
+    assert matched_names(["1.png", "3.png"], truth) == {"1.png": "a/1.jpg", "3.png": "b/3.jpg"}
+    # Two photos of one name in different folders cannot be told apart.
+    assert matched_names(["1.jpg"], ["a/1.jpg", "b/1.jpg"]) == {}
+    assert matched_names([], truth) == {}

@@ -11,7 +11,14 @@ from scipy.spatial.transform import Rotation
 from recon.datasets.rendering import MeshData
 from recon.datasets.synthetic import look_at, pinhole_views
 from recon.evaluation.poses import Similarity
-from recon.evaluation.surface import evaluate_surface, judged_points, sample_mesh, visible_count
+from recon.evaluation.surface import (
+    evaluate_surface,
+    judged_points,
+    sample_mesh,
+    thin,
+    truth_depths,
+    visible_count,
+)
 
 ABOVE = pinhole_views(
     [look_at((x, 0, 4), (x, 0, 0), up=(0, 1, 0)) for x in (-0.5, 0.5)], 200, 200, field_of_view=40
@@ -132,3 +139,101 @@ def test_nothing_estimated() -> None:
     assert report.f_score == (0.0,)
     with pytest.raises(ValueError, match="threshold"):
         evaluate_surface(np.zeros((1, 3)), square(1.0), thresholds=())
+
+
+def noisy_pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(-1, 1, (4000, 3)).astype(np.float32)
+    estimate = (truth[:3000] + rng.normal(0, 0.02, (3000, 3))).astype(np.float32)
+    return estimate, truth
+
+
+def test_distances_against_open3d() -> None:
+    """Open3D's own nearest-neighbour distances, with the definitions of Tanks and Temples and of DTU written out."""
+    import open3d as o3d
+
+    estimate, truth = noisy_pair()
+    clouds = [
+        o3d.geometry.PointCloud(o3d.utility.Vector3dVector(p.astype(np.float64))) for p in (estimate, truth)
+    ]
+    accuracy = np.asarray(clouds[0].compute_point_cloud_distance(clouds[1]))
+    completeness = np.asarray(clouds[1].compute_point_cloud_distance(clouds[0]))
+    report = evaluate_surface(estimate, truth, (), (0.02, 0.05), max_distance=0.06)
+    for k, t in enumerate((0.02, 0.05)):
+        p, r = (accuracy <= t).mean(), (completeness <= t).mean()
+        assert report.precision[k] == pytest.approx(p, abs=1e-3)
+        assert report.recall[k] == pytest.approx(r, abs=1e-3)
+        assert report.f_score[k] == pytest.approx(2 * p * r / (p + r), abs=1e-3)
+    # DTU: distances above the longest are left out of the means.
+    overall = (accuracy[accuracy <= 0.06].mean() + completeness[completeness <= 0.06].mean()) / 2
+    assert report.chamfer == pytest.approx(overall, rel=1e-3)
+    x, precision, recall = report.curve.T
+    assert (x[0], x[-1]) == (0.0, pytest.approx(0.05))
+    np.testing.assert_allclose(precision, [(accuracy <= t).mean() for t in x], atol=2e-3)
+    np.testing.assert_allclose(recall, [(completeness <= t).mean() for t in x], atol=2e-3)
+
+
+def test_thinning_against_open3d() -> None:
+    import open3d as o3d
+
+    points, _ = noisy_pair()
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
+    # Open3D's grid starts half a voxel below the smallest coordinates.
+    shifted = np.concatenate([points, points.min(axis=0, keepdims=True) - np.float32(0.05)])
+    ours = thin(shifted, 0.1)
+    theirs = np.asarray(cloud.voxel_down_sample(0.1).points)
+    alone = np.linalg.norm(ours - shifted[-1], axis=1) < 1e-5
+    ours = ours[~alone]
+    assert len(ours) == len(theirs)
+    order = [np.lexsort(np.round(p, 4).T) for p in (ours, theirs)]
+    np.testing.assert_allclose(ours[order[0]], theirs[order[1]], atol=1e-5)
+    assert thin(np.zeros((0, 3)), 0.1).shape == (0, 3)
+    with pytest.raises(ValueError, match="voxel"):
+        thin(points, 0.0)
+
+
+def test_average_over_voxels_by_hand() -> None:
+    """ETH3D: 99 right points in one voxel and one wrong one in another are a half."""
+    truth = np.array([[0.5, 0.5, 0.5], [5.5, 0.5, 0.5], [0, 0, 0]], np.float32)
+    estimate = np.concatenate([np.tile([[0.5, 0.5, 0.5]], (99, 1)), [[5.5, 0.9, 0.5]]]).astype(np.float32)
+    plain = evaluate_surface(estimate, truth, (), (0.1,))
+    voxels = evaluate_surface(estimate, truth, (), (0.1,), average_voxel=1.0)
+    assert plain.precision[0] == pytest.approx(0.99)
+    assert voxels.precision[0] == pytest.approx(0.5)
+    # Of the truth, one of two points in the first voxel is found, and none in the second.
+    assert voxels.recall[0] == pytest.approx(0.25)
+
+
+def test_region_of_a_benchmark() -> None:
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21)), -1).reshape(-1, 2)
+    truth = np.column_stack([grid, np.zeros(441)]).astype(np.float32)
+    estimate = truth + np.where(truth[:, :1] > 0, np.float32(1.0), np.float32(0.0)) * [0, 0, 1]
+    report = evaluate_surface(estimate, truth, (), (0.01,), region=lambda points: points[:, 0] <= 0)
+    assert report.precision == (1.0,)
+    assert report.recall == (1.0,)
+    assert report.judged == report.seen == 231
+
+
+def test_a_sparse_scan_has_no_holes_to_fall_through() -> None:
+    """Forty points across 200 px: the depth buffer shrinks until a floater before the scan is before something."""
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 40), np.linspace(-1, 1, 40)), -1).reshape(-1, 2)
+    scan = np.column_stack([grid, np.zeros(len(grid))]).astype(np.float32)
+    views = tuple(view.resized(800, 800) for view in ABOVE)
+    floaters = np.random.default_rng(0).uniform([-0.5, -0.5, 0.5], [0.5, 0.5, 1.0], (500, 3))
+    report = evaluate_surface(floaters, scan, views, (0.05,))
+    assert report.judged == 500
+    assert report.precision == (0.0,)
+    assert all(view.width < 800 for view, _ in truth_depths(scan, views))
+    behind = evaluate_surface(floaters * [1, 1, -1], scan, views, (0.05,))
+    assert behind.judged == 0
+    assert behind.behind == 1.0
+
+
+def test_empty_estimate_and_truth() -> None:
+    report = evaluate_surface(np.full((4, 3), np.nan), square(1.0), ABOVE, (0.1,), samples=100)
+    assert report.precision == report.recall == (0.0,)
+    assert (report.judged, report.estimated) == (0, 0)
+    with pytest.raises(ValueError, match="empty"):
+        evaluate_surface(np.zeros((1, 3)), np.zeros((0, 3)), (), (0.1,))
+    with pytest.raises(ValueError, match="threshold"):
+        evaluate_surface(np.zeros((1, 3)), np.zeros((1, 3)), (), ())
