@@ -16,6 +16,7 @@ from recon.commands.datasets import datasets
 from recon.commands.evaluate import evaluate
 from recon.commands.export import export, import_
 from recon.commands.georeference import georeference
+from recon.commands.semantic import evaluate_semantic
 from recon.commands.stopping import stoppable
 from recon.errors import ReconError, UsageError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+evaluate.command("semantic")(evaluate_semantic)
 app.add_typer(evaluate)
 app.add_typer(datasets)
 app.command()(export)

@@ -56,7 +56,6 @@ def reference_length(
     image: tuple[int, int],
     box: tuple[float, float, float, float] | None,
     truth: Float[np.ndarray, "n 2"],
-    given: float | None = None,
 ) -> float:
     """The length that alpha is a share of, in pixels of the target.
 
@@ -64,14 +63,11 @@ def reference_length(
         threshold: "image" or "box".
         image: width and height of the target.
         box: of its object; None for the box round its keypoints.
-        given: the benchmark's own length for "box".
     """
     if threshold == "image":
         return float(max(image))
     if threshold != "box":
         raise UsageError(f"PCK is by 'image' or by 'box', not by {threshold!r}")
-    if given is not None:
-        return given
     if box is not None:
         return float(max(box[2] - box[0], box[3] - box[1]))
     return float(np.ptp(truth, axis=0).max())

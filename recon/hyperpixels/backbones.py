@@ -3,8 +3,8 @@
 The names of the weights are torchvision's (ResNet) and those of the first public PyTorch MobileNetV2, so that official
 files fit. Networks are frozen: they are always in evaluation mode and never get gradients.
 
-A further backbone is one class: derive from ``Backbone``, say its ``name``, ``layers`` and ``published`` weights, build the
-modules in ``__init__`` and give them in order in ``blocks``; ``BACKBONES`` finds it by its name.
+A further backbone is one class: derive from ``Backbone``, say its ``name``, ``layers`` and ``published`` weights, build
+the modules in ``__init__`` and give them in order in ``blocks``; ``BACKBONES`` finds it by its name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Correlation of hyperpixels that are never put together.
 
-A hypercolumn is the concatenation of several layers, each brought to a common grid. Its inner products are sums of the layers'
-inner products, and bringing a layer to the grid is linear: so layers of one resolution are correlated at that resolution,
-their correlations added, and only the sum is brought to the grid, a block of source cells at a time.
+A hypercolumn is the concatenation of several layers, each brought to a common grid. Its inner products are sums of the
+layers' inner products, and bringing a layer to the grid is linear: so layers of one resolution are correlated at that
+resolution, their correlations added, and only the sum is brought to the grid, a block of source cells at a time.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from recon.hyperpixels.cells import CellMatches
 from recon.hyperpixels.correlation import Hyperpixels
@@ -114,6 +114,10 @@ def cell_positions(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return x * grid.step, y * grid.step
 
 
+AGGREGATE = 2
+"""Cells to each side over which cosines of a finer level are averaged."""
+
+
 @torch.no_grad()
 def refine_offsets(
     source: Hyperpixels,
@@ -121,7 +125,7 @@ def refine_offsets(
     offsets: Float32[np.ndarray, "rows columns 2"],
     *,
     radius: int = LOCAL_RADIUS,
-    aggregate: int = 1,
+    aggregate: int = AGGREGATE,
 ) -> Float32[np.ndarray, "rows columns 2"]:
     """Offsets of a finer grid, searched for round given ones.
 
@@ -173,8 +177,10 @@ def refine_offsets(
     base = F.grid_sample(
         field.permute(2, 0, 1)[None], there, mode="bilinear", padding_mode="border", align_corners=True
     )[0]
-    result = base + step * move
-    return np.ascontiguousarray(result.permute(1, 2, 0).cpu().numpy(), np.float32)
+    result = (base + step * move).cpu().numpy()
+    # Single cells that jumped to another peak follow their neighbours.
+    medians = [cv2.medianBlur(np.ascontiguousarray(result[k], np.float32), 5) for k in range(2)]
+    return np.ascontiguousarray(np.stack(medians, -1))
 
 
 def _centre_of_mass(cost: Tensor, radius: int) -> Tensor:

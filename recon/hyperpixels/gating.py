@@ -1,7 +1,7 @@
 """Dynamic gates and feature transforms of Dynamic Hyperpixel Flow.
 
-Source: J. Min, J. Lee, J. Ponce, M. Cho, "Learning to Compose Hypercolumns for Visual Correspondence", ECCV 2020, sections
-3.2 and 3.3. Modules carry the names of the authors' release, whose checkpoints therefore load as they are.
+Source: J. Min, J. Lee, J. Ponce, M. Cho, "Learning to Compose Hypercolumns for Visual Correspondence", ECCV 2020,
+sections 3.2 and 3.3. Modules carry the names of the authors' release, whose checkpoints therefore load as they are.
 """
 
 from __future__ import annotations

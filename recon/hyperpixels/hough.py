@@ -1,8 +1,8 @@
 """Regularized Hough matching: matches whose offset many others share gain weight.
 
-Source: J. Min et al., "Hyperpixel Flow", ICCV 2019, section 4.3, after M. Cho et al., "Unsupervised Object Discovery and
-Localization in the Wild", CVPR 2015; bins as in the release of DHPF. Cells of both grids are equally far apart, so
-an offset is a pair of small whole numbers: votes are added per whole-number offset first and only those sums are put into
+Source: J. Min et al., "Hyperpixel Flow", ICCV 2019, section 4.3, after M. Cho et al., "Unsupervised Object Discovery
+and Localization in the Wild", CVPR 2015; bins as in the release. Cells of both grids are equally far apart, so an
+offset is a pair of small whole numbers: votes are added per whole-number offset first and only those sums are put into
 bins. That is exact and needs no table of one bin number per match.
 """
 
@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from recon.hyperpixels.grid import Grid
 
@@ -105,7 +105,7 @@ def weights_of_rows(
         rows: number of rows of the source grid.
         shape: source columns, target rows, target columns.
     """
-    ws, ht, wt = shape
+    _, ht, wt = shape
     windows = weights.unfold(0, ht, 1).unfold(1, wt, 1)
     top = rows - 1 - torch.arange(first_row, first_row + k, device=weights.device)
     return windows[top].flip(1)

@@ -29,7 +29,8 @@ DEFAULT_LAYERS: dict[str, tuple[int, ...]] = {
     "resnet101": (2, 17, 21, 22, 25, 26, 28),
     "mobilenetv2": (7, 13, 14, 15, 16),
 }
-"""Layers by backbone: the paper's for PF-PASCAL (table 1); for MobileNetV2 chosen by ``beam_search`` (docs/hyperpixels.md)."""
+"""Layers by backbone: those of the HPF paper for PF-PASCAL (table 1); for MobileNetV2 some of its middle, which are a
+start: ``beam_search`` finds better ones for given photos."""
 
 
 class HyperpixelFlow:

@@ -45,7 +45,7 @@ class HyperpixelSettings(BaseModel):
     backbone: str = Field("", description="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's")
     weights: str = Field(
         "",
-        description="ImageNet weights of the backbone, a file or folder; empty: RECON_DATA/weights, then torch hub's cache",
+        description="ImageNet weights of the backbone: a file or folder; empty: RECON_DATA/weights, torch hub's cache",
     )
     download: bool = Field(
         False, description="fetch missing ImageNet weights, with checksum, into torch hub's cache"
@@ -226,7 +226,7 @@ class DhpfMatcher(HyperpixelMatcher):
         s = self.settings
         network = load_network(s.checkpoint, s.backbone, s.weights, download=s.download, matcher=self.name)
         network.stretch = False  # flow needs every cell where it is
-        return network.to(self._device)
+        return network.requires_grad_(False).to(self._device)
 
     def _correlate(self, a: ImageFeatures, b: ImageFeatures) -> tuple[PairCorrelation, tuple[int, ...]]:
         layers = self._network.select(a, b)
@@ -326,7 +326,10 @@ class DhpfSiftFlowMatcher(SiftFlowMatcher):
         settings = self.settings
         assert isinstance(settings, DhpfSiftFlowSettings)
         first = min(settings.start_level, len(own.sift) - 1, len(other.sift) - 1)
-        sizes = [((a.shape[1], a.shape[0]), (b.shape[1], b.shape[0])) for a, b in zip(own.sift, other.sift)]
+        sizes = [
+            ((a.shape[1], a.shape[0]), (b.shape[1], b.shape[0]))
+            for a, b in zip(own.sift, other.sift, strict=False)
+        ]
         here = sizes[0]
         for level in range(first, -1, -1):
             start = _at_size(flow, here, sizes[level])

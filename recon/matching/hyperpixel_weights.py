@@ -85,9 +85,9 @@ def load_network(
         path = SHIPPED / f"dhpf-{backbone or 'mobilenetv2'}.safetensors"
         if not path.is_file():
             raise UsageError(
-                f"matcher {matcher!r}: no checkpoint of DHPF on {backbone or 'mobilenetv2'} is shipped with recon; give "
-                "one with checkpoint=FILE (ours or the authors'), train one with 'recon train dhpf', or take the matcher "
-                "'hpf', which needs no checkpoint"
+                f"matcher {matcher!r}: no checkpoint of DHPF on {backbone or 'mobilenetv2'} is shipped with recon; "
+                "give one with checkpoint=FILE (ours or the authors'), train one with 'recon train dhpf', or take "
+                "the matcher 'hpf', which needs no checkpoint"
             )
     tensors, metadata = read_tensors(path)
     name = backbone_of(tensors, metadata, str(path))

@@ -1,0 +1,262 @@
+"""``recon evaluate semantic``: semantic correspondence on the public benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from recon.commands.stopping import stoppable
+from recon.errors import ReconError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recon.datasets.semantic import SemanticPair
+    from recon.evaluation.semantic import PairScore, SemanticReport
+    from recon.hyperpixels.cells import CellMatches
+
+METHODS = ("dhpf", "hpf", "nn", "nn+rhm")
+
+PAPER_SIDE = 240
+"""Both sides that images are brought to (the paper's)."""
+
+
+def evaluate_semantic(
+    benchmark: str = typer.Option(..., help="pf-pascal, pf-willow, spair-71k, caltech-101 or willow."),
+    root: Path = typer.Option(..., help="Folder of the benchmark, or the one that holds it."),
+    method: str = typer.Option(
+        "dhpf", help="dhpf, hpf, nn (nearest neighbour) or nn+rhm; or a dense matcher."
+    ),
+    split: str = typer.Option("test", help="trn, val or test."),
+    backbone: str = typer.Option("", help="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's."),
+    checkpoint: str = typer.Option(
+        "", help="Of DHPF: ours (.safetensors) or the authors'; empty: the shipped one."
+    ),
+    weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
+    layers: str = typer.Option("", help="Of hpf, nn and nn+rhm: numbers of the layers, with commas."),
+    download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
+    alpha: list[float] = typer.Option(
+        [0.05, 0.1, 0.15], help="Shares of the reference length; may be repeated."
+    ),
+    threshold: str = typer.Option("", help="PCK by image or by box; empty: as the benchmark defines it."),
+    limit: int = typer.Option(0, min=0, help="Only that many pairs, evenly spread; 0: all."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+) -> None:
+    """PCK (or label transfer accuracy and IoU) on a benchmark: each class, the mean, time, selected layers."""
+    with stoppable():
+        report = run_benchmark(
+            benchmark,
+            root,
+            method=method,
+            split=split,
+            backbone=backbone,
+            checkpoint=checkpoint,
+            weights=weights,
+            layers=layers,
+            download=download,
+            alphas=tuple(alpha),
+            threshold=threshold,
+            limit=limit,
+            device=device,
+            progress=True,
+        )
+    typer.echo(report.text())
+
+
+def run_benchmark(
+    benchmark: str,
+    root: Path,
+    *,
+    method: str = "dhpf",
+    split: str = "test",
+    backbone: str = "",
+    checkpoint: str = "",
+    weights: str = "",
+    layers: str = "",
+    download: bool = False,
+    alphas: tuple[float, ...] = (0.1,),
+    threshold: str = "",
+    limit: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> SemanticReport:
+    """Scores of a method on a benchmark's pairs.
+
+    Raises:
+        UsageError, ReconError: what was asked for does not exist or cannot be read.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from recon.datasets.semantic import BENCHMARKS, load_pairs
+    from recon.evaluation.semantic import SemanticReport
+
+    if threshold not in ("", "image", "box"):
+        raise UsageError(f"--threshold is image or box, not {threshold!r}")
+    if any(not 0 < one <= 1 for one in alphas):
+        raise UsageError("--alpha is a share, more than 0 and at most 1")
+    pairs = load_pairs(benchmark, root, split)  # type: ignore[arg-type]
+    if limit and limit < len(pairs):
+        pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, limit).round().astype(int)]
+    kind = threshold or BENCHMARKS[benchmark].threshold
+    transfer = _method(method, backbone, checkpoint, weights, layers, download, device)
+    scores = [
+        _score(pair, transfer, kind, alphas)
+        for pair in tqdm(pairs, desc=BENCHMARKS[benchmark].name, unit="pair", disable=not progress)
+    ]
+    return SemanticReport(BENCHMARKS[benchmark].name, method, tuple(scores))
+
+
+_Transfer = Callable[["np.ndarray", "np.ndarray", "np.ndarray"], tuple["np.ndarray", tuple[int, ...], float]]
+"""From source image, target image and source points: points in the target, selected layers, seconds."""
+
+
+def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[float, ...]) -> PairScore:
+    from recon.evaluation.semantic import (
+        PairScore,
+        intersection_over_union,
+        label_transfer_accuracy,
+        mask_of_outline,
+        pck,
+        reference_length,
+    )
+
+    source, target = read_image(pair.source), read_image(pair.target)
+    if len(pair.source_points) == 0:
+        raise ReconError(f"{pair.source.name} and {pair.target.name} share no annotated point")
+    predicted, chosen, seconds = transfer(source, target, pair.source_points)
+    height, width = target.shape[:2]
+    if pair.outlines:
+        found, truth = (mask_of_outline(one, width, height) for one in (predicted, pair.target_points))
+        return PairScore(
+            pair.category,
+            {},
+            label_transfer_accuracy(found, truth),
+            intersection_over_union(found, truth),
+            seconds,
+            chosen,
+        )
+    # The papers measure on images brought to a square: points, boxes and lengths are those of the square.
+    sx, sy = PAPER_SIDE / width, PAPER_SIDE / height
+    box = pair.target_box and (
+        pair.target_box[0] * sx,
+        pair.target_box[1] * sy,
+        pair.target_box[2] * sx,
+        pair.target_box[3] * sy,
+    )
+    truth, found = pair.target_points * (sx, sy), predicted * (sx, sy)
+    length = reference_length(kind, (PAPER_SIDE, PAPER_SIDE), box, truth)
+    values = {a: pck(found, truth, length, a) for a in alphas}
+    return PairScore(pair.category, values, seconds=seconds, layers=chosen)
+
+
+def _resized(points: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
+    """Points of an image at another size; sizes are (height, width)."""
+    import numpy as np
+
+    scale = np.array([new[1] / old[1], new[0] / old[0]])
+    return (points + 0.5) * scale - 0.5
+
+
+_SQUARE = (PAPER_SIDE, PAPER_SIDE)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """RGB of an image file, (h, w, 3) uint8.
+
+    Raises:
+        ReconError: it cannot be read.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise ReconError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _method(
+    method: str, backbone: str, checkpoint: str, weights: str, layers: str, download: bool, device: str
+) -> _Transfer:
+    if method not in METHODS:
+        return _dense(method)
+    import numpy as np
+    import torch
+
+    from recon.hyperpixels.backbones import normalise
+    from recon.hyperpixels.cells import match_cells, transfer_keypoints
+    from recon.hyperpixels.hpf import DEFAULT_LAYERS, HyperpixelFlow
+    from recon.matching.hyperpixel_matcher import checked_device, parse_layers
+    from recon.matching.hyperpixel_weights import load_backbone, load_network
+    from recon.photos.resize import resize_rgb
+
+    checked_device(device)
+    network: Any
+    if method == "dhpf":
+        network = load_network(checkpoint, backbone, weights, download=download)
+        network.requires_grad_(False).to(device)
+    else:
+        name = backbone or "mobilenetv2"
+        whole = load_backbone(name, weights, download=download, matcher=method)
+        network = HyperpixelFlow(whole.to(device), parse_layers(layers) or DEFAULT_LAYERS[name], stretch=True)
+
+    def tensor(rgb: np.ndarray) -> torch.Tensor:
+        resized = np.array(resize_rgb(np.ascontiguousarray(rgb), PAPER_SIDE, PAPER_SIDE))
+        return normalise(torch.from_numpy(resized).to(device).permute(2, 0, 1)[None].float() / 255)
+
+    def transfer(
+        source: np.ndarray, target: np.ndarray, points: np.ndarray
+    ) -> tuple[np.ndarray, tuple[int, ...], float]:
+        images = tensor(source), tensor(target)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            a, b = (network.prepare(image) for image in images)
+            chosen = network.select(a, b) if method == "dhpf" else network.layers
+            correlation = network.correlate(a, b, chosen)
+            there: CellMatches
+            there, _ = match_cells(correlation, hough=method != "nn", mutual=method == "dhpf")
+        seconds = time.perf_counter() - start
+        moved = transfer_keypoints(there, _resized(points, source.shape, _SQUARE), whole_cells=True)
+        return _resized(moved, _SQUARE, target.shape), chosen, seconds
+
+    return transfer
+
+
+def _dense(name: str) -> _Transfer:
+    """A dense matcher of the registry: points follow its flow, read between pixels."""
+    import cv2
+    import numpy as np
+
+    from recon.matching.registry import create_matcher
+    from recon.matching.types import DenseMatch, MatchImage, PairContext
+    from recon.photos.resize import resize_rgb
+
+    matcher = create_matcher(name)
+    if matcher.capabilities.kind != "dense":
+        raise UsageError(
+            f"--method {name}: a sparse matcher transfers no keypoints; take {', '.join(METHODS)} or a dense matcher"
+        )
+
+    def transfer(
+        source: np.ndarray, target: np.ndarray, points: np.ndarray
+    ) -> tuple[np.ndarray, tuple[int, ...], float]:
+        images = [
+            MatchImage(resize_rgb(np.ascontiguousarray(one), PAPER_SIDE, PAPER_SIDE))
+            for one in (source, target)
+        ]
+        start = time.perf_counter()
+        match = matcher.match(matcher.prepare(images[0]), matcher.prepare(images[1]), PairContext())
+        seconds = time.perf_counter() - start
+        assert isinstance(match, DenseMatch)
+        at = _resized(points, source.shape, _SQUARE).astype(np.float32)
+        x, y = (np.ascontiguousarray(np.clip(at[:, k], 0, PAPER_SIDE - 1))[None] for k in range(2))
+        move = cv2.remap(match.a_to_b.flow, x, y, cv2.INTER_LINEAR)[0]
+        return _resized(at + move, _SQUARE, target.shape), (), seconds
+
+    return transfer
