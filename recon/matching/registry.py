@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -160,6 +161,12 @@ def complete(matcher: type[Any], name: str) -> type[Any]:
         raise UsageError(f"matcher {name!r}: Settings is {settings!r}, not a pydantic model")
     parts: dict[str, Any] = {"name": name, "__doc__": matcher.__doc__, "__module__": matcher.__module__}
     if settings is None:
+        try:
+            inspect.signature(matcher).bind()
+        except TypeError as error:
+            raise UsageError(
+                f"matcher {name!r}: its constructor takes arguments ({error}), but the class has no Settings"
+            ) from error
 
         def create(self: Any, _settings: BaseModel) -> None:
             matcher.__init__(self)

@@ -61,12 +61,56 @@ def test_a_matcher_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert create_matcher("mine", strength=3).settings.strength == 3  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="sparse"):
         DenseOpticalFlow("mine")
+    assert register(Mine) is Mine
 
     class Thief(Mine):
         name = "siftflow"
 
     with pytest.raises(UsageError, match="exists already"):
         register(Thief)
+    Thief.name = "vismatch:loftr"
+    with pytest.raises(UsageError, match="exists already"):
+        register(Thief)
+    Thief.name = "mine"
+    with pytest.raises(UsageError, match="exists already"):
+        register(Thief)
+
+
+def test_a_class_with_nothing_but_match_is_completed() -> None:
+    class Least:
+        def match(self, a, b, context):  # type: ignore[no-untyped-def]
+            return a, b, context
+
+    whole = registry.complete(Least, "least")
+    matcher = whole(whole.Settings())
+    assert isinstance(matcher, Matcher)
+    assert (matcher.name, matcher.capabilities.kind) == ("least", "sparse")
+    assert matcher.match(matcher.prepare("a"), matcher.prepare("b"), None) == ("a", "b", None)
+    assert not hasattr(Least, "capabilities")
+    with pytest.raises(ValueError, match="extra"):
+        whole.Settings(something=1)
+
+    class Empty:
+        pass
+
+    with pytest.raises(UsageError, match=r"no-match.*method 'match'"):
+        registry.complete(Empty, "no-match")
+    Least.capabilities = "dense"  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="not a Capabilities"):
+        registry.complete(Least, "least")
+
+
+def test_a_package_that_cannot_be_imported_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name = "broken"
+
+        def load(self):  # type: ignore[no-untyped-def]
+            raise ImportError("libmissing.so")
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])  # noqa: ARG005
+    assert "siftflow" in available_matchers()
+    with pytest.raises(UsageError, match=r"'broken'.*libmissing\.so"):
+        create_matcher("broken")
 
 
 def test_an_installed_package_offers_a_matcher(monkeypatch: pytest.MonkeyPatch) -> None:
