@@ -34,6 +34,7 @@ def stages() -> tuple[Stage, ...]:
     from recon.stages.pairs import PairsStage
     from recon.stages.photos import PhotosStage
     from recon.stages.report import ReportStage
+    from recon.stages.texture import TextureStage
     from recon.stages.tracks import TracksStage
     from recon.stages.verify import VerifyStage
 
@@ -49,6 +50,7 @@ def stages() -> tuple[Stage, ...]:
         DepthStage(),
         FuseStage(),
         MeshStage(),
+        TextureStage(),
         ReportStage(),
     )
 

@@ -267,8 +267,8 @@ def solve_corrections(
     wanted3 = np.concatenate([wanted] * 3)
     hit = rows >= 0
     number = np.bincount(rows[hit], minlength=n)
-    target = np.stack([np.bincount(rows[hit], wanted3[hit, c], n) for c in range(3)], axis=1)
-    target /= np.maximum(number, 1)[:, None]
+    total3 = np.stack([np.bincount(rows[hit], wanted3[hit, c], n) for c in range(3)], axis=1)
+    target = np.asarray(total3 / np.maximum(number, 1)[:, None], np.float64)
     known = number > 0
     # Smoothness: edges of faces within one view.
     ones, twos = [], []
@@ -302,7 +302,7 @@ def solve_corrections(
     right = pull[:, None] * target * known[:, None]
     step = target[s1] - target[s2]
     for c in range(3):
-        right[:, c] += seam * (np.bincount(s1, step[:, c], n) - np.bincount(s2, step[:, c], n))
+        right[:, c] = right[:, c] + seam * (np.bincount(s1, step[:, c], n) - np.bincount(s2, step[:, c], n))
     inverse = sparse.diags(1.0 / matrix.diagonal())
     solution = np.zeros((n, 3), np.float32)
     for c in range(3):

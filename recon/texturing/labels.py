@@ -69,9 +69,8 @@ def choose_views(
     neighbour = np.where(seen[:, None], adjacency.face, -1)
     neighbour = np.where((neighbour >= 0) & seen[np.maximum(neighbour, 0)], neighbour, -1).astype(np.int32)
     back = adjacency.back
-    weight = np.zeros_like(seam)
-    has = neighbour >= 0
-    weight[has] = 0.5 * (seam[has] + seam[neighbour[has], back[has]])
+    other = seam[np.maximum(neighbour, 0), back]
+    weight = np.where(neighbour >= 0, 0.5 * (seam + other), 0).astype(np.float32)
     unary = np.where(usable, cost, _FAR).astype(np.float32)
     ids = np.where(usable, views, -1).astype(np.int16)
     slot = _trws(unary, ids, neighbour, back, weight, seen, iterations)

@@ -80,20 +80,17 @@ def project(
 
 def sample(image: Float32[np.ndarray, "h w c"], xy: Float64[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n c"]:
     """Sample an image bilinearly at positions (edge pixels repeated)."""
-    width = 4096  # cv2.remap takes no list longer than 32767
-    n = len(xy)
+    width, n, channels = 4096, len(xy), image.shape[2]  # cv2.remap takes no list longer than 32767
     rows = max(1, -(-n // width))
-    grid = np.zeros((rows * width, 2), np.float32)
-    grid[:n] = xy
-    out = np.empty((rows * width, image.shape[2]), np.float32)
+    padded = np.zeros((rows * width, 2), np.float32)
+    padded[:n] = xy
+    where = padded.reshape(rows, width, 2)
     step = 8192
-    grid = grid.reshape(rows, width, 2)
-    out = out.reshape(rows, width, -1)
-    for top in range(0, rows, step):
-        out[top : top + step] = cv2.remap(
-            image, grid[top : top + step], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        ).reshape(-1, width, image.shape[2])
-    return out.reshape(rows * width, -1)[:n]
+    parts = [
+        cv2.remap(image, where[top : top + step], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for top in range(0, rows, step)
+    ]
+    return np.concatenate([part.reshape(-1, channels) for part in parts])[:n]
 
 
 def find_candidates(

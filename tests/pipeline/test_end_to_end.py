@@ -100,7 +100,7 @@ def test_another_mesh_setting_keeps_the_points(scene: Scene, finished: Path, tmp
         threads=2,
     )
     redone = [stage.name for stage in summary.stages if not stage.skipped]
-    assert redone == ["mesh", "report"]
+    assert redone == ["mesh", "texture", "report"]
     assert len(read_mesh(out / "mesh" / "mesh.ply").triangles) > 1000
 
 

@@ -1,0 +1,128 @@
+"""Stage ``texture``: the mesh with fewer faces and the photos on it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recon.engine.stage import StageContext
+from recon.stages.depth import DenseScene
+from recon.surface.io import read_mesh
+from recon.surface.meshing import mesh_arrays
+from recon.texturing.files import encode_texture, textured_glb, write_textured_obj
+from recon.texturing.simplify import close_holes, simplify_faces
+from recon.texturing.texture import texture_mesh
+from recon.texturing.types import TextureOptions
+
+_FILES = ("textured.obj", "textured.mtl", "textured.glb", "texture.jpg", "texture.png", "texture.json")
+
+
+class TextureSettings(BaseModel):
+    """How the mesh is simplified and textured."""
+
+    model_config = ConfigDict(extra="forbid")
+    enabled: bool = Field(True, description="false leaves the textured mesh out")
+    faces: int = Field(
+        400_000, ge=0, description="faces of the textured mesh at most; 0 keeps those of the mesh"
+    )
+    close_holes: float = Field(
+        0.0, ge=0.0, le=1.0, description="holes up to this share of the mesh's extent are closed"
+    )
+    max_texture: int = Field(4096, ge=256, le=16384, description="longest side of the texture, texels")
+    formats: list[Literal["obj", "glb"]] = Field(["obj", "glb"], description="files to write")
+    picture: Literal["jpg", "png"] = Field("jpg", description="file format of the texture")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="of the texture")
+    candidates: int = Field(8, ge=1, le=32, description="views that are considered per face")
+    max_angle: float = Field(
+        82.0, gt=0.0, lt=90.0, description="between a face and a view that may texture it, degrees"
+    )
+    seam_cost: float = Field(
+        6.0, ge=0.0, description="what a pixel of seam costs, in pixels of lost resolution"
+    )
+    reject_levels: float = Field(
+        30.0,
+        ge=0.0,
+        description="a photo that differs by more from the others is not used there; 0 trusts all",
+    )
+    blend_rings: int = Field(2, ge=1, le=10, description="faces beside a seam over which photos blend")
+    consensus: float = Field(0.02, ge=0.0, description="pull of colours towards what all photos agree on")
+    balance: bool = Field(True, description="even out exposure and colour between photos")
+
+
+class TextureStage:
+    """Simplifies the mesh and textures it from the undistorted photos."""
+
+    name: ClassVar[str] = "texture"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("photos", "map", "mesh")
+    Settings: ClassVar[type[BaseModel]] = TextureSettings
+
+    def run(self, settings: TextureSettings, work: StageContext) -> dict[str, Any]:
+        for name in _FILES:
+            work.remove("mesh", name)
+        if not settings.enabled:
+            return {"faces": 0}
+        points, triangles, _ = mesh_arrays(read_mesh(work.path("mesh", "mesh.ply")))
+        vertices, faces = simplify_faces(points.astype(np.float64), triangles, settings.faces)
+        del points, triangles
+        if settings.close_holes > 0:
+            extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
+            vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
+        scene = DenseScene(work, max_size=1 << 16)
+        mesh, report = texture_mesh(
+            vertices,
+            faces,
+            scene.views,
+            scene.images,
+            scene.masks,
+            TextureOptions(
+                max_texture=settings.max_texture,
+                candidates=settings.candidates,
+                max_angle_deg=settings.max_angle,
+                seam_cost=settings.seam_cost,
+                reject_levels=settings.reject_levels,
+                blend_rings=settings.blend_rings,
+                consensus=settings.consensus,
+                balance=settings.balance,
+            ),
+        )
+        if report.seen_share == 0.0:
+            work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
+        picture = encode_texture(mesh.texture, settings.picture, settings.jpeg_quality)
+        texture_name = f"texture.{settings.picture}"
+        work.write_bytes(f"mesh/{texture_name}", picture)
+        if "obj" in settings.formats:
+            with (
+                work.writing("mesh", "textured.mtl") as material,
+                work.writing("mesh", "textured.obj") as path,
+            ):
+                write_textured_obj(
+                    path, mesh, texture_name, material_path=material, material_name="textured.mtl"
+                )
+        if "glb" in settings.formats:
+            work.write_bytes("mesh/textured.glb", textured_glb(mesh, picture, settings.picture))
+        figures = {
+            "faces": len(mesh.faces),
+            "charts": report.charts,
+            "texture": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}",
+            "seen_share": round(report.seen_share, 4),
+            "seam_step": round(report.seam_after, 2),
+        }
+        work.write_json(
+            "mesh/texture.json",
+            {
+                **figures,
+                "seam_step_before": round(report.seam_before, 2),
+                "rejected_share": round(report.rejected_share, 4),
+                "fill": round(report.fill, 4),
+                "texels_per_pixel": round(report.scale, 4),
+                "gains": {
+                    view.name: [round(value, 4) for value in gain]
+                    for view, gain in zip(scene.views, report.gains, strict=True)
+                },
+                "seconds": report.seconds,
+            },
+        )
+        return figures
