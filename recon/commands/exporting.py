@@ -17,10 +17,11 @@ import pycolmap
 from jaxtyping import Bool, UInt8
 
 from recon.errors import ReconError, UsageError
+from recon.evaluation.poses import Similarity
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.georeference import Georeference, level_rotation, up_of_photos
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix, to_obj
+from recon.exports.georeference import Georeference, level_rotation, offset_to_origin, up_of_photos
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, to_obj
 from recon.exports.scene import (
     Scene,
     SceneView,
@@ -212,19 +213,27 @@ class _Job:
         self.run, self.kind, self.options, self.georeference = run, kind, options, georeference
         self.notes: list[str] = []
         self.names: dict[str, str] = {}
+        self._base = load_scene(run)
+        if georeference is None:
+            self.offset = offset_to_origin(np.array([view.center for view in self._base.views]))
+            self.similarity = Similarity(1.0, np.eye(3), -self.offset)
+        else:
+            self.offset = np.array(georeference.offset)
+            self.similarity = georeference.similarity
+        if georeference is None and self.offset.any():
+            shown = " ".join(f"{value:.10g}" for value in self.offset)
+            self.notes.append(f"large coordinates: the offset {shown} is taken away, {MARK} keeps it")
         self._sizes: dict[str, tuple[int, int]] = {}
 
     # Cameras and photos
 
     def scene(self) -> Scene:
         """The scene in the frame and at the size that the user wants; names as in the run."""
-        scene = load_scene(self.run)
+        scene = self._base
         if self.options.size == "original" or not self.run.photos:
             scene = scene.resized(self._original_size)
-        if self.georeference is not None:
-            s = self.georeference.similarity
-            scene = scene.moved(s.scale, s.rotation, s.translation)
-        return scene
+        moved = self.similarity
+        return scene.moved(moved.scale, moved.rotation, moved.translation)
 
     def prepared(self, folder: Path, images: str = "images") -> Scene:
         """The scene as the format can say it, with its photos written below ``folder/images``."""
@@ -388,7 +397,7 @@ class _Job:
             points = read_points_ply(path)
             cloud = Cloud(points.xyz.astype(np.float64), points.normals, points.rgb)
         else:
-            scene = load_scene(self.run)
+            scene = self._base
             if not len(scene.xyz):
                 raise ReconError(
                     f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model}"
@@ -401,10 +410,8 @@ class _Job:
         finite = cloud.finite()
         if len(finite) < len(cloud):
             self.notes.append(f"{len(cloud) - len(finite)} points without numbers were left out")
-        if self.georeference is None:
-            return finite
-        s = self.georeference.similarity
-        return finite.moved(s.scale, s.rotation, s.translation)
+        moved = self.similarity
+        return finite.moved(moved.scale, moved.rotation, moved.translation)
 
     def mesh_file(self, suffix: str) -> tuple[Path, bool]:
         """The mesh to export, and whether it has a texture.
@@ -422,19 +429,23 @@ class _Job:
 
     def frame(self) -> np.ndarray:
         """4x4 from the model to the frame that the user wants."""
-        if self.georeference is None:
-            return np.eye(4)
-        s = self.georeference.similarity
-        return similarity_matrix(s.scale, s.rotation, s.translation)
+        return self.similarity.matrix
 
     def remarks(self) -> tuple[str, ...]:
         """Lines that say in the file itself which frame it is in."""
-        if self.georeference is None:
-            return ()
-        x, y, z = self.georeference.offset
-        crs = self.georeference.crs
-        code = f"EPSG:{crs.epsg}" if crs.epsg else crs.kind
-        return (f"crs {code}", f"offset {x:.3f} {y:.3f} {z:.3f}")
+        facts = self.facts()
+        offset = " ".join(f"{value:.10g}" for value in self.offset)
+        return ((f"crs {facts['crs']}",) if "crs" in facts else ()) + ((f"offset {offset}",) if facts else ())
+
+    def facts(self) -> dict[str, Any]:
+        """The reference system, and the offset that is to be added; nothing if neither is there."""
+        facts: dict[str, Any] = {}
+        if self.georeference is not None:
+            crs = self.georeference.crs
+            facts["crs"] = f"EPSG:{crs.epsg}" if crs.epsg else crs.kind
+        if facts or self.offset.any():
+            facts["offset"] = self.offset.tolist()
+        return facts
 
     # Writing
 
@@ -464,6 +475,7 @@ class _Job:
             "photo_size": self.options.size,
             "georeferenced": self.georeference is not None,
             "renamed_photos": changed,
+            **self.facts(),
         }
         if self.georeference is not None:
             data["georeference"] = self.georeference.to_json()
@@ -578,12 +590,10 @@ def _ply(job: _Job, folder: Path) -> str:
 
 def _las(job: _Job, folder: Path) -> str:
     cloud = job.cloud()
-    georeference = job.georeference
-    if georeference is None:
+    epsg = job.georeference.crs.epsg if job.georeference is not None else None
+    if job.georeference is None:
         job.notes.append("without --georeferenced: coordinates are those of the run, no reference system")
-        data = to_las(cloud)
-    else:
-        data = to_las(cloud, np.array(georeference.offset), georeference.crs.epsg)
+    data = to_las(cloud, job.offset, epsg)
     (folder / "points.las").write_bytes(data)
     return f"{len(cloud)} points"
 
@@ -626,22 +636,16 @@ def _glb(job: _Job, folder: Path) -> str:
     matrix = job.frame()
     if job.georeference is None:
         # glTF says y is up; the run's frame is anything, but the photos know.
-        scene = load_scene(job.run)
         try:
-            rotations = np.array([view.cam_from_world[:, :3] for view in scene.views])
-            matrix[:3, :3] = level_rotation(up_of_photos(rotations))
+            rotations = np.array([view.cam_from_world[:, :3] for view in job.scene().views])
+            level = np.eye(4)
+            level[:3, :3] = level_rotation(up_of_photos(rotations))
+            matrix = level @ matrix
         except ValueError as error:
             job.notes.append(f"{error}: the mesh is not turned upright")
     turn = np.eye(4)
     turn[:3, :3] = Y_UP_FROM_Z_UP
-    extras = {}
-    if job.georeference is not None:
-        crs = job.georeference.crs
-        extras = {
-            "crs": f"EPSG:{crs.epsg}" if crs.epsg else crs.name,
-            "offset": list(job.georeference.offset),
-        }
-    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, extras))
+    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, job.facts()))
     return "mesh, y up"
 
 

@@ -30,7 +30,7 @@ from recon.cli import main
 from recon.exports import bundler, nerfstudio, openmvg
 from recon.exports.georeference import Georeference
 from recon.exports.meshes import read_glb
-from recon.exports.scene import Scene, scene_from_reconstruction
+from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")
@@ -354,6 +354,48 @@ def test_gps_to_las(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ply = (export(root, "ply", "--georeferenced") / "points.ply").read_bytes()
     assert b"comment offset " in ply[:400]
     assert b"comment crs EPSG:32632" in ply[:400]
+
+
+def test_models_in_utm_do_not_jitter(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    """Another program's model may have large coordinates: single precision would cut them to half metres."""
+    root, scene = run
+    bare = tmp_path / "utm"
+    (bare / "sparse" / "0").mkdir(parents=True)
+    place = np.array([691_500.25, 5_334_700.5, 519.0])
+    reconstruction_from_scene(scene.moved(1.0, np.eye(3), place)).write_binary(bare / "sparse" / "0")
+    shutil.copytree(root.parent / "die fotos", bare / "images")
+    export(bare, "nerfstudio")
+    out = bare / "exports" / "nerfstudio"
+    offset = np.array(json.loads((out / "export.json").read_text(encoding="utf-8"))["offset"])
+    back = nerfstudio.from_transforms(json.loads((out / "transforms.json").read_text(encoding="utf-8")))
+    assert_spots(out, back_in_run(back, offset - place))
+    points = trimesh.load(out / "points.ply", process=False).vertices
+    np.testing.assert_allclose(points + offset, scene.xyz + place, atol=1e-5)
+    las = laspy.read(export(bare, "las") / "points.las")
+    np.testing.assert_allclose(las.xyz, scene.xyz + place, atol=1e-5)
+
+
+def back_in_run(scene: Scene, shift: np.ndarray) -> Scene:
+    return scene.moved(1.0, np.eye(3), shift)
+
+
+def test_gps_that_only_the_files_know(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    """A bare COLMAP model with photos beside it: their EXIF is read."""
+    root, scene = run
+    bare = tmp_path / "bare"
+    shutil.copytree(root / "sparse", bare / "sparse")
+    shutil.copytree(root.parent / "die fotos", bare / "images")
+    gps, utm = gps_of(scene)
+    for view, (lat, lon, height) in zip(scene.views, gps, strict=True):
+        path = bare / "images" / view.name
+        with Image.open(path) as image:
+            exif = image.getexif()
+            parts = [(int(v), int(v % 1 * 60), v * 60 % 1 * 60) for v in (lat, lon)]
+            exif.get_ifd(0x8825).update({1: "N", 2: parts[0], 3: "E", 4: parts[1], 5: b"\0", 6: height})
+            image.save(path, exif=exif)
+    assert main(["georeference", str(bare), "--gps-error", "0.5"]) == 0
+    found = Georeference.from_json(json.loads((bare / "georeference.json").read_text(encoding="utf-8")))
+    np.testing.assert_allclose(found.to_crs(np.array([v.center for v in scene.views])), utm, atol=0.05)
 
 
 def test_control_points_marked_in_photos(run: tuple[Path, Scene], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from recon.exports.georeference import (
     georeference_gps,
     georeference_length,
     level_rotation,
+    offset_to_origin,
     triangulate_rays,
     up_of_directions,
     up_of_photos,
@@ -363,6 +364,17 @@ def test_up_of_directions_ignores_outliers() -> None:
 
 
 # Points from rays
+
+
+def test_offsets_only_where_single_precision_fails() -> None:
+    near = positions(20) + np.array([300.0, -200.0, 0.0])
+    assert not offset_to_origin(near).any()
+    far = positions(20) + np.array([691_512.25, 5_334_701.5, 519.0])
+    offset = offset_to_origin(far)
+    assert np.abs(far - offset).max() < 100
+    assert all(value % 10 == 0 for value in offset)
+    small = 1e-3 * positions(20) + 50.0
+    assert np.abs(small - offset_to_origin(small)).max() < 0.2
 
 
 def test_triangulated_points() -> None:
