@@ -130,7 +130,7 @@ def test_defaults(fake_api: SimpleNamespace, tmp_path: Path) -> None:
 
 def test_match(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
     fake_api.result = SimpleNamespace(
-        folder=tmp_path, files=("flow.npy",), consistent_share_a=0.5, consistent_share_b=0.25
+        folder=tmp_path, files=("flow.npy",), in_words=lambda: "consistent both ways: 50% of A"
     )
     assert (
         main(["match", "a.jpg", "b.jpg", "--out", str(tmp_path), "--max-size", "320", "--set", "window=5"])
@@ -142,6 +142,9 @@ def test_match(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
     printed = capsys.readouterr().out
     assert "50%" in printed
     assert str(tmp_path / "flow.npy") in printed
+    command = ["match", "a.jpg", "b.jpg", "--out", str(tmp_path), "--matcher", "xfeat"]
+    assert main([*command, "--weights", "my weights"]) == 0
+    assert fake_api.calls[1][1]["overrides"] == ('weights="my weights"',)
 
 
 @pytest.mark.parametrize(
