@@ -11,21 +11,18 @@ from typing import Literal
 
 import numpy as np
 
-from recon.commands.exporting import GEOREFERENCE, Run, load_scene, open_run
+from recon.commands.opening import GEOREFERENCE, Run, load_scene, open_run
 from recon.engine.files import atomic_path
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import (
     Crs,
     Georeference,
-    dominant_plane,
     georeference_control,
     georeference_gps,
     georeference_length,
     triangulate_rays,
-    up_of_directions,
-    up_of_photos,
 )
-from recon.exports.gravity import up_from_exif
+from recon.exports.gravity import dominant_plane, up_from_exif, up_of_directions, up_of_photos
 from recon.exports.scene import Scene, SceneView
 from recon.photos.exif import exif_facts
 from recon.sfm.adapter import PosedCamera, camera_from_intrinsics

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from recon.commands.exporting import MARK, ExportReport, _fresh, load_scene, open_run
+from recon.commands.exporting import ExportReport, fresh_export
+from recon.commands.opening import MARK, load_scene, open_run
 from recon.errors import ReconError, UsageError
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.scene import Scene, reconstruction_from_scene
@@ -46,7 +47,7 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
         raise ReconError(
             f"{source}: has no photo with a pose and intrinsics; only solved scenes can come over"
         )
-    with _fresh(target) as folder:
+    with fresh_export(target) as folder:
         model = reconstruction_from_scene(scene)
         (folder / "sparse" / "0").mkdir(parents=True)
         model.write_binary(folder / "sparse" / "0")

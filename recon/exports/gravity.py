@@ -1,4 +1,4 @@
-"""What EXIF and XMP say of the attitude of a camera."""
+"""Which way is up: as cameras say, as people hold them, as the ground lies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 
 _ELEVATION_ANGLE = 0x9405
 """CameraElevationAngle, degrees (Exif 2.31, section 4.6.5 H)."""
@@ -18,6 +18,145 @@ _GIMBAL = {
     for name in ("Pitch", "Roll")
 }
 """DJI's XMP: drone-dji:GimbalPitchDegree (-90 looks straight down) and GimbalRollDegree."""
+
+_ROLL_SIGMA = math.radians(6.0)
+"""How level people hold cameras, about the optical axis; weighs roll against the mean of the photos' up."""
+
+
+def up_of_photos(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "3"]:
+    """The direction in the world that photos held level have as up.
+
+    Cameras are pitched at will but seldom rolled: their x axes lie in the horizontal plane (Snavely, Seitz and
+    Szeliski, "Photo tourism", SIGGRAPH 2006, section 5.1). The mean of the cameras' up decides where the x axes
+    leave a choice, as they do when all photos look the same way.
+
+    Args:
+        rotations: world to camera, of upright photos.
+
+    Returns:
+        A unit vector.
+
+    Raises:
+        ValueError: no photos, or they are turned so differently that their up cancels.
+    """
+    R = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
+    if not len(R):
+        raise ValueError("no photos")
+    mean = -R[:, 1, :].mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 0.1:
+        raise ValueError("the photos are turned so differently that they do not tell where up is")
+    x = R[:, 0, :]
+    ridge = _ROLL_SIGMA**2
+    up = np.linalg.solve(x.T @ x / len(R) + ridge * np.eye(3), mean / length)
+    return np.asarray(up / np.linalg.norm(up))
+
+
+def up_of_directions(
+    rotations: Float[np.ndarray, "n 3 3"], ups: Float[np.ndarray, "n 3"]
+) -> Float64[np.ndarray, "3"]:
+    """The up in the world of cameras that each know it in their own axes: the mean, without the outliers.
+
+    Args:
+        rotations: world to camera.
+        ups: unit vectors in camera axes.
+
+    Raises:
+        ValueError: no photos, or they contradict each other.
+    """
+    world = np.einsum("nji,nj->ni", np.asarray(rotations, np.float64), np.asarray(ups, np.float64))
+    if not len(world):
+        raise ValueError("no photos")
+    best = world[int(np.argmax(np.median(world @ world.T, axis=1)))]
+    kept = world[world @ best > math.cos(math.radians(15.0))]
+    if 2 * len(kept) < len(world):
+        raise ValueError("the photos contradict each other about where up is")
+    up = kept.mean(axis=0)
+    return np.asarray(up / np.linalg.norm(up))
+
+
+def dominant_plane(
+    xyz: Float[np.ndarray, "n 3"],
+    up: Float[np.ndarray, "3"],
+    max_angle: float = math.radians(25.0),
+    tolerance: float | None = None,
+    samples: int = 500,
+    seed: int = 0,
+) -> tuple[Float64[np.ndarray, "3"], Bool[np.ndarray, " n"]]:
+    """The plane with the most points among those that are nearly level.
+
+    Args:
+        xyz: points.
+        up: roughly up; planes that are tilted against it by more than ``max_angle`` (radians) do not count,
+            so that a façade is not taken for the ground.
+        tolerance: distance from the plane that counts as on it; 0.5% of the extent by default.
+        samples: planes tried.
+
+    Returns:
+        The unit normal on the side of ``up``, refined on its points, and which points those are.
+
+    Raises:
+        ValueError: fewer than 20% of the points lie on any such plane.
+    """
+    points = np.asarray(xyz, np.float64)
+    points = points[np.isfinite(points).all(axis=1)]
+    finite = np.isfinite(np.asarray(xyz)).all(axis=1)
+    if len(points) < 10:
+        raise ValueError("too few points for a plane")
+    if tolerance is None:
+        low, high = np.percentile(points, [2, 98], axis=0)
+        tolerance = 0.005 * float(np.linalg.norm(high - low))
+    rng = np.random.default_rng(seed)
+    pick = points if len(points) <= 20_000 else points[rng.choice(len(points), 20_000, replace=False)]
+    best, best_count = None, 0
+    limit = math.cos(max_angle)
+    for _ in range(samples):
+        a, b, c = pick[rng.choice(len(pick), 3, replace=False)]
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal)
+        if length < 1e-12:
+            continue
+        normal /= length
+        if abs(normal @ up) < limit:
+            continue
+        count = int((np.abs((pick - a) @ normal) < tolerance).sum())
+        if count > best_count:
+            best, best_count = (normal, float(normal @ a)), count
+    if best is None or best_count < 0.2 * len(pick):
+        raise ValueError("no level plane holds a fifth of the points")
+    normal, distance = best
+    for _ in range(3):
+        on = np.abs(points @ normal - distance) < tolerance
+        centre = points[on].mean(axis=0)
+        normal = np.linalg.eigh(np.cov((points[on] - centre).T))[1][:, 0]
+        distance = float(normal @ centre)
+    normal = normal if normal @ up > 0 else -normal
+    inside = np.zeros(len(finite), bool)
+    inside[finite] = on
+    return np.asarray(normal), inside
+
+
+def level_rotation(
+    up: Float[np.ndarray, "3"], north: Float[np.ndarray, "3"] | None = None
+) -> Float64[np.ndarray, "3 3"]:
+    """The rotation that brings ``up`` to z, and the horizontal part of ``north`` to y.
+
+    Without a direction for y, or with a vertical one, the world's own axes decide.
+    """
+    z = np.asarray(up, np.float64) / np.linalg.norm(up)
+    candidates = [] if north is None else [np.asarray(north, np.float64)]
+    for direction in (
+        *candidates,
+        np.array([0.0, 0.0, 1.0]),
+        np.array([0.0, 1.0, 0.0]),
+        np.array([1.0, 0.0, 0.0]),
+    ):
+        flat = direction - (direction @ z) * z
+        length = np.linalg.norm(flat)
+        if length > 0.2 * np.linalg.norm(direction):
+            y = flat / length
+            return np.stack([np.cross(y, z), y, z])
+    raise AssertionError("one of three axes is not vertical")
 
 
 def up_in_camera(elevation: float, roll: float = 0.0) -> Float64[np.ndarray, "3"]:

@@ -12,26 +12,26 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.evaluation.poses import Similarity, align_similarity, rotation_angle
+from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 from recon.exports.georeference import (
     Crs,
     Georeference,
     align_level,
-    dominant_plane,
-    enu_from_geodetic,
     fit_positions,
     georeference_control,
     georeference_gps,
     georeference_length,
-    level_rotation,
     offset_to_origin,
     triangulate_rays,
+)
+from recon.exports.gravity import (
+    dominant_plane,
+    level_rotation,
+    up_from_exif,
+    up_in_camera,
     up_of_directions,
     up_of_photos,
-    utm_epsg,
-    utm_from_geodetic,
-    utm_zone,
 )
-from recon.exports.gravity import up_from_exif, up_in_camera
 
 UP = np.array([0.0, 0.0, 1.0])
 
