@@ -59,8 +59,8 @@ def compare(
     seeds: int = typer.Option(
         1, min=1, help="Runs per matcher, with seeds counted up; the spread is reported."
     ),
-    stop_after: str | None = typer.Option(
-        None, metavar="STAGE", help="Last stage to run, for example map to compare cameras only."
+    stop_after: str = typer.Option(
+        "mesh", metavar="STAGE", help="Last stage to run, for example map to compare cameras only."
     ),
     threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
     isolate: bool = typer.Option(

@@ -236,7 +236,7 @@ def _check_settings(
     from recon.engine.recipe import load_recipe
 
     every = stages()
-    if options.stop_after is not None and options.stop_after not in [stage.name for stage in every]:
+    if options.stop_after not in [stage.name for stage in every]:
         raise UsageError(f"--stop-after {options.stop_after}: there is no such stage")
     if options.poses == TRUE and (scene.truth is None or not scene.truth.cameras):
         raise UsageError(
@@ -251,8 +251,8 @@ def _check_settings(
                 read_cameras(options.poses)
             except UsageError:
                 raise UsageError(
-                    f"--poses {options.poses}: say {EACH}, {TRUE}, one of {', '.join(labels)}, or a place with cameras; "
-                    "there is no such place"
+                    f"--poses {options.poses}: say {EACH}, {TRUE}, one of {', '.join(labels)}, or a place with "
+                    "cameras; there is no such place"
                 ) from None
     for contender in contenders:
         job = _job(scene, contender, options, out, intrinsics, options.seed, (), out / FIELDS)

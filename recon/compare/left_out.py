@@ -164,13 +164,13 @@ def _target(result: SceneResult, entry: Entry, name: str) -> Target | None:
         key=lambda one: -one.metrics.get("run.registered", 0.0),
     )
     for one in (entry, *others):
-        found = _own_target(result, one, photo, "its own" if one is entry else one.contender.label + "'s")
+        found = _own_target(one, photo, "its own" if one is entry else one.contender.label + "'s")
         if found is not None:
             return found
     return None
 
 
-def _own_target(result: SceneResult, entry: Entry, photo: Photo, whose: str) -> Target | None:
+def _own_target(entry: Entry, photo: Photo, whose: str) -> Target | None:
     from recon.sfm.adapter import intrinsics_from_reconstruction
     from recon.stages.map import load_reconstruction
     from recon.stages.photos import load_photo_set
@@ -302,7 +302,7 @@ def pictures(result: SceneResult, folder: Path, width: int) -> list[dict[str, An
     for number, name in enumerate(choose(result.photo_names, result.options.leave_out)):
         source = result.folder / FOLDER / _safe(name)
         photo, _ = _undistorted(result, _photo(result, name), _pinhole_of(result, name))
-        panels = []
+        panels: list[dict[str, Any]] = []
         size = (width, max(1, round(photo.shape[0] * width / photo.shape[1])))
         file = f"left{number}-photo.jpg"
         cv2.imwrite(str(folder / file), cv2.resize(photo, size, interpolation=cv2.INTER_AREA)[..., ::-1])

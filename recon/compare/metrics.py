@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,6 @@ class Metric:
         group: heading of its table.
         unit: "share" (shown in per cent), "s", "MB", "px", "°" or a text; may be empty.
         better: which way; empty where neither is.
-        key: whether it belongs to the short table.
     """
 
     name: str
@@ -28,16 +28,28 @@ class Metric:
     group: str
     unit: str = ""
     better: Better = ""
-    key: bool = False
 
 
-GROUPS = ("Cameras", "Matches", "Flow", "Tracks", "Depth", "Points", "Mesh", "Left-out photos", "Cost", "Run")
+GROUPS = (
+    "Cameras",
+    "Two views",
+    "Matches",
+    "Flow",
+    "Tracks",
+    "Depth",
+    "Points",
+    "Mesh",
+    "Left-out photos",
+    "Photo-consistency",
+    "Cost",
+    "Run",
+)
 """Tables of the report, in order."""
 
 _PREFIX = {
     "registered": "Cameras",
     "poses": "Cameras",
-    "two_view": "Cameras",
+    "two_view": "Two views",
     "matches": "Matches",
     "flow": "Flow",
     "tracks": "Tracks",
@@ -46,21 +58,28 @@ _PREFIX = {
     "cloud": "Points",
     "points": "Points",
     "mesh": "Mesh",
-    "surface": "Mesh",
     "left_out": "Left-out photos",
-    "views": "Left-out photos",
-    "photometric": "Left-out photos",
-    "photo": "Left-out photos",
+    "photo_consistency": "Photo-consistency",
     "cost": "Cost",
 }
 
-_HIGHER = re.compile(
-    r"auc|share|precision|recall|completeness|f_score|fscore|\bf_|\.f\b|\.f\d|count|coverage|covered|psnr|ssim|length|"
-    r"inlier|repeatab|registered|consisten"
+# Which way is better, by words of the name: the first that fits decides.
+_BETTER: tuple[tuple[str, Better], ...] = (
+    (r"judged|behind|compared|observations|^points$|photo_mean", ""),
+    (
+        r"impossible|outlier|floating|error|chamfer|reprojection|endpoint_median|epipolar|angular|rmse|spread",
+        "lower",
+    ),
+    (r"seconds|memory|bytes", "lower"),
+    (
+        r"auc|share|precision|recall|completeness|accuracy|within|correct|^f_|coverage|psnr|ssim|length|count|"
+        r"repeatab|consisten",
+        "higher",
+    ),
 )
-_LOWER = re.compile(
-    r"error|epe|aae|outlier|angular|endpoint|chamfer|accuracy_m|distance|median_m|mean_m|seconds|memory|bytes|floating|"
-    r"rmse|absrel|reprojection|_deg|_px"
+
+_SHARE = re.compile(
+    r"(?!.*error)(auc|.*share|.*coverage|precision|recall|completeness|f_|endpoint_within|behind_ratio|repeatab)"
 )
 
 # Written out where the rules would say it badly. {0} is what follows in the metric's name.
@@ -74,6 +93,19 @@ _KNOWN: dict[str, tuple[str, str, Better]] = {
     "cost.seconds_per_pair": ("matching a pair", "s", "lower"),
     "cost.peak_memory_mb": ("peak memory", "MB", "lower"),
     "cost.bytes_on_disk": ("on disk", "bytes", "lower"),
+    "poses.max_error": ("centre error, largest", "truth", "lower"),
+    "poses.robust_mean_error": ("centre error, robust alignment, mean", "truth", "lower"),
+    "poses.robust_median_error": ("centre error, robust alignment, median", "truth", "lower"),
+    "matches.epipolar_median_px": ("epipolar error, median", "px", "lower"),
+    "matches.endpoint_median_px": ("endpoint error, median", "px", "lower"),
+    "matches.count": ("matches a pair", "", "higher"),
+    "tracks.mean_length": ("track length", "", "higher"),
+    "photo_consistency": ("photo-consistency", "", "higher"),
+    "photo_consistency.agreeing_share": ("agreeing pixels", "share", "higher"),
+    "depth.correct_1pct_share": ("depth right to 1%", "share", "higher"),
+    "depth.relative_error": ("relative error", "", "lower"),
+    "left_out.mesh_psnr_whole": ("mesh PSNR, holes counted", "dB", "higher"),
+    "left_out.cloud_psnr_whole": ("points PSNR, holes counted", "dB", "higher"),
     "left_out.mesh_psnr": ("mesh PSNR", "dB", "higher"),
     "left_out.mesh_ssim": ("mesh SSIM", "", "higher"),
     "left_out.mesh_coverage": ("mesh coverage", "share", "higher"),
@@ -96,11 +128,11 @@ _KEYS = (
     "poses.auc_5",
     "poses.mean_error",
     "matches.precision_1px",
-    "matches.coverage",
-    "tracks.mean_length",
-    "left_out.mesh_psnr",
-    "left_out.mesh_coverage",
-    "run.depth_share",
+    "matches.correct_coverage",
+    "depth.correct_1pct_share",
+    "left_out.mesh_psnr_whole",
+    "left_out.mesh_ssim",
+    "photo_consistency",
     "cost.seconds_per_pair",
     "cost.seconds",
     "cost.peak_memory_mb",
@@ -113,28 +145,51 @@ def describe(name: str) -> Metric:
     group = _PREFIX.get(prefix, "Run")
     if name in _KNOWN:
         label, unit, better = _KNOWN[name]
-        return Metric(name, label, group, unit, better, name in _KEYS)
-    label = (rest or prefix).replace("_", " ")
-    better: Better = ""
-    if _LOWER.search(rest or prefix):
-        better = "lower"
-    elif _HIGHER.search(rest or prefix):
-        better = "higher"
-    unit = ""
-    if re.search(r"share|coverage|covered|precision|recall|completeness|auc|rate|f_score|(^|_)f(_|\b)", rest):
-        unit = "share"
-    match = re.match(r"auc_([\d.]+)", rest)
-    if match:
-        label, unit = f"AUC {match[1]}°", "share"
-    elif rest.endswith("_px"):
-        unit = "px"
-        label = label.removesuffix(" px")
-    elif rest.endswith("_deg"):
-        unit = "°"
-        label = label.removesuffix(" deg")
-    elif "seconds" in rest:
-        unit = "s"
-    return Metric(name, label, group, unit, better, name in _KEYS)
+        return Metric(name, label, group, unit, better)
+    word = rest or prefix
+    found: Better = ""
+    for pattern, way in _BETTER:
+        if re.search(pattern, word):
+            found = way
+            break
+    return Metric(name, _label(word), group, _unit(prefix, word), found)
+
+
+def _label(word: str) -> str:
+    """ "f_20mm" is "F at 20 mm", "auc_5" is "AUC 5°", "precision_1px" is "precision 1 px"."""
+    match = re.fullmatch(r"(.*?)_?([\d.]+)(px|mm|pct|cm|m)?(_share)?", word)
+    if match is None or not match[1]:
+        return word.removesuffix("_px").replace("_", " ")
+    what, number, unit = match[1].replace("_", " "), match[2], {"pct": "%", None: ""}.get(match[3], match[3])
+    if what == "auc":
+        return f"AUC {number}°"
+    what = {"f": "F", "accuracy share": "accuracy"}.get(what, what)
+    return f"{what} {number} {unit}".rstrip()
+
+
+def _unit(prefix: str, word: str) -> str:
+    if _SHARE.match(word):
+        return "share"
+    if word.endswith("_px"):
+        return "px"
+    if (
+        word.endswith(("_error", "chamfer"))
+        and prefix in {"poses", "points", "mesh", "depth"}
+        and "relative" not in word
+    ):
+        return "truth"
+    return "s" if "seconds" in word else ""
+
+
+def key_metrics(names: Iterable[str]) -> set[str]:
+    """Names of the short table: those of a fixed list, and of the F scores that with the middle threshold."""
+    listed = list(names)
+    found = {name for name in listed if name in _KEYS}
+    for prefix in ("points", "mesh"):
+        scores = [name for name in listed if name.startswith(f"{prefix}.f_")]
+        if scores:
+            found.add(scores[len(scores) // 2])
+    return found
 
 
 def written(value: float | None, unit: str = "") -> str:

@@ -1,9 +1,127 @@
-"""The comparison as one page."""
+"""The comparison as one page that needs neither a network nor a server."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from recon.compare.metrics import GROUPS, written
 
-def as_html(data: dict[str, Any], picture_folders: object) -> str:
-    return "<!doctype html>"
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+LARGEST = 14_000_000
+"""Bytes: pictures that would make the page larger are left out, the last ones first."""
+
+
+def as_html(data: dict[str, Any], picture_folders: Sequence[Path]) -> str:
+    """The text of comparison.html.
+
+    Args:
+        data: of ``recon.compare.tables.as_data``.
+        picture_folders: where each scene's pictures are.
+    """
+    import jinja2
+
+    document = dict(data)
+    document["groups"] = list(GROUPS)
+    document["machine"] = machine()
+    document["scenes"] = [
+        {**scene, "headlines": headlines(scene, data["metrics"])} for scene in data["scenes"]
+    ]
+    room = LARGEST - len(json.dumps(document, ensure_ascii=False).encode())
+    document["images"] = _images(document["scenes"], picture_folders, room)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((_TEMPLATES / "comparison.html.j2").read_text(encoding="utf-8"))
+    # Within a script, "<" could end it or begin a comment; in JSON it can be written otherwise.
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return template.render(
+        title=_title(data),
+        lead=_lead(data),
+        css=_raw((_TEMPLATES / "comparison.css").read_text(encoding="utf-8")),
+        script=_raw((_TEMPLATES / "comparison.js").read_text(encoding="utf-8")),
+        data=_raw(text),
+    )
+
+
+def _raw(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _title(data: dict[str, Any]) -> str:
+    scenes = data["scenes"]
+    if data["sweep"]:
+        kind = scenes[0]["name"].partition(",")[0]
+        return f"Matchers on {kind} over {data['sweep']['parameter']}"
+    return f"Matchers on {scenes[0]['name']}" if len(scenes) == 1 else f"Matchers on {len(scenes)} scenes"
+
+
+def _lead(data: dict[str, Any]) -> str:
+    scene = data["scenes"][0]
+    count = len(scene["contenders"])
+    return (
+        f"{count} {'matcher' if count == 1 else 'matchers'} through the same pipeline: the same photos, pairs, "
+        f"verification, mapping and densification. Cameras of the densification: {scene['poses']}. "
+        f"Quality {scene['quality']}."
+    )
+
+
+def headlines(scene: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """What the short table says, in sentences."""
+    said = []
+    for name, metric in metrics.items():
+        ranking = scene["rankings"].get(name)
+        if not metric["key"] or ranking is None:
+            continue
+        values = {one["label"]: one["metrics"].get(name) for one in scene["contenders"]}
+        best = ranking["best"]
+        same = list(ranking["inside_noise"])
+        unit = metric["unit"]
+        suffix = {"truth": " " + (scene["truth_unit"] or "units"), "share": "", "bytes": ""}.get(
+            unit, f" {unit}" if unit else ""
+        )
+        group = "" if metric["group"] in {"Run", "Cost"} else f"{metric['group'].lower()}, "
+        text = f"{group}{metric['label']}: {best} ({written(values[best], unit)}{suffix})"
+        others = [label for label, value in values.items() if value is not None and label != best]
+        if same and len(same) == len(others):
+            text += "; the others cannot be told from it"
+        elif same:
+            text += f"; not to be told from it: {', '.join(same)}"
+        said.append(text[:1].upper() + text[1:])
+    return said
+
+
+def _images(scenes: Sequence[dict[str, Any]], folders: Sequence[Path], room: int) -> dict[str, str]:
+    """Pictures as data URIs, by "number of the scene/file"."""
+    found: dict[str, str] = {}
+    for number, (scene, folder) in enumerate(zip(scenes, folders, strict=True)):
+        for group in scene["pictures"].values():
+            for entry in group:
+                for panel in entry["panels"]:
+                    path = folder / panel["file"]
+                    if not path.is_file():
+                        continue
+                    text = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+                    room -= len(text) + 80
+                    if room < 0:
+                        return found
+                    found[f"{number}/{panel['file']}"] = text
+    return found
+
+
+def machine() -> str:
+    """One line about the machine."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

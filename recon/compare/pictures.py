@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ Picture = UInt8[np.ndarray, "h w 3"]
 WIDTH = 420
 """Pixels across; a phone shows one picture a row, a wide screen four."""
 
+MATCH_WIDTH = 600
+"""Pixels across the two photos of a pair."""
+
 QUALITY = 78
 """Of the JPEGs: lines and colour steps stay clean."""
 
@@ -39,7 +43,7 @@ _GOOD, _FAIR = 1.0, 3.0
 # Okabe & Ito's colour-blind safe blue, yellow and vermilion.
 _BLUE, _YELLOW, _RED = (0, 114, 178), (240, 228, 66), (213, 94, 0)
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when pictures are drawn in another way."""
 
 
@@ -111,7 +115,7 @@ def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
         panels = []
         for entry in result.entries:
             name = f"pair{number}-{entry.contender.label}.jpg"
-            matches = _guarded(lambda one=entry, pair=(a, b): _load_matches(one.root, *pair))
+            matches = _guarded(partial(_load_matches, entry.root, a, b))
             if matches is None:
                 continue
             fundamental = _fundamental(result, entry, a, b)
@@ -175,7 +179,7 @@ def _fundamental(result: SceneResult, entry: Entry, a: Photo, b: Photo) -> Float
     if truth is not None and a.name in truth.cameras and b.name in truth.cameras:
         views = {p.name: truth.cameras[p.name].view(p.name).resized(p.width, p.height) for p in (a, b)}
     else:
-        found = _guarded(lambda: _own_views(entry.root))
+        found = _guarded(partial(_own_views, entry.root))
         views = {} if found is None else found
     if a.name not in views or b.name not in views:
         return None
@@ -203,8 +207,8 @@ def _match_picture(
     Returns:
         The picture, and the share of all matches within a pixel of their epipolar line (None without cameras).
     """
-    a, b = images
-    half = WIDTH // 2
+    a = images[0]
+    half = MATCH_WIDTH // 2
     scales = [half / image.shape[1] for image in images]
     panels = []
     for image, scale in zip(images, scales, strict=True):
@@ -214,7 +218,7 @@ def _match_picture(
     grey = cv2.cvtColor(panels[0], cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
     panels[0] = np.where(covered[..., None], panels[0], (0.4 * grey).astype(np.uint8))
     height = max(panel.shape[0] for panel in panels)
-    picture = np.full((height, WIDTH, 3), 128, np.uint8)
+    picture = np.full((height, 2 * half, 3), 128, np.uint8)
     picture[: panels[0].shape[0], :half] = panels[0]
     picture[: panels[1].shape[0], half : 2 * half] = panels[1]
     errors = None if fundamental is None else epipolar_distance(matches.xy_a, matches.xy_b, fundamental)
@@ -222,7 +226,7 @@ def _match_picture(
         start = (matches.xy_a[row] + 0.5) * scales[0] - 0.5
         end = (matches.xy_b[row] + 0.5) * scales[1] - 0.5 + [half, 0]
         color = _BLUE if errors is None else _color(float(errors[row]))
-        ends = [tuple(int(round(16 * v)) for v in point) for point in (start, end)]
+        ends = [tuple(round(16 * float(v)) for v in point) for point in (start, end)]
         cv2.line(picture, ends[0], ends[1], color, 1, cv2.LINE_AA, shift=4)
         for point in ends:
             cv2.circle(picture, point, 24, color, -1, cv2.LINE_AA, shift=4)
@@ -266,21 +270,23 @@ def _depths(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
         {round(i) for i in np.linspace(0, len(names) - 1, min(result.options.pictures + 2, len(names)))}
     )
     inner = rows[1:-1] if len(rows) > 2 else rows  # photos at the rim of a set see the least
+    truth = result.scene.truth
+
+    def true_depth(photo: str) -> Float[np.ndarray, "h w"] | None:
+        return None if truth is None or truth.depth is None else truth.depth(photo)
+
     found = []
     for number, row in enumerate(inner[: result.options.pictures]):
         name = names[row]
         maps = {}
         for entry in result.entries:
-            depth = _guarded(lambda one=entry, photo=name: _depth_of(one.root, photo))
+            depth = _guarded(partial(_depth_of, entry.root, name))
             if depth is not None:
                 maps[entry.contender.label] = depth
         if not maps:
             continue
-        truth = result.scene.truth
-        true = _guarded(
-            lambda photo=name: None if truth is None or truth.depth is None else truth.depth(photo)
-        )
-        files = _depth_pictures(folder, number, name, maps, true, result)
+        true = _guarded(partial(true_depth, name))
+        files = _depth_pictures(folder, number, maps, true, _photo(result, name))
         found.append({"photo": name, "panels": files})
     return found
 
@@ -288,13 +294,11 @@ def _depths(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
 def _depth_pictures(
     folder: Path,
     number: int,
-    name: str,
     maps: Mapping[str, Float[np.ndarray, "h w"]],
     true: Float[np.ndarray, "h w"] | None,
-    result: SceneResult,
+    photo: Picture,
 ) -> list[dict[str, Any]]:
     """The photo, the true depth if there is one, and every contender's, in one scale of colours."""
-    photo = _photo(result, name)
     size = (WIDTH, max(1, round(photo.shape[0] * WIDTH / photo.shape[1])))
     photo_file = f"depth{number}-photo.jpg"
     _save(folder / photo_file, cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
@@ -353,7 +357,7 @@ def _meshes(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
     panels = []
     name = result.photo_names[len(result.photo_names) // 2]
     for entry in result.entries:
-        picture = _guarded(lambda one=entry: _mesh_of(one.root, name))
+        picture = _guarded(partial(_mesh_of, entry.root, name))
         if picture is None:
             continue
         file = f"mesh-{entry.contender.label}.jpg"

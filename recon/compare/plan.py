@@ -70,7 +70,7 @@ class Options:
         seeds: runs per contender, with seeds counted up from ``seed``.
         leave_out: photos to leave out and predict, one at a time.
         threads: None for all cores.
-        stop_after: the last stage to run; None for all of them.
+        stop_after: the last stage to run; nothing is judged of what comes after the mesh.
         isolate: each run in a process of its own: a crash ends that run alone, and its memory is its own.
         pictures: pairs and photos that the page shows of each scene.
         labels: of all contenders (``compare_scene`` sets them).
@@ -83,7 +83,7 @@ class Options:
     seeds: int = 1
     leave_out: int = 0
     threads: int | None = None
-    stop_after: str | None = None
+    stop_after: str = "mesh"
     isolate: bool = True
     pictures: int = 3
     labels: tuple[str, ...] = ()
@@ -112,10 +112,11 @@ def contenders(
             continue
         label, equals, name = text.partition("=")
         name = name if equals else text
+        own: tuple[str, ...] = ()
         if name in matchers:
             base, own, matcher = recipe, (f"match.matcher={name}",), name
         elif name in recipes or name.endswith(".toml"):
-            base, own, matcher = name, (), ""
+            base, matcher = name, ""
         else:
             known = sorted({*matchers, *recipes})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -198,7 +199,8 @@ def _data_set(name: str) -> tuple[Card, Path]:
         close = difflib.get_close_matches(name, list(cards), n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UsageError(
-            f"{name}: there is no such folder, and no data set of this name{hint}; data sets: {', '.join(sorted(cards))}"
+            f"{name}: there is no such folder, and no data set of this name{hint}; data sets: "
+            f"{', '.join(sorted(cards))}"
         )
     beside = Path(__file__).resolve().parents[3] / "shared"
     if not os.environ.get("RECON_DATA") and (beside / "datasets").is_dir():

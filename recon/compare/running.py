@@ -121,8 +121,8 @@ def run_job(job: Job, donors: Iterable[Path] = (), *, isolate: bool = True) -> O
             return Outcome(job, before=True)
         drop_obsolete(job.root, marks)
         taken = adopt(job.root, stages(), marks, donors, str(Path(job.photos).resolve()))
-    except ReconError as error:
-        return Outcome(job, str(error))
+    except ReconError as problem:
+        return Outcome(job, str(problem))
     error = _in_own_process(job) if isolate else _here(job)
     return Outcome(job, error, adopted=tuple(taken))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from recon.compare.engine import Entry, SceneResult, interval
 from recon.compare.judging import finite
-from recon.compare.metrics import describe
+from recon.compare.metrics import describe, key_metrics
 
 FORMAT = 1
 
@@ -21,12 +21,19 @@ def as_data(results: Sequence[SceneResult], sweep: tuple[str, Sequence[str]] | N
 
     names = list(dict.fromkeys(name for r in results for e in r.entries for name in e.metrics))
     metrics = {name: describe(name) for name in names}
+    keys = key_metrics(names)
     return {
         "format": FORMAT,
         "versions": library_versions(),
         "sweep": None if sweep is None else {"parameter": sweep[0], "values": list(sweep[1])},
         "metrics": {
-            name: {"label": m.label, "group": m.group, "unit": m.unit, "better": m.better, "key": m.key}
+            name: {
+                "label": m.label,
+                "group": m.group,
+                "unit": m.unit,
+                "better": m.better,
+                "key": name in keys,
+            }
             for name, m in metrics.items()
         },
         "scenes": [finite(_scene(result)) for result in results],
