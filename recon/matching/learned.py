@@ -198,19 +198,21 @@ class _LearnedMatcher(ABC):
             return self._match(a, b)
 
 
-def _kornia() -> Any:
+def _network(name: str) -> Any:
+    """A network's class in kornia, imported now."""
     try:
         import kornia.feature
     except ImportError as error:
         raise UsageError(
             f"learned matchers need kornia ({error}); install it with: pip install 'recon[matchers]'"
         ) from error
-    for name in ("ALIKED", "DISK", "LightGlue", "XFeat"):
-        if not hasattr(kornia.feature, name):
-            raise UsageError(
-                f"kornia {kornia.__version__} has no {name}; install a newer one: pip install 'recon[matchers]'"
-            )
-    return kornia.feature
+    found = getattr(kornia.feature, name, None)
+    if found is None:
+        raise UsageError(
+            f"kornia {kornia.__version__} has no {name}; kornia 0.9 has it, for Python 3.11 or later: "
+            "pip install 'recon[matchers]'"
+        )
+    return found
 
 
 def _light_glue(features: str, path: Path, **options: Any) -> Any:
@@ -219,7 +221,7 @@ def _light_glue(features: str, path: Path, **options: Any) -> Any:
     kornia's own constructor fetches the weights; here they come from ``path``. Older files number the attention
     layers by kind; LighterGlue's lies beside its extractor under a prefix.
     """
-    kind = _kornia().LightGlue
+    kind = _network("LightGlue")
     network = kind(None, **{**kind.features[features], **options, "weights": None})
     state = {}
     for key, value in load_state(path).items():
@@ -268,7 +270,7 @@ class AlikedLightGlueMatcher(_LearnedMatcher):
     files = (ALIKED_N16, ALIKED_LIGHTGLUE)
 
     def _load(self, *paths: Path) -> None:
-        self._detector = _kornia().ALIKED(
+        self._detector = _network("ALIKED")(
             "aliked-n16", max_num_keypoints=-1, detection_threshold=self.settings.detection_threshold
         )
         load_into(self._detector, load_state(paths[0]), paths[0])
@@ -297,7 +299,7 @@ class DiskLightGlueMatcher(_LearnedMatcher):
     files = (DISK_DEPTH, DISK_LIGHTGLUE)
 
     def _load(self, *paths: Path) -> None:
-        self._detector = _kornia().DISK()
+        self._detector = _network("DISK")()
         state = load_state(paths[0])
         load_into(self._detector, state.get("extractor", state), paths[0])
         self._matcher = _light_glue(
@@ -324,7 +326,7 @@ class _XFeatBase(_LearnedMatcher):
     """
 
     def _load_xfeat(self, path: Path) -> None:
-        self._detector = _kornia().XFeat()
+        self._detector = _network("XFeat")()
         load_into(self._detector.net, load_state(path), path)
         self._detector.eval()
 

@@ -41,7 +41,7 @@ class LearnedContract(SparseMatcherContract):
     repeats = (160, 192)
 
     def make(self) -> Matcher:
-        pytest.importorskip("kornia", reason="kornia is not installed (extra 'matchers')")
+        pytest.importorskip("kornia", "0.9", "kornia 0.9 is not installed (extra 'matchers')")
         return create_matcher(self.matcher, weights=weights_folder(*self.files), **self.settings)
 
 
@@ -75,7 +75,7 @@ class TestXFeatStar(LearnedContract):
 )
 def test_zoom_leaves_no_systematic_shift(name: str, zoom: float) -> None:
     """Points that stood for the corner of a cell instead of its centre would be off by 3.5 (zoom - 1) pixels."""
-    pytest.importorskip("kornia")
+    pytest.importorskip("kornia", "0.9")
     files = (XFEAT, XFEAT_LIGHTERGLUE, ALIKED_N16, ALIKED_LIGHTGLUE)
     matcher = create_matcher(name, weights=weights_folder(*files))
     whole = cv2.GaussianBlur(textured(500, 600, seed=5), (0, 0), 1.5)
@@ -136,7 +136,7 @@ def test_weights_are_found_in_the_caches(tmp_path: Path, monkeypatch: pytest.Mon
 def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     import torch
 
-    pytest.importorskip("kornia")
+    pytest.importorskip("kornia", "0.9")
     (tmp_path / "xfeat.pt").write_bytes(b"not a file of weights")
     with pytest.raises(ReconError, match=r"xfeat\.pt.*damaged"):
         create_matcher("xfeat", weights=str(tmp_path))
