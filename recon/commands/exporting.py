@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 import tempfile
@@ -92,7 +93,7 @@ def run_export(root: Path, kind: str, target: Path, options: ExportOptions) -> E
     """
     run = open_run(root)
     georeference = read_georeference(run) if options.georeferenced else None
-    job = _Job(run, kind, options, georeference)
+    job = _Job(run, kind, options, georeference, target.resolve())
     single = kind in ("ply", "las", "obj", "glb")
     if single and target.suffix.lower() == f".{kind}":
         return job.write_file(target)
@@ -107,9 +108,15 @@ class _Job:
     """One export under way."""
 
     def __init__(
-        self, run: Run, kind: str, options: ExportOptions, georeference: Georeference | None
+        self,
+        run: Run,
+        kind: str,
+        options: ExportOptions,
+        georeference: Georeference | None,
+        target: Path,
     ) -> None:
         self.run, self.kind, self.options, self.georeference = run, kind, options, georeference
+        self.target = target
         self.notes: list[str] = []
         self.names: dict[str, str] = {}
         self._base = load_scene(run)
@@ -285,6 +292,13 @@ class _Job:
         taken.add(key)
         return name
 
+    def photo_root(self) -> str:
+        """Folder of the photos as an absolute path: some programs look from wherever they are started."""
+        if self.options.images:
+            return (self.target / "images").as_posix()
+        folder = self.options.photos or self.run.source
+        return folder.resolve().as_posix() if folder is not None else ""
+
     # Points and meshes
 
     def cloud(self) -> Cloud:
@@ -422,8 +436,7 @@ def _nerfstudio(job: _Job, folder: Path) -> str:
 
 def _openmvg(job: _Job, folder: Path) -> str:
     scene = job.prepared(folder)
-    root = "images" if job.options.images else str(job.options.photos or job.run.source or "")
-    _write_json(folder / openmvg.FILE, openmvg.to_sfm_data(scene, root))
+    _write_json(folder / openmvg.FILE, openmvg.to_sfm_data(scene, job.photo_root()))
     pairs = _database_pairs(job.run, scene, job.names) or pairs_of_tracks(scene)
     matches = folder / "matches"
     matches.mkdir()
@@ -471,12 +484,8 @@ def _bundler(job: _Job, folder: Path) -> str:
 
 def _meshroom(job: _Job, folder: Path) -> str:
     scene = job.prepared(folder)
-    root = None
-    if job.options.images:
-        root = Path("images")
-    elif job.options.photos or job.run.source:
-        root = job.options.photos or job.run.source
-    paths = {view.name: str((root / view.name).as_posix()) for view in scene.views} if root else {}
+    root = job.photo_root()
+    paths = {view.name: f"{root}/{view.name}" for view in scene.views} if root else {}
     _write_json(folder / meshroom.FILE, meshroom.to_sfm(scene, paths))
     return _count(scene)
 
@@ -492,7 +501,7 @@ def _las(job: _Job, folder: Path) -> str:
     epsg = job.georeference.crs.epsg if job.georeference is not None else None
     if job.georeference is None:
         job.notes.append("without --georeferenced: coordinates are those of the run, no reference system")
-    data = to_las(cloud, job.offset, epsg)
+    data = to_las(cloud, job.offset, epsg, created=datetime.date.today())
     (folder / "points.las").write_bytes(data)
     return f"{len(cloud)} points"
 

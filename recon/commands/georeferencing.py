@@ -66,7 +66,10 @@ def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
         else:
             found = _from_gps(run, scene, options, up, told_by)
     except ValueError as error:
-        raise ReconError(f"{root}: no georeference: {error}") from error
+        hint = ""
+        if options.control is None and options.length is None:
+            hint = "; --gps-error takes a larger error, --control and --length need no GPS"
+        raise ReconError(f"{root}: no georeference: {error}{hint}") from error
     path = run.root / GEOREFERENCE
     try:
         with atomic_path(path) as temporary:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,10 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
             _write(folder / "cameras.json", _cameras_json(scene))
         if pairs:
             _write_database(folder / "database.db", scene, pairs)
-        found = _photo_folder(scene, source, photos)
+        noted = [
+            Path(note.removeprefix("photos below ")) for note in notes if note.startswith("photos below ")
+        ]
+        found = _photo_folder(scene, source, photos or next(iter(noted), None))
         mark = {"format": "import", "imported_from": kind, "source": str(source.resolve())}
         if found is not None:
             mark["photos"] = str(found.resolve())
@@ -150,22 +154,16 @@ def _nerfstudio(source: Path, photos: Path | None, notes: list[str]) -> tuple[Sc
 
 
 def _meshroom(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
+    del photos
     path = _one_file(source, (meshroom.FILE, "sfm.sfm", "sfm.json", "cameras.json"), "")
     scene = meshroom.from_sfm(_json(path))
-    folder = photos.resolve() if photos is not None else None
-    names = {}
-    for view in scene.views:
-        at = Path(view.name)
-        if folder is not None and at.is_relative_to(folder):
-            names[view.name] = at.relative_to(folder).as_posix()
-        elif at.is_absolute() or "\\" in view.name:
-            names[view.name] = view.name.replace("\\", "/").rpartition("/")[2]
-    if len(set(names.values())) < len(names):
-        notes.append(
-            "photos of the same name in several folders: their paths are kept; --photos DIR shortens them"
-        )
-        return scene, {}
-    return scene.renamed(names), {}
+    # Its paths are absolute, perhaps another computer's: names are what lies below the folder of them all.
+    paths = {view.name: PurePosixPath(view.name.replace("\\", "/")) for view in scene.views}
+    if paths and all(len(one.parts) > 1 for one in paths.values()):
+        common = os.path.commonpath([str(one.parent) for one in paths.values()])
+        notes.append(f"photos below {common}")
+        scene = scene.renamed({name: one.relative_to(common).as_posix() for name, one in paths.items()})
+    return scene, {}
 
 
 def _bundler(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:

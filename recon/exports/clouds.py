@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import struct
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ def to_las(
     offset: Float[np.ndarray, "3"] | None = None,
     epsg: int | None = None,
     resolution: float | None = None,
+    created: datetime.date | None = None,
 ) -> bytes:
     """A LAS 1.2 file, point format 2 (with colours).
 
@@ -81,6 +83,7 @@ def to_las(
         epsg: code of the projected reference system, None for a local one.
         resolution: unit of the stored integers; by default a power of ten that spreads the extent over
             30 bits, but no finer than 1e-4 where the file has a reference system (metres).
+        created: the day that the header names, None for none.
 
     Raises:
         ValueError: no points, or a resolution too fine for the extent.
@@ -109,11 +112,12 @@ def to_las(
     rows["rgb"] = cloud.rgb.astype(np.uint16) * 257
     records = _geo_keys(epsg)
     header_size = 227
+    day = (created.timetuple().tm_yday, created.year) if created is not None else (0, 0)
     low = stored.min(axis=0) * resolution + base
     high = stored.max(axis=0) * resolution + base
     header = struct.pack(
         "<4sHHIHH8sBB32s32sHHHIIBHI5I3d3d6d",
-        b"LASF", 0, 0, 0, 0, 0, b"\0" * 8, 1, 2, b"recon", b"recon", 1, 1970, header_size,
+        b"LASF", 0, 0, 0, 0, 0, b"\0" * 8, 1, 2, b"recon", b"recon", *day, header_size,
         header_size + len(records), 1 if records else 0, 2, rows.dtype.itemsize, len(rows),
         len(rows), 0, 0, 0, 0, *([resolution] * 3), *base,
         high[0], low[0], high[1], low[1], high[2], low[2],

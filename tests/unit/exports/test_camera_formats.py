@@ -310,6 +310,34 @@ def test_meshroom_sees_what_colmap_sees(model: str) -> None:
     assert np.array_equal(scene.rgb, back.rgb)
 
 
+def test_meshroom_reads_the_numbers_of_its_own_sample() -> None:
+    """From AliceVision's compatibility scene of version 1.2.8: 1000 and 2000 px of focal length at 4092x2048."""
+    entry = {
+        "intrinsicId": "1", "width": "4092", "height": "2048", "sensorWidth": "36", "sensorHeight": "24",
+        "type": "pinhole", "focalLength": "8.7976539589442808", "pixelRatio": "2",
+        "principalPoint": ["-26", "16"], "distortionParams": ["0.1", "0.05", "-0.001"],
+        "distortionType": "radialk3", "locked": "false",
+    }  # fmt: skip
+    pose = {
+        "transform": {"rotation": ["0", "1", "0", "-1", "0", "0", "0", "0", "1"], "center": ["1", "2", "3"]},
+        "locked": "0",
+    }
+    scene = meshroom.from_sfm(
+        {
+            "version": ["1", "2", "8"],
+            "views": [{"viewId": "7", "poseId": "7", "intrinsicId": "1", "path": "a.jpg"}],
+            "intrinsics": [entry],
+            "poses": [{"poseId": "7", "pose": pose}],
+        }
+    )
+    camera = scene.cameras[0]
+    assert camera.model == "FULL_OPENCV"
+    np.testing.assert_allclose(camera.params[:4], [1000.0, 2000.0, 2020.0, 1040.0], atol=1e-9)
+    assert camera.params[4:9] == (0.1, 0.05, 0.0, 0.0, -0.001)
+    assert scene.views[0].cam_from_world[:, :3].tolist() == [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    np.testing.assert_allclose(scene.views[0].center, [1, 2, 3])
+
+
 def test_meshroom_refuses_older_layouts() -> None:
     with pytest.raises(ValueError, match=r"1\.2\.0"):
         meshroom.from_sfm({"version": ["1", "2", "0"], "views": []})

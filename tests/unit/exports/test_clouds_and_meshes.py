@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def test_las_keeps_millimetres_at_utm_coordinates() -> None:
     pyproj = pytest.importorskip("pyproj")
     cloud = make_cloud()
     offset = np.array([691_000.0, 5_334_000.0, 520.0])
-    las = laspy.read(io.BytesIO(to_las(cloud, offset, 32632)))
+    las = laspy.read(io.BytesIO(to_las(cloud, offset, 32632, created=datetime.date(2024, 2, 29))))
+    assert las.header.creation_date == datetime.date(2024, 2, 29)
     truth = cloud.xyz + offset
     assert np.abs(las.xyz - truth).max() < 1e-4
     # The same in single precision would err by half a metre: this is what the offset is for.
