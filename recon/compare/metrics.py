@@ -152,7 +152,10 @@ def describe(name: str) -> Metric:
         if re.search(pattern, word):
             found = way
             break
-    return Metric(name, _label(word), group, _unit(prefix, word), found)
+    label = _label(word)
+    if prefix in {"points", "mesh"}:
+        label = f"{prefix} {label}"  # both have the same measures, and stand beside each other in the short table
+    return Metric(name, label, group, _unit(prefix, word), found)
 
 
 def _label(word: str) -> str:

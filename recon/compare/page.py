@@ -86,7 +86,7 @@ def headlines(scene: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
         suffix = {"truth": " " + (scene["truth_unit"] or "units"), "share": "", "bytes": ""}.get(
             unit, f" {unit}" if unit else ""
         )
-        group = "" if metric["group"] in {"Run", "Cost"} else f"{metric['group'].lower()}, "
+        group = "" if metric["group"] in {"Run", "Cost", "Points", "Mesh", "Photo-consistency"} else f"{metric['group'].lower()}, "
         text = f"{group}{metric['label']}: {best} ({written(values[best], unit)}{suffix})"
         others = [label for label, value in values.items() if value is not None and label != best]
         if same and len(same) == len(others):

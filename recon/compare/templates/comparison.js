@@ -293,7 +293,7 @@
   function panels(list, wide, caption) {
     return node("div", { class: `grid-pictures${wide ? " wide" : ""}` }, ...list.filter((p) => data.images[`${data.scenes.indexOf(scene)}/${p.file}`]).map((p) => {
       const source = data.images[`${data.scenes.indexOf(scene)}/${p.file}`], text = caption(p);
-      const image = node("img", { src: source, alt: `${p.label}: ${text}`, loading: "lazy" });
+      const image = node("img", { src: source, alt: `${p.label}: ${text}` });
       return node("figure", {}, node("button", { type: "button", "aria-label": `Enlarge: ${p.label}`, on: { click: () => zoom(source, `${p.label} ${text}`) } }, image), node("figcaption", {}, node("b", {}, p.label), ` ${text}`));
     }));
   }
