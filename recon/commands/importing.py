@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +21,19 @@ from recon.photos.reading import PhotoError, decode_photo
 from recon.sfm.adapter import camera_from_intrinsics, points_to_colmap
 
 _Pairs = dict[tuple[int, int], np.ndarray]
-_Read = Callable[[Path, Path | None, list[str]], tuple[Scene, _Pairs]]
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """What a reader found: the scene, matches by rows of views, and where the photos may be."""
+
+    scene: Scene
+    pairs: _Pairs = field(default_factory=dict)
+    photos: tuple[Path, ...] = ()
+
+
+_Read = Callable[[Path, Path | None, list[str]], _Imported]
+"""From the source, the photo folder that the user gives, and a list that takes notes."""
 
 
 def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> ExportReport:
@@ -41,9 +54,10 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
         raise UsageError(f"{source}: there is no such file or folder")
     notes: list[str] = []
     try:
-        scene, pairs = _READERS[kind](source, photos, notes)
+        found = _READERS[kind](source, photos, notes)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ReconError(f"{source}: not what {kind} writes ({error!r})") from error
+    scene, pairs = found.scene, found.pairs
     if not scene.views:
         raise ReconError(
             f"{source}: has no photo with a pose and intrinsics; only solved scenes can come over"
@@ -61,13 +75,10 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
             _write(folder / "cameras.json", _cameras_json(scene))
         if pairs:
             _write_database(folder / "database.db", scene, pairs)
-        noted = [
-            Path(note.removeprefix("photos below ")) for note in notes if note.startswith("photos below ")
-        ]
-        found = _photo_folder(scene, source, photos or next(iter(noted), None))
+        folder_of_photos = _photo_folder(found, source, photos)
         mark = {"format": "import", "imported_from": kind, "source": str(source.resolve())}
-        if found is not None:
-            mark["photos"] = str(found.resolve())
+        if folder_of_photos is not None:
+            mark["photos"] = str(folder_of_photos.resolve())
         _write(folder / MARK, mark)
         names = sorted(path.name for path in folder.iterdir())
     what = f"{len(scene.views)} photos, {len(scene.cameras)} cameras, {len(scene.xyz)} points"
@@ -76,21 +87,17 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
     return ExportReport(what, tuple(target / name for name in names), tuple(notes))
 
 
-def _photo_folder(scene: Scene, source: Path, photos: Path | None) -> Path | None:
+def _photo_folder(found: _Imported, source: Path, photos: Path | None) -> Path | None:
     """The folder in which all photos of the scene are, None if it cannot be found."""
     folder = source.parent if source.is_file() else source
-    candidates = [photos] if photos is not None else []
-    candidates += [folder, folder / "images"]
-    listing = folder / openmvg.FILE
-    if listing.is_file():
-        root = str(_json(listing).get("root_path", ""))
-        candidates += [folder / root] if root else []  # an absolute root stays itself
+    candidates = [*([photos] if photos is not None else []), *found.photos, folder, folder / "images"]
     return next(
-        (place for place in candidates if all((place / view.name).is_file() for view in scene.views)), None
+        (place for place in candidates if all((place / view.name).is_file() for view in found.scene.views)),
+        None,
     )
 
 
-def _openmvg(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
+def _openmvg(source: Path, photos: Path | None, notes: list[str]) -> _Imported:
     """An ``sfm_data.json`` and, where they can be found, its features and matches."""
     del photos
     path = _one_file(
@@ -142,31 +149,32 @@ def _openmvg(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene
         notes.append(f"{match_file}: its .feat files are not beside it, so the matches stay behind")
     if not data.get("structure"):
         notes.append("the file has no structure: cameras only")
-    return scene, pairs
+    root = str(data.get("root_path", ""))
+    return _Imported(scene, pairs, (folder / root,) if root else ())  # an absolute root stays itself
 
 
-def _nerfstudio(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
+def _nerfstudio(source: Path, photos: Path | None, notes: list[str]) -> _Imported:
     del photos
     data = _json(_one_file(source, (nerfstudio.FILE,), ""))
     if "applied_transform" in data:
         notes.append("applied_transform is kept: the world is nerfstudio's, not the one before it")
-    return nerfstudio.from_transforms(data), {}
+    return _Imported(nerfstudio.from_transforms(data))
 
 
-def _meshroom(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
-    del photos
+def _meshroom(source: Path, photos: Path | None, notes: list[str]) -> _Imported:
+    del photos, notes
     path = _one_file(source, (meshroom.FILE, "sfm.sfm", "sfm.json", "cameras.json"), "")
     scene = meshroom.from_sfm(_json(path))
     # Its paths are absolute, perhaps another computer's: names are what lies below the folder of them all.
     paths = {view.name: PurePosixPath(view.name.replace("\\", "/")) for view in scene.views}
     if paths and all(len(one.parts) > 1 for one in paths.values()):
         common = os.path.commonpath([str(one.parent) for one in paths.values()])
-        notes.append(f"photos below {common}")
         scene = scene.renamed({name: one.relative_to(common).as_posix() for name, one in paths.items()})
-    return scene, {}
+        return _Imported(scene, photos=(path.parent / common,))
+    return _Imported(scene)
 
 
-def _bundler(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
+def _bundler(source: Path, photos: Path | None, notes: list[str]) -> _Imported:
     path = _one_file(source, (bundler.BUNDLE, "bundle/bundle.out", "bundle.rd.out"), "")
     listing = next(
         (
@@ -191,12 +199,13 @@ def _bundler(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene
             ) from error
         sizes.append((decoded.width, decoded.height))
     del notes
-    return bundler.from_bundle(path.read_text(encoding="ascii"), names, sizes), {}
+    return _Imported(bundler.from_bundle(path.read_text(encoding="ascii"), names, sizes), photos=(folder,))
 
 
-def _colmap(source: Path, photos: Path | None, notes: list[str]) -> tuple[Scene, _Pairs]:
+def _colmap(source: Path, photos: Path | None, notes: list[str]) -> _Imported:
     del photos, notes
-    return load_scene(open_run(source)), {}
+    run = open_run(source)
+    return _Imported(load_scene(run), photos=(run.source,) if run.source else ())
 
 
 _READERS: dict[str, _Read] = {

@@ -1,8 +1,8 @@
 """OpenMVG's ``sfm_data.json`` (version 0.3), ``.feat`` and ``matches.f.txt``, both ways.
 
-Pixels are recon's (the centre of the top-left pixel is (0, 0), as the documentation of OpenMVG-rs says); poses are a rotation world to camera and the
-camera's centre. Pointers and class names are numbered as the cereal library does it: the first use of a class
-or an object carries the highest bit of 32.
+Pixels are recon's: the centre of the top-left pixel is (0, 0), as the documentation of OpenMVG-rs says. Poses are a
+rotation world to camera and the camera's centre. Pointers and class names are numbered as the cereal library does it:
+the first use of a class or an object carries the highest bit of 32.
 """
 
 from __future__ import annotations
