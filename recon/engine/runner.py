@@ -24,6 +24,7 @@ from recon.engine.workspace import (
     Workspace,
     describe,
     library_versions,
+    no_room,
     run_log,
     writing_failed,
 )
@@ -277,9 +278,13 @@ class _Run:
         except OSError as error:
             self._fail(record, "failed", f"{label}: {error}")
             raise (writing_failed(self.workspace.root, error) or error) from error
-        except BaseException:
+        except BaseException as error:
             self.log.debug("%s failed", label, exc_info=True)
             self._fail(record, "failed", f"{label}: failed")
+            # Libraries that write files themselves (SQLite, COLMAP) have their own words for a full disk.
+            full = no_room(self.workspace.root) if isinstance(error, Exception) else None
+            if full is not None:
+                raise full from error
             raise
         record.counts, record.warnings, record.written = (
             dict(counts or {}),

@@ -257,7 +257,7 @@ class StageContext:
             raise
         for leftover in building.glob(".writing-*"):
             leftover.unlink()
-        sync_tree(building)
+        sync_tree(building, check=not keep)
         target.parent.mkdir(parents=True, exist_ok=True)
         old = self.root / INCOMPLETE / f"{built}.old"
         if old.exists():

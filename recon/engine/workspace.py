@@ -11,6 +11,7 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,7 @@ FORMAT = 1
 LIBRARIES = ("numpy", "scipy", "numba", "opencv-python", "pycolmap", "open3d", "zarr", "networkx", "torch")
 """Distributions whose versions a manifest records."""
 
+_PROBE = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
@@ -110,6 +112,18 @@ def writing_failed(root: Path, error: OSError) -> ReconError | None:
     return None
 
 
+def no_room(root: Path) -> ReconError | None:
+    """The error for a folder in which not even ``_PROBE`` bytes can be written, None where there is room."""
+    try:
+        with tempfile.TemporaryFile(dir=root) as probe:
+            probe.write(bytes(_PROBE))
+            probe.flush()
+    except OSError as error:
+        error.filename = None  # the probe's name means nothing to the user
+        return writing_failed(root, error)
+    return None
+
+
 class Workspace:
     """An open workspace, locked against other runs. Use ``Workspace.open``."""
 
@@ -168,9 +182,10 @@ class Workspace:
         if not folder.is_dir():
             return
         for entry in folder.iterdir():
-            if entry.suffix in keep:
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            if entry.suffix in keep and is_folder:
                 continue
-            if entry.is_dir() and not entry.is_symlink():
+            if is_folder:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):

@@ -1,10 +1,11 @@
 """Runs the real command line in forked children, each of which may be told to kill itself in the middle of a stage.
 
 Reads one job a line (JSON) from standard input: ``argv`` for ``recon.cli.main``, ``root`` of the workspace, ``kill``
-(None, or the name of a stage and a point), ``log`` for the child's output. Answers each with one line: how the child
-ended and how many events each stage had. An event is anything by which a stage leaves its trace in the workspace (a
-file opened for writing, a rename, a folder made, a file removed), seen by Python's audit hooks, or a step of progress,
-which is how COLMAP's own loops are reached. The kill comes before the event takes effect.
+(None, or the name of a stage and a point), ``full`` (None, or the name of a stage and the size in bytes beyond which
+no file can grow while it runs, as on a full disk). Answers each with one line: how the child ended, what it printed
+and how many events each stage had. An event is anything by which a stage leaves its trace in the
+workspace (a file opened for writing, a rename, a folder made, a file removed), seen by Python's audit hooks, or a step
+of progress, which is how COLMAP's own loops are reached. The kill comes before the event takes effect.
 
 A child is forked after the imports and before any thread was started, so that a kill costs no start of Python.
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
-from pathlib import Path
+import traceback
 from typing import Any
 
 import recon.api
@@ -29,9 +31,10 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Killer:
     """Counts the events of each stage; ends the process by SIGKILL at the wanted one."""
 
-    def __init__(self, root: str, kill: list[Any] | None, report: int) -> None:
+    def __init__(self, root: str, kill: list[Any] | None, full: list[Any] | None, report: int) -> None:
         self.root = root
-        self.stage, self.point = kill if kill is not None else ("", None)
+        self.stage, self.point = kill or ("", None)
+        self.full_stage, self.largest = full or ("", None)
         self.current = ""
         self.counts: dict[str, int] = {}
         self.lock = threading.Lock()
@@ -82,10 +85,14 @@ class Killer:
 
         def watched(stage: Any, settings: Any, work: Any) -> Any:
             self.current = stage.name
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            if stage.name == self.full_stage:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest, before[1]))
             try:
                 result = run(stage, settings, work)
             finally:
                 self.current = ""
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
             if self.stage == stage.name and self.point == "written":
                 self.die()  # all its files are in place, and the manifest doesn't know yet
             return result
@@ -93,11 +100,11 @@ class Killer:
         kind.run = watched
 
 
-def child(job: dict[str, Any], report: int) -> int:
-    with Path(job["log"]).open("ab", buffering=0) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    killer = Killer(job["root"], job["kill"], report)
+def child(job: dict[str, Any], output: int, report: int) -> int:
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    killer = Killer(job["root"], job["kill"], job["full"], report)
     killer.watch()
     code = recon.cli.main(job["argv"])
     killer.tell()
@@ -109,20 +116,31 @@ def child(job: dict[str, Any], report: int) -> int:
 def main() -> None:
     recon.api.stages()
     for line in sys.stdin:
-        reading, writing = os.pipe()
+        # Pipes, because the limit on the size of files holds for the output too.
+        output, report = os.pipe(), os.pipe()
         process = os.fork()
         if process == 0:
-            os.close(reading)
+            os.close(output[0])
+            os.close(report[0])
             code = 70
             try:
-                code = child(json.loads(line), writing)
+                code = child(json.loads(line), output[1], report[1])
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as stream:
+        os.close(output[1])
+        os.close(report[1])
+        with os.fdopen(output[0], "rb") as stream:
+            text = stream.read().decode(errors="replace")
+        with os.fdopen(report[0], "rb") as stream:
             counts = stream.read()
         _, status = os.waitpid(process, 0)
-        answer = {"code": os.waitstatus_to_exitcode(status), "events": json.loads(counts or b"{}")}
+        answer = {
+            "code": os.waitstatus_to_exitcode(status),
+            "events": json.loads(counts or b"{}"),
+            "text": text,
+        }
         print(json.dumps(answer), flush=True)
 
 

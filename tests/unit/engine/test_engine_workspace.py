@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from fake_stages import results, run
 
+from recon.engine.files import check_growth
 from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, StageRecord, Workspace, read_manifest, writing_failed
 from recon.errors import ReconError
@@ -159,14 +160,34 @@ def test_read_only_folder(folder: Path) -> None:
     assert results(folder / "out") == before
 
 
+QUIET_WRITER = (
+    "def quiet(path):\n"  # as C++ streams do whose state nobody asks
+    "    handle = os.open(path, os.O_WRONLY | os.O_CREAT)\n"
+    "    for _ in range(40):\n"
+    "        with contextlib.suppress(OSError): os.write(handle, bytes(1000))\n"
+    "    os.close(handle)\n"
+)
+
+
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes")
-def test_full_disk_keeps_what_is_finished(folder: Path) -> None:
-    """A limit on the size of files stands for a full disk: the system call fails in the same place."""
+@pytest.mark.parametrize(
+    "writing",
+    [
+        "    work.write_bytes('big.bin', bytes(1 << 20))\n",
+        "    with work.writing('big.bin') as path: quiet(path)\n",
+        "    with work.fresh_directory('big.bin') as path: quiet(path / 'x')\n",
+        "    raise RuntimeError('SQLite error: disk I/O error')\n",
+    ],
+)
+def test_full_disk_keeps_what_is_finished(folder: Path, writing: str) -> None:
+    """A limit on the size of files stands for a full disk: the system call fails in the same place. Whether the
+    writer says so, keeps silent, or says something else."""
     code = (
-        "import resource, sys\nfrom pathlib import Path\nimport fake_stages\n"
+        "import contextlib, os, resource, sys\nfrom pathlib import Path\nimport fake_stages\n"
+        f"{QUIET_WRITER}"
         "def run(self, settings, work):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
-        "    work.write_bytes('big.bin', bytes(1 << 20))\n"
+        f"{writing}"
         "    return {}\n"
         "fake_stages.SumStage.run = run\n"
         "fake_stages.run(Path(sys.argv[1]))\n"
@@ -249,6 +270,25 @@ def test_journal_that_a_killed_process_left_is_not_laid_over_a_new_database(tmp_
         database.execute("INSERT INTO numbers VALUES (40), (50)")
         database.commit()
     assert rows(old) == [40, 50]
+
+
+def test_leftovers_of_a_killed_run_go_but_for_folders_of_finished_parts(tmp_path: Path) -> None:
+    work = StageContext(tmp_path)
+    (tmp_path / ".incomplete" / "flows.match.12.partial").mkdir(parents=True)
+    (tmp_path / ".incomplete" / "sparse.new").mkdir()
+    (tmp_path / ".incomplete" / ".writing-1-2-database.db.partial").touch()
+    (tmp_path / ".lock").touch()
+    with Workspace.open(work.root):
+        left = sorted(path.name for path in (tmp_path / ".incomplete").iterdir())
+    assert left == ["flows.match.12.partial"]
+
+
+def test_growing_to_see_whether_there_is_room_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    for content in (b"", b"abc", bytes(range(256)) * 1000):
+        path.write_bytes(content)
+        check_growth(path)
+        assert path.read_bytes() == content
 
 
 def test_arrays_and_json_come_back(tmp_path: Path) -> None:
