@@ -289,10 +289,17 @@ def _paint_flat(
                 for c in range(3):
                     b[c] = max(b[c], 0.0)
                     total += b[c]
+                for c in range(3):
+                    b[c] /= total
+                if margin > 0.0:
+                    px = x0 + b[1] * ax + b[2] * bx
+                    py = y0 + b[1] * ay + b[2] * by
+                    if (px - x) ** 2 + (py - y) ** 2 > margin * margin:
+                        continue
                 for channel in range(3):
                     value = 0.0
                     for c in range(3):
-                        value += b[c] / total * colors[n, c, channel]
+                        value += b[c] * colors[n, c, channel]
                     texture[y, x, channel] = np.uint8(min(max(value + 0.5, 0.0), 255.0))
                 owner[y, x] = f
 

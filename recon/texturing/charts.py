@@ -39,7 +39,7 @@ def lay_out(
     adjacency: Adjacency,
     *,
     max_texture: int = 4096,
-    padding: int = 3,
+    padding: int = 4,
 ) -> Layout:
     """Cut the mesh into charts and pack them.
 

@@ -65,7 +65,7 @@ def choose_views(
         (m,) view of each face, -1 where no slot may be used.
     """
     usable = (cost < _FAR) & (views >= 0)
-    seen = usable.any(axis=1)
+    seen: Bool[np.ndarray, " m"] = np.asarray(usable.any(axis=1))
     neighbour = np.where(seen[:, None], adjacency.face, -1)
     neighbour = np.where((neighbour >= 0) & seen[np.maximum(neighbour, 0)], neighbour, -1).astype(np.int32)
     back = adjacency.back

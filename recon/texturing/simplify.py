@@ -37,7 +37,7 @@ def simplify_faces(
 def close_holes(
     vertices: Float64[np.ndarray, "n 3"], faces: Int32[np.ndarray, "m 3"], size: float
 ) -> tuple[Float64[np.ndarray, "k 3"], Int32[np.ndarray, "l 3"]]:
-    """Close the holes whose bounding sphere has a radius up to ``size`` (VTK's filter, through Open3D).
+    """Close the holes whose bounding box has half a diagonal up to ``size`` (VTK's filter, through Open3D).
 
     The outer border of an open surface is a hole too, a large one: keep ``size`` well below its extent.
     """

@@ -34,7 +34,7 @@ class TextureOptions:
     blend_rings: int = 2
     consensus: float = 0.02
     balance: bool = True
-    padding: int = 3
+    padding: int = 4
 
 
 @dataclass(frozen=True)

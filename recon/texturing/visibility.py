@@ -17,6 +17,11 @@ from recon.texturing.topology import face_frames
 # that lie on it within the accuracy of the surface, do not hide it.
 _SHORT_BY_EDGES = 1.0
 _CHUNK = 1 << 20
+# Beside the outline of something nearer a photo shows that thing as soon as the surface is off by a pixel: a
+# face this near to an outline counts a tenth in that view.
+_FRINGE_PIXELS, _FRINGE_WORTH = 3, 0.1
+# What is nearer by less than this share of the depth (plus the slope of the face itself) is no outline.
+_FRINGE_DEPTH = 0.01
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Candidates:
 
     Attributes:
         view: (m, k) index of the view, -1 for an empty slot.
-        area: (m, k) what the face covers in that view, square pixels.
+        area: (m, k) what the face covers in that view, square pixels; a tenth beside the outline of something nearer.
         color: (m, k, 3) colour of the face's centre in that view, 0…255, blurred to about the size of a face.
     """
 
@@ -65,6 +70,24 @@ def hidden(
         rays[:, 3:] = part * np.maximum(1 - short_by / np.maximum(distance, 1e-30), 0)
         out[start : start + _CHUNK] = scene.test_occlusions(o3d.core.Tensor(rays), 0.0, 1.0).numpy()
     return out
+
+
+def nearest_depth(scene: Any, view: PinholeView, reach: int) -> tuple[Float32[np.ndarray, "h w"], float]:
+    """Least depth within ``reach`` pixels, at half the photo's size (infinite where nothing is), and the factor."""
+    import open3d as o3d
+
+    small = view.resized(max(1, view.width // 2), max(1, view.height // 2))
+    x = (np.arange(small.width) - small.K[0, 2]) / small.K[0, 0]
+    y = (np.arange(small.height) - small.K[1, 2]) / small.K[1, 1]
+    gx, gy = np.meshgrid(x, y)
+    gx = gx - small.K[0, 1] / small.K[0, 0] * gy
+    rays = np.empty((*gx.shape, 6), np.float32)
+    rays[..., :3] = view.center
+    rays[..., 3:] = np.stack([gx, gy, np.ones_like(gx)], axis=-1) @ view.cam_from_world[:, :3]
+    depth = scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
+    depth = np.where(np.isfinite(depth), depth, np.float32(1e30))
+    side = 2 * max(1, round(reach / 2)) + 1
+    return cv2.erode(depth, np.ones((side, side), np.uint8), borderValue=1e30), 0.5
 
 
 def project(
@@ -107,7 +130,7 @@ def find_candidates(
 
     A view sees a face when the face is turned towards it, its corners and its centre lie in the photo and its mask,
     and nothing hides them (rays against the mesh itself). The size in pixels joins resolution and angle in one
-    figure.
+    figure; faces beside the outline of something nearer count little.
 
     Args:
         vertices, faces: the mesh, near the origin (float32 rays).
@@ -153,14 +176,22 @@ def find_candidates(
         corners = xy[faces[chosen]]
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         area = (0.5 * np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])).astype(np.float32)
+        near, half = nearest_depth(scene, view, _FRINGE_PIXELS)
+        at, z_centre = project(centre[chosen], view)
+        place = np.rint((at + 0.5) * half - 0.5).astype(np.int64)
+        front = near[np.clip(place[:, 1], 0, near.shape[0] - 1), np.clip(place[:, 0], 0, near.shape[1] - 1)]
+        slope = np.sqrt(1 - np.clip(cosine[chosen], 0.05, 1) ** 2) / np.clip(cosine[chosen], 0.05, 1)
+        rise = 2 * _FRINGE_PIXELS * slope * z_centre / view.K[0, 0]
+        fringe = front < z_centre * (1 - _FRINGE_DEPTH) - rise
         sigma = float(np.clip(0.5 * np.sqrt(np.median(area)), 0.7, 8.0))
         soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         color = sample(soft, corners.mean(axis=1))
+        area[fringe] *= np.float32(_FRINGE_WORTH)
         # The worst of the slots gives way.
         worst = best_area[chosen].argmin(axis=1)
         better = area > best_area[chosen, worst]
-        at, slot = chosen[better], worst[better]
-        best_view[at, slot] = index
-        best_area[at, slot] = area[better]
-        best_color[at, slot] = color[better]
+        row_of, slot = chosen[better], worst[better]
+        best_view[row_of, slot] = index
+        best_area[row_of, slot] = area[better]
+        best_color[row_of, slot] = color[better]
     return Candidates(best_view, best_area, best_color)
