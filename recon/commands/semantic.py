@@ -191,7 +191,7 @@ def _method(
 
     from recon.hyperpixels.backbones import normalise
     from recon.hyperpixels.cells import match_cells, transfer_keypoints
-    from recon.hyperpixels.hpf import DEFAULT_LAYERS, HyperpixelFlow
+    from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
     from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
     from recon.photos.resize import resize_rgb
@@ -204,7 +204,8 @@ def _method(
     else:
         name = backbone or "mobilenetv2"
         whole = load_backbone(name, weights, download=download, matcher=method)
-        network = HyperpixelFlow(whole.to(device), parse_layers(layers) or DEFAULT_LAYERS[name], stretch=True)
+        default = DEFAULT_LAYERS[name] if method == "hpf" else (DEFAULT_LAYER[name],)
+        network = HyperpixelFlow(whole.to(device), parse_layers(layers) or default, stretch=True)
 
     def tensor(rgb: np.ndarray) -> torch.Tensor:
         resized = np.array(resize_rgb(np.ascontiguousarray(rgb), PAPER_SIDE, PAPER_SIDE))

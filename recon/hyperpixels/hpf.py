@@ -32,6 +32,9 @@ DEFAULT_LAYERS: dict[str, tuple[int, ...]] = {
 """Layers by backbone: those of the HPF paper for PF-PASCAL (table 1); for MobileNetV2 some of its middle, which are a
 start: ``beam_search`` finds better ones for given photos."""
 
+DEFAULT_LAYER: dict[str, int] = {"resnet50": 13, "resnet101": 30, "mobilenetv2": 13}
+"""A single layer by backbone, the last of stride 16: what a plain nearest neighbour search compares."""
+
 
 class HyperpixelFlow:
     """A frozen backbone with fixed layers.
