@@ -327,14 +327,16 @@ class _Job:
         return finite.moved(moved.scale, moved.rotation, moved.translation)
 
     def mesh_file(self, suffix: str) -> tuple[Path, bool]:
-        """The mesh to export, and whether it has a texture.
+        """The mesh to export, and whether it is in the format already: the textured one, if there is one.
 
         Raises:
             ReconError: there is none.
         """
-        textured = self.run.root / "mesh" / f"textured{suffix}"
-        if textured.is_file():
-            return textured, True
+        made = sorted(
+            (self.run.root / "mesh").glob(f"*{suffix}"), key=lambda one: ("textur" not in one.name, one)
+        )
+        if made:
+            return made[0], True
         plain = self.run.root / "mesh" / "mesh.ply"
         if plain.is_file():
             return plain, False

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from recon.evaluation.poses import Similarity, align_similarity
-from recon.exports.geodesy import enu_from_geodetic, utm_from_geodetic, utm_zone
+from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 from recon.exports.gravity import level_rotation
 
 GPS_SIGMA_M = 5.0
@@ -289,7 +289,9 @@ def georeference_gps(
         offset = np.floor(np.median(world, axis=0))
         local = world - offset
         crs = Crs(
-            "utm", f"WGS 84 / UTM zone {zone}{'S' if south else 'N'}", (32700 if south else 32600) + zone
+            "utm",
+            f"WGS 84 / UTM zone {zone}{'S' if south else 'N'}",
+            utm_epsg(float(middle[0]), float(middle[1])),
         )
     else:
         raise ValueError(f"frame {frame!r}: it is utm or enu")

@@ -8,22 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 
 Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """glTF 2.0, section 3.4: y is up, z is forward."""
 
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
-
-
-def similarity_matrix(
-    scale: float, rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, "3"]
-) -> Float64[np.ndarray, "4 4"]:
-    """The homogeneous matrix of x' = scale * rotation @ x + translation."""
-    out = np.eye(4)
-    out[:3, :3] = scale * np.asarray(rotation, np.float64)
-    out[:3, 3] = translation
-    return out
 
 
 def to_obj(

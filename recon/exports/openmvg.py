@@ -39,33 +39,28 @@ def unrepresentable(camera: Intrinsics) -> str | None:
     return None
 
 
-def to_sfm_data(
-    scene: Scene,
-    root_path: str,
-    unposed: Sequence[tuple[str, int]] = (),
-) -> dict[str, Any]:
+def to_sfm_data(scene: Scene, root_path: str) -> dict[str, Any]:
     """The content of ``sfm_data.json``: views, intrinsics, extrinsics and structure.
 
     Args:
-        scene: the posed views; view ``i`` gets the number ``i``.
+        scene: view ``i`` gets the number ``i``.
         root_path: folder of the photos.
-        unposed: name and camera of further photos, listed as views without a pose.
 
     Raises:
         ValueError: a camera cannot be represented (see ``unrepresentable``).
     """
     pointers = _Pointers()
     views, extrinsics, structure = [], [], []
-    for number, (name, camera) in enumerate([*((view.name, view.camera) for view in scene.views), *unposed]):
-        folder, _, file = name.rpartition("/")
-        size = scene.cameras[camera]
+    for number, view in enumerate(scene.views):
+        folder, _, file = view.name.rpartition("/")
+        size = scene.intrinsics(view)
         data = {
             "local_path": folder,
             "filename": file,
             "width": size.width,
             "height": size.height,
             "id_view": number,
-            "id_intrinsic": camera,
+            "id_intrinsic": view.camera,
             "id_pose": number,
         }
         views.append(

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.evaluation.poses import Similarity
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, similarity_matrix, to_obj
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, to_obj
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")
@@ -95,7 +96,7 @@ def test_obj_and_glb_moved_agree_with_the_formula(tmp_path: Path) -> None:
     box = trimesh.creation.box((1.0, 2.0, 3.0))
     box.visual.vertex_colors = np.random.default_rng(0).integers(0, 256, (len(box.vertices), 4))
     rotation = Y_UP_FROM_Z_UP @ TURN
-    matrix = similarity_matrix(2.5, rotation, np.array([1.0, -2.0, 3.0]))
+    matrix = Similarity(2.5, rotation, np.array([1.0, -2.0, 3.0])).matrix
     expected = 2.5 * box.vertices @ rotation.T + [1.0, -2.0, 3.0]
 
     moved = move_obj(trimesh.exchange.obj.export_obj(box, include_normals=True), matrix, ("offset 1 2 3",))
