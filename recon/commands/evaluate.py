@@ -46,7 +46,7 @@ def evaluate_cameras(
     known = read_truth(truth)
     if not known.cameras:
         raise ReconError(f"{truth}: holds no cameras; name a cameras.json or a COLMAP model")
-    report = judge_run(files, known, parts=("poses", "two_view"))
+    report = judge_run(files, known, strict=True, parts=("poses", "two_view"))
     _tell(report, "poses", run, truth, json_)
 
 
@@ -74,7 +74,7 @@ def evaluate_pairs(
         raise ReconError(
             f"{truth}: holds no cameras, so matches cannot be judged; name a cameras.json or COLMAP model"
         )
-    report = judge_run(files, known, seed=seed, parts=("matches", "two_view"))
+    report = judge_run(files, known, strict=True, seed=seed, parts=("matches", "two_view"))
     if not any(name.startswith("matches.") for name in report.metrics):
         raise ReconError(
             f"{run}: none of its pairs has matches and two known cameras; name the truth of this scene"
@@ -121,7 +121,8 @@ def evaluate_points(
         )
     if views is not None:
         known = replace(known, cameras=read_truth(views).cameras)
-    report = judge_run(files, known, thresholds=_numbers(thresholds), seed=seed, parts=("surfaces", "tracks"))
+    limits = _numbers(thresholds)
+    report = judge_run(files, known, strict=True, thresholds=limits, seed=seed, parts=("surfaces", "tracks"))
     if not any(name.startswith(("points.", "mesh.")) for name in report.metrics):
         raise ReconError(f"{run}: no surface could be judged: {'; '.join(report.notes) or 'there is none'}")
     _tell(report, "surface", run, truth, json_)
@@ -148,7 +149,7 @@ def evaluate_depth_maps(
     known = read_truth(truth)
     if known.depth is None:
         raise ReconError(f"{truth}: holds no depth maps; name a scene that has them")
-    report = judge_run(run, known, parts=("poses", "depth"))
+    report = judge_run(run, known, strict=True, parts=("poses", "depth"))
     if "depth.coverage" not in report.metrics:
         reason = "; ".join(report.notes) or "no depth map of a photo with known depth was found"
         raise ReconError(f"{run}: no depth could be judged: {reason}")
@@ -280,7 +281,7 @@ def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
         known = read_truth(truth)
         if known.flow is None:
             raise ReconError(f"{truth}: holds no known flow between photos; name a scene that does")
-        report = judge_run(run, known, parts=("flow",))
+        report = judge_run(run, known, strict=True, parts=("flow",))
         if "flow.endpoint_px" not in report.metrics:
             raise ReconError(f"{run}: has no dense field of a pair whose flow is known")
         return report

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Float64, UInt8
 PATCH = 7
 """Samples along the side of a patch (Furukawa & Ponce, PMVS, PAMI 2010, section 2: 5 or 7)."""
 AGREEMENT = 0.7
-"""NCC above which two patches are said to agree (Furukawa & Ponce 2010, section 3.2)."""
+"""NCC above which patches are said to agree: PMVS2's documented default for accepting a patch."""
 _MIN_COSINE = 0.2
 # Patches seen flatter than about 78 degrees from their normal are not compared.
 _MIN_DEVIATION = 2.0

@@ -88,7 +88,7 @@ def evaluate_flow(
     """Compare a flow with the truth.
 
     Average endpoint and angular error and outlier rates as in Baker et al., IJCV 2011, section 4.1; Fl as in Menze &
-    Geiger, "Object scene flow for autonomous vehicles", CVPR 2015, section 5.
+    Geiger, "Object scene flow for autonomous vehicles", CVPR 2015.
 
     Args:
         flow, truth: (h, w, 2) target minus source in pixels; unknown truth is above 1e9 or not finite.

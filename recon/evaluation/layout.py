@@ -275,11 +275,15 @@ class RunFiles:
         )
 
     def cloud(self) -> PointCloud | None:
-        """The dense points.
+        """The dense points; kept once they are read.
 
         Raises:
             ReconError: the file cannot be read, or holds no finite point.
         """
+        return self._cloud
+
+    @cached_property
+    def _cloud(self) -> PointCloud | None:
         if self.cloud_path is None:
             return None
         from recon.surface.io import read_points_ply
@@ -295,11 +299,15 @@ class RunFiles:
         return replace(found, xyz=found.xyz * np.float32(self.scale)) if self.scale != 1.0 else found
 
     def mesh(self) -> MeshData | None:
-        """The mesh.
+        """The mesh; kept once it is read.
 
         Raises:
             ReconError: the file cannot be read, or holds no faces.
         """
+        return self._mesh
+
+    @cached_property
+    def _mesh(self) -> MeshData | None:
         if self.mesh_path is None:
             return None
         from recon.surface.io import read_mesh

@@ -180,7 +180,7 @@ def evaluate_matches(
 ) -> MatchReport:
     """Compare the matches of a pair with its known cameras.
 
-    Precision at an epipolar error is the measure of Sarlin et al., SuperGlue, CVPR 2020, section 5.3, but in pixels
+    Precision at an epipolar error is the measure of Sarlin et al., SuperGlue, CVPR 2020, section 5.2, but in pixels
     instead of normalised coordinates; the endpoint error follows from known depth as in Sun et al., LoFTR, CVPR 2021,
     section 3.5.
 
@@ -291,7 +291,7 @@ def _interpolate_depth(
     four = np.stack([depth[y0, x0], depth[y0, x1], depth[y1, x0], depth[y1, x1]], axis=1).astype(np.float64)
     four = np.where(np.isfinite(four), four, 0.0)
     smooth = (four > 0).all(axis=1) & (np.ptp(four, axis=1) <= _SMOOTH * four.min(axis=1))
-    # Inverse depth is linear over a plane's image (Hartley & Zisserman 2004, section 13.1); depth is not.
+    # On a plane n·X = d the pixel's ray r gives 1/z = n·r/d, which is linear over the image; z itself is not.
     inverse = 1 / np.where(four > 0, four, 1.0)
     weights = np.stack([(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy], axis=1)
     return 1 / (weights * inverse).sum(axis=1), inside & smooth

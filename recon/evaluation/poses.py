@@ -248,7 +248,7 @@ def multi_view_errors(
     The pose of B in A's frame follows from the two absolute poses of the reconstruction, so the sign of the
     translation is known and is not folded: a baseline that points backwards is wrong by 180 degrees. A pair with
     a camera that was not registered is a miss: infinite. Source: the multi-view task of Jin et al., "Image
-    matching across wide baselines", IJCV 2021, section 3.2.
+    matching across wide baselines", IJCV 2021.
     """
     errors = {}
     for a, b in itertools.combinations(sorted(truth), 2):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -46,11 +46,13 @@ from recon.evaluation.poses import (
     two_view_errors,
 )
 from recon.evaluation.sources import check_same_world
-from recon.evaluation.surface import SurfaceReport, evaluate_surface
+from recon.evaluation.surface import SurfaceReport, evaluate_surface, truth_depths
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
 from recon.matching.types import SparseMatch
 from recon.photos.types import Intrinsics, PinholeView
+
+_T = TypeVar("_T")
 
 AUC_LIMITS = (1.0, 3.0, 5.0, 10.0, 20.0)
 """Degrees: 5, 10 and 20 of SuperGlue (Sarlin et al. 2020), 1 and 3 of the Image Matching Challenges."""
@@ -152,6 +154,7 @@ def judge_run(
     thresholds: Sequence[float] | None = None,
     seed: int = 0,
     parts: Sequence[str] = PARTS,
+    strict: bool = False,
 ) -> RunReport:
     """Compute all metrics that a run on disk and what is known of its scene allow.
 
@@ -162,20 +165,27 @@ def judge_run(
         thresholds: distances for surfaces and points, in metres where the truth's unit is known in metres, else
             in the truth's units; None takes those of benchmarks that suit the extent of the scene.
         seed: of all sampling.
+        strict: raise where a part meets something damaged or empty; else that part is left out, and noted.
         parts: what to look at, of ``PARTS``; what needs the cameras aligned does that whether "poses" is named or not.
 
     Returns:
         The report. What is missing on disk is noted, not raised.
 
     Raises:
-        ReconError: the folder does not exist, something in it is damaged, or the truth is that of another scene (no
-            photo name in common, or photos of another shape).
+        ReconError: the folder does not exist, its list of photos or its model is damaged, or the truth is that of
+            another scene (no photo name in common, or photos of another shape).
     """
-    judge = _Judge(run if isinstance(run, RunFiles) else RunFiles(run), truth, thresholds, seed)
+    judge = _Judge(run if isinstance(run, RunFiles) else RunFiles(run), truth, thresholds, seed, strict)
     judge.align()
     for part in PARTS:
-        if part in parts:
+        if part not in parts:
+            continue
+        try:
             getattr(judge, part)()
+        except ReconError as error:
+            if strict:
+                raise
+            judge.notes.append(f"{part}: {error}")
     return judge.report()
 
 
@@ -295,8 +305,14 @@ class _Judge:
     """Collects what the parts of an evaluation find."""
 
     def __init__(
-        self, run: RunFiles, truth: GroundTruth | None, thresholds: Sequence[float] | None, seed: int
+        self,
+        run: RunFiles,
+        truth: GroundTruth | None,
+        thresholds: Sequence[float] | None,
+        seed: int,
+        strict: bool,
     ) -> None:
+        self.strict = strict
         self.run, self.truth, self.given_thresholds, self.seed = run, truth, thresholds, seed
         self.metrics: dict[str, float] = {}
         self.per_photo: dict[str, dict[str, float]] = {}
@@ -630,6 +646,8 @@ class _Judge:
                 voxel=self._limits[0][1] if judged else None,
                 truth_from_estimate=self.truth_from_run,
                 seed=self.seed,
+                depths=self._seen_truth if judged else None,
+                region=self.truth.region if self.truth is not None else None,
             )
         except ValueError as error:
             self.notes.append(f"tracks: {error}")
@@ -703,7 +721,7 @@ class _Judge:
         """Dense points and mesh against the true surface."""
         if self.truth is None or self._surface_truth is None:
             return
-        cloud, mesh = self.run.cloud(), self.run.mesh()
+        cloud, mesh = self._read("points", self.run.cloud), self._read("mesh", self.run.mesh)
         if self.truth_from_run is None:
             if self.run.model_folder is not None and self.known:
                 self.notes.append("surface: the cameras do not allow an alignment, so nothing is judged")
@@ -735,6 +753,7 @@ class _Judge:
                 limits,
                 self.truth_from_run,
                 seed=self.seed,
+                depths=self._seen_truth,
                 region=self.truth.region,
                 voxel=0.5 * limits[0],
                 max_distance=DTU_LONGEST / unit if self.truth.layout == "dtu" else None,
@@ -790,7 +809,7 @@ class _Judge:
 
     def consistency(self) -> None:
         """Whether the photos agree on the points."""
-        cloud = self.run.cloud()
+        cloud = self._read("points", self.run.cloud)
         model = self.run.sparse() if cloud is None or not len(cloud) else None
         if cloud is not None and len(cloud):
             xyz, normals, name = cloud.xyz, cloud.normals, "photo_consistency"
@@ -848,6 +867,18 @@ class _Judge:
 
     # What several parts need
 
+    def _read(self, what: str, read: Callable[[], _T]) -> _T | None:
+        """What is read, or None and a note where it is damaged."""
+        try:
+            return read()
+        except ReconError as error:
+            if self.strict:
+                raise
+            note = f"{what}: {error}"
+            if note not in self.notes:
+                self.notes.append(note)
+            return None
+
     def _unit(self) -> float:
         """Metres per unit of the truth where known, else 1: errors are in metres or in units."""
         unit = self.truth.unit_in_metres if self.truth is not None else None
@@ -861,6 +892,12 @@ class _Judge:
 
     def _truth_views(self) -> list[PinholeView]:
         return [camera.view(name, i) for i, (name, camera) in enumerate(sorted(self.known.items()))]
+
+    @cached_property
+    def _seen_truth(self) -> list[tuple[PinholeView, Float32[np.ndarray, "h w"]]]:
+        """What the known cameras see of the true surface."""
+        assert self._surface_truth is not None
+        return truth_depths(self._surface_truth, self._truth_views())
 
     @cached_property
     def _limits(self) -> list[tuple[str, float]]:

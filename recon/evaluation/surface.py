@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from numba import njit
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
+from numba import njit
 
 from recon.datasets.rendering import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
@@ -94,6 +94,7 @@ def evaluate_surface(
     voxel: float | None = None,
     average_voxel: float | None = None,
     max_distance: float | None = None,
+    depths: Sequence[tuple[PinholeView, Float32[np.ndarray, "h w"]]] | None = None,
 ) -> SurfaceReport:
     """Compare a cloud or a mesh with the true surface.
 
@@ -106,9 +107,9 @@ def evaluate_surface(
     - A point that lies farther behind the truth for every camera, or where no camera sees any truth (sky, ground beyond
       the scan), does not count: the truth says nothing of what is there.
 
-    Precision and recall are those of Knapitsch et al., "Tanks and Temples", TOG 2017, section 3.3. That free space
+    Precision and recall are those of Knapitsch et al., "Tanks and Temples", TOG 2017. That free space
     between the observer and the surface is known to be empty and all else unknown is the idea of Schöps et al., CVPR
-    2017, section 4; theirs are the scanner's beams, ours the photos' pixels.
+    2017; theirs are the scanner's beams, ours the photos' pixels.
 
     Args:
         estimate: points, or a mesh (sampled evenly by area).
@@ -126,6 +127,7 @@ def evaluate_surface(
             threshold).
         average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
         max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
+        depths: what the views see of the truth (``truth_depths``), where it is at hand from another evaluation.
 
     Raises:
         ValueError: no thresholds, or the truth is empty.
@@ -164,7 +166,7 @@ def evaluate_surface(
     judged = np.ones(len(points), bool)
     hidden = np.zeros(len(points), bool)
     if views:
-        depths = truth_depths(truth, views)
+        depths = truth_depths(truth, views) if depths is None else depths
         judging = [view for view, _ in depths]
         maps = [depth for _, depth in depths]
         seen = visible_count(truth_points, judging, maps, 0.25 * limits[0]) >= min_views

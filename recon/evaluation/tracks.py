@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
 from recon.datasets.rendering import MeshData
 from recon.evaluation.layout import SparseModel
@@ -15,7 +15,7 @@ from recon.evaluation.surface import SurfaceReport, evaluate_surface
 from recon.photos.types import PinholeView
 
 TOLERANCES = (0.01, 0.02, 0.05)
-"""Metres: 1, 2 and 5 cm are what triangulation on ETH3D is reported at (Schönberger 2020's protocol)."""
+"""Metres: what triangulation on ETH3D is reported at (Lindenberger et al., Pixel-Perfect SfM, ICCV 2021)."""
 VOXEL = 0.01
 """Metres: side of the voxels over which ETH3D's own program averages."""
 
@@ -64,12 +64,14 @@ def evaluate_tracks(
     voxel: float | None = VOXEL,
     truth_from_estimate: Similarity | None = None,
     seed: int = 0,
+    depths: Sequence[tuple[PinholeView, Float32[np.ndarray, "h w"]]] | None = None,
+    region: Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None = None,
 ) -> TrackReport:
     """Compute lengths, reprojection errors, and ETH3D's accuracy and completeness of the points.
 
     Accuracy is the share of the points within a tolerance of the truth, completeness the share of the truth within
     a tolerance of a point; both are averaged over voxels, so that neither a dense scan nor a dense cluster of points
-    counts more than its volume (Schöps et al., "A multi-view stereo benchmark", CVPR 2017, section 4). What the truth
+    counts more than its volume (Schöps et al., "A multi-view stereo benchmark", CVPR 2017). What the truth
     cannot judge is left out (``evaluate_surface``): by the cameras and not, as there, by the scanner's beams.
 
     Args:
@@ -79,6 +81,7 @@ def evaluate_tracks(
         thresholds, voxel: in the truth's units.
         truth_from_estimate: applied to the points first.
         seed: of the sampling of a mesh.
+        depths, region: as in ``evaluate_surface``.
 
     Raises:
         ValueError: as ``evaluate_surface``.
@@ -86,7 +89,15 @@ def evaluate_tracks(
     surface = None
     if truth is not None:
         surface = evaluate_surface(
-            model.xyz, truth, views, thresholds, truth_from_estimate, seed=seed, average_voxel=voxel
+            model.xyz,
+            truth,
+            views,
+            thresholds,
+            truth_from_estimate,
+            seed=seed,
+            average_voxel=voxel,
+            depths=depths,
+            region=region,
         )
     length: Float64[np.ndarray, " n"] = model.length
     error = model.error[np.isfinite(model.error) & (model.error >= 0)]
