@@ -1,0 +1,139 @@
+"""What is kept of a report is what was judged, and a ranking claims no more than the values allow."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import entries, entry, judgement
+
+from recon.compare import judging
+from recon.compare.engine import rank
+from recon.compare.judging import Judgement, difference, finite, judged, statistic_name, statistic_of
+from recon.compare.metrics import describe, key_metrics, written
+from recon.compare.plan import Scene
+from recon.evaluation.bootstrap import mean, median, paired_difference
+from recon.evaluation.poses import area_under_curve
+from recon.evaluation.run import RunReport, Samples
+
+
+def test_statistics_by_name() -> None:
+    errors = np.array([0.5, 2.0, np.inf])
+    for statistic in (mean, median, partial(area_under_curve, limit=5.0)):
+        found = statistic_of(statistic_name(statistic))
+        assert found is not None
+        assert found(errors[:2]) == statistic(errors[:2])
+    assert statistic_name(lambda values: float(values[0])) == ""
+    assert statistic_of(json.dumps(["function", "os", "system", {}])) is None
+
+
+def test_a_report_is_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def judge(*_: object, **__: object) -> RunReport:
+        calls.append(1)
+        values = {("a", "b"): 1.0, ("a", "c"): math.inf}
+        return RunReport({"x": math.inf, "y": math.nan}, samples={"x": Samples(values, mean)}, notes=("n",))
+
+    run = tmp_path / "run"
+    run.mkdir()
+    record = {"fingerprint": "f", "state": "done", "seconds": 1.0}
+
+    def manifest(mark: str) -> None:
+        stages = {"match": {**record, "fingerprint": mark}}
+        (run / "manifest.json").write_text(
+            json.dumps({"format": 1, "source": "", "source_fingerprint": "", "stages": stages})
+        )
+
+    monkeypatch.setattr(judging, "judge_run", judge)
+    scene = Scene("s", tmp_path)
+    manifest("one")
+    first = judged(run, scene, tmp_path / "kept.json")
+    again = judged(run, scene, tmp_path / "kept.json")
+    assert len(calls) == 1
+    assert again.metrics["x"] == math.inf
+    assert math.isnan(again.metrics["y"])
+    assert again.samples == first.samples
+    assert again.notes == ("n",)
+    manifest("two")
+    judged(run, scene, tmp_path / "kept.json")
+    assert len(calls) == 2
+    (tmp_path / "kept.json").write_text("{")
+    judged(run, scene, tmp_path / "kept.json")
+    assert len(calls) == 3
+
+
+def test_the_difference_is_the_paired_one() -> None:
+    a, b = judgement(2.0, 0.2, 1), judgement(2.3, 0.2, 2)
+    found = difference("poses.mean_error", a, b)
+    assert found is not None
+    expected = paired_difference(a.samples["poses.mean_error"][1], b.samples["poses.mean_error"][1], mean)
+    assert found == expected
+    assert not found.inside_noise  # the photos' own spread, 0.5, would hide it without the pairing
+    assert difference("mesh.f_20mm", a, b) is None
+
+
+def test_ranking() -> None:
+    found = rank(entries())
+    errors = found["poses.mean_error"]
+    assert {errors.best, *errors.inside_noise} == {"good", "same"}
+    assert "worse" in errors.tested
+    # One number each: there is no noise to compare with, and NaN is nobody's score.
+    assert found["mesh.f_20mm"].best == "good"
+    assert found["mesh.f_20mm"].tested == ()
+    # A run that failed is cheap, but not the cheapest; what it counted has no rival.
+    assert found["cost.seconds"].best == "worse"
+    assert "run.points" not in found
+
+
+def test_seeds_that_overlap_are_the_same() -> None:
+    a, b = (entry(name, Judgement({"mesh.f_20mm": value})) for name, value in (("a", 0.8), ("b", 0.7)))
+    a.spread["mesh.f_20mm"], b.spread["mesh.f_20mm"] = (0.75, 0.85), (0.6, 0.76)
+    assert rank([a, b])["mesh.f_20mm"].inside_noise == ("b",)
+    b.spread["mesh.f_20mm"] = (0.6, 0.74)
+    assert rank([a, b])["mesh.f_20mm"].inside_noise == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "unit"),
+    [
+        ("poses.auc_5", "higher", "share"),
+        ("poses.rotation_mean", "lower", "°"),
+        ("matches.endpoint_within_1px", "higher", "share"),
+        ("matches.impossible_share", "lower", "share"),
+        ("points.completeness_mean_error", "lower", "truth"),
+        ("mesh.accuracy_median_error", "lower", "truth"),
+        ("mesh.f_20mm", "higher", "share"),
+        ("mesh.judged_share", "", "share"),
+        ("tracks.accuracy_share_5mm", "higher", "share"),
+        ("tracks.reprojection_px", "lower", "px"),
+        ("depth.correct_1pct_share", "higher", "share"),
+        ("photo_consistency", "higher", ""),
+        ("left_out.mesh_psnr", "higher", "dB"),
+        ("left_out.cloud_coverage", "higher", "share"),
+        ("cost.bytes_on_disk", "lower", "bytes"),
+    ],
+)
+def test_which_way_is_better(name: str, better: str, unit: str) -> None:
+    found = describe(name)
+    assert (found.better, found.unit) == (better, unit)
+
+
+def test_the_short_table_has_the_middle_threshold() -> None:
+    names = [f"mesh.f_{t}mm" for t in (5, 10, 20, 50, 100)]
+    assert key_metrics([*names, "poses.auc_5", "poses.auc_1"]) == {"mesh.f_20mm", "poses.auc_5"}
+
+
+def test_numbers_as_written() -> None:
+    assert [written(v, u) for v, u in ((0.1234, "share"), (3.0, ""), (None, ""), (math.inf, "px"))] == [
+        "12.3%",
+        "3",
+        "–",
+        "∞",
+    ]
+    assert written(0.00123456) == "0.00123"
+    assert finite({"a": [1.0, math.nan, (math.inf,)]}) == {"a": [1.0, None, [None]]}
