@@ -35,11 +35,19 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("psutil", "psutil"),
     ("jaxtyping", "jaxtyping"),
     ("matplotlib", "matplotlib"),
+    ("xatlas", "xatlas"),
+    ("fast_simplification", "fast-simplification"),
+    ("jinja2", "jinja2"),
     ("torch", "torch"),
 )
 """Modules that recon imports, with the names of their packages."""
 
-EXTRAS: tuple[tuple[str, str, str], ...] = (("pillow_heif", "pillow-heif", "reads HEIC photos"),)
+EXTRAS: tuple[tuple[str, str, str], ...] = (
+    ("pillow_heif", "pillow-heif", "reads HEIC photos"),
+    ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
+    ("vismatch", "vismatch", "more matchers, in an environment without kornia's latest"),
+)
+"""The same for the extras, with what they are for."""
 
 SYSTEM_LIBRARIES: tuple[tuple[str, str], ...] = (
     ("libusb-1.0.so.0", "libusb-1.0-0"),

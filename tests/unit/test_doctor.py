@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -114,5 +115,23 @@ def test_every_library_that_the_code_imports_is_looked_at() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.split(".")[0])
     known = {module for module, _ in doctor.LIBRARIES} | {module for module, _, _ in doctor.EXTRAS}
-    comes_with_others = {"tomli", "tomllib", "typing_extensions"}
+    comes_with_others = {"tomli", "tomllib", "typing_extensions", "markupsafe"}
     assert imported - known - comes_with_others - set(sys.stdlib_module_names) == {"recon"}
+
+
+def test_every_package_that_an_installation_asks_for_is_looked_at() -> None:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    root = Path(doctor.__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[<>=!;\s]", requirement)[0] for requirement in requirements}
+
+    assert names(project["dependencies"]) - {"tomli"} == {package for _, package in doctor.LIBRARIES}
+    extras = [
+        one for name, group in project["optional-dependencies"].items() if name != "test" for one in group
+    ]
+    assert names(extras) == {package for _, package, _ in doctor.EXTRAS}
