@@ -390,7 +390,8 @@ def texture_albedo(mesh: MeshData) -> Albedo:
     """
     if mesh.uvs is None or mesh.texture is None:
         raise ValueError("the mesh has no texture")
-    uvs, level0 = mesh.uvs, (mesh.texture.astype(np.float32) / 255) ** 2.2
+    linear = (np.arange(256, dtype=np.float32) / 255) ** np.float32(2.2)
+    uvs, level0 = mesh.uvs, linear[mesh.texture]
     pyramid = [level0]
     while min(pyramid[-1].shape[:2]) >= 4:
         last = pyramid[-1]

@@ -254,12 +254,12 @@ def ground_mesh(half: float, spacing: float = 0.02, seed: int = 3) -> MeshData:
     return MeshData(np.ascontiguousarray(flat), ground.faces)
 
 
-def object_mesh() -> MeshData:
+def object_mesh(coarseness: float = 1.0) -> MeshData:
     """Make the turn-table scene: a ridged knot on a pedestal on an uneven square of ground, z up, ground
-    at 0."""
-    ground = ground_mesh(1.9)
+    at 0. ``coarseness`` is a factor on the distance between vertices, for quick drafts."""
+    ground = ground_mesh(1.9, 0.02 * coarseness)
     pedestal = superellipsoid_mesh((0, 0, 0.16), (0.72, 0.72, 0.17), 0.3)
-    knot = knot_mesh()
+    knot = knot_mesh(round(900 / coarseness), round(120 / coarseness))
     lift = 0.33 - float(knot.vertices[:, 2].min()) - 0.02
     knot = replace(knot, vertices=knot.vertices + np.array([0, 0, lift], np.float32))
     return join_meshes([ground, pedestal, knot])

@@ -316,7 +316,7 @@ _PERIODS = {"facade": 0.45, "rocks": 0.45}
 _LAMPS = ((-0.5, -1.0, 0.15), (0.7, -1.0, 0.5), (0.1, -0.6, 1.2))
 """Broad lights on the cameras' side: their reflections move over the surface from photo to photo."""
 
-_VERSION = 1
+_VERSION = 2
 """Of the rendering: raised when the same scene would come out different."""
 
 
@@ -344,7 +344,7 @@ def make_benchmark_scene(
         seed: of surface, paint, cameras and noise.
         photos: how many, at least two; on an arc before the scene.
         size: (width, height) in pixels.
-        coarseness: factor on the distance between a relief's vertices; quick drafts.
+        coarseness: factor on the distance between vertices of what is made here; quick drafts.
         difficulty: see ``difficulties``.
 
     Raises:
@@ -376,7 +376,8 @@ def make_benchmark_scene(
             lamps=_LAMPS,
             smoothing=4,
         ),
-        Sensor(hard["blur"], 0.0, *_electrons(hard["noise"])),
+        # No JPEG: its losses would be a difficulty that nobody asked for.
+        Sensor(hard["blur"], 0.0, *_electrons(hard["noise"]), jpeg_quality=0),
         seed=seed,
         exposures=[2.0 ** (hard["exposure"] * float(step)) for step in steps],
     )
@@ -415,24 +416,33 @@ def render_benchmark_scene(
         "size": list(size),
         "difficulty": hard,
     }
-    stamp = out / "scene.json"
-    if stamp.is_file():
-        try:
-            found = json.loads(stamp.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = None
-        if found != wanted:
-            raise UsageError(f"{out}: holds another rendered scene; name another folder or remove this one")
-    else:
-        if out.is_dir() and (out / "cameras.json").exists():
-            raise UsageError(f"{out}: holds another scene; name another folder or remove this one")
-        made = make_benchmark_scene(scene, seed=seed, photos=photos, size=size, **difficulty)
-        write_scene(made, out)
-        # Written last and at once: a scene with this file is whole.
-        part = stamp.with_suffix(".part")
-        part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, stamp)
+    stamp, begun = out / "scene.json", out / "scene.json.part"
+    found = _stamp(stamp)
+    if found == wanted:
+        return load_ground_truth(out)
+    if found is not None and found | {"version": _VERSION} != wanted:
+        raise UsageError(f"{out}: holds another rendered scene; name another folder or remove this one")
+    if found is None and (out / "cameras.json").exists() and _stamp(begun) != wanted:
+        raise UsageError(f"{out}: holds another scene; name another folder or remove this one")
+    made = make_benchmark_scene(scene, seed=seed, photos=photos, size=size, **difficulty)
+    # Renamed when all is written: a scene with this file is whole, one without was cut off.
+    stamp.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    write_scene(made, out)
+    os.replace(begun, stamp)
     return load_ground_truth(out)
+
+
+def _stamp(path: Path) -> dict[str, Any] | None:
+    """What a scene's file says of how it was made; None without a file."""
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _checked(
@@ -470,7 +480,7 @@ def _surface(
         paint = facade_albedo(seed) if scene == "facade" else rock_albedo(seed)
         return mesh, paint, (0.0, -0.2, 2.1), 4.2, 0.15, 60.0
     if scene == "object":
-        return object_mesh(), solid_albedo(seed), (0.0, 0.0, 0.55), 2.6, 1.3, 46.0
+        return object_mesh(coarseness), solid_albedo(seed), (0.0, 0.0, 0.55), 2.6, 1.3, 46.0
     from recon.datasets.mesh_files import read_textured_mesh
 
     mesh, paint = mesh_on_ground(read_textured_mesh(_mesh_file(scene)), seed)

@@ -106,7 +106,7 @@ def _from_text(model: Path) -> dict[str, TruthCamera]:
             if not np.isfinite(numbers).all() or np.linalg.norm(quaternion) == 0:
                 raise ValueError(f"the pose of {name} is not finite")
             found[name] = _camera(cameras[int(words[8])], _rotation(quaternion), numbers[4:7], model)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError, KeyError, RuntimeError) as error:  # pycolmap: an unknown model
         raise ReconError(f"{path}: is not in COLMAP's text form ({type(error).__name__}: {error})") from error
     return found
 

@@ -18,6 +18,7 @@ from recon.datasets.types import GroundTruth, TruthPair
 from recon.errors import ReconError
 
 _TEXTS = ("pairs_calibrated.txt", "pairs.txt", "pairs_with_gt.txt")
+_COLUMNS = (32, 36, 38)
 _SCANNET_SIZE = (640, 480)
 _SCANNET = re.compile(r"scene\d{4}_\d\d(/|$)")
 _SCENE_INFOS = "*_0.[0-9]_0.[0-9].npz"
@@ -28,7 +29,7 @@ def knows(folder: Path) -> bool:
     if folder.is_file():
         if folder.suffix == ".npz":
             return bool({"pair_infos", "name"} & set(_members(folder)))
-        return folder.suffix == ".txt" and _columns(folder) in (32, 38)
+        return folder.suffix == ".txt" and _columns(folder) in _COLUMNS
     return _list_in(folder) is not None
 
 
@@ -38,8 +39,9 @@ def read(folder: Path) -> GroundTruth:
     Args:
         folder: the list, or a folder that has one:
 
-            - text: ``name0 name1 K0 K1 R t`` (9 + 9 + 9 + 3 numbers, glue-factory's ``pairs_calibrated.txt``)
-              or ``name0 name1 rot0 rot1 K0 K1 T_0to1`` (1 + 1 + 9 + 9 + 16, SuperGlue's);
+            - text: ``name0 name1 K0 K1 R t`` (9 + 9 + 9 + 3 numbers, glue-factory's ``pairs_calibrated.txt``),
+              the same with a 4x4 matrix in place of R and t, or ``name0 name1 rot0 rot1 K0 K1 T_0to1``
+              (1 + 1 + 9 + 9 + 16, SuperGlue's);
             - ``.npz`` with image_paths, intrinsics, poses and pair_infos (LoFTR's scenes of MegaDepth-1500; a
               folder may have several), or with name and rel_pose, and ``intrinsics.npz`` beside it (LoFTR's
               ScanNet-1500).
@@ -96,8 +98,13 @@ def _from_text(path: Path) -> list[TruthPair]:
         elif len(values) == 30:
             K_a, K_b = values[:9].reshape(3, 3), values[9:18].reshape(3, 3)
             pose = np.column_stack([values[18:27].reshape(3, 3), values[27:30]])
+        elif len(values) == 34:
+            K_a, K_b = values[:9].reshape(3, 3), values[9:18].reshape(3, 3)
+            pose = values[18:34].reshape(4, 4)[:3]
         else:
-            raise ReconError(f"{path}: a line with {len(words)} columns; 32 or 38 are expected: {line[:60]}")
+            raise ReconError(
+                f"{path}: a line with {len(words)} columns; 32, 36 or 38 are expected: {line[:60]}"
+            )
         pairs.append(TruthPair(words[0], words[1], K_a, K_b, _rigid(pose, path), turns[0], turns[1]))
     return pairs
 
@@ -189,7 +196,7 @@ def _list_in(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
     for name in _TEXTS:
-        if (folder / name).is_file() and _columns(folder / name) in (32, 38):
+        if (folder / name).is_file() and _columns(folder / name) in _COLUMNS:
             return folder / name
     infos = sorted(folder.glob(_SCENE_INFOS))
     if infos:

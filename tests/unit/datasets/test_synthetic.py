@@ -167,7 +167,7 @@ def test_cards_are_complete() -> None:
     for card in cards.values():
         assert card.licence
         assert card.origin
-        assert card.layout["images"]
+        assert {"images", "mesh"} & set(card.layout)
 
 
 def test_cards_name_what_is_there(shared_data: Path) -> None:
