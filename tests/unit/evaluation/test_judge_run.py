@@ -8,17 +8,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_run import NAMES, RUN_FROM_TRUTH, Scene, make_run, make_scene, true_flow, write_model
+from made_run import (
+    NAMES,
+    RUN_FROM_TRUTH,
+    Scene,
+    make_run,
+    make_scene,
+    relative_pose_of,
+    true_flow,
+    write_mesh_ply,
+    write_model,
+)
 
+from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
-from recon.evaluation.layout import RunFiles
+from recon.evaluation.cost import evaluate_cost
+from recon.evaluation.layout import RunFiles, SparseModel
 from recon.evaluation.run import (
     compare_reports,
     evaluation_thresholds,
     judge_left_out,
     judge_repeatability,
     judge_run,
+    truth_intrinsics,
 )
+from recon.evaluation.tracks import evaluate_tracks
+from recon.sfm.adapter import distort_points
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +269,91 @@ def test_repeatability_of_runs(scene: Scene, exact: Path, tmp_path: Path) -> Non
     assert match is not None
     assert len(match.xy_a) == 50 < count
     assert RUN_FROM_TRUTH.scale != 1
+
+
+def test_truth_at_another_size_and_as_listed_pairs(scene: Scene, exact: Path) -> None:
+    """Cameras of photos twice as large, or the relative poses of a benchmark's list, judge matches alike."""
+    plain = judge_run(exact, replace(scene.truth, depth=None), parts=("matches", "two_view"))
+    twice = {name: camera.resized(320, 240) for name, camera in scene.truth.cameras.items()}
+    large = judge_run(exact, replace(scene.truth, depth=None, cameras=twice), parts=("matches", "two_view"))
+    views = scene.views
+    listed = (
+        TruthPair(NAMES[0], NAMES[1], views[0].K, views[1].K, relative_pose_of(views[0], views[1])),
+        TruthPair(NAMES[3], NAMES[1], views[3].K, views[1].K, relative_pose_of(views[3], views[1])),
+    )
+    pairs = judge_run(
+        exact, replace(scene.truth, depth=None, cameras={}, pairs=listed), parts=("matches", "two_view")
+    )
+    values = pairs.per_pair["matches.epipolar_median_px"]
+    assert set(values) == {(NAMES[0], NAMES[1]), (NAMES[1], NAMES[3])}
+    for report in (large, pairs):
+        for pair, value in report.per_pair["matches.epipolar_median_px"].items():
+            assert value == pytest.approx(plain.per_pair["matches.epipolar_median_px"][pair], rel=1e-3)
+    assert pairs.metrics["two_view.auc_1"] > 0.999
+
+
+def test_true_cameras_with_distortion(scene: Scene, tmp_path: Path) -> None:
+    """Matches of distorted photos fit the distorted cameras, and not the pinholes."""
+    root = make_run(scene, tmp_path, kind="sparse")
+    cameras = {
+        name: replace(camera, distortion=np.array([-0.2, 0.05, 0.001, -0.002]), model="OPENCV")
+        for name, camera in scene.truth.cameras.items()
+    }
+    for path in (root / "matches").glob("*.npz"):
+        data = dict(np.load(path))
+        for key in ("xy_a", "xy_b"):
+            intrinsics = truth_intrinsics(cameras[NAMES[0]])
+            data[key] = distort_points(data[key], intrinsics, scene.views[0].K).astype(np.float32)
+        np.savez(path, **data)
+    fitting = judge_run(root, replace(scene.truth, cameras=cameras), parts=("matches",)).metrics
+    pinhole = judge_run(root, scene.truth, parts=("matches",)).metrics
+    assert fitting["matches.epipolar_median_px"] < 1e-3
+    assert "matches.endpoint_median_px" not in fitting
+    assert pinhole["matches.endpoint_median_px"] > 0.1
+
+
+def test_a_surface_without_cameras_must_lie_in_the_world_of_the_truth(scene: Scene, tmp_path: Path) -> None:
+    write_mesh_ply(tmp_path / "mesh.ply", scene.mesh)
+    here = judge_run(tmp_path, scene.truth)
+    assert here.metrics["mesh.chamfer"] < 1e-5
+    assert here.metrics["registered.share"] == 0.0
+    assert any("taken to be in the world of the truth" in note for note in here.notes)
+    moved = replace(scene.mesh, vertices=RUN_FROM_TRUTH(scene.mesh.vertices).astype(np.float32))
+    write_mesh_ply(tmp_path / "mesh.ply", moved)
+    there = judge_run(tmp_path, scene.truth)
+    assert "mesh.chamfer" not in there.metrics
+    assert any("different worlds" in note for note in there.notes)
+
+
+def test_tracks_by_hand() -> None:
+    model = SparseModel(
+        np.array([[0, 0, 0.5], [0.2, 0, 0.5], [5.5, 0, 0.9]]),
+        np.array([2.0, 3.0, 7.0]),
+        np.array([0.5, 0.1, 0.3]),
+        12,
+    )
+    truth = np.array([[0, 0, 0.5], [5.5, 0, 0.5], [5.7, 0, 0.5], [5.9, 0, 0.5]], np.float32)
+    report = evaluate_tracks(model, truth, thresholds=(0.1, 0.45), voxel=1.0)
+    assert (report.points, report.observations) == (3, 12)
+    assert (report.mean_length, report.median_length) == (4.0, 3.0)
+    assert report.long_share == pytest.approx(2 / 3)
+    assert (report.mean_reprojection, report.median_reprojection) == (pytest.approx(0.3), pytest.approx(0.3))
+    assert report.surface is not None
+    # Accuracy: the first voxel holds a right point and one 0.2 off, the second one 0.4 off.
+    assert report.surface.precision == pytest.approx((0.25, 1.0))
+    # Completeness: the one truth of the first voxel is found; of the other three two are within 0.45.
+    assert report.surface.recall == pytest.approx((0.5, (1 + 2 / 3) / 2))
+    assert "accuracy 25.0%" in report.text()
+    assert evaluate_tracks(model).surface is None
+
+
+def test_cost_of_what_is_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(ReconError, match=r"manifest\.json: no such file"):
+        evaluate_cost(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"stages": {"match": {"state": "done"}}}')
+    with pytest.raises(ReconError, match=r"manifest\.json: not a manifest"):
+        evaluate_cost(tmp_path)
+    record = '"cpu_seconds": 1, "peak_memory_mb": 5, "seconds": 2, "state": "done"'
+    counts = '"counts": {"pairs": 4, "seconds_per_pair": 0.125}'
+    (tmp_path / "manifest.json").write_text(f'{{"stages": {{"match": {{{record}, {counts}}}}}}}')
+    assert evaluate_cost(tmp_path).seconds_per_pair == 0.125
