@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
@@ -14,6 +14,8 @@ from recon.texturing.visibility import Candidates
 
 # Below this grey level the ratio of two photos is noise, above the other one of them may be clipped.
 _DARK, _BRIGHT = 12.0, 243.0
+_TABLE = 30_000_000
+"""Up to so many (vertex, view) pairs are looked up in a table; beyond, by bisection."""
 _PAIR_FACES = 60
 """A pair of views says something about exposure from so many common faces on."""
 
@@ -165,16 +167,20 @@ class VertexViews:
         weight: (n,) share of the view in the colour of the vertex; sums to 1 over the views of a vertex.
         correction: (n, 3) grey levels added to the photo's (exposed) colour.
         views: number of views.
+        table: row of every (vertex, view), -1 for none; None where that would be a large table.
     """
 
     key: Int64[np.ndarray, " n"]
     weight: Float32[np.ndarray, " n"]
     correction: Float32[np.ndarray, "n 3"]
     views: int
+    table: Int32[np.ndarray, " t"] | None = None
 
     def find(self, vertex: Int64[np.ndarray, " q"], view: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
         """Rows of (vertex, view) pairs, -1 where there is none."""
         wanted = vertex.astype(np.int64) * self.views + view
+        if self.table is not None:
+            return self.table[wanted].astype(np.int64)
         at = np.searchsorted(self.key, wanted)
         at = np.minimum(at, len(self.key) - 1) if len(self.key) else np.zeros(len(wanted), np.int64)
         if not len(self.key):
@@ -255,7 +261,11 @@ def solve_corrections(
     node_view = share.indices.astype(np.int64)
     key = node_vertex * views + node_view
     n = len(key)
-    result = VertexViews(key, share.data.astype(np.float32), np.zeros((n, 3), np.float32), views)
+    table = None
+    if vertices * views <= _TABLE:
+        table = np.full(vertices * views, -1, np.int32)
+        table[key] = np.arange(n)
+    result = VertexViews(key, share.data.astype(np.float32), np.zeros((n, 3), np.float32), views, table)
     if n == 0:
         return result
     # Consensus minus photo, averaged over the faces round a vertex that the view sees.
@@ -308,7 +318,7 @@ def solve_corrections(
     for c in range(3):
         g, _ = cg(matrix, right[:, c], x0=target[:, c] * known, rtol=1e-3, maxiter=300, M=inverse)
         solution[:, c] = np.clip(g, -limit, limit)
-    return VertexViews(key, result.weight, solution, views)
+    return replace(result, correction=solution)
 
 
 def diffuse_colors(
