@@ -80,13 +80,14 @@ def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"], extras: dict[str, An
     document, rest = read_glb(data)
     nodes: list[dict[str, Any]] = document.setdefault("nodes", [])
     for scene in document.get("scenes", []):
-        nodes.append(
-            {
-                "name": "world",
-                "matrix": np.asarray(matrix, np.float64).T.ravel().tolist(),  # column by column
-                "children": scene.get("nodes", []),
-            }
-        )
+        roots = scene.get("nodes", [])
+        whole = np.asarray(matrix, np.float64)
+        if len(roots) == 1 and not {"matrix", "rotation", "scale"} & set(nodes[roots[0]]):
+            # Two large translations that cancel would do so in a viewer's single precision.
+            shift = np.eye(4)
+            shift[:3, 3] = nodes[roots[0]].pop("translation", (0.0, 0.0, 0.0))
+            whole = whole @ shift
+        nodes.append({"name": "world", "matrix": whole.T.ravel().tolist(), "children": roots})
         scene["nodes"] = [len(nodes) - 1]
     if extras:
         document["asset"].setdefault("extras", {}).update(extras)

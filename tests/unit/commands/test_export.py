@@ -258,6 +258,45 @@ def test_textured_meshes_bring_their_pictures(run: tuple[Path, Scene]) -> None:
     assert "f 1/1 2/2 3/3" in text
 
 
+def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Scene]) -> None:
+    """What stage texture leaves: the picture and the texture coordinates stay, the corners move."""
+    from recon.texturing.files import encode_texture, textured_glb, write_textured_obj
+    from recon.texturing.types import TexturedMesh
+
+    root, _ = run
+    vertices = np.array([[0.0, 0, 0], [2, 0, 0], [2, 0, 1], [0, 0, 1]])  # upright in the run, z is up
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    uv = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    picture = np.random.default_rng(0).integers(0, 256, (16, 32, 3)).astype(np.uint8)
+    none = np.zeros(2, np.int32)
+    mesh = TexturedMesh(vertices, faces, uv[faces], picture, none, none)
+    png = encode_texture(picture, "png")
+    folder = root / "mesh"
+    (folder / "texture.png").write_bytes(png)
+    write_textured_obj(folder / "textured.obj", mesh, "texture.png", material_path=folder / "textured.mtl")
+    (folder / "textured.glb").write_bytes(textured_glb(mesh, png, "png"))
+    assert main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=7.5"]) == 0
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    expected = found.similarity(vertices)
+    obj = trimesh.load(export(root, "obj", "--georeferenced") / "mesh.obj", process=False)
+    glb = trimesh.load(export(root, "glb", "--georeferenced") / "mesh.glb", process=False)
+    name = glb.graph.nodes_geometry[0]
+    transform, geometry = glb.graph[name]
+    in_glb = trimesh.transform_points(glb.geometry[geometry].vertices, transform)
+    y_up = expected[:, [0, 2, 1]] * [1, 1, -1]
+    for got, corners, visual in (
+        (obj.vertices, expected, obj.visual),
+        (in_glb, y_up, glb.geometry[geometry].visual),
+    ):
+        for corner, at in zip(corners, uv, strict=True):
+            nearest = int(np.argmin(np.linalg.norm(got - corner, axis=1)))
+            np.testing.assert_allclose(got[nearest], corner, atol=1e-5)
+            np.testing.assert_allclose(visual.uv[nearest], at, atol=1e-6)
+    for visual in (obj.visual, glb.geometry[geometry].visual):
+        image = getattr(visual.material, "image", None) or visual.material.baseColorTexture
+        assert np.array_equal(np.asarray(image.convert("RGB")), picture)
+
+
 # What is missing is said
 
 

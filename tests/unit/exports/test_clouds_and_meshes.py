@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from recon.evaluation.poses import Similarity
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, to_obj
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, read_glb, to_obj
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")
@@ -143,6 +145,31 @@ def test_obj_keeps_its_digits_and_colours(tmp_path: Path) -> None:
         np.asarray(again.vertex_normals)[corners], normals[triangles.ravel()], atol=1e-4
     )
     np.testing.assert_allclose(np.asarray(again.vertex_colors)[corners], colors[triangles.ravel()], atol=1e-3)
+
+
+def test_glb_translations_that_cancel_leave_nothing_large() -> None:
+    """A mesh in UTM, kept relative to a node, moved to the origin: no viewer has to subtract large numbers."""
+    box = trimesh.creation.box((1.0, 2.0, 3.0))
+    place = np.array([691_500.25, 5_334_700.5, 519.0])
+    document, rest = read_glb(box.export(file_type="glb"))
+    root = document["scenes"][0]["nodes"][0]
+    while document["nodes"][root].get("mesh") is None:
+        root = document["nodes"][root]["children"][0]
+    document["nodes"] = [{"mesh": document["nodes"][root]["mesh"], "translation": place.tolist()}]
+    document["scenes"] = [{"nodes": [0]}]
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    data = struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest))
+    data += struct.pack("<I4s", len(text), b"JSON") + text + rest
+    moved, _ = read_glb(move_glb(data, Similarity(1.0, np.eye(3), -place + [1, 2, 3]).matrix))
+    large = [
+        abs(v) for node in moved["nodes"] for v in (*node.get("matrix", ()), *node.get("translation", ()))
+    ]
+    assert max(large) < 10
+    read = trimesh.load(
+        io.BytesIO(move_glb(data, Similarity(1.0, np.eye(3), -place).matrix)), file_type="glb"
+    )
+    np.testing.assert_allclose(read.to_mesh().bounds, [[-0.5, -1, -1.5], [0.5, 1, 1.5]], atol=1e-6)
 
 
 def test_glb_that_is_none() -> None:
