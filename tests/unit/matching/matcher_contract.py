@@ -64,6 +64,9 @@ def shifted(dx: int, dy: int, height: int = 96, width: int = 128) -> tuple[Match
     return MatchImage(np.ascontiguousarray(a)), MatchImage(np.ascontiguousarray(b))
 
 
+_made: dict[tuple[type, str], Matcher] = {}
+
+
 class MatcherContract:
     """What dense and sparse matchers have in common."""
 
@@ -76,10 +79,14 @@ class MatcherContract:
         """A new matcher."""
         return create_matcher(self.matcher, **self.settings)
 
-    @pytest.fixture(scope="class")
-    def under_test(self, request: pytest.FixtureRequest) -> Matcher:
-        """One matcher for all tests of a class: it keeps no state between calls."""
-        return request.cls().make()
+    @pytest.fixture
+    def under_test(self) -> Matcher:
+        """One matcher for all tests of a class with the same settings: it keeps no state between calls."""
+        key = (type(self), repr(self.settings))
+        if key not in _made:
+            _made.clear()
+            _made[key] = self.make()
+        return _made[key]
 
     def test_is_declared(self, under_test: Matcher) -> None:
         assert available_matchers()[self.matcher] == under_test.capabilities
@@ -96,9 +103,8 @@ class MatcherContract:
         run_any(under_test, MatchImage(textured(9, 11)), MatchImage(textured(12, 10)))
 
     def test_images_of_one_colour_do_not_break(self, under_test: Matcher) -> None:
-        flat = MatchImage(np.full((64, 80, 3), 128, np.uint8))
+        flat = MatchImage(np.full((48, 56, 3), 128, np.uint8))
         run_any(under_test, flat, flat)
-        run_any(under_test, flat, MatchImage(textured(64, 80)))
 
     def test_threads_and_order_change_nothing(self, under_test: Matcher) -> None:
         images = [MatchImage(textured(*self.repeats, seed)) for seed in (0, 0, 2)]
