@@ -16,7 +16,7 @@ from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
 from recon.matching import hyperpixel_weights
 from recon.matching.hyperpixel_matcher import working_sizes
 from recon.matching.registry import create_matcher
-from recon.matching.types import MatchImage
+from recon.matching.types import Matcher, MatchImage
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,10 @@ class _WithFiles(DenseMatcherContract):
     def _settings(self, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         given = {key: str(files / name) for key, name in self.files.items()}
         monkeypatch.setattr(type(self), "settings", {**given, **self.more})
+
+    @pytest.fixture
+    def under_test(self, _settings: None) -> Matcher:
+        return create_matcher(self.matcher, **self.settings)
 
 
 class TestDhpf(_WithFiles):
