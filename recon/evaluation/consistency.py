@@ -116,7 +116,7 @@ def photo_consistency(
     quality = np.zeros((len(views), count))
     for i, view in enumerate(views):
         pixels, z = view.project(points)
-        seen = _inside(pixels, view.grey.shape, PATCH) & (z > 0) & _unhidden(z, pixels, hiding, view)
+        seen = _inside(pixels, view.grey.shape, float(PATCH)) & (z > 0) & _unhidden(z, pixels, hiding, view)
         ray = view.center - points
         ray /= np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-12)
         cosine = (facing * ray).sum(axis=1)

@@ -52,21 +52,21 @@ class FlowReport:
         return line + (f"; {100 * self.missing:.1f}% without an estimate" if self.missing else "")
 
 
-def known_flow(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
+def known_flow(flow: Float[np.ndarray, "*shape 2"]) -> Bool[np.ndarray, "*shape"]:
     """Compute where a true flow is known: finite and below Middlebury's mark."""
     return np.isfinite(flow).all(axis=-1) & (np.abs(flow) < UNKNOWN).all(axis=-1)
 
 
 def endpoint_errors(
-    flow: Float[np.ndarray, "h w 2"], truth: Float[np.ndarray, "h w 2"]
-) -> Float[np.ndarray, "h w"]:
+    flow: Float[np.ndarray, "*shape 2"], truth: Float[np.ndarray, "*shape 2"]
+) -> Float[np.ndarray, "*shape"]:
     """Compute the length of the difference of two flows per pixel, in pixels."""
     return np.linalg.norm(np.asarray(flow, np.float64) - truth, axis=-1)
 
 
 def angular_errors(
-    flow: Float[np.ndarray, "h w 2"], truth: Float[np.ndarray, "h w 2"]
-) -> Float[np.ndarray, "h w"]:
+    flow: Float[np.ndarray, "*shape 2"], truth: Float[np.ndarray, "*shape 2"]
+) -> Float[np.ndarray, "*shape"]:
     """Compute the angle between (u, v, 1) and (u', v', 1) per pixel, in degrees.
 
     Source: Barron, Fleet & Beauchemin 1994; Baker et al., "A database and evaluation methodology for optical

@@ -323,17 +323,18 @@ class _Judge:
         self.truth_from_run: Similarity | None = None
         self.estimated: dict[str, Float64[np.ndarray, "3 4"]] = {}
         self.known: dict[str, TruthCamera] = {}
-        if truth is None or not truth.cameras:
+        if truth is None:
             return
+        theirs = set(truth.cameras) | {name for pair in truth.pairs for name in (pair.a, pair.b)}
         ours = run.given or set(run.poses) or set(run.database_sizes)
-        if not ours:
+        if not ours or not theirs:
             self.known = dict(truth.cameras)
             return
-        names = matched_names(ours, truth.cameras)
+        names = matched_names(ours, theirs)
         if not names:
             raise ReconError(
                 f"{run.root} and the truth {truth.name} share no photo name (one has {min(ours)}, the other "
-                f"{min(truth.cameras)}); name the truth of this scene"
+                f"{min(theirs)}); name the truth of this scene"
             )
         self.truth = truth = _renamed(truth, names)
         # Photos that the run was not given are left out on purpose, and no misses.

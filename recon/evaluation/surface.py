@@ -16,7 +16,7 @@ from recon.photos.types import PinholeView
 
 _CURVE = 64
 # Distances at which precision and recall are kept for a plot.
-_DEPTH_SIZE = 1024
+_DEPTH_SIZE = 1024.0
 # Pixels: what decides visibility needs no more.
 _CELL = 16
 # Pixels: side of the cells in which the density of projected points is measured.
