@@ -27,7 +27,7 @@ from recon.sfm.adapter import (
 )
 from recon.stages.fields import load_field_pairs
 from recon.stages.map import load_reconstruction
-from recon.stages.match import load_dense_match
+from recon.stages.pair_results import load_dense_match
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
 from recon.stages.verify import load_view_graph
 

@@ -12,7 +12,8 @@ from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher
 from recon.sfm.adapter import photo_id
 from recon.stages.map import load_reconstruction
-from recon.stages.match import FLOWS, PairJob, load_matching, match_pairs
+from recon.stages.pair_matching import PairJob, match_pairs
+from recon.stages.pair_results import FLOWS, load_matching
 from recon.stages.verify import load_view_graph
 
 FIELDS = "fields.json"

@@ -16,7 +16,7 @@ from recon.graph.types import Tracks
 from recon.photos.types import Photo
 from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_references
 from recon.stages.features import load_points
-from recon.stages.match import DenseMatches, load_matching, load_sparse_match
+from recon.stages.pair_results import DenseMatches, load_matching, load_sparse_match
 from recon.stages.photos import load_mask, load_photo_set, load_rgb
 from recon.stages.verify import load_inliers, load_view_graph
 

@@ -30,7 +30,7 @@ from recon.graph.view_graph import (
     spanning_tree,
 )
 from recon.matching.types import DenseMatch, FlowField
-from recon.stages.match import DenseMatches, Pair, load_matching, load_sparse_match
+from recon.stages.pair_results import DenseMatches, Pair, load_matching, load_sparse_match
 from recon.stages.pairs import load_sparse_matches
 from recon.stages.photos import load_photo_set
 

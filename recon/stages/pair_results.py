@@ -1,0 +1,128 @@
+"""What matching leaves in the workspace: a Zarr group for a dense field, an ``.npz`` for point matches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from recon.engine.stage import StageContext
+from recon.matching.types import DenseMatch, FlowField, SparseMatch
+
+Pair = tuple[int, int]
+
+FLOWS = "flows.zarr"
+MATCHES = "matches"
+MATCHING = "matching.json"
+
+FLOW_STEP = 1 / 32
+"""Flow on disk is a whole number of these (pixels): the error is at most 1/64 px, the range 1024 px."""
+
+
+def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> None:
+    """Writes both directions of a pair as one Zarr group, beside its place and then renamed into it.
+
+    ``seconds`` is what the matcher needed; it is kept with the field.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if beside.exists():
+        shutil.rmtree(beside)
+    group = zarr.open_group(str(beside), mode="w")
+    for side, field, consistent in (
+        ("a", match.a_to_b, match.consistent_a),
+        ("b", match.b_to_a, match.consistent_b),
+    ):
+        steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
+        confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
+        for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
+            array = zarr.open_array(
+                str(beside / f"{name}_{side}"),
+                mode="w",
+                shape=values.shape,
+                chunks=values.shape,
+                dtype=values.dtype,
+            )
+            array[...] = values
+        group.attrs[f"consistent_share_{side}"] = float(consistent.mean())
+    group.attrs["seconds"] = float(seconds)
+    os.replace(beside, path)
+
+
+def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> None:
+    """Writes the point matches of a pair, and the seconds that the matcher needed."""
+    with path.open("wb") as stream:
+        np.savez(stream, xy_a=match.xy_a, xy_b=match.xy_b, score=match.score, seconds=np.float64(seconds))
+
+
+def load_sparse_match(work: StageContext, pair: Pair) -> SparseMatch:
+    """The point matches of a pair as a sparse matcher left them, at the photos' working size."""
+    with np.load(work.path(MATCHES, f"{pair[0]}_{pair[1]}.npz")) as data:
+        return SparseMatch(data["xy_a"], data["xy_b"], data["score"])
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What the stage left.
+
+    Attributes:
+        kind: "dense" or "sparse".
+        repeatable: see ``recon.matching.types.Capabilities``.
+        pairs: those that were matched; pairs on which the matcher failed are not among them.
+        dense: with a sparse matcher: name, settings, size and turning of the dense one for the densification.
+    """
+
+    matcher: str
+    kind: str
+    repeatable: bool
+    pairs: tuple[Pair, ...]
+    dense: Mapping[str, Any]
+
+
+def load_matching(work: StageContext) -> Matching:
+    """Which matcher ran, and on which pairs it gave a result."""
+    stored = json.loads(work.path(MATCHING).read_text(encoding="utf-8"))
+    pairs = tuple((int(i), int(j)) for i, j in stored["pairs"])
+    return Matching(stored["matcher"], stored["kind"], stored["repeatable"], pairs, stored["dense"])
+
+
+def load_dense_match(work: StageContext, pair: Pair) -> DenseMatch:
+    """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
+    path = work.path(FLOWS, f"{pair[0]}_{pair[1]}")
+
+    def read(name: str) -> Any:
+        return zarr.open_array(str(path / name), mode="r")[...]
+
+    def field(side: str) -> FlowField:
+        flow = read(f"flow_{side}").astype(np.float32) * np.float32(FLOW_STEP)
+        return FlowField(flow, read(f"confidence_{side}").astype(np.float32) / np.float32(255))
+
+    return DenseMatch(
+        field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool)
+    )
+
+
+class DenseMatches(Mapping[Pair, DenseMatch]):
+    """The dense matches of some pairs, read from the workspace when asked for; the last ones stay in memory."""
+
+    def __init__(self, work: StageContext, pairs: Iterable[Pair], in_memory: int = 64) -> None:
+        self._pairs = tuple(pairs)
+        self._read = lru_cache(maxsize=in_memory)(lambda pair: load_dense_match(work, pair))
+
+    def __getitem__(self, pair: Pair) -> DenseMatch:
+        if pair not in self._pairs:
+            raise KeyError(pair)
+        return self._read(pair)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
