@@ -21,6 +21,7 @@ def georeference(
     points: Path | None = typer.Option(
         None, metavar="FILE", help="Points for --length: CSV with name, photo, x, y."
     ),
+    level: bool = typer.Option(False, "--level", help="Only turn z up; the scale stays that of the run."),
     crs: str = typer.Option(
         "auto", help="GPS: utm (the default) or enu. Control points: EPSG:CODE, or nothing for a local frame."
     ),
@@ -35,14 +36,17 @@ def georeference(
 ) -> None:
     """Find the scene's scale, orientation and place, and write OUT/georeference.json.
 
-    From control points if --control is given, from one length with --length, otherwise from the photos' GPS.
+    From control points if --control is given, from one length with --length, otherwise from
+    the photos' GPS; --level finds nothing but where up is.
     The run's own results stay as they are; 'recon export --georeferenced' applies it.
     """
     kinds = ("auto", "exif", "photos", "plane", "none")
     if gravity not in kinds:
         raise UsageError(f"--gravity {gravity}: it is one of {', '.join(kinds)}")
-    if control is not None and length is not None:
-        raise UsageError("--control and --length exclude each other: control points give the scale too")
+    if (control is not None) + (length is not None) + level > 1:
+        raise UsageError("--control, --length and --level exclude each other")
+    if level and gravity == "none":
+        raise UsageError("--level needs to know where up is: leave out --gravity none")
     if points is not None and length is None:
         raise UsageError("--points needs --length A,B=METRES")
     from recon.commands.georeferencing import GeoreferenceOptions, run_georeference
@@ -56,6 +60,7 @@ def georeference(
         gps_error,
         photos,
         seed,
+        level,
     )
     for line in run_georeference(run, options):
         typer.echo(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,7 @@ class GeoreferenceOptions:
     gps_error: float = 5.0
     photos: Path | None = None
     seed: int = 0
+    level: bool = False
 
 
 def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
@@ -61,13 +62,13 @@ def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
     try:
         if options.control is not None:
             found = _from_control(run, scene, options, up, told_by, lines)
-        elif options.length is not None:
+        elif options.length is not None or options.level:
             found = _from_length(run, scene, options, up, told_by, lines)
         else:
             found = _from_gps(run, scene, options, up, told_by)
     except ValueError as error:
         hint = ""
-        if options.control is None and options.length is None:
+        if options.control is None and options.length is None and not options.level:
             hint = "; --gps-error takes a larger error, --control and --length need no GPS"
         raise ReconError(f"{root}: no georeference: {error}{hint}") from error
     path = run.root / GEOREFERENCE
@@ -82,8 +83,11 @@ def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
 
 
 def _summary(found: Georeference) -> list[str]:
+    unit = f"one unit of the run is {found.similarity.scale:.6g} m"
+    if found.method == "level":
+        unit = "the scale is that of the run"
     lines = [
-        f"one unit of the run is {found.similarity.scale:.6g} m; up from: {found.gravity}",
+        f"{unit}; up from: {found.gravity}",
         f"frame: {found.crs.name}" + (f" (EPSG:{found.crs.epsg})" if found.crs.epsg else ""),
     ]
     if any(found.offset):
@@ -264,6 +268,14 @@ def _from_length(
     told_by: str,
     lines: list[str],
 ) -> Georeference:
+    centres = np.array([view.center for view in scene.views])
+    looks = np.array([view.cam_from_world[2, :3] for view in scene.views])
+    origin = np.median(scene.xyz, axis=0) if len(scene.xyz) else centres.mean(axis=0)
+    if options.level:
+        if up is None:
+            raise ReconError(f"{run.root}: nothing tells where up is: the photos are turned all ways")
+        found = georeference_length(1.0, 1.0, up, origin, gravity=told_by, north=looks.mean(axis=0))
+        return replace(found, method="level", crs=Crs("local", "local, in the run's own units"))
     assert options.length is not None
     ends, equals, value = options.length.rpartition("=")
     try:
@@ -277,9 +289,6 @@ def _from_length(
         _, sightings = read_control(options.points)
         known |= _locate(run, scene, sightings, options.points, lines)
     a, b = _two_names(ends, known, options.length)
-    centres = np.array([view.center for view in scene.views])
-    looks = np.array([view.cam_from_world[2, :3] for view in scene.views])
-    origin = np.median(scene.xyz, axis=0) if len(scene.xyz) else centres.mean(axis=0)
     return georeference_length(
         float(np.linalg.norm(known[a] - known[b])),
         metres,

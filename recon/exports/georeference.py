@@ -52,7 +52,7 @@ class Georeference:
     """How a scene lies in a frame: local = similarity(model); coordinates of the frame = local + offset.
 
     Attributes:
-        method: "gps", "control" or "length".
+        method: "gps", "control", "length" or "level".
         gravity: what told where up is: "gps", "control", "exif", "photos", "plane" or "none".
         residuals: name, (x, y, z) error in the frame's units and whether it was used, of each reference.
         scale_error: standard deviation of the scale over the scale, None where nothing tells.

@@ -473,6 +473,21 @@ def test_known_length(run: tuple[Path, Scene]) -> None:
     assert main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=zwei"]) == 2
 
 
+def test_level_alone_turns_z_up(run: tuple[Path, Scene]) -> None:
+    root, scene = run
+    assert main(["georeference", str(root), "--level"]) == 0
+    found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
+    assert found.method == "level"
+    assert found.similarity.scale == 1.0
+    assert np.degrees(np.arccos((found.similarity.rotation @ [0, 0, 1])[2])) < 2.0
+    back = scene_from_reconstruction(model_of(export(root, "colmap", "--georeferenced") / "sparse" / "0"))
+    looks = np.mean([view.cam_from_world[2, :3] for view in back.views], axis=0)
+    assert abs(looks[0]) < 1e-9  # the photos look along y
+    assert looks[1] > 0
+    assert len(back.views) == len(scene.views)
+    assert main(["georeference", str(root), "--level", "--gravity", "none"]) == 2
+
+
 def test_no_gps_says_what_else_there_is(run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]) -> None:
     root, _ = run
     assert main(["georeference", str(root)]) == 1
