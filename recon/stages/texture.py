@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
+from recon.errors import ReconError
 from recon.stages.depth import DenseScene
 from recon.surface.io import read_mesh
 from recon.surface.meshing import mesh_arrays
@@ -71,6 +72,8 @@ class TextureStage:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
         scene = DenseScene(work, max_size=1 << 16)
+        if len(faces) == 0:
+            raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
         mesh, report = texture_mesh(
             vertices,
             faces,

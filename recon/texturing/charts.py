@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from recon.errors import ReconError
 from recon.texturing.topology import Adjacency, regions
 
 _CELL = 4
@@ -55,7 +56,7 @@ def lay_out(
         padding: texels between charts.
 
     Raises:
-        ValueError: the charts do not fit, however small (a texture of a few hundred texels for many thousand faces).
+        ReconError: the charts do not fit, however small (a few hundred texels for a hundred thousand faces).
     """
     seen = labels >= 0
     region = regions(adjacency, labels)
@@ -75,8 +76,9 @@ def lay_out(
             break
         scale *= min(0.98, 0.99 * max_texture / max(width, height))
     else:
-        raise ValueError(
-            f"{count} charts and {len(lost)} faces that no photo sees do not fit {max_texture} texels"
+        raise ReconError(
+            f"{count} charts and {len(lost)} faces that no photo sees do not fit a texture of {max_texture} texels: "
+            "raise texture.max_texture, or lower texture.faces"
         )
     corners = np.zeros((len(labels), 3, 2))
     corners[seen] = pixels[seen] * scale + offset[chart[seen]][:, None]

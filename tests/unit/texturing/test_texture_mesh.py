@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from texturing_scenes import arc, camera, color, photos, sheet
 
+from recon.errors import ReconError
 from recon.evaluation.views import compare_view
 from recon.texturing.rendering import look_up, render_textured
 from recon.texturing.texture import seam_steps, texture_mesh
@@ -151,6 +152,8 @@ def test_a_texture_that_is_too_small_for_the_photos_shrinks_them(scene):
     assert report.scale < 1
     got, want = centre_colors(mesh)
     assert np.abs(got - want).mean() < 8
+    with pytest.raises(ReconError, match=r"texture\.max_texture"):
+        texture_mesh(vertices, faces, views, images, options=TextureOptions(max_texture=16))
 
 
 def test_seam_steps_are_those_of_the_texture(scene):
