@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from recon.datasets.cards import Card, RemoteFile
 from recon.errors import ReconError, UsageError
@@ -317,7 +318,9 @@ def unpack(archive: Path, kind: str, into: Path, strip: int = 0) -> None:
                             raise ReconError(
                                 f"{archive}: holds {entry.name}, which is neither file nor folder"
                             )
-                    opened_tar.extractall(place)
+                    # Owners and rights of the archive are not wanted; older Pythons do not know the filter.
+                    safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                    opened_tar.extractall(place, **safely)
             else:
                 _unpack_7z(archive, place)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
