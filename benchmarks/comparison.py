@@ -54,8 +54,8 @@ MATCHERS = (
 SETTINGS = (
     "pairs.neighbours=5",
     "tracks.max_anchors=800",
-    "depth.max_size=400",
-    "mesh.depth=9",
+    "depth.max_size=320",
+    "mesh.depth=8",
 )
 
 # Okabe & Ito's colours that can be told apart whatever one's eyes, and dashes for whoever prints in grey.
