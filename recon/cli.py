@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from recon.commands.export import export, import_
 from recon.commands.georeference import georeference
 from recon.commands.semantic import evaluate_semantic
 from recon.commands.stopping import stoppable
+from recon.commands.train import train
 from recon.errors import ReconError, UsageError
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 evaluate.command("semantic")(evaluate_semantic)
+app.add_typer(train)
 app.add_typer(evaluate)
 app.add_typer(datasets)
 app.command()(export)
@@ -38,6 +41,9 @@ app.command()(compare)
 
 WORKER = "recon-worker"
 """How the engine names its threads."""
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What a full or a read-only disk answers."""
 
 _RESULTS = (
     ("cameras, as COLMAP reads them", "sparse/0"),
@@ -199,6 +205,11 @@ def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
         return _fail(str(error), 1)
     except ImportError as error:
         return _fail(f"{error}\n'recon doctor' says what is missing and how to mend it", 1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = error.filename or "a result, or a compiled kernel, cannot be written"
+        return _fail(f"{where}: {error.strerror}; free some space, or choose another --out", 1)
     except MemoryError:
         return _fail("not enough memory; try --quality preview, or fewer --threads", 1)
     return 0

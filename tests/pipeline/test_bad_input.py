@@ -115,7 +115,8 @@ def test_a_bad_photo_is_left_out_by_name_and_the_others_are_used(
     (bench.photos / "text.jpg").write_text("these are my notes")
     (bench.photos / "twin.jpg").write_bytes(data)
     Image.new("RGB", (1, 1)).save(bench.photos / "dot.png")
-    save(bench.photos / "band.png", 9, (20000, 200))
+    if name == "band.png":
+        save(bench.photos / "band.png", 9, (20000, 200))
     for path in bench.photos.iterdir():
         if path.name not in {name, "0.jpg", "1.jpg", "2.jpg"}:
             path.unlink()
@@ -125,6 +126,16 @@ def test_a_bad_photo_is_left_out_by_name_and_the_others_are_used(
     assert reason in text
     assert bench.names == ["0.jpg", "1.jpg", "2.jpg"]
     assert [one["name"] for one in bench.photo_set["left_out"]] == [name]
+
+
+def test_two_photos_with_the_same_content_are_one(bench: Bench) -> None:
+    """Also when one of them is stored in another format."""
+    image = Image.open(save(bench.photos / "a.png", 3))
+    image.save(bench.photos / "b.tif")
+    code, text = bench.run()
+    assert code == 1
+    assert "only one photo can be used" in text
+    assert "b.tif: has the same content as a.png" in text
 
 
 def test_only_bad_photos(bench: Bench) -> None:
@@ -159,7 +170,7 @@ def test_output_folder_that_cannot_be_made(bench: Bench) -> None:
     assert "choose another --out" in text.lower()
 
 
-def in_process(bench: Bench, before: str, *arguments: str) -> tuple[int, str]:
+def in_process(bench: Bench, before: str, *arguments: str, match: bool = False) -> tuple[int, str]:
     """The command in a process of its own after some lines of Python."""
     code = f"import os, resource, sys\n{before}\nfrom recon.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [
@@ -171,6 +182,8 @@ def in_process(bench: Bench, before: str, *arguments: str) -> tuple[int, str]:
         "photos",
         *arguments,
     ]
+    if match:
+        command = ["match", *(str(bench.photos / f"{i}.jpg") for i in range(2)), "--out", str(bench.out)]
     done = subprocess.run(
         [sys.executable, "-c", code, *command],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(bench.folder / "numba")},
@@ -220,6 +233,43 @@ def test_read_only_output_folder(bench: Bench) -> None:
     assert str(bench.out) in text
     assert "choose another --out" in text.lower()
     assert {path: path.read_bytes() for path in (bench.out / "photos").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "part"),
+    [
+        ("nope.jpg", 2, "there is no such file"),
+        ("text.jpg", 1, "is a text file"),
+        ("cut.jpg", 1, "damaged or cut short"),
+        ("dot.png", 0, "consistent both ways: 0%"),
+        ("black.png", 0, "consistent both ways: 0%"),
+    ],
+)
+def test_match_of_a_bad_photo(bench: Bench, name: str, expected: int, part: str) -> None:
+    """What is no photo is refused by name; what is one but has nothing to match gives no consistent pixel."""
+    save(bench.photos / "a.jpg", 0, (96, 64))
+    data = (bench.photos / "a.jpg").read_bytes()
+    (bench.photos / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (bench.photos / "text.jpg").write_text("these are my notes")
+    Image.new("RGB", (1, 1)).save(bench.photos / "dot.png")
+    Image.new("RGB", (96, 64)).save(bench.photos / "black.png")
+    code = main(["match", str(bench.photos / "a.jpg"), str(bench.photos / name), "--out", str(bench.out)])
+    printed = bench.capsys.readouterr()
+    assert code == expected
+    assert part in printed.err + printed.out
+    if code:
+        assert str(bench.photos / name) in printed.err
+    else:
+        assert np.isfinite(np.load(bench.out / "flow_a_to_b.npy")).all()
+
+
+def test_match_onto_a_full_disk(bench: Bench) -> None:
+    """Here not even the compiled kernels can be kept."""
+    bench.good_photos(2)
+    code, text = in_process(bench, "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))", match=True)
+    assert code == 1
+    assert "cannot be written" in text
+    assert "choose another --out" in text
 
 
 @pytest.mark.parametrize(

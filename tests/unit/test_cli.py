@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -155,6 +156,7 @@ def test_match(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
         (KeyboardInterrupt(), 1, "error: stopped"),
         (ImportError("libGL.so.1: cannot open"), 1, "recon doctor"),
         (MemoryError(), 1, "--quality preview"),
+        (OSError(errno.ENOSPC, "No space left", "/a/b"), 1, "/a/b: No space left; free some space"),
     ],
 )
 def test_exit_codes_without_traceback(
@@ -167,9 +169,12 @@ def test_exit_codes_without_traceback(
     assert "Traceback" not in printed
 
 
-def test_a_defect_of_ours_keeps_its_traceback(fake_api: SimpleNamespace, tmp_path: Path) -> None:
-    fake_api.error = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EBADF, "Bad file descriptor")])
+def test_a_defect_of_ours_keeps_its_traceback(
+    fake_api: SimpleNamespace, tmp_path: Path, error: Exception
+) -> None:
+    fake_api.error = error
+    with pytest.raises(type(error)):
         main(["reconstruct", "photos", "--out", str(tmp_path)])
 
 
