@@ -359,6 +359,7 @@ def _judge(
         found.append(metrics)
         if number == 0:
             entry.stage_seconds = {n: r.seconds for n, r in records.items() if r.state == "done"}
+            _charge_fields(entry, metrics, records)
             entry.failed_stage = next((n for n, r in records.items() if r.state == "failed"), "")
             entry.warnings = (
                 *entry.warnings,
@@ -366,6 +367,22 @@ def _judge(
             )
     _over_seeds(entry, found)
     return entry
+
+
+def _charge_fields(entry: Entry, metrics: dict[str, float], records: Mapping[str, StageRecord]) -> None:
+    """Dense fields that another contender's run left cost as much as if they had been computed here."""
+    record = records.get("fields")
+    if record is None or record.state != "done":
+        return
+    manifest = read_manifest(entry.root)
+    threads = 1 if manifest is None else int(manifest.run.get("threads", 1))
+    counts = record.counts
+    alone = float(counts.get("seconds_per_pair", 0.0)) * float(counts.get("pairs", 0)) / max(threads, 1)
+    saved = alone - record.seconds
+    if saved > 0:
+        entry.stage_seconds["fields"] = alone
+        if "cost.seconds" in metrics:
+            metrics["cost.seconds"] += saved
 
 
 def _over_seeds(entry: Entry, found: Sequence[Mapping[str, float]]) -> None:
