@@ -154,7 +154,7 @@ def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[flo
     return PairScore(pair.category, values, seconds=seconds, layers=chosen)
 
 
-def _resized(points: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
+def resized_points(points: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
     """Points of an image at another size; sizes are (height, width)."""
     import numpy as np
 
@@ -223,8 +223,8 @@ def _method(
             there: CellMatches
             there, _ = match_cells(correlation, hough=method != "nn", mutual=method == "dhpf")
         seconds = time.perf_counter() - start
-        moved = transfer_keypoints(there, _resized(points, source.shape, _SQUARE), whole_cells=True)
-        return _resized(moved, _SQUARE, target.shape), chosen, seconds
+        moved = transfer_keypoints(there, resized_points(points, source.shape, _SQUARE), whole_cells=True)
+        return resized_points(moved, _SQUARE, target.shape), chosen, seconds
 
     return transfer
 
@@ -255,9 +255,9 @@ def _dense(name: str) -> _Transfer:
         match = matcher.match(matcher.prepare(images[0]), matcher.prepare(images[1]), PairContext())
         seconds = time.perf_counter() - start
         assert isinstance(match, DenseMatch)
-        at = _resized(points, source.shape, _SQUARE).astype(np.float32)
+        at = resized_points(points, source.shape, _SQUARE).astype(np.float32)
         x, y = (np.ascontiguousarray(np.clip(at[:, k], 0, PAPER_SIDE - 1))[None] for k in range(2))
         move = cv2.remap(match.a_to_b.flow, x, y, cv2.INTER_LINEAR)[0]
-        return _resized(at + move, _SQUARE, target.shape), (), seconds
+        return resized_points(at + move, _SQUARE, target.shape), (), seconds
 
     return transfer

@@ -1,0 +1,243 @@
+"""Training of Dynamic Hyperpixel Flow, a step at a time.
+
+Every random choice follows from the seed and the number of the step, so that a run that was stopped and one that was
+not see the same pairs and the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from recon.errors import UsageError
+from recon.hyperpixels.backbones import normalise
+from recon.hyperpixels.cells import CellMatches, transfer_keypoints
+from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
+from recon.hyperpixels.gating import gumbel_noise
+from recon.hyperpixels.grid import Grid
+from recon.hyperpixels.losses import Annotations, selection_loss, strong_loss, weak_loss
+
+Supervision = Literal["strong", "weak", "flow"]
+
+LEARNING_RATE: dict[str, float] = {"strong": 0.03, "weak": 0.1, "flow": 0.03}
+"""The paper's for keypoints and for image labels; known flow is trained as keypoints are."""
+
+MOMENTUM = 0.5
+"""The release's."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Constants of training.
+
+    Attributes:
+        supervision: strong (keypoints), weak (image labels), or flow (points drawn from known dense flow).
+        rate: target selection rate mu of each layer.
+        learning_rate: of SGD.
+        alpha: a point counts as matched within this share of the image's side.
+        hough: weigh correlations by regularized Hough matching, as at inference.
+        mixed: half precision (bfloat16) where CUDA computes.
+    """
+
+    supervision: Supervision = "strong"
+    rate: float = 0.5
+    learning_rate: float = 0.03
+    alpha: float = 0.1
+    seed: int = 0
+    hough: bool = True
+    mixed: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """A pair for training: images of one size and points (x, y) in their pixels that correspond.
+
+    Attributes:
+        category: of the object, for negative pairs; pairs of one category are positive.
+    """
+
+    source: UInt8[np.ndarray, "h w 3"]
+    target: UInt8[np.ndarray, "h w 3"]
+    source_points: Float[np.ndarray, "n 2"]
+    target_points: Float[np.ndarray, "n 2"]
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step reports: the loss and its parts, the share of correct points, and the mean selection rate."""
+
+    loss: float
+    matching: float
+    selection: float
+    pck: float
+    rate: float
+
+
+class Trainer:
+    """A network, its optimiser, and the number of steps done.
+
+    Args:
+        network: on its device; its backbone stays as it is.
+    """
+
+    def __init__(self, network: DynamicHyperpixelFlow, settings: TrainingSettings) -> None:
+        self.network = network
+        self.settings = settings
+        self.step_count = 0
+        self._parameters = dict(network.gates.named_parameters())
+        self.optimiser = torch.optim.SGD(
+            list(self._parameters.values()), lr=settings.learning_rate, momentum=MOMENTUM
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(iter(self._parameters.values())).device
+
+    def step(self, batch: Sequence[TrainingPair]) -> StepResult:
+        """One step of gradient descent.
+
+        Raises:
+            UsageError: fewer than two pairs (normalisation over the batch needs two), or images of different sizes.
+        """
+        if len(batch) < 2:
+            raise UsageError("a training batch needs two pairs at least")
+        self.network.train()
+        result, loss = self._forward(batch, training=True)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.step_count += 1
+        return result
+
+    @torch.no_grad()
+    def validate(self, batch: Sequence[TrainingPair]) -> StepResult:
+        """Loss and matched points without noise and without learning."""
+        self.network.eval()
+        return self._forward(batch, training=False)[0]
+
+    def _forward(self, batch: Sequence[TrainingPair], training: bool) -> tuple[StepResult, Tensor]:
+        settings, device = self.settings, self.device
+        shapes = {image.shape for pair in batch for image in (pair.source, pair.target)}
+        if len(shapes) != 1:
+            raise UsageError(f"images of a batch have different sizes: {sorted(shapes)}")
+        height, width = next(iter(shapes))[:2]
+        grid = self.network.grid(height, width)
+        source = _images([pair.source for pair in batch], device)
+        target = _images([pair.target for pair in batch], device)
+        positive = torch.ones(len(batch), dtype=torch.bool)
+        if settings.supervision == "weak" and training:
+            # Each source against the next pair's target, where that is of another class.
+            other = [(i + 1) % len(batch) for i in range(len(batch))]
+            negative = [i for i, k in enumerate(other) if batch[i].category != batch[k].category]
+            source = torch.cat([source, source[negative]])
+            target = torch.cat([target, target[[other[i] for i in negative]]])
+            positive = torch.cat([positive, torch.zeros(len(negative), dtype=torch.bool)])
+        noise = None
+        if training:
+            generator = torch.Generator().manual_seed(_seed(settings.seed, self.step_count))
+            noise = gumbel_noise((len(source), len(self.network.candidates), 2), generator, device)
+        with torch.autocast("cuda", torch.bfloat16, enabled=settings.mixed and device.type == "cuda"):
+            out = self.network(source, target, noise, hough=settings.hough)
+        correlation = out.correlation.float()
+        annotations = [
+            annotate(correlation[i].detach(), grid, pair, settings.alpha) for i, pair in enumerate(batch)
+        ]
+        if settings.supervision == "weak":
+            size = (grid.rows, grid.columns)
+            matching = weak_loss(correlation, positive.to(device), size, size)
+        else:
+            matching = strong_loss(correlation, annotations)
+        selecting = selection_loss(out.selection, settings.rate)
+        loss = matching + selecting
+        errors = torch.cat([one.error / one.reach for one in annotations])
+        return (
+            StepResult(
+                float(loss.detach()),
+                float(matching.detach()),
+                float(selecting.detach()),
+                float((errors <= 1).float().mean()) if len(errors) else float("nan"),
+                float(out.selection.detach().round().mean()),
+            ),
+            loss,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, as named tensors on the CPU."""
+        tensors = {f"gates.{k}": v.detach().cpu() for k, v in self.network.gates.state_dict().items()}
+        for name, parameter in self._parameters.items():
+            momentum = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum.detach().cpu()
+        tensors["step"] = torch.tensor(self.step_count)
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from a ``state``.
+
+        Raises:
+            UsageError: it is of another network.
+        """
+        gates = {k.removeprefix("gates."): v for k, v in tensors.items() if k.startswith("gates.")}
+        own = self.network.gates.state_dict()
+        if set(gates) != set(own) or any(gates[k].shape != own[k].shape for k in own):
+            raise UsageError("the training that should go on was of another network")
+        self.network.gates.load_state_dict(gates)
+        for name, parameter in self._parameters.items():
+            momentum = tensors.get(f"momentum.{name}")
+            if momentum is not None:
+                self.optimiser.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+        self.step_count = int(tensors["step"])
+
+
+def annotate(
+    correlation: Float[Tensor, "ns nt"], grid: Grid, pair: TrainingPair, alpha: float
+) -> Annotations:
+    """The points of a pair as cells, and how far the correlation's best matches move them from the truth."""
+    device = correlation.device
+    if len(pair.source_points) == 0:
+        empty = torch.zeros(0, dtype=torch.long, device=device)
+        return Annotations(empty, empty, torch.zeros(0, device=device), alpha * max(grid.width, grid.height))
+    best = correlation.argmax(1).cpu().numpy()
+    cells = np.arange(grid.cells)
+    own = np.stack([cells % grid.columns, cells // grid.columns], 1)
+    other = np.stack([best % grid.columns, best // grid.columns], 1)
+    offset = ((other - own) * grid.step).astype(np.float32).reshape(grid.rows, grid.columns, 2)
+    matches = CellMatches(grid, grid, best, offset, np.ones((grid.rows, grid.columns), np.float32))
+    moved = transfer_keypoints(matches, pair.source_points)
+    error = np.linalg.norm(moved - pair.target_points, axis=1)
+    return Annotations(
+        torch.from_numpy(nearest_cells(grid, pair.source_points)).to(device),
+        torch.from_numpy(nearest_cells(grid, pair.target_points)).to(device),
+        torch.from_numpy(error.astype(np.float32)).to(device),
+        alpha * max(grid.width, grid.height),
+    )
+
+
+def nearest_cells(grid: Grid, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
+    """Number of the cell nearest to each point (x, y), int64."""
+    at = np.rint(np.asarray(points, np.float64) / grid.step).astype(np.int64)
+    x = np.clip(at[:, 0], 0, grid.columns - 1)
+    y = np.clip(at[:, 1], 0, grid.rows - 1)
+    return np.asarray(y * grid.columns + x)
+
+
+def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
+    """The order in which an epoch sees its pairs."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def _images(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    stacked = torch.from_numpy(np.stack(images)).to(device)
+    return normalise(stacked.permute(0, 3, 1, 2).float() / 255)
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

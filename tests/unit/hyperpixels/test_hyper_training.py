@@ -1,0 +1,207 @@
+"""Objectives against plain twins, training that learns, and runs that are stopped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_hyper_network import tiny_network
+
+from recon.commands import train as train_command
+from recon.datasets.types import TruthCamera
+from recon.datasets.warps import random_warp, visible_positions
+from recon.errors import ReconError, UsageError
+from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
+from recon.hyperpixels.training import Trainer, TrainingPair, TrainingSettings, nearest_cells
+
+
+def test_strong_loss_is_the_weighted_cross_entropy() -> None:
+    rng = np.random.default_rng(0)
+    c = rng.random((2, 12, 15))
+    pairs = [
+        Annotations(torch.tensor([3, 7, 7]), torch.tensor([1, 14, 0]), torch.tensor([2.0, 30.0, 6.0]), 8.0),
+        Annotations(torch.tensor([0]), torch.tensor([5]), torch.tensor([8.0]), 8.0),
+    ]
+    expected = []
+    for rows, pair in zip(c, pairs, strict=True):
+        total = 0.0
+        for s, t, e in zip(pair.source.tolist(), pair.target.tolist(), pair.error.tolist(), strict=True):
+            row = (rows[s] - rows[s].mean()) / rows[s].std(ddof=1)
+            share = math.exp(row[t]) / np.exp(row).sum()
+            total -= math.log(share) * ((e / 8) ** 2 if e <= 8 else 1)
+        expected.append(total / len(pair.source))
+    found = strong_loss(torch.from_numpy(c), pairs)
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_entropy_of_a_known_distribution() -> None:
+    # One sharp match per cell has little entropy, equal matches have that of all squeezed cells.
+    sharp = torch.eye(64)[None]
+    flat = torch.ones(1, 64, 64)
+    assert float(matching_entropy(flat, (8, 8), (8, 8))) == pytest.approx(math.log2(4), rel=1e-4)
+    assert float(matching_entropy(sharp, (8, 8), (8, 8))) < 0.5
+    both = torch.cat([sharp, flat])
+    loss = weak_loss(both, torch.tensor([True, False]), (8, 8), (8, 8))
+    sharp_entropy = float(matching_entropy(sharp, (8, 8), (8, 8)))
+    assert float(loss) == pytest.approx(sharp_entropy / 2, rel=1e-4)
+    # No negative pair: the entropy itself.
+    assert float(weak_loss(flat, torch.tensor([True]), (8, 8), (8, 8))) == pytest.approx(2, rel=1e-4)
+
+
+def test_selection_loss_ties_each_layer_to_the_rate() -> None:
+    selection = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    assert float(selection_loss(selection, 0.5)) == pytest.approx(0.5)
+
+
+def batch(count: int = 4, seed: int = 0) -> list[TrainingPair]:
+    """Textures and their shifted copies, with points that correspond."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for k in range(count):
+        whole = cv2.GaussianBlur(rng.random((56, 64, 3)).astype(np.float32), (0, 0), 2)
+        whole = (255 * (whole - whole.min()) / np.ptp(whole)).astype(np.uint8)
+        a, b = whole[8:40, 8:48].copy(), whole[4:36, 14:54].copy()
+        points = rng.uniform([8, 2], [38, 26], (12, 2))
+        pairs.append(TrainingPair(a, b, points, points + np.array([-6, 4]), f"class {k % 2}"))
+    return pairs
+
+
+@pytest.mark.parametrize("supervision", ["strong", "weak", "flow"])
+def test_training_lowers_its_loss(supervision: str) -> None:
+    rate = 0.1 if supervision == "weak" else 0.03
+    settings = TrainingSettings(supervision, learning_rate=rate, hough=False)  # type: ignore[arg-type]
+    trainer = Trainer(tiny_network(), settings)
+    results = [trainer.step(batch()) for _ in range(30)]
+    first = np.mean([r.loss for r in results[:5]])
+    last = np.mean([r.loss for r in results[-5:]])
+    assert last < 0.95 * first
+    assert all(0 <= r.rate <= 1 and math.isfinite(r.loss) for r in results)
+
+
+def test_training_leaves_the_backbone_alone() -> None:
+    network = tiny_network()
+    before = {k: v.clone() for k, v in network.backbone.state_dict().items()}
+    trainer = Trainer(network, TrainingSettings())
+    trainer.step(batch())
+    assert all(torch.equal(before[k], v) for k, v in network.backbone.state_dict().items())
+    with pytest.raises(UsageError, match="two pairs"):
+        trainer.step(batch()[:1])
+
+
+def test_a_trainer_goes_on_to_the_same_losses() -> None:
+    def losses(stop: int | None) -> list[float]:
+        trainer = Trainer(tiny_network(), TrainingSettings())
+        found = []
+        for step in range(6):
+            if step == stop:
+                state = {k: v.clone() for k, v in trainer.state().items()}
+                torch.manual_seed(99)
+                trainer = Trainer(tiny_network(), TrainingSettings())
+                trainer.load_state(state)
+            found.append(trainer.step(batch(seed=step)).loss)
+        return found
+
+    assert losses(None) == losses(3)
+
+
+def test_nearest_cells() -> None:
+    grid = tiny_network().grid(32, 40)
+    points = np.array([[0.0, 0.0], [5.9, 6.1], [39.0, 31.0], [-3, 90]])
+    assert nearest_cells(grid, points).tolist() == [0, 21, 79, 70]
+
+
+def photos(folder: Path) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        noise = cv2.GaussianBlur(rng.random((50, 60, 3)).astype(np.float32), (0, 0), 2)
+        cv2.imwrite(str(folder / f"{k}.png"), 255 * (noise - noise.min()) / np.ptp(noise))
+    return folder
+
+
+def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = photos(tmp_path / "photos")
+    monkeypatch.setattr(train_command, "SIDE", 48)
+    same = {"supervision": "flow", "photos": [folder], "epochs": 3, "batch": 2, "seed": 5}
+    train_command.run_training(tmp_path / "whole", network=tiny_network(), **same)  # type: ignore[arg-type]
+
+    class Killed(BaseException):
+        pass
+
+    real = Trainer.step
+    calls = []
+
+    def dies(self: Trainer, pairs: list[TrainingPair]) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise Killed
+        return real(self, pairs)
+
+    monkeypatch.setattr(Trainer, "step", dies)
+    with pytest.raises(Killed):
+        train_command.run_training(tmp_path / "part", network=tiny_network(), **same)  # type: ignore[arg-type]
+    monkeypatch.setattr(Trainer, "step", real)
+    train_command.run_training(tmp_path / "part", network=tiny_network(), **same)  # type: ignore[arg-type]
+
+    def log(name: str) -> list[list[str]]:
+        return [line.split(",")[:-1] for line in (tmp_path / name / "log.csv").read_text().splitlines()]
+
+    assert log("whole") == log("part")
+    assert len(log("whole")) == 1 + 3 * (3 + 1)  # a row per step and a validation per epoch
+    for name in ("dhpf.safetensors", "last.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
+    with pytest.raises(UsageError, match="other batch"):
+        train_command.run_training(tmp_path / "part", network=tiny_network(), **{**same, "batch": 3})  # type: ignore[arg-type]
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, message in (("empty", "holds no photos"), ("nowhere", "no folder of photos")):
+        with pytest.raises(ReconError, match=message):
+            train_command.run_training(
+                tmp_path / "out", supervision="flow", photos=[tmp_path / folder], network=tiny_network()
+            )
+
+
+def test_a_warp_is_where_it_says() -> None:
+    """The warped image, read at known places, shows the original's colours (up to the change of light)."""
+    rng = np.random.default_rng(1)
+    image = cv2.GaussianBlur(rng.random((80, 100, 3)).astype(np.float32), (0, 0), 3)
+    image = (255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
+    pair = random_warp(image, rng)
+    inside = ((pair.position > 2) & (pair.position < (97, 77))).all(-1)
+    assert inside.mean() > 0.5
+    original = cv2.remap(
+        pair.original.astype(np.float32), pair.position[..., 0], pair.position[..., 1], cv2.INTER_LINEAR
+    )
+    for channel in range(3):
+        correlation = np.corrcoef(original[inside][:, channel], pair.warped[inside][:, channel])[0, 1]
+        assert correlation > 0.97
+    # It bends: no affine map fits it, and it is one to one.
+    y, x = np.mgrid[0:80, 0:100]
+    design = np.column_stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    flat = pair.position.reshape(-1, 2)
+    rest = flat - design @ np.linalg.lstsq(design, flat, rcond=None)[0]
+    assert 0.3 < np.abs(rest).max() < 40
+    jacobian = np.gradient(pair.position[..., 0], axis=1) * np.gradient(pair.position[..., 1], axis=0)
+    assert (jacobian > 0).mean() > 0.98
+
+
+def test_rendered_views_see_a_plane_where_algebra_says() -> None:
+    K = np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])
+    a = TruthCamera(64, 48, K, np.eye(3), np.zeros(3))
+    b = TruthCamera(64, 48, K, np.eye(3), np.array([-0.2, 0.1, 0.0]))
+    depth = np.full((48, 64), 2.0, np.float32)
+    hidden = depth.copy()
+    hidden[:, 40:] = 1.0  # something stands in front, for B
+    found = visible_positions(depth, hidden, a, b)
+    y, x = np.mgrid[0:48, 0:64]
+    expected = np.stack([x - 5, y + 2.5], -1)
+    seen = np.isfinite(found).all(-1)
+    np.testing.assert_allclose(found[seen], expected[seen], atol=1e-4)
+    inside = (expected[..., 0] >= 0) & (expected[..., 1] <= 47)
+    assert (seen == (inside & (np.rint(expected[..., 0]) < 40))).all()
