@@ -307,8 +307,9 @@ BENCHMARK_SCENES: Mapping[str, str] = {
     "facade": "a wall with columns, niches and mouldings",
     "rocks": "a rock face with ledges and boulders",
     "object": "a ridged knot on a pedestal on gravel",
-    "PATH": "a textured mesh (.obj or .glb), or the name of a card that has one, on gravel",
 }
+
+"""Scenes that are made here; any textured mesh (.obj, .glb), by its path or by its card's name, is one too."""
 
 _PERIODS = {"facade": 0.45, "rocks": 0.45}
 """Side of a tile of repeated texture, world units; objects, seen from nearer, have 0.2."""
@@ -449,7 +450,7 @@ def _checked(
     scene: str, photos: int, size: tuple[int, int], difficulty: Mapping[str, float]
 ) -> dict[str, float]:
     """All difficulties with their values; what is not named has its default."""
-    if scene not in BENCHMARK_SCENES or scene == "PATH":
+    if scene not in BENCHMARK_SCENES:
         _mesh_file(scene)
     if photos < 2 or min(size) < 16:
         raise UsageError("a rendered scene has at least 2 photos of at least 16 x 16 pixels")
@@ -537,7 +538,7 @@ def _mesh_file(scene: str) -> Path:
         if path.is_file():
             return path
         raise ReconError(f"{path}: is not there; {cards[scene].name} should have it")
-    names = ", ".join([*(name for name in BENCHMARK_SCENES if name != "PATH"), *cards])
+    names = ", ".join([*BENCHMARK_SCENES, *cards])
     raise UsageError(f"no rendered scene {scene!r}; there are: {names}, or the path of a .obj or .glb file")
 
 

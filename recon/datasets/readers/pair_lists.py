@@ -20,7 +20,7 @@ from recon.errors import ReconError
 _TEXTS = ("pairs_calibrated.txt", "pairs.txt", "pairs_with_gt.txt")
 _COLUMNS = (32, 36, 38)
 _SCANNET_SIZE = (640, 480)
-_SCANNET = re.compile(r"scene\d{4}_\d\d(/|$)")
+_SCANNET = re.compile(r"scene\d{4}_\d\d[/_]")
 _SCENE_INFOS = "*_0.[0-9]_0.[0-9].npz"
 
 
@@ -46,8 +46,9 @@ def read(folder: Path) -> GroundTruth:
               folder may have several), or with name and rel_pose, and ``intrinsics.npz`` beside it (LoFTR's
               ScanNet-1500).
 
-    MegaDepth's K come from COLMAP: half a pixel is taken off their principal points. ScanNet's are for 640x480
-    pixels and are resized if the photos are larger.
+    K belongs to the photos as they are on disk, except in LoFTR's ScanNet-1500, where it is for 640x480 pixels
+    and is resized if the photos are larger. MegaDepth's K come from COLMAP: half a pixel is taken off their
+    principal points.
 
     Raises:
         ReconError: the list cannot be read.
@@ -60,6 +61,8 @@ def read(folder: Path) -> GroundTruth:
         pairs = _from_text(path)
     elif "name" in _members(path):
         pairs = _from_scannet(path)
+        images = _images(home, pairs[0].a) if pairs else home
+        pairs = [_fitted(pair, images) for pair in pairs]
     else:
         infos = [path] if folder.is_file() else sorted(path.parent.glob(_SCENE_INFOS))
         pairs = [pair for info in infos for pair in _from_scene_info(info)]
@@ -68,9 +71,7 @@ def read(folder: Path) -> GroundTruth:
     images = _images(home, pairs[0].a)
     scannet = bool(_SCANNET.match(pairs[0].a))
     megadepth = not scannet and ("megadepth" in str(path).lower() or pairs[0].a.startswith("Undistorted_SfM"))
-    if scannet:
-        pairs = [_fitted(pair, images) for pair in pairs]
-    elif megadepth:
+    if megadepth:
         pairs = [_shifted(pair) for pair in pairs]
     return GroundTruth(
         home.name,

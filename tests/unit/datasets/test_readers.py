@@ -74,6 +74,23 @@ def test_strecha_of_resized_photos(tmp_path: Path) -> None:
         np.testing.assert_allclose(scene.seen_by(truth.cameras[name]), expected, atol=1e-9)
 
 
+def test_a_real_strecha_file(shared_data: Path, tmp_path: Path) -> None:
+    """The publisher's file of Herz-Jesus-P8's first photo against the uniform cameras.json made of it."""
+    import shutil
+
+    folder = shared_data / "datasets" / "strecha" / "Herz-Jesus-P8"
+    (tmp_path / "images").mkdir()
+    (tmp_path / "gt_dense_cameras").mkdir()
+    shutil.copyfile(folder / "images" / "0000.jpg", tmp_path / "images" / "0000.jpg")
+    (tmp_path / "gt_dense_cameras" / "0000.jpg.camera").write_text(
+        "2759.48 0 1520.69 \n0 2764.16 1006.81 \n0 0 1 \n0 0 0\n-0.0552 0.132982 0.98958 \n"
+        "0.998433 0.0164966 0.0534769 \n-0.00921322 0.990981 -0.133684 \n-6.71999 -14.2551 0.279539 \n3072 2048\n"
+    )
+    read, uniform = (load_ground_truth(place).cameras["0000.jpg"] for place in (tmp_path, folder))
+    np.testing.assert_allclose(read.K, uniform.K, atol=1e-9)
+    np.testing.assert_allclose(read.cam_from_world, uniform.cam_from_world, atol=1e-9)
+
+
 def test_strecha_damaged(tmp_path: Path) -> None:
     write_strecha(tmp_path)
     path = tmp_path / "gt_dense_cameras" / "0001.jpg.camera"
@@ -620,6 +637,21 @@ def test_pairs_of_superglue_and_glue_factory(tmp_path: Path) -> None:
     )
     with pytest.raises(ReconError, match="columns"):
         load_ground_truth(tmp_path / "superglue")
+
+
+def test_a_line_of_the_real_scannet_list(tmp_path: Path) -> None:
+    """K of SuperGlue's list is for the photos as they are, 1296x968; the pose moves by metres."""
+    (tmp_path / "pairs.txt").write_text(
+        "scene0711_00_frame-001680.jpg scene0711_00_frame-001995.jpg 0 0 1163.45     0.     653.626    0.    1164.79   "
+        "481.6      0.       0.       1.    1163.45     0.     653.626    0.    1164.79   481.6      0.       0.       "
+        "1.     0.78593 -0.35128  0.50884 -1.51061  0.39215  0.91944  0.02904 -0.05367 -0.47805  0.17672  0.86037  "
+        "0.056    0.       0.       0.       1.\n"
+    )
+    scene.write_images(tmp_path, ["scene0711_00_frame-001680.jpg"], (1296, 968))
+    truth = load_ground_truth(tmp_path)
+    assert (truth.unit_in_metres, truth.images) == (1.0, tmp_path)
+    np.testing.assert_array_equal(truth.pairs[0].K_a[0], [1163.45, 0, 653.626])
+    np.testing.assert_array_equal(truth.pairs[0].b_from_a[:, 3], [-1.51061, -0.05367, 0.056])
 
 
 def objects(values: list[object]) -> np.ndarray:
