@@ -87,8 +87,8 @@ def difference(name: str, a: Judgement, b: Judgement, *, seed: int = 0) -> Paire
     statistic = statistic_of(a.samples[name][0])
     if statistic is None:
         return None
-    left: dict[Hashable, float] = {item: value for item, value in a.samples[name][1].items()}
-    right: dict[Hashable, float] = {item: value for item, value in b.samples[name][1].items()}
+    left: dict[Hashable, float] = dict(a.samples[name][1].items())
+    right: dict[Hashable, float] = dict(b.samples[name][1].items())
     return paired_difference(left, right, statistic, seed=seed)
 
 

@@ -154,7 +154,9 @@ def describe(name: str) -> Metric:
             break
     label = _label(word)
     if prefix in {"points", "mesh"}:
-        label = f"{prefix} {label}"  # both have the same measures, and stand beside each other in the short table
+        label = (
+            f"{prefix} {label}"  # both have the same measures, and stand beside each other in the short table
+        )
     return Metric(name, label, group, _unit(prefix, word), found)
 
 
@@ -215,3 +217,11 @@ def written(value: float | None, unit: str = "") -> str:
     if size >= 1:
         return f"{value:.2f}"
     return f"{value:.3g}"
+
+
+def with_unit(value: float | None, unit: str, truth_unit: str = "") -> str:
+    """A value with its unit; lengths of a truth in metres are shown in millimetres."""
+    if unit == "truth" and truth_unit == "m" and value is not None:
+        return f"{written(1000 * value)} mm"
+    suffix = {"truth": " units of the truth", "share": "", "bytes": "", "": ""}.get(unit, f" {unit}")
+    return written(value, unit) + suffix

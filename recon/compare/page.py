@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recon.compare.metrics import GROUPS, written
+from recon.compare.metrics import GROUPS, with_unit
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -83,11 +83,10 @@ def headlines(scene: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
         best = ranking["best"]
         same = list(ranking["inside_noise"])
         unit = metric["unit"]
-        suffix = {"truth": " " + (scene["truth_unit"] or "units"), "share": "", "bytes": ""}.get(
-            unit, f" {unit}" if unit else ""
-        )
-        group = "" if metric["group"] in {"Run", "Cost", "Points", "Mesh", "Photo-consistency"} else f"{metric['group'].lower()}, "
-        text = f"{group}{metric['label']}: {best} ({written(values[best], unit)}{suffix})"
+        group = metric["group"].lower()
+        bare = group in {"run", "cost"} or metric["label"].startswith(group)
+        shown = with_unit(values[best], unit, scene["truth_unit"])
+        text = f"{'' if bare else group + ', '}{metric['label']}: {best} ({shown})"
         others = [label for label, value in values.items() if value is not None and label != best]
         if same and len(same) == len(others):
             text += "; the others cannot be told from it"

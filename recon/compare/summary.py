@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recon.compare.metrics import written
+from recon.compare.metrics import with_unit, written
 from recon.compare.tables import standing
 
 _MARKS = {"best": "*", "within noise": "~", "": " "}
@@ -16,6 +16,10 @@ def summary(path: Path) -> str:
     """The short table of every scene of a comparison.json."""
     data = json.loads(path.read_text(encoding="utf-8"))
     return "\n\n".join(_table(scene, data["metrics"]) for scene in data["scenes"])
+
+
+def _cell(value: float | None, unit: str, truth_unit: str) -> str:
+    return with_unit(value, unit, truth_unit) if unit == "truth" and truth_unit else written(value, unit)
 
 
 def _table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -30,7 +34,7 @@ def _table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
         cells = []
         for name in names:
             mark = _MARKS[standing(scene["rankings"].get(name), one["label"])]
-            cells.append(written(one["metrics"].get(name), metrics[name]["unit"]) + mark)
+            cells.append(_cell(one["metrics"].get(name), metrics[name]["unit"], scene["truth_unit"]) + mark)
         rows.append([one["label"], *cells])
         if one["state"] == "failed":
             failed.append(f"{one['label']} failed: {one['error']}")

@@ -35,6 +35,7 @@
   }
   function written(value, unit) {
     if (!known(value)) return "–";
+    if (unit === "truth" && scene.truth_unit === "m") return written(1000 * value, "mm");
     if (unit === "share") return `${(100 * value).toFixed(1)}%`;
     if (unit === "bytes") return value >= 1e6 ? `${(value / 1e6).toFixed(0)} MB` : `${(value / 1e3).toFixed(0)} kB`;
     if (Number.isInteger(value) && Math.abs(value) < 1e7 && unit !== "s") return String(value);
@@ -44,7 +45,7 @@
     if (size >= 1) return value.toFixed(2);
     return String(Number(value.toPrecision(3)));
   }
-  const suffix = (unit) => (["", "share", "bytes"].includes(unit) ? "" : ` ${unit === "truth" ? scene.truth_unit || "units" : unit}`);
+  const suffix = (unit) => (["", "share", "bytes"].includes(unit) ? "" : ` ${unit === "truth" ? (scene.truth_unit === "m" ? "mm" : "units of the truth") : unit}`);
   const full = (value, unit) => written(value, unit) + (known(value) ? suffix(unit) : "");
   function standing(name, label, of = scene) {
     const ranking = of.rankings[name];
@@ -68,7 +69,7 @@
     }
     return node("label", {}, label, select);
   }
-  const metricOptions = (names) => names.map((name) => [name, `${metrics[name].group}: ${metrics[name].label}`, metrics[name].group]);
+  const metricOptions = (names) => names.map((name) => [name, metrics[name].label.startsWith(metrics[name].group.toLowerCase()) ? metrics[name].label : `${metrics[name].group}: ${metrics[name].label}`, metrics[name].group]);
 
   function legend(redraw) {
     const list = node("div", { class: "legend", role: "group", "aria-label": "Show or hide" });
@@ -103,6 +104,8 @@
 
   // Tables
 
+  const verdicts = { best: node("span", { class: "star", title: "best" }, " ★"), tie: node("span", { class: "same", title: "cannot be told from the best" }, " ≈") };
+
   function table(names, caption) {
     let sorted = null, upward = true;
     const head = node("tr");
@@ -135,7 +138,7 @@
         for (const name of names) {
           const unit = metrics[name].unit;
           const range = c.spread[name] || c.intervals[name];
-          const cell = node("td", { class: standing(name, c.label) || null }, written(c.metrics[name], unit));
+          const cell = node("td", { class: standing(name, c.label) || null }, written(c.metrics[name], unit), verdicts[standing(name, c.label)]?.cloneNode(true));
           if (range && known(c.metrics[name])) cell.append(node("small", { title: c.spread[name] ? "smallest and largest over the seeds" : "95% interval" }, `${written(range[0], unit)} … ${written(range[1], unit)}`));
           row.append(cell);
         }
