@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from recon.hyperpixels.correlation import PairCorrelation
+from recon.hyperpixels.correlation import CHUNK, PairCorrelation
 from recon.hyperpixels.grid import Grid
 from recon.hyperpixels.hough import add_votes, geometric_weights, hough_space, weights_of_rows
 
@@ -83,21 +83,21 @@ def _directions(pair: PairCorrelation, hough: bool, budget: int) -> tuple[_Block
             device=pair.source.layers[next(iter(pair.source.layers))].device,
         )
         shape = (source.columns, target.rows, target.columns)
-        blocks = _slices(full, source, budget) if full is not None else pair.blocks(budget)
+        blocks = _slices(full, source) if full is not None else pair.blocks(min(budget, CHUNK))
         for first, block in blocks:
             votes = block if full is not None else block[0]
             add_votes(votes.reshape(-1, *shape), first, source.rows, table)
         table = geometric_weights(table, hough_space(source, target))
         if full is not None:
             # In place, a few rows at a time: the matrix is held once.
-            for first, block in _slices(full, source, budget // 8):
+            for first, block in _slices(full, source):
                 k = len(block) // source.columns
                 block *= weights_of_rows(table, first, k, source.rows, shape).reshape(block.shape)
     if full is not None:
         turned = full.transpose(0, 1).contiguous()
         return (
-            lambda: _slices(full, source, budget // 8),
-            lambda: _slices(turned, target, budget // 8),
+            lambda: _slices(full, source),
+            lambda: _slices(turned, target),
         )
     reverse = PairCorrelation(pair.target, pair.source, pair.power)
 
@@ -105,7 +105,7 @@ def _directions(pair: PairCorrelation, hough: bool, budget: int) -> tuple[_Block
         own, other = which.source.grid, which.target.grid
 
         def run() -> Iterator[tuple[int, Tensor]]:
-            for first, batch in which.blocks(budget // 2):
+            for first, batch in which.blocks(min(budget, CHUNK)):
                 block = batch[0]
                 if scores is not None:
                     k = len(block) // own.columns
@@ -119,8 +119,8 @@ def _directions(pair: PairCorrelation, hough: bool, budget: int) -> tuple[_Block
     return blocks_of(pair, table), blocks_of(reverse, None if table is None else table.flip(0, 1))
 
 
-def _slices(full: Tensor, grid: Grid, budget: int) -> Iterator[tuple[int, Tensor]]:
-    step = max(1, budget // max(1, grid.columns * full.shape[1]))
+def _slices(full: Tensor, grid: Grid) -> Iterator[tuple[int, Tensor]]:
+    step = max(1, CHUNK // max(1, grid.columns * full.shape[1]))
     for first in range(0, grid.rows, step):
         yield first, full[first * grid.columns : (first + step) * grid.columns]
 
@@ -137,7 +137,9 @@ def _best(
     for first, block in blocks():
         start = first * source.columns
         own = row_max[start : start + len(block)]
-        score = block * (block / own[:, None]) * (block / column_max) if mutual else block
+        score = block
+        if mutual:
+            score = (block / column_max).mul_(block).mul_(block).div_(own[:, None])
         peak, index = score.max(1)
         at = _soft_argmax(score, index, target)
         cells = torch.arange(start, start + len(block), device=block.device)

@@ -19,6 +19,9 @@ from recon.hyperpixels.grid import Grid
 EPSILON = 1e-3
 """Added to the product of two norms (the release's)."""
 
+CHUNK = 1 << 19
+"""Values of a correlation that are worked on at once: few enough for a processor's cache (2 MiB)."""
+
 
 @dataclass(frozen=True)
 class Hyperpixels:
@@ -103,11 +106,17 @@ class PairCorrelation:
             total = part if total is None else total + part
         assert total is not None
         norm = self._norm_source[:, first * columns : last * columns, None] * self._norm_target[:, None]
-        return torch.relu(total / (norm + EPSILON)).pow(self.power)
+        if torch.is_grad_enabled():
+            return torch.relu(total / (norm + EPSILON)).pow(self.power)
+        cosine = total.div_(norm.add_(EPSILON)).relu_()
+        return cosine.square_() if self.power == 2 else cosine.pow_(self.power)
 
     def full(self) -> Float[Tensor, "b ns nt"]:
         """Correlation of all cells."""
-        return self.rows(0, self.source.grid.rows)
+        if torch.is_grad_enabled():
+            return self.rows(0, self.source.grid.rows)
+        # What is between one block's steps stays in the processor's cache.
+        return torch.cat([block for _, block in self.blocks(CHUNK)], 1)
 
     def blocks(self, budget: int) -> Iterator[tuple[int, Float[Tensor, "b k nt"]]]:
         """First row and correlation of blocks of source rows with at most ``budget`` values (at least one row)."""
