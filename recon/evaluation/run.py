@@ -43,6 +43,7 @@ from recon.evaluation.poses import (
     evaluate_poses,
     matched_names,
     relative_pose,
+    rotation_angle,
     two_view_errors,
 )
 from recon.evaluation.sources import check_same_world
@@ -67,7 +68,9 @@ _DEPTH_RELATIVE = (0.001, 0.005, 0.01, 0.05)
 _ANOTHER_SHAPE = 0.02
 # Photos whose sides differ in proportion by more than this are not the same photos.
 _ASTRAY_DEGREES = 30.0
-# A mean rotation error above this says that nothing fits.
+# A median rotation error above this says that nothing fits.
+_ASTRAY_SHARE = 0.05
+# Of the extent: a surface that is typically farther off was hardly made in the world of the truth.
 _EPIPOLAR_CURVE = np.linspace(0.0, 10.0, 101)
 _ANGLE_CURVE = np.linspace(0.0, 20.0, 201)
 
@@ -380,6 +383,17 @@ class _Judge:
             self.truth_from_run = align_cameras(self.estimated, known, robust=True)
         except ValueError as error:
             self.notes.append(f"alignment: {error}")
+            return
+        turns = [
+            rotation_angle(self.truth_from_run.camera(pose)[:, :3] @ known[name][:, :3].T)
+            for name, pose in self.estimated.items()
+        ]
+        typical = float(np.degrees(np.median(turns)))
+        if len(turns) > 3 and typical > _ASTRAY_DEGREES:
+            self.notes.append(
+                f"alignment: the cameras look elsewhere than the true ones (by {typical:.0f} degrees): the "
+                "reconstruction failed, or the truth is that of another scene"
+            )
 
     def poses(self) -> None:
         """Cameras against the known ones."""
@@ -404,11 +418,6 @@ class _Judge:
             return
         plain = evaluate_poses(estimated, known, AUC_LIMITS)
         robust = evaluate_poses(estimated, known, AUC_LIMITS, robust=True)
-        if len(estimated) > 3 and robust.rotation_mean > _ASTRAY_DEGREES:
-            self.notes.append(
-                f"poses: after alignment the cameras look elsewhere (by {robust.rotation_mean:.0f} degrees on "
-                "average): the reconstruction failed, or the truth is that of another scene"
-            )
         unit = self._unit()
         errors = dict(zip(plain.names, (plain.center_errors * unit).tolist(), strict=True))
         self._of_photos("poses.mean_error", errors)
@@ -762,6 +771,11 @@ class _Judge:
         except ValueError as error:
             self.notes.append(f"{name}: {error}")
             return
+        if self.truth_from_run is None and report.accuracy[1] > _ASTRAY_SHARE * self._extent:
+            self.notes.append(
+                f"{name}: half of it is farther from the truth than {100 * _ASTRAY_SHARE:g}% of the scene: are both in "
+                "one world?"
+            )
         for (key, _), p, r, f in zip(
             self._limits, report.precision, report.recall, report.f_score, strict=True
         ):
@@ -902,10 +916,13 @@ class _Judge:
 
     @cached_property
     def _limits(self) -> list[tuple[str, float]]:
-        truth = self._surface_truth
         assert self.truth is not None
-        assert truth is not None
-        return evaluation_thresholds(surface_extent(truth), self.truth.unit_in_metres, self.given_thresholds)
+        return evaluation_thresholds(self._extent, self.truth.unit_in_metres, self.given_thresholds)
+
+    @cached_property
+    def _extent(self) -> float:
+        assert self._surface_truth is not None
+        return surface_extent(self._surface_truth)
 
 
 def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | None:

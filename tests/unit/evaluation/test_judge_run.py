@@ -318,6 +318,9 @@ def test_a_surface_without_cameras_must_lie_in_the_world_of_the_truth(scene: Sce
     assert here.metrics["mesh.chamfer"] < 1e-5
     assert here.metrics["registered.share"] == 0.0
     assert any("taken to be in the world of the truth" in note for note in here.notes)
+    turned = replace(scene.mesh, vertices=scene.mesh.vertices[:, [1, 0, 2]].copy())
+    write_mesh_ply(tmp_path / "mesh.ply", turned)
+    assert any("in one world?" in note for note in judge_run(tmp_path, scene.truth).notes)
     moved = replace(scene.mesh, vertices=RUN_FROM_TRUTH(scene.mesh.vertices).astype(np.float32))
     write_mesh_ply(tmp_path / "mesh.ply", moved)
     there = judge_run(tmp_path, scene.truth)
