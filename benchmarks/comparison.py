@@ -318,8 +318,15 @@ def overview_chart(found: Sequence[tuple[Case, dict[str, Any]]], path: Path) -> 
         ("mesh.f_20mm", "mesh: F 20 mm"),
         ("cost.seconds_per_pair", "seconds a pair"),
     ]
+    known = {
+        n for _, scene in found for c in scene["contenders"] for n, v in c["metrics"].items() if v is not None
+    }
+    measures = [one for one in measures if one[0] in known]
     labels = list(dict.fromkeys(one["label"] for _, scene in found for one in scene["contenders"]))
-    figure, axes = plt.subplots(len(measures), 1, figsize=(10, 2.1 * len(measures)), sharex=True)
+    figure, grid = plt.subplots(
+        len(measures), 1, figsize=(10, 1.9 * len(measures) + 0.8), sharex=True, squeeze=False
+    )
+    axes = grid[:, 0]
     width = 0.84 / max(len(labels), 1)
     for axis, (name, heading) in zip(axes, measures, strict=True):
         for index, label in enumerate(labels):
@@ -341,6 +348,8 @@ def overview_chart(found: Sequence[tuple[Case, dict[str, Any]]], path: Path) -> 
             axis.spines[side].set_visible(False)
         if name.startswith("cost"):
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("")
         else:
             axis.set_ylim(0, 1.02)
     axes[-1].set_xticks(range(len(found)), [case.name for case, _ in found], fontsize=8, rotation=15)
@@ -359,7 +368,7 @@ def curves_chart(scene: dict[str, Any], path: Path) -> bool:
     import matplotlib.pyplot as plt
 
     wanted = [
-        ("poses.error", "pairs of cameras, pose error / °", 10.0),
+        ("poses.error", "pairs of cameras, pose error / °", 2.0),
         ("matches.epipolar", "matches, epipolar error / px", 5.0),
         ("mesh.precision", "mesh: precision / m", math.inf),
         ("mesh.recall", "mesh: recall / m", math.inf),
