@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -148,12 +149,12 @@ class _LearnedMatcher(ABC):
 
     files: ClassVar[tuple[WeightsFile, ...]]
     name: ClassVar[str]
-    at_once: ClassVar[int] = 64
-    """So many images are searched for points at a time; networks at full resolution need memory."""
+    alone_beyond: ClassVar[float] = float("inf")
+    """Images of more pixels are searched for points one at a time: networks at full resolution need memory."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        self._room = threading.BoundedSemaphore(self.at_once)
+        self._alone = threading.Lock()
         paths = find_weights(self.files, settings.weights, download=settings.download, matcher=self.name)
         self._load(*paths)
 
@@ -178,7 +179,7 @@ class _LearnedMatcher(ABC):
             tensor = torch.from_numpy(np.ascontiguousarray(image.rgb)).permute(2, 0, 1)[None].float() / 255
             # A mask may swallow most of the strongest points.
             limit = self.settings.max_points
-            with self._room:
+            with self._alone if height * width > self.alone_beyond else nullcontext():
                 points = self._detect(tensor, limit if image.mask is None else 4 * limit)
             keep = torch.ones(len(points), dtype=torch.bool)
             if image.mask is not None:
@@ -273,7 +274,7 @@ class AlikedLightGlueMatcher(_LearnedMatcher):
     capabilities: ClassVar[Capabilities] = BUILT_IN["aliked+lightglue"].capabilities
     Settings: ClassVar[type[BaseModel]] = AlikedLightGlueSettings
     files = (ALIKED_N16, ALIKED_LIGHTGLUE)
-    at_once = 1  # 1.6 KB per pixel: 2.7 GB for a photo of 1600 px
+    alone_beyond = 1e6  # it takes 1.6 KB per pixel
 
     def _load(self, *paths: Path) -> None:
         self._detector = _network("ALIKED")(
@@ -303,7 +304,7 @@ class DiskLightGlueMatcher(_LearnedMatcher):
     capabilities: ClassVar[Capabilities] = BUILT_IN["disk+lightglue"].capabilities
     Settings: ClassVar[type[BaseModel]] = LightGlueSettings
     files = (DISK_DEPTH, DISK_LIGHTGLUE)
-    at_once = 1
+    alone_beyond = 1e6
 
     def _load(self, *paths: Path) -> None:
         self._detector = _network("DISK")()
