@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import recon
 from recon.compare.sharing import adopt, drop_obsolete, is_finished
 from recon.errors import ReconError
 
@@ -144,7 +146,12 @@ def _here(job: Job) -> str:
 
 def _in_own_process(job: Job) -> str:
     command = [sys.executable, "-m", "recon.compare.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # From a checkout that is not installed, the new process must find this very package from any folder.
+    places = [str(Path(recon.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             answer, _ = process.communicate(json.dumps(job.arguments()))
         except BaseException:
