@@ -66,6 +66,8 @@ class TextureStage:
         if not settings.enabled:
             return {"faces": 0}
         points, triangles, _ = mesh_arrays(read_mesh(work.path("mesh", "mesh.ply")))
+        # A copy: the triangles are a view that would keep the whole Open3D mesh alive.
+        triangles = triangles.copy()
         vertices, faces = simplify_faces(points.astype(np.float64), triangles, settings.faces)
         del points, triangles
         if settings.close_holes > 0:

@@ -224,6 +224,15 @@ def test_simplification_keeps_a_sphere_a_sphere():
     assert len(same) == len(vertices)
 
 
+def test_simplification_apart_is_the_same(monkeypatch):
+    vertices, faces = sphere(24, 48)
+    here = simplify_faces(vertices, faces, 300)
+    monkeypatch.setattr("recon.texturing.simplify._APART_FACES", 0)
+    apart = simplify_faces(vertices, faces, 300)
+    assert (here[0] == apart[0]).all()
+    assert (here[1] == apart[1]).all()
+
+
 def test_holes_are_closed_up_to_a_size():
     vertices, faces = sphere(cap=3)
     rim = np.sin(np.pi * 3 / 24)
