@@ -16,9 +16,11 @@ two photos meet, in grey levels: between the photos as they are → in the textu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import multiprocessing
-import resource
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 from _common import data_root, machine, table
 
 from recon.api import reconstruct
@@ -36,13 +39,13 @@ from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
 from recon.stages.depth import DenseScene
-from recon.stages.texture import TextureSettings, TextureStage
 from recon.texturing.rendering import render_textured
 from recon.texturing.simplify import simplify_faces
 from recon.texturing.texture import texture_mesh
 from recon.texturing.types import TexturedMesh, TextureOptions
 
 DEFAULT = ("fountain-P11", "Herz-Jesus-P8")
+RENDERED = ("relief", "rocks", "object")
 PEER = {"fountain-P11": "28.0 dB over 88.3%", "Herz-Jesus-P8": "25.7 dB over 86%"}
 """PSNR and coverage of another program's textured mesh of the same photos, rendered from their cameras."""
 
@@ -53,7 +56,12 @@ def main() -> None:
     )
     parser.add_argument("--run", action="append", default=[], metavar="SCENE=FOLDER", help="a finished run")
     parser.add_argument("--runs-off", action="store_true", help="leave the runs out")
-    parser.add_argument("--rendered", action="store_true", help="rendered scenes too")
+    parser.add_argument(
+        "--rendered",
+        nargs="*",
+        metavar="SCENE",
+        help="rendered scenes too: relief, rocks, object, ... (all three)",
+    )
     parser.add_argument("--quality", default="normal", help="of runs that are made")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="texture settings, JSON"
@@ -78,7 +86,7 @@ def main() -> None:
             used, left = measure_run(root / f"{number}-{scene}", scene, Path(folder), settings, args)
             first.append(used)
             second += left
-        third = rendered_scenes(root, args) if args.rendered else []
+        third = rendered_scenes(root, args) if args.rendered is not None else []
     print(f"\n{machine()}, {args.samples}x{args.samples} rays per pixel\n")
     if first:
         print("Photos that made the texture, rendered again\n")
@@ -107,12 +115,42 @@ def _reconstruct(root: Path, scene: str, quality: str) -> Path:
     return out
 
 
-def _texture(folder: str, settings: dict) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory in MB of the stage, in a fresh process."""
-    start, cpu = time.perf_counter(), time.process_time()
-    TextureStage().run(TextureSettings(**settings), StageContext(Path(folder), threads=2))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return time.perf_counter() - start, time.process_time() - cpu, peak
+_CHILD = """
+import json, sys, time
+from pathlib import Path
+start = time.perf_counter()
+from recon.engine.stage import StageContext
+from recon.stages.texture import TextureSettings, TextureStage
+TextureStage().run(TextureSettings(**json.loads(sys.argv[2])), StageContext(Path(sys.argv[1]), threads=2))
+print(time.perf_counter() - start)
+"""
+
+
+def _texture(folder: Path, settings: dict) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in MB (resident, sampled) of the stage in a process of its own.
+
+    Imports and the process's own children count.
+    """
+    root = str(Path(__file__).resolve().parent.parent)
+    before = os.times()
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(folder), json.dumps(settings)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    family, peak = psutil.Process(child.pid), 0
+    while child.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            members = [family, *family.children(recursive=True)]
+            peak = max(peak, sum(member.memory_info().rss for member in members))
+        time.sleep(0.05)
+    assert child.stdout is not None
+    if child.returncode:
+        raise SystemExit(f"texturing {folder} failed")
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return float(child.stdout.read().split()[-1]), cpu, peak / 2**20
 
 
 def _borrow(run: Path, place: Path) -> Path:
@@ -149,8 +187,7 @@ def measure_run(
     work = _borrow(run, place)
     seconds, cpu, peaks = [], [], []
     for _ in range(args.repeats):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            wall, busy, peak = pool.apply(_texture, (str(work), settings))
+        wall, busy, peak = _texture(work, settings)
         seconds.append(wall)
         cpu.append(busy)
         peaks.append(peak)
@@ -204,9 +241,11 @@ def measure_run(
 def rendered_scenes(root: Path, args: argparse.Namespace) -> list[list]:
     """Rows of the third table."""
     size = (640, 480)
-    scenes = [make_scene("relief", size, coarseness=2.0)]
-    scenes += [
-        make_benchmark_scene(name, photos=9, size=size, coarseness=2.0) for name in ("rocks", "object")
+    scenes = [
+        make_scene(name, size, coarseness=2.0)
+        if name == "relief"
+        else make_benchmark_scene(name, photos=9, size=size, coarseness=2.0)
+        for name in (args.rendered or RENDERED)
     ]
     rows = []
     for scene in scenes:
