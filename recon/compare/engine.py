@@ -144,11 +144,18 @@ def rank(entries: Iterable[Entry]) -> dict[str, Ranking]:
     """The ranking of every metric that has a better way and that two entries have."""
     listed = list(entries)
     names = dict.fromkeys(name for entry in listed for name in entry.metrics)
+    most = max((_registered(entry) for entry in listed), default=0.0)
     found = {}
     for name in names:
         better = describe(name).better
         have = [
-            e for e in listed if name in e.metrics and math.isfinite(e.metrics[name]) and not _hollow(e, name)
+            entry
+            for entry in listed
+            if name in entry.metrics
+            and math.isfinite(entry.metrics[name])
+            and not _hollow(entry, name)
+            # Errors of the cameras that were found say nothing of those that were not: who found fewer is not best.
+            and not (_of_found_cameras(name) and _registered(entry) < most)
         ]
         if not better or len(have) < 2:
             continue
@@ -165,6 +172,14 @@ def rank(entries: Iterable[Entry]) -> dict[str, Ranking]:
                     inside.append(entry.contender.label)
         found[name] = Ranking(best.contender.label, tuple(inside), tuple(tested))
     return found
+
+
+def _registered(entry: Entry) -> float:
+    return entry.metrics.get("registered.share", entry.metrics.get("run.registered", 0.0))
+
+
+def _of_found_cameras(name: str) -> bool:
+    return name.startswith("poses.") and describe(name).better == "lower"
 
 
 def _hollow(entry: Entry, name: str) -> bool:

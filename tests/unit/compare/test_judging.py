@@ -90,6 +90,19 @@ def test_ranking() -> None:
     assert "run.points" not in found
 
 
+def test_who_found_fewer_cameras_is_not_more_accurate() -> None:
+    values = (("all", 1.0, 0.5, 0.9), ("few", 0.6, 0.1, 0.95), ("also", 1.0, 0.7, 0.8))
+    listed = [
+        entry(
+            label,
+            Judgement({"registered.share": share, "poses.mean_error": error, "matches.precision_1px": good}),
+        )
+        for label, share, error, good in values
+    ]
+    assert rank(listed)["poses.mean_error"].best == "all"
+    assert rank(listed)["matches.precision_1px"].best == "few"
+
+
 def test_seeds_that_overlap_are_the_same() -> None:
     a, b = (entry(name, Judgement({"mesh.f_20mm": value})) for name, value in (("a", 0.8), ("b", 0.7)))
     a.spread["mesh.f_20mm"], b.spread["mesh.f_20mm"] = (0.75, 0.85), (0.6, 0.76)
