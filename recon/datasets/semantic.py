@@ -1,7 +1,7 @@
 """Readers of the benchmarks of semantic correspondence, in their official layouts.
 
 Keypoints come out as the files have them. Annotations made in MATLAB count the centre of the top-left pixel as (1, 1),
-not (0, 0); the published evaluations do not shift them, and neither do we: it moves source and target alike, by a pixel.
+not (0, 0); the published evaluations do not shift them, nor do we: it moves source and target alike, by a pixel.
 """
 
 from __future__ import annotations

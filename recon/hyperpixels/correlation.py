@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from recon.hyperpixels.grid import Grid
@@ -110,6 +110,23 @@ class PairCorrelation:
             return torch.relu(total / (norm + EPSILON)).pow(self.power)
         cosine = total.div_(norm.add_(EPSILON)).relu_()
         return cosine.square_() if self.power == 2 else cosine.pow_(self.power)
+
+    def at_cells(self, item: int, cells: Int[Tensor, " k"]) -> Float[Tensor, "k nt"]:
+        """Correlation of some source cells of one item of the batch: what losses at points need, with gradients."""
+        columns = self.source.grid.columns
+        y, x = cells // columns, cells % columns
+        total: Tensor | None = None
+        for a, b in self._fine:
+            part = torch.matmul(a[item][:, y, x].transpose(0, 1), b[item])
+            total = part if total is None else total + part
+        for product, sy, sx, _ in self._coarse:
+            # The few coarse cells that each cell is interpolated from, as one matrix.
+            weights = (sy[y][:, :, None] * sx[x][:, None, :]).flatten(1)
+            part = torch.matmul(weights, product[item].flatten(0, 1))
+            total = part if total is None else total + part
+        assert total is not None
+        norm = self._norm_source[item, cells, None] * self._norm_target[item]
+        return torch.relu(total / (norm + EPSILON)).pow(self.power)
 
     def full(self) -> Float[Tensor, "b ns nt"]:
         """Correlation of all cells."""

@@ -138,17 +138,20 @@ class DynamicHyperpixelFlow(nn.Module):
         wanted = {0, *self.candidates}
         maps_source = self.backbone.features(source, wanted)
         maps_target = self.backbone.features(target, wanted)
-        return self.match_features(
+        pair, selection = self.correlate_features(
             self.grid(source.shape[2], source.shape[3], step),
             self.grid(target.shape[2], target.shape[3], step),
             maps_source,
             maps_target,
             noise,
             hard=hard,
-            hough=hough,
         )
+        correlation = pair.full()
+        if hough:
+            correlation = correlation * geometric_scores(pair, correlation)
+        return PairOutput(correlation, selection)
 
-    def match_features(
+    def correlate_features(
         self,
         grid_source: Grid,
         grid_target: Grid,
@@ -157,9 +160,8 @@ class DynamicHyperpixelFlow(nn.Module):
         noise: Float[Tensor, "b layers 2"] | None = None,
         *,
         hard: bool = True,
-        hough: bool = True,
-    ) -> PairOutput:
-        """``forward`` for layers that are known already."""
+    ) -> tuple[PairCorrelation, Float[Tensor, "b layers"]]:
+        """Correlation of a batch whose layers are known already, and the selection, both with gradients."""
         choices = []
         for index, layer in enumerate(self.candidates):
             logits = self.gates.relevance(layer, source[layer].mean((2, 3)), target[layer].mean((2, 3)))
@@ -182,11 +184,13 @@ class DynamicHyperpixelFlow(nn.Module):
                 for layer in layers
             ]
             described.append(hyperpixels(grid, parts, weights))
-        correlation = PairCorrelation(described[0], described[1]).full()
-        if hough:
-            with torch.no_grad():
-                score = torch.stack(
-                    [hough_matching(one, grid_source, grid_target) for one in correlation.detach()]
-                )
-            correlation = correlation * score
-        return PairOutput(correlation, selection)
+        return PairCorrelation(described[0], described[1]), selection
+
+
+@torch.no_grad()
+def geometric_scores(
+    pair: PairCorrelation, correlation: Float[Tensor, "b ns nt"]
+) -> Float[Tensor, "b ns nt"]:
+    """Scores of regularized Hough matching of a batch, without gradients."""
+    grids = pair.source.grid, pair.target.grid
+    return torch.stack([hough_matching(one, *grids) for one in correlation.detach()])

@@ -36,18 +36,20 @@ class Annotations:
     reach: float
 
 
-def strong_loss(correlation: Float[Tensor, "b ns nt"], pairs: Sequence[Annotations]) -> Tensor:
+def strong_loss(rows: Sequence[Float[Tensor, "n nt"]], pairs: Sequence[Annotations]) -> Tensor:
     """Cross-entropy of the correlation's rows at annotated points (equations 8 and 9).
 
     Rows are brought to mean 0 and deviation 1 (the deviation a constant backward); points that are transferred
     correctly weigh (error / reach)², others 1. Pairs without points count as 0.
+
+    Args:
+        rows: of each pair, the correlation's row at each of its points.
     """
     losses = []
-    for rows, pair in zip(correlation, pairs, strict=True):
+    for chosen, pair in zip(rows, pairs, strict=True):
         if len(pair.source) == 0:
-            losses.append(rows.sum() * 0)
+            losses.append(chosen.sum() * 0)
             continue
-        chosen = rows[pair.source]
         centred = chosen - chosen.mean(1, keepdim=True)
         with torch.no_grad():
             deviation = centred.std(1, keepdim=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from recon.errors import UsageError
 from recon.hyperpixels.backbones import normalise
 from recon.hyperpixels.cells import CellMatches, transfer_keypoints
-from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
+from recon.hyperpixels.dhpf import DynamicHyperpixelFlow, geometric_scores
 from recon.hyperpixels.gating import gumbel_noise
 from recon.hyperpixels.grid import Grid
 from recon.hyperpixels.losses import Annotations, selection_loss, strong_loss, weak_loss
@@ -145,17 +145,34 @@ class Trainer:
             generator = torch.Generator().manual_seed(_seed(settings.seed, self.step_count))
             noise = gumbel_noise((len(source), len(self.network.candidates), 2), generator, device)
         with torch.autocast("cuda", torch.bfloat16, enabled=settings.mixed and device.type == "cuda"):
-            out = self.network(source, target, noise, hough=settings.hough)
-        correlation = out.correlation.float()
-        annotations = [
-            annotate(correlation[i].detach(), grid, pair, settings.alpha) for i, pair in enumerate(batch)
-        ]
-        if settings.supervision == "weak":
-            size = (grid.rows, grid.columns)
-            matching = weak_loss(correlation, positive.to(device), size, size)
-        else:
-            matching = strong_loss(correlation, annotations)
-        selecting = selection_loss(out.selection, settings.rate)
+            network = self.network
+            wanted = {0, *network.candidates}
+            pair, selection = network.correlate_features(
+                grid,
+                grid,
+                network.backbone.features(source, wanted),
+                network.backbone.features(target, wanted),
+                noise,
+            )
+            weak = settings.supervision == "weak"
+            # Keypoints need few rows with gradients; the rest serves Hough matching, which passes none on.
+            with torch.set_grad_enabled(weak and torch.is_grad_enabled()):
+                correlation = pair.full().float()
+            scores = geometric_scores(pair, correlation) if settings.hough else None
+            weighted = correlation if scores is None else correlation * scores
+            annotations = [
+                annotate(weighted[i].detach(), grid, one, settings.alpha) for i, one in enumerate(batch)
+            ]
+            if weak:
+                size = (grid.rows, grid.columns)
+                matching = weak_loss(weighted, positive.to(device), size, size)
+            else:
+                rows = []
+                for i, one in enumerate(annotations):
+                    chosen = pair.at_cells(i, one.source).float()
+                    rows.append(chosen if scores is None else chosen * scores[i, one.source])
+                matching = strong_loss(rows, annotations)
+        selecting = selection_loss(selection, settings.rate)
         loss = matching + selecting
         errors = torch.cat([one.error / one.reach for one in annotations])
         return (
@@ -164,7 +181,7 @@ class Trainer:
                 float(matching.detach()),
                 float(selecting.detach()),
                 float((errors <= 1).float().mean()) if len(errors) else float("nan"),
-                float(out.selection.detach().round().mean()),
+                float(selection.detach().round().mean()),
             ),
             loss,
         )

@@ -34,7 +34,7 @@ def test_strong_loss_is_the_weighted_cross_entropy() -> None:
             share = math.exp(row[t]) / np.exp(row).sum()
             total -= math.log(share) * ((e / 8) ** 2 if e <= 8 else 1)
         expected.append(total / len(pair.source))
-    found = strong_loss(torch.from_numpy(c), pairs)
+    found = strong_loss([torch.from_numpy(m)[p.source] for m, p in zip(c, pairs, strict=True)], pairs)
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-6)
 
 
@@ -205,3 +205,25 @@ def test_rendered_views_see_a_plane_where_algebra_says() -> None:
     np.testing.assert_allclose(found[seen], expected[seen], atol=1e-4)
     inside = (expected[..., 0] >= 0) & (expected[..., 1] <= 47)
     assert (seen == (inside & (np.rint(expected[..., 0]) < 40))).all()
+
+
+def test_rows_at_points_are_those_of_the_whole_correlation() -> None:
+    """Their values and their gradients, for layers coarser and finer than the grid."""
+    network = tiny_network().double()
+    a, b = (torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(s)).double() for s in (0, 1))
+    cells = torch.tensor([0, 7, 41, 79])
+    weight = torch.randn(4, 80, generator=torch.Generator().manual_seed(2)).double()
+    found = []
+    for whole in (True, False):
+        network.zero_grad()
+        grid = network.grid(32, 40)
+        pair, _ = network.correlate_features(
+            grid, grid, network.backbone.features(a), network.backbone.features(b), hard=False
+        )
+        rows = pair.full()[1][cells] if whole else pair.at_cells(1, cells)
+        (rows * weight).sum().backward()
+        gradients = [p.grad.clone() for p in network.gates.parameters() if p.grad is not None]
+        found.append((rows.detach(), gradients))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other)
