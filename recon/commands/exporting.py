@@ -232,9 +232,9 @@ class _Job:
         return rgb, mask, self._photo_file(view.name) if orientation == 1 else None
 
     def _stored(self, photo: Photo, mask: bool = False) -> Path:
-        from recon.stages.photos import FOLDER, _file_name, _mask_name
+        from recon.stages.photos import FOLDER, file_name, mask_name
 
-        return self.run.root / FOLDER / (_mask_name(photo.name) if mask else _file_name(photo.name))
+        return self.run.root / FOLDER / (mask_name(photo.name) if mask else file_name(photo.name))
 
     def _write_images(self, before: Scene, after: Scene, folder: Path, images: str) -> Scene:
         maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}

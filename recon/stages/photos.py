@@ -90,7 +90,7 @@ class PhotosStage:
             usable, left_out = _without_duplicates(work.map(read, files, "reading photos"))
             for one in left_out:
                 work.warn(f"left out {one.name}: {one.reason}")
-                for path in (folder / _file_name(one.name), folder / _mask_name(one.name)):
+                for path in (folder / file_name(one.name), folder / mask_name(one.name)):
                     path.unlink(missing_ok=True)
             if len(usable) < 2:
                 raise ReconError(_too_few(work, usable, left_out))
@@ -128,13 +128,13 @@ def load_mask(work: StageContext, photo: Photo) -> Bool[np.ndarray, "h w"] | Non
     """True where the photo may be used, at working size; None when there is no mask."""
     if not photo.has_mask:
         return None
-    mask: np.ndarray = read_png(work.path(FOLDER, _mask_name(photo.name)))[:, :, 0] >= 128
+    mask: np.ndarray = read_png(work.path(FOLDER, mask_name(photo.name)))[:, :, 0] >= 128
     return mask
 
 
 def photo_path(work: StageContext, photo: Photo) -> Path:
     """The PNG of a photo at working size."""
-    return work.path(FOLDER, _file_name(photo.name))
+    return work.path(FOLDER, file_name(photo.name))
 
 
 def photo_set_to_json(photo_set: PhotoSet) -> dict[str, Any]:
@@ -219,8 +219,8 @@ def _read(file: PhotoFile, mask_path: Path | None, settings: PhotosSettings, fol
         mask = resize_mask(mask, width, height)
         if not mask.any():
             return LeftOut(file.name, "its mask leaves nothing of it")
-        (folder / _mask_name(file.name)).write_bytes(png_bytes(mask))
-    (folder / _file_name(file.name)).write_bytes(png_bytes(rgb))
+        (folder / mask_name(file.name)).write_bytes(png_bytes(mask))
+    (folder / file_name(file.name)).write_bytes(png_bytes(rgb))
     candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
     pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
     return _Read(candidate, file_sha256(file.path), pixels, mask is not None)
@@ -285,10 +285,10 @@ def _photo_set(
     return PhotoSet(photos, cameras, tuple(left_out))
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A flat file name for a photo in nested folders; different names stay different."""
     return name.replace("%", "%25").replace("/", "%2F") + ".png"
 
 
-def _mask_name(name: str) -> str:
-    return _file_name(name).removesuffix(".png") + ".mask.png"
+def mask_name(name: str) -> str:
+    return file_name(name).removesuffix(".png") + ".mask.png"
