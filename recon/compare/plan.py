@@ -172,7 +172,8 @@ def find_scene(place: str | Path, truth: str | Path | None = None, masks: str | 
     folder = Path(place).expanduser()
     mask_folder = None if masks is None else Path(masks)
     known = None if truth is None else Path(truth).expanduser()
-    name = folder.resolve().name
+    resolved = folder.resolve()
+    name = resolved.parent.name if resolved.name == "images" else resolved.name
     if not folder.exists():
         card, folder = _data_set(str(place))
         name = card.name

@@ -133,7 +133,7 @@ def write_workspace(
 
     from recon.dense.types import PointCloud
     from recon.engine.workspace import FORMAT
-    from recon.stages.photos import _file_name, _mask_name, photo_set_to_json
+    from recon.stages.photos import file_name, mask_name, photo_set_to_json
     from recon.surface.io import write_mesh, write_points_ply
 
     scene = make_scene(cameras)
@@ -143,7 +143,7 @@ def write_workspace(
     for row, view in enumerate(scene.views):
         camera = scene.intrinsics(view)
         rgb = draw_spots(camera, view.cam_from_world)
-        (root / "photos" / _file_name(view.name)).write_bytes(_png(rgb))
+        (root / "photos" / file_name(view.name)).write_bytes(_png(rgb))
         large = camera.resized(2 * camera.width, 2 * camera.height)
         path = source / view.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def write_workspace(
         if row == mask_of:
             mask = np.full((camera.height, camera.width, 3), 255, np.uint8)
             mask[:20] = 0
-            (root / "photos" / _mask_name(view.name)).write_bytes(_png(mask))
+            (root / "photos" / mask_name(view.name)).write_bytes(_png(mask))
         photos.append(
             Photo(
                 row,
