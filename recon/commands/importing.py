@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 import pycolmap
 

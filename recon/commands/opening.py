@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import pycolmap
 
 from recon.errors import ReconError, UsageError

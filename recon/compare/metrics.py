@@ -66,6 +66,7 @@ _PREFIX = {
 # Which way is better, by words of the name: the first that fits decides.
 _BETTER: tuple[tuple[str, Better], ...] = (
     (r"judged|behind|compared|observations|^points$|photo_mean", ""),
+    (r"endpoint_px", "lower"),
     (
         r"impossible|outlier|floating|error|chamfer|reprojection|endpoint_median|epipolar|angular|rmse|spread",
         "lower",

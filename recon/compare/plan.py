@@ -13,7 +13,7 @@ from recon.datasets.cards import Card, load_cards
 from recon.datasets.ground_truth import GroundTruth, has_ground_truth, load_ground_truth
 from recon.engine.recipe import available_recipes
 from recon.errors import ReconError, UsageError
-from recon.matching.registry import available_matchers
+from recon.matching.registry import FAMILIES, available_matchers
 
 EACH, TRUE = "each", "gt"
 """Values of ``--poses``: each contender's own cameras, or those of the truth, for everybody's densification."""
@@ -113,7 +113,7 @@ def contenders(
         label, equals, name = text.partition("=")
         name = name if equals else text
         own: tuple[str, ...] = ()
-        if name in matchers:
+        if name in matchers or name.partition(":")[0] in FAMILIES:
             base, own, matcher = recipe, (f"match.matcher={name}",), name
         elif name in recipes or name.endswith(".toml"):
             base, matcher = name, ""
@@ -125,7 +125,9 @@ def contenders(
                 f"--matchers {text}: no matcher or recipe is called {name!r}{hint}; matchers: "
                 f"{', '.join(matchers)}; recipes: {', '.join(recipes)}"
             )
-        label = label.strip() if equals else Path(name).stem if name.endswith(".toml") else name
+        label = (
+            label.strip() if equals else Path(name).stem if name.endswith(".toml") else name.replace(":", "-")
+        )
         if not _LABEL.match(label):
             raise UsageError(f"--matchers {text}: a label has letters, digits and . + - _ only")
         if label in found:

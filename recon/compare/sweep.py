@@ -42,6 +42,7 @@ def parse_sweep(text: str, scene: str, photos: int, size: str, seed: int) -> Swe
     Raises:
         UsageError: an unknown difficulty, no numbers, or no size.
     """
+    from recon.datasets.cards import load_cards
     from recon.datasets.synthetic import BENCHMARK_SCENES, difficulties
 
     name, equals, listed = text.partition("=")
@@ -60,9 +61,10 @@ def parse_sweep(text: str, scene: str, photos: int, size: str, seed: int) -> Swe
     if found is None:
         raise UsageError(f"--sweep-size {size}: write WIDTHxHEIGHT, for example 480x360")
     kind = scene or next(iter(BENCHMARK_SCENES))
-    if kind not in BENCHMARK_SCENES and not Path(kind).is_file():
+    if kind not in (*BENCHMARK_SCENES, *load_cards()) and not Path(kind).is_file():
         raise UsageError(
-            f"{kind}: with --sweep, name a kind of scene ({', '.join(BENCHMARK_SCENES)}) or a mesh (.obj, .glb)"
+            f"{kind}: with --sweep, name a kind of scene ({', '.join(BENCHMARK_SCENES)}), a mesh (.obj, .glb), or a "
+            "data set that is one"
         )
     return Sweep(name, values, kind, photos, (int(found[1]), int(found[2])), seed)
 

@@ -233,6 +233,7 @@ class RunFiles:
         """
         if self.model_folder is None:
             return None
+        import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
         import pycolmap
 
         try:

@@ -418,6 +418,7 @@ def poses_from_colmap(folder: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
     Raises:
         ReconError: the folder holds no model that can be read.
     """
+    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
     import pycolmap
 
     try:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 import pycolmap
 from jaxtyping import Float, Float64, Int64, UInt8

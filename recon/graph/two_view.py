@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 import pycolmap
 from jaxtyping import Float, Float32

@@ -3,6 +3,9 @@
 COLMAP puts the origin of the image at the corner of the top-left pixel, recon at its centre. The half pixel
 between them is added and taken away in this module and nowhere else. Photo ``i`` is COLMAP's image ``i + 1``,
 camera ``c`` is COLMAP's camera ``c + 1``.
+
+Wherever pycolmap is imported, OpenCV is imported before it: the other way round, writing a PNG with OpenCV corrupts
+memory (pycolmap 4.2.1 with OpenCV 5.0; both seem to bring a libpng of their own).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2  # noqa: F401  before pycolmap: see above
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float, Float32, Int

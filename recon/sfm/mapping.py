@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 import pycolmap
 from jaxtyping import Float, Float32

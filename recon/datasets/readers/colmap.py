@@ -62,6 +62,7 @@ def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
     """
     if (model / "cameras.txt").is_file():
         return _from_text(model)
+    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
     import pycolmap
 
     try:
@@ -79,6 +80,7 @@ def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
 
 
 def _from_text(model: Path) -> dict[str, TruthCamera]:
+    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
     import pycolmap
 
     path = model / "cameras.txt"
@@ -148,6 +150,7 @@ def _camera(camera: Any, R: np.ndarray, t: np.ndarray, model: Path) -> TruthCame
 
 def colmap_camera(camera: TruthCamera) -> Any:
     """A ``pycolmap.Camera`` with a true camera's intrinsics and distortion, in COLMAP's pixel convention."""
+    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
     import pycolmap
 
     from recon.sfm.adapter import points_to_colmap
