@@ -3,8 +3,8 @@
     python benchmarks/colmap_baseline.py [--scenes Herz-Jesus-P8] [--seeds 0 1 2] [--mappers incremental global]
 
 pycolmap's SIFT, exhaustive matching and mapping, all with their defaults; intrinsics known and fixed. Mean distance
-of the camera centres from the truth after the similarity that fits best, over the seeds. ``--focal mean`` gives one focal
-length, the mean of the calibration's two (which differ by 0.2%).
+of the camera centres from the truth after the similarity that fits best, over the seeds. ``--focal mean`` gives one
+focal length, the mean of the calibration's two (which differ by 0.2%).
 """
 
 from __future__ import annotations
