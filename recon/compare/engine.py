@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from recon.compare.judging import Judgement, difference, judged, write_text
+from recon.compare.judging import (
+    REPEATABILITY,
+    Judgement,
+    difference,
+    judged,
+    judged_repeatability,
+    write_text,
+)
 from recon.compare.metrics import describe
 from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
 from recon.compare.running import Job, Outcome, run_job
@@ -381,6 +388,13 @@ def _judge(
                 *dict.fromkeys(text for r in records.values() if r.state == "done" for text in r.warnings),
             )
     _over_seeds(entry, found)
+    matched = [
+        one.job.root for one, metrics in zip(outcomes, found, strict=True) if "matches.count" in metrics
+    ]
+    if len(matched) > 1:
+        kept = out / "judged" / f"{contender.label}-repeatability.json"
+        values = judged_repeatability(matched, scene, kept, seed=options.seed)
+        add_samples(entry, REPEATABILITY, values)
     return entry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from importlib import import_module
@@ -20,10 +20,12 @@ from recon.engine.files import atomic_path
 from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import Interval, PairedTest, Statistic, paired_difference
-from recon.evaluation.run import RunReport, judge_run
+from recon.evaluation.run import RunReport, judge_repeatability, judge_run
 
 FORMAT = 1
 """Raised when the file's layout changes."""
+
+REPEATABILITY = "matches.repeatability"
 
 _CURVE_POINTS = 160
 """A curve keeps so many points: more cannot be seen on a screen."""
@@ -61,6 +63,24 @@ def judged(run: Path, scene: Scene, kept: Path, *, seed: int = 0) -> Judgement:
         found = from_report(report, seed=seed)
         _write(kept, key, found)
     return found
+
+
+def judged_repeatability(
+    runs: Sequence[Path], scene: Scene, kept: Path, *, seed: int = 0
+) -> dict[str, float]:
+    """How much of each pair's matches comes again in runs with other seeds; read from ``kept`` if nothing changed.
+
+    Raises:
+        ReconError: one of the runs is not there.
+    """
+    text = "repeatability ".join(_key(run, scene, seed) for run in runs)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    found = _read(kept, key)
+    if found is None:
+        values = {_item(pair): value for pair, value in judge_repeatability(runs, seed=seed).items()}
+        found = Judgement({}, samples={REPEATABILITY: ("", values)})
+        _write(kept, key, found)
+    return found.samples[REPEATABILITY][1]
 
 
 def from_report(report: RunReport, *, seed: int = 0) -> Judgement:

@@ -194,3 +194,16 @@ def test_a_sweep(tmp_path: Path) -> None:
     precision = [scene["contenders"][0]["metrics"]["matches.precision_1px"] for scene in data["scenes"]]
     assert precision[1] < precision[0]
     assert html.is_file()
+
+
+def test_seeds_give_a_spread_and_what_comes_again(small: Scene, tmp_path: Path) -> None:
+    options = replace(OPTIONS, seeds=2, stop_after="map", pictures=0)
+    (entry,) = compare_scene(small, contenders(["sift"], SETTINGS), options, tmp_path).entries
+    assert entry.error == ""
+    low, high = entry.spread["poses.mean_error"]
+    assert low <= entry.metrics["poses.mean_error"] <= high
+    # Matches do not depend on the seed: what the verification's sampling leaves differs by a few.
+    assert 0.8 < entry.metrics["matches.repeatability"] <= 1.0
+    assert entry.judgement.intervals["matches.repeatability"].count >= 4
+    first, second = (tmp_path / "runs" / name for name in ("sift", "sift.seed-1"))
+    assert np.array_equal(*(np.load(next((run / "matches").glob("*.npz")))["xy_a"] for run in (first, second)))
