@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from recon.errors import ReconError, UsageError
+from recon.matching.alignment import align_back, align_image, similarity_of_seeds
 from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.turns import turn_back, turn_image, turn_matches_back, turns_of_seeds
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
@@ -157,17 +158,20 @@ def match(
         seeds = match_interest_points(points[0], points[1])
     turns = turns_of_seeds(points[0], points[1], seeds)
     turned = turn_image(images[1], turns)
-    found_match = chosen.match(chosen.prepare(images[0]), chosen.prepare(turned), PairContext(seeds))
     sizes = [(image.rgb.shape[1], image.rgb.shape[0]) for image in (images[0], turned)]
+    alignment = None
+    if chosen.capabilities.kind == "dense":
+        alignment = similarity_of_seeds(points[0], turned.points, seeds, sizes[0], sizes[1])
+    target = turned if alignment is None else align_image(turned, alignment, sizes[0])
+    found_match = chosen.match(chosen.prepare(images[0]), chosen.prepare(target), PairContext(seeds))
     try:
-        result = checked_match(found_match, chosen.capabilities.kind, sizes[0], sizes[1])
+        size_target = sizes[1] if alignment is None else sizes[0]
+        result = checked_match(found_match, chosen.capabilities.kind, sizes[0], size_target)
     except BadMatchError as error:
         raise ReconError(f"matcher {matcher!r}: {error}") from error
-    return (
-        turn_back(result, turns)
-        if isinstance(result, DenseMatch)
-        else turn_matches_back(result, turns, sizes[1])
-    )
+    if not isinstance(result, DenseMatch):
+        return turn_matches_back(result, turns, sizes[1])
+    return turn_back(result if alignment is None else align_back(result, alignment, sizes[1]), turns)
 
 
 def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

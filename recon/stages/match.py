@@ -62,7 +62,8 @@ class MatchSettings(BaseModel):
     )
     turn_upright: bool = Field(
         True,
-        description="turn the second photo by quarter turns where the sparse matches say that it is turned",
+        description="turn the second photo by quarter turns, and bring it to the first one's scale, where the sparse "
+        "matches say that it is turned or taken from much nearer or farther",
     )
     dense_matcher: str = Field(
         "siftflow", description="with a sparse matcher: the dense one whose fields the densification uses"

@@ -206,4 +206,6 @@ def test_seeds_give_a_spread_and_what_comes_again(small: Scene, tmp_path: Path) 
     assert 0.8 < entry.metrics["matches.repeatability"] <= 1.0
     assert entry.judgement.intervals["matches.repeatability"].count >= 4
     first, second = (tmp_path / "runs" / name for name in ("sift", "sift.seed-1"))
-    assert np.array_equal(*(np.load(next((run / "matches").glob("*.npz")))["xy_a"] for run in (first, second)))
+    assert np.array_equal(
+        *(np.load(next((run / "matches").glob("*.npz")))["xy_a"] for run in (first, second))
+    )
