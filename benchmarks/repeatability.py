@@ -24,11 +24,12 @@ MATCHERS = ("siftflow", "dsift-flow", "dis", "sift", "aliked+lightglue", "xfeat"
 
 
 def arrays(root: Path) -> dict[str, np.ndarray]:
-    """Every array below a folder, by its place."""
+    """Every array below a folder, by its place; how long something took is left out."""
     found: dict[str, np.ndarray] = {}
     for path in sorted(root.rglob("*.npz")):
         with np.load(path) as data:
-            found.update({f"{path.relative_to(root)}:{name}": data[name] for name in data.files})
+            values = {f"{path.relative_to(root)}:{name}": data[name] for name in data.files}
+        found.update({name: value for name, value in values.items() if not name.endswith(":seconds")})
     if (root / "flows.zarr").is_dir():
         _walk(zarr.open(str(root / "flows.zarr"), mode="r"), "flows.zarr", found)
     return found
