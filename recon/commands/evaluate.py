@@ -306,7 +306,8 @@ def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
 def _one_flow(run: Path, truth: Path, missing: str) -> dict[str, float]:
     import numpy as np
 
-    from recon.evaluation.flow import evaluate_flow, known_flow, read_flo
+    from recon.datasets.flow_files import read_flo
+    from recon.evaluation.flow import evaluate_flow, known_flow
 
     found, known = read_flo(run), read_flo(truth)
     if found.shape != known.shape:

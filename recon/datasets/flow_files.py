@@ -10,8 +10,8 @@ from jaxtyping import Float32
 
 from recon.errors import ReconError
 
-_FLO_TAG = 202021.25
-_FLO_UNKNOWN = 1e9
+FLO_TAG = 202021.25
+FLO_UNKNOWN = 1e9
 """Middlebury's flowIO: a component above this is unknown."""
 
 
@@ -26,23 +26,29 @@ def read_true_flow(path: Path) -> Float32[np.ndarray, "h w 2"]:
         ReconError: the file is missing, of another kind, or cut short.
     """
     path = Path(path)
-    return _read_kitti(path) if path.suffix.lower() == ".png" else _read_flo(path)
+    if path.suffix.lower() == ".png":
+        return _read_kitti(path)
+    flow = read_flo(path)
+    flow[~(np.abs(flow) < FLO_UNKNOWN).all(axis=-1)] = np.nan
+    return flow
 
 
-def _read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
+def read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
+    """Read a Middlebury .flo file (little-endian: tag 202021.25, width, height, then u, v per pixel) as it stands.
+
+    Raises:
+        ReconError: the file is missing, is not a .flo file, or is cut short.
+    """
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
-        raise ReconError(f"{path}: cannot be read: {error}") from error
-    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(_FLO_TAG):
-        raise ReconError(f"{path}: is no .flo file")
+        raise ReconError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(FLO_TAG):
+        raise ReconError(f"{path}: not a .flo file")
     width, height = (int(value) for value in np.frombuffer(data, "<i4", 2, 4))
     if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
         raise ReconError(f"{path}: says {width}x{height} but holds {len(data)} bytes; fetch it again")
-    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
-    known = (np.abs(flow) < _FLO_UNKNOWN).all(axis=-1)
-    flow[~known] = np.nan
-    return flow
+    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
 
 
 def _read_kitti(path: Path) -> Float32[np.ndarray, "h w 2"]:

@@ -10,11 +10,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from recon.errors import ReconError
+from recon.datasets.flow_files import FLO_TAG, FLO_UNKNOWN
+from recon.datasets.flow_files import read_flo as read_flo
 
-UNKNOWN = 1e9
-"""Components above this mark unknown flow in .flo files (Middlebury's flowIO)."""
-_TAG = 202021.25
 FL_PIXELS, FL_SHARE = 3.0, 0.05
 """KITTI 2015's outlier: an endpoint error above 3 px and above 5% of the true motion."""
 
@@ -54,7 +52,7 @@ class FlowReport:
 
 def known_flow(flow: Float[np.ndarray, "*shape 2"]) -> Bool[np.ndarray, "*shape"]:
     """Compute where a true flow is known: finite and below Middlebury's mark."""
-    return np.isfinite(flow).all(axis=-1) & (np.abs(flow) < UNKNOWN).all(axis=-1)
+    return np.isfinite(flow).all(axis=-1) & (np.abs(flow) < FLO_UNKNOWN).all(axis=-1)
 
 
 def endpoint_errors(
@@ -148,30 +146,12 @@ def resize_truth(
         ],
         axis=-1,
     )
-    return np.where(known_flow(flow)[..., None], moved, 2 * UNKNOWN).astype(np.float32)
-
-
-def read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
-    """Read a Middlebury .flo file (little-endian: tag 202021.25, width, height, then u, v per pixel).
-
-    Raises:
-        ReconError: the file is missing, is not a .flo file, or is cut short.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ReconError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(_TAG):
-        raise ReconError(f"{path}: not a .flo file")
-    width, height = (int(v) for v in np.frombuffer(data, "<i4", 2, 4))
-    if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
-        raise ReconError(f"{path}: says {width}x{height} but holds {len(data)} bytes; fetch it again")
-    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+    return np.where(known_flow(flow)[..., None], moved, 2 * FLO_UNKNOWN).astype(np.float32)
 
 
 def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
     """Write a Middlebury .flo file; values that are not finite are written as unknown."""
     h, w = flow.shape[:2]
-    values = np.where(np.isfinite(flow), flow, 2 * UNKNOWN).astype("<f4")
-    header = np.array([_TAG], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
+    values = np.where(np.isfinite(flow), flow, 2 * FLO_UNKNOWN).astype("<f4")
+    header = np.array([FLO_TAG], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
     Path(path).write_bytes(header + values.tobytes())

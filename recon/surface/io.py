@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +165,6 @@ def _glb(mesh: Any) -> bytes:
     Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers; the format is
     small enough to write (Khronos glTF 2.0 specification, section 4.4).
     """
-    import json
-
     xyz = np.asarray(mesh.vertices, np.float32)
     triangles = np.asarray(mesh.triangles, np.uint32)
     parts: list[bytes] = []
@@ -216,6 +216,11 @@ def _glb(mesh: Any) -> bytes:
         "bufferViews": views,
         "buffers": [{"byteLength": len(binary)}],
     }
+    return glb_container(document, binary)
+
+
+def glb_container(document: Mapping[str, Any], binary: bytes) -> bytes:
+    """A GLB file of a glTF document and its one buffer, whose length is a multiple of four (glTF 2.0, section 4.4)."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     length = 12 + 8 + len(text) + 8 + len(binary)

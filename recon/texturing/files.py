@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from recon.errors import ReconError
+from recon.surface.io import glb_container
 from recon.texturing.topology import vertex_normals
 from recon.texturing.types import TexturedMesh
 
@@ -182,17 +182,4 @@ def textured_glb(mesh: TexturedMesh, picture: bytes, kind: Literal["jpg", "png"]
         "bufferViews": views,
         "buffers": [{"byteLength": len(binary)}],
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    return b"".join(
-        [
-            b"glTF",
-            np.array([2, total, len(text)], "<u4").tobytes(),
-            b"JSON",
-            text,
-            np.array([len(binary)], "<u4").tobytes(),
-            b"BIN\0",
-            binary,
-        ]
-    )
+    return glb_container(document, binary)
