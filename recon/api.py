@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from recon.errors import ReconError, UsageError
-from recon.matching.alignment import align_back, align_image, similarity_of_seeds
+from recon.matching.alignment import placement
 from recon.matching.opencv_like import DenseOpticalFlow
-from recon.matching.turns import turn_back, turn_image, turn_matches_back, turns_of_seeds
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
 
 if TYPE_CHECKING:
@@ -156,22 +155,16 @@ def match(
     seeds = None
     if chosen.capabilities.uses_seeds and points[0] is not None and points[1] is not None:
         seeds = match_interest_points(points[0], points[1])
-    turns = turns_of_seeds(points[0], points[1], seeds)
-    turned = turn_image(images[1], turns)
-    sizes = [(image.rgb.shape[1], image.rgb.shape[0]) for image in (images[0], turned)]
-    alignment = None
-    if chosen.capabilities.kind == "dense":
-        alignment = similarity_of_seeds(points[0], turned.points, seeds, sizes[0], sizes[1])
-    target = turned if alignment is None else align_image(turned, alignment, sizes[0])
+    size_a, size_b = ((image.rgb.shape[1], image.rgb.shape[0]) for image in images)
+    kind = chosen.capabilities.kind
+    placed = placement(points[0], points[1], seeds, size_a, size_b, rescale=kind == "dense")
+    target = placed.place(images[1])
     found_match = chosen.match(chosen.prepare(images[0]), chosen.prepare(target), PairContext(seeds))
     try:
-        size_target = sizes[1] if alignment is None else sizes[0]
-        result = checked_match(found_match, chosen.capabilities.kind, sizes[0], size_target)
+        result = checked_match(found_match, kind, size_a, placed.target_size)
     except BadMatchError as error:
         raise ReconError(f"matcher {matcher!r}: {error}") from error
-    if not isinstance(result, DenseMatch):
-        return turn_matches_back(result, turns, sizes[1])
-    return turn_back(result if alignment is None else align_back(result, alignment, sizes[1]), turns)
+    return placed.back(result) if isinstance(result, DenseMatch) else placed.points_back(result)
 
 
 def _rgb(name: str, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

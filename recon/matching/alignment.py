@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from recon.features.types import InterestPoints
-from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
+from recon.matching.turns import turn_back, turn_image, turn_matches_back, turn_points, turns_of_seeds
+from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage, SparseMatch
 
 MIN_SCALE = 1.5
 """Photos are resampled where their scales differ by this factor or more. SIFT Flow bridges smaller ones by itself."""
@@ -92,6 +93,69 @@ def similarity_of_seeds(
     zoom = max(found.scale, 1e-9) / expected
     change = max(zoom, 1.0 / zoom)
     return found if MIN_SCALE <= change <= MAX_SCALE else None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is done to B before it is matched with A, and undone afterwards: quarter turns, then a change of scale.
+
+    Attributes:
+        turns: of B, see ``recon.matching.turns``.
+        similarity: from turned B to A; None where B keeps its own frame.
+        size_a, size_b: (width, height) of the images as they are.
+    """
+
+    turns: int
+    similarity: Similarity | None
+    size_a: tuple[int, int]
+    size_b: tuple[int, int]
+
+    @property
+    def turned_size(self) -> tuple[int, int]:
+        """(width, height) of B after its turns."""
+        return self.size_b[::-1] if self.turns % 2 else self.size_b
+
+    @property
+    def target_size(self) -> tuple[int, int]:
+        """(width, height) of what A is matched with."""
+        return self.turned_size if self.similarity is None else self.size_a
+
+    def place(self, b: MatchImage) -> MatchImage:
+        """What A is matched with."""
+        turned = turn_image(b, self.turns)
+        return turned if self.similarity is None else align_image(turned, self.similarity, self.size_a)
+
+    def back(self, match: DenseMatch) -> DenseMatch:
+        """The match of A and B as they are."""
+        aligned = match if self.similarity is None else align_back(match, self.similarity, self.turned_size)
+        return turn_back(aligned, self.turns)
+
+    def points_back(self, match: SparseMatch) -> SparseMatch:
+        """The point matches of A and B as they are; only turns are undone, point matchers need no more."""
+        return turn_matches_back(match, self.turns, self.turned_size)
+
+
+def placement(
+    a: InterestPoints | None,
+    b: InterestPoints | None,
+    seeds: Int[np.ndarray, "m 2"] | None,
+    size_a: tuple[int, int],
+    size_b: tuple[int, int],
+    *,
+    rescale: bool,
+) -> Placement:
+    """How B is brought near A, by what the matched interest points say.
+
+    Args:
+        size_a, size_b: (width, height) of the images.
+        rescale: bring B to A's scale where theirs differ; for dense matchers.
+    """
+    turns = turns_of_seeds(a, b, seeds)
+    upright = Placement(turns, None, size_a, size_b)
+    if not rescale or a is None or b is None:
+        return upright
+    turned = replace(b, xy=turn_points(b.xy, *size_b, turns))
+    return replace(upright, similarity=similarity_of_seeds(a, turned, seeds, size_a, upright.turned_size))
 
 
 def align_image(b: MatchImage, similarity: Similarity, size_a: tuple[int, int]) -> MatchImage:

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ import zarr
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.features.types import InterestPoints
 from recon.graph.two_view import resize_points
-from recon.matching.alignment import Similarity, align_back, align_image, similarity_of_seeds
+from recon.matching.alignment import Placement, placement
 from recon.matching.checking import BadMatchError, checked_match
 from recon.matching.registry import matcher_settings
-from recon.matching.turns import turn_back, turn_image, turn_matches_back, turn_points, turns_of_seeds
+from recon.matching.turns import turn_image
 from recon.matching.types import DenseMatch, Matcher, MatchImage, PairContext, SparseMatch
 from recon.photos.resize import resize_mask, resize_rgb
 from recon.photos.types import Photo
@@ -100,59 +99,43 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
 
     cache = _PreparedCache(prepare)
 
-    def prepare_aligned(
-        photo: int, turns: int, alignment: Similarity, size: tuple[int, int]
-    ) -> tuple[Any, float]:
-        image = turn_image(match_image(work, photos[photo], job.max_size), turns)
+    def prepared_b(photo: int, placed: Placement) -> tuple[Any, float]:
+        if placed.similarity is None:  # the same for all pairs of the photo
+            return cache.get((photo, placed.turns))
+        image = placed.place(match_image(work, photos[photo], job.max_size))
         began = time.perf_counter()
         with _blamed():
-            prepared = matcher.prepare(align_image(image, alignment, size))
+            prepared = matcher.prepare(image)
         return prepared, time.perf_counter() - began
 
-    def run(pair: Pair, turns: int, alignment: Similarity | None) -> tuple[DenseMatch | SparseMatch, float]:
+    def run(pair: Pair, placed: Placement) -> tuple[DenseMatch | SparseMatch, float]:
         a, seconds_a = cache.get((pair[0], 0))
-        if alignment is None:
-            b, seconds_b = cache.get((pair[1], turns))
-        else:
-            b, seconds_b = prepare_aligned(
-                pair[1], turns, alignment, matching_size(photos[pair[0]], job.max_size)
-            )
+        b, seconds_b = prepared_b(pair[1], placed)
         began = time.perf_counter()
         with _blamed():
             result = matcher.match(a, b, PairContext(seeds=seeds.get(pair)))
         seconds = time.perf_counter() - began + seconds_a + seconds_b
-        size_a, size_b = (matching_size(photos[photo], job.max_size) for photo in pair)
         with _blamed():
-            turned_b = size_b[::-1] if turns % 2 else size_b
-            if alignment is None:
-                return checked_match(result, matcher.capabilities.kind, size_a, turned_b), seconds
-            checked = checked_match(result, matcher.capabilities.kind, size_a, size_a)
-            assert isinstance(checked, DenseMatch)
-            return align_back(checked, alignment, turned_b), seconds
+            return checked_match(
+                result, matcher.capabilities.kind, placed.size_a, placed.target_size
+            ), seconds
 
     def match(pair: Pair) -> PairOutcome:
         done = store / (f"{pair[0]}_{pair[1]}" if dense else f"{pair[0]}_{pair[1]}.npz")
         if not done.exists():
-            turns, alignment = 0, None
-            if job.turn_upright:
-                points = load_points(work, pair[0]), load_points(work, pair[1])
-                turns = turns_of_seeds(*points, seeds.get(pair))
-                if dense:
-                    alignment = _alignment(
-                        points, seeds.get(pair), turns, [photos[i] for i in pair], job.max_size
-                    )
-            shared = _shared_field(work, job, [photos[i] for i in pair], seeds.get(pair), turns, alignment)
+            placed = _placement(work, job, [photos[i] for i in pair], seeds.get(pair))
+            shared = _shared_field(work, job, [photos[i] for i in pair], seeds.get(pair), placed)
             if shared is not None and shared.exists():
                 _copy_into_place(shared, done)
                 return _outcome(pair, done)
             try:
-                result, seconds = run(pair, turns, alignment)
+                result, seconds = run(pair, placed)
             except _MatcherFailedError as error:
                 return PairOutcome(pair, str(error))
             if isinstance(result, DenseMatch):
-                write_dense_match(done, turn_back(result, turns), seconds)
+                write_dense_match(done, placed.back(result), seconds)
             else:
-                at_work = _at_working_size(result, turns, photos[pair[0]], photos[pair[1]], job.max_size)
+                at_work = _at_working_size(result, placed, photos[pair[0]], photos[pair[1]])
                 with work.write_into(done.parent, done.name) as path:
                     save_sparse_match(path, at_work, seconds)
             if shared is not None:
@@ -188,31 +171,24 @@ def _blamed() -> Iterator[None]:
         ) from error
 
 
-def _alignment(
-    points: tuple[InterestPoints, InterestPoints],
-    seeds: Any,
-    turns: int,
-    photos: Sequence[Photo],
-    max_size: int,
-) -> Similarity | None:
-    """How turned B is brought to A's scale, at matching size; None where their scales are alike."""
-    sizes = [matching_size(photo, max_size) for photo in photos]
+def _placement(work: StageContext, job: PairJob, photos: Sequence[Photo], seeds: Any) -> Placement:
+    """How the second photo is brought near the first one, at matching size."""
+    size_a, size_b = (matching_size(photo, job.max_size) for photo in photos)
+    if not job.turn_upright:
+        return Placement(0, None, size_a, size_b)
     a, b = (
-        one.at_size(size[0] / photo.width, size[1] / photo.height)
-        for one, size, photo in zip(points, sizes, photos, strict=True)
+        load_points(work, photo.id).at_size(width / photo.width, height / photo.height)
+        for photo, (width, height) in zip(photos, (size_a, size_b), strict=True)
     )
-    upright = replace(b, xy=turn_points(b.xy, *sizes[1], turns))
-    size_b = sizes[1][::-1] if turns % 2 else sizes[1]
-    return similarity_of_seeds(a, upright, seeds, sizes[0], size_b)
+    return placement(a, b, seeds, size_a, size_b, rescale=job.matcher.capabilities.kind == "dense")
 
 
-def _at_working_size(match: SparseMatch, turns: int, a: Photo, b: Photo, max_size: int) -> SparseMatch:
-    """Point matches of A and turned B at matching size, as points of the photos at working size."""
-    size_a, size_b = matching_size(a, max_size), matching_size(b, max_size)
-    upright = turn_matches_back(match, turns, size_b[::-1] if turns % 2 else size_b)
+def _at_working_size(match: SparseMatch, placed: Placement, a: Photo, b: Photo) -> SparseMatch:
+    """Point matches of A and placed B at matching size, as points of the photos at working size."""
+    upright = placed.points_back(match)
     return SparseMatch(
-        resize_points(upright.xy_a, size_a, (a.width, a.height)),
-        resize_points(upright.xy_b, size_b, (b.width, b.height)),
+        resize_points(upright.xy_a, placed.size_a, (a.width, a.height)),
+        resize_points(upright.xy_b, placed.size_b, (b.width, b.height)),
         upright.score,
     )
 
@@ -230,12 +206,7 @@ def _outcome(pair: Pair, done: Path) -> PairOutcome:
 
 
 def _shared_field(
-    work: StageContext,
-    job: PairJob,
-    photos: Sequence[Photo],
-    seeds: Any,
-    turns: int,
-    alignment: Similarity | None,
+    work: StageContext, job: PairJob, photos: Sequence[Photo], seeds: Any, placed: Placement
 ) -> Path | None:
     """Where runs that share dense fields keep that of a pair; None without such a folder, and for point matches."""
     folder = work.inputs.get(FIELD_CACHE)
@@ -248,10 +219,10 @@ def _shared_field(
         "settings": matcher_settings(job.matcher.name)(**job.settings).model_dump(mode="json"),
         "photos": [photo.sha256 for photo in photos],
         "sizes": [matching_size(photo, job.max_size) for photo in photos],
-        "turns": turns,
+        "turns": placed.turns,
     }
-    if alignment is not None:
-        identity["alignment"] = alignment.matrix.tolist()
+    if placed.similarity is not None:
+        identity["alignment"] = placed.similarity.matrix.tolist()
     digest.update(json.dumps(identity, sort_keys=True).encode())
     for photo in photos:
         for values in (load_points(work, photo.id).xy, load_rgb(work, photo), load_mask(work, photo)):
