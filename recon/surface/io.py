@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -55,43 +55,27 @@ def write_points_ply(path: Path, cloud: PointCloud) -> None:
         file.write(rows.tobytes())
 
 
-def read_points_ply(path: Path) -> PointCloud:
-    """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
+def ply_elements(path: Path) -> dict[str, int]:
+    """Counts of a PLY's elements by name ("vertex", "face", ...), from its header.
+
+    Raises:
+        ReconError: when the file is not a PLY, or ends within its header.
+    """
+    with open(path, "rb") as file:
+        return _ply_header(path, file)[1]
+
+
+def read_ply_vertices(path: Path) -> npt.NDArray[Any]:
+    """Reads the vertices of a binary or ASCII PLY as a structured array with the properties that the file has.
 
     Raises:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
     """
     with open(path, "rb") as file:
-        if file.readline().strip() != b"ply":
-            raise ReconError(f"{path} is not a PLY file")
-        kind = ""
-        count = 0
-        before = 0
-        properties: list[tuple[str, str]] = []
-        element = ""
-        for raw in iter(file.readline, b""):
-            words = raw.decode("ascii", "replace").split()
-            if not words or words[0] in {"comment", "obj_info"}:
-                continue
-            if words[0] == "format":
-                kind = words[1]
-            elif words[0] == "element":
-                element = words[1]
-                if element == "vertex":
-                    count = int(words[2])
-                elif not properties and int(words[2]):
-                    before += 1
-            elif words[0] == "property" and element == "vertex":
-                if words[1] == "list" or words[1] not in _PLY_TYPES:
-                    raise ReconError(
-                        f"{path} has vertices of a kind that is not supported ({' '.join(words)})"
-                    )
-                properties.append((words[2], _PLY_TYPES[words[1]]))
-            elif words[0] == "end_header":
-                break
-        else:
-            raise ReconError(f"{path} ends within its header: write it again")
-        if before or not {"x", "y", "z"} <= {name for name, _ in properties}:
+        kind, elements, properties = _ply_header(path, file)
+        count = elements.get("vertex", 0)
+        first = next((name for name, size in elements.items() if size), "vertex")
+        if first != "vertex" or not {"x", "y", "z"} <= {name for name, _ in properties}:
             raise ReconError(f"{path} does not begin with vertices that have x, y and z")
         order = ">" if kind == "binary_big_endian" else "<"
         dtype = np.dtype([(name, order + code) for name, code in properties])
@@ -102,16 +86,25 @@ def read_points_ply(path: Path) -> PointCloud:
             rows = np.empty(count, dtype)
             for i, (name, _) in enumerate(properties):
                 rows[name] = text[:, i]
-        else:
-            data = file.read(count * dtype.itemsize)
-            if len(data) < count * dtype.itemsize:
-                raise ReconError(f"{path} is cut short: {len(data) // dtype.itemsize} of {count} points")
-            rows = np.frombuffer(data, dtype)
+            return rows
+        data = file.read(count * dtype.itemsize)
+        if len(data) < count * dtype.itemsize:
+            raise ReconError(f"{path} is cut short: {len(data) // dtype.itemsize} of {count} points")
+        return np.frombuffer(data, dtype)
+
+
+def read_points_ply(path: Path) -> PointCloud:
+    """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
+
+    Raises:
+        ReconError: when the file is not a PLY with x, y and z, or is cut short.
+    """
+    rows = read_ply_vertices(path)
 
     def column(name: str, kind: Any) -> npt.NDArray[Any]:
         if name in (rows.dtype.names or ()):
             return np.ascontiguousarray(rows[name]).astype(kind)
-        return np.zeros(count, kind)
+        return np.zeros(len(rows), kind)
 
     return PointCloud(
         np.stack([column(n, np.float32) for n in ("x", "y", "z")], -1),
@@ -121,6 +114,31 @@ def read_points_ply(path: Path) -> PointCloud:
         column("reference_view", np.int32),
         column("confidence", np.float32),
     )
+
+
+def _ply_header(path: Path, file: BinaryIO) -> tuple[str, dict[str, int], list[tuple[str, str]]]:
+    """Kind ("ascii", ...), counts of the elements, and (name, type code) of the vertices' properties."""
+    if file.readline().strip() != b"ply":
+        raise ReconError(f"{path} is not a PLY file")
+    kind = element = ""
+    elements: dict[str, int] = {}
+    properties: list[tuple[str, str]] = []
+    for raw in iter(file.readline, b""):
+        words = raw.decode("ascii", "replace").split()
+        if not words or words[0] in {"comment", "obj_info"}:
+            continue
+        if words[0] == "format":
+            kind = words[1]
+        elif words[0] == "element":
+            element = words[1]
+            elements[element] = int(words[2])
+        elif words[0] == "property" and element == "vertex":
+            if words[1] == "list" or words[1] not in _PLY_TYPES:
+                raise ReconError(f"{path} has vertices of a kind that is not supported ({' '.join(words)})")
+            properties.append((words[2], _PLY_TYPES[words[1]]))
+        elif words[0] == "end_header":
+            return kind, elements, properties
+    raise ReconError(f"{path} ends within its header: write it again")
 
 
 def write_mesh(path: Path, mesh: Any) -> None:
