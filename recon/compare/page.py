@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recon.compare.metrics import GROUPS, with_unit
+from recon.viewer.page import json_for_script, machine, render_page
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -25,8 +24,6 @@ def as_html(data: dict[str, Any], picture_folders: Sequence[Path]) -> str:
         data: of ``recon.compare.tables.as_data``.
         picture_folders: where each scene's pictures are.
     """
-    import jinja2
-
     document = dict(data)
     document["groups"] = list(GROUPS)
     document["machine"] = machine()
@@ -35,23 +32,14 @@ def as_html(data: dict[str, Any], picture_folders: Sequence[Path]) -> str:
     ]
     room = LARGEST - len(json.dumps(document, ensure_ascii=False).encode())
     document["images"] = _images(document["scenes"], picture_folders, room)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((_TEMPLATES / "comparison.html.j2").read_text(encoding="utf-8"))
-    # Within a script, "<" could end it or begin a comment; in JSON it can be written otherwise.
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return template.render(
+    return render_page(
+        _TEMPLATES / "comparison.html.j2",
+        _TEMPLATES / "comparison.css",
+        [_TEMPLATES / "comparison.js"],
         title=_title(data),
         lead=_lead(data),
-        css=_raw((_TEMPLATES / "comparison.css").read_text(encoding="utf-8")),
-        script=_raw((_TEMPLATES / "comparison.js").read_text(encoding="utf-8")),
-        data=_raw(text),
+        data=json_for_script(document),
     )
-
-
-def _raw(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)
 
 
 def _title(data: dict[str, Any]) -> str:
@@ -112,15 +100,3 @@ def _images(scenes: Sequence[dict[str, Any]], folders: Sequence[Path], room: int
                         return found
                     found[f"{number}/{panel['file']}"] = text
     return found
-
-
-def machine() -> str:
-    """One line about the machine."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  const { $, known, node, draw, ticks, widthOf, zoom, themeSwitch } = page;
   const data = JSON.parse(document.getElementById("data").textContent);
   const metrics = data.metrics;
   const labels = [...new Set(data.scenes.flatMap((s) => s.contenders.map((c) => c.label)))];
@@ -10,29 +11,11 @@
 
   // Small helpers
 
-  const $ = (id) => document.getElementById(id);
   const colour = (label) => `var(--c${labels.indexOf(label) % 9})`;
   const dash = (label) => dashes[labels.indexOf(label) % dashes.length];
   const marker = (label) => markers[labels.indexOf(label) % markers.length];
-  const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
   const shown = (list) => list.filter((c) => !hidden.has(c.label));
 
-  function node(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (value === null || value === undefined || value === false) continue;
-      if (key === "on") for (const [name, call] of Object.entries(value)) made.addEventListener(name, call);
-      else made.setAttribute(key, value === true ? "" : value);
-    }
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
-  }
-  function draw(tag, attributes = {}, ...children) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== "") made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
   function written(value, unit) {
     if (!known(value)) return "–";
     if (unit === "truth" && scene.truth_unit === "m") return written(1000 * value, "mm");
@@ -91,16 +74,6 @@
       default: return draw("circle", { cx: x, cy: y, r, ...fill });
     }
   }
-  function ticks(low, high, count) {
-    const span = high - low || 1;
-    const rough = span / count;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 2.5, 5, 10].map((f) => f * power).find((s) => s >= rough);
-    const found = [];
-    for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9 * span; v += step) found.push(Math.abs(v) < step * 1e-6 ? 0 : v);
-    return found;
-  }
-  const widthOf = (figure) => Math.max(300, Math.min(1080, figure.clientWidth || 700));
 
   // Tables
 
@@ -300,11 +273,6 @@
       return node("figure", {}, node("button", { type: "button", "aria-label": `Enlarge: ${p.label}`, on: { click: () => zoom(source, `${p.label} ${text}`) } }, image), node("figcaption", {}, node("b", {}, p.label), ` ${text}`));
     }));
   }
-  function zoom(source, text) {
-    const dialog = $("zoom");
-    dialog.querySelector("img").src = source; dialog.querySelector("img").alt = text; dialog.querySelector("figcaption").textContent = text;
-    dialog.showModal();
-  }
   const percent = (value) => (known(value) ? `${(100 * value).toFixed(0)}%` : "–");
   function pictures() {
     const groups = [], all = scene.pictures;
@@ -405,11 +373,7 @@
       state.sweep = first(names, wantedQuality);
       $("sweep-controls").append(choose("Measure", metricOptions(names), state.sweep, (v) => { state.sweep = v; redraw(); }));
     }
-    const root = document.documentElement;
-    $("theme").addEventListener("click", () => {
-      const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-      root.dataset.theme = dark ? "light" : "dark";
-    });
+    themeSwitch($("theme"));
     let waiting = 0, last = innerWidth;
     addEventListener("resize", () => { if (innerWidth === last) return; last = innerWidth; clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
     showScene();
