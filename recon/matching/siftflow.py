@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from numba import njit
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -80,7 +80,8 @@ def sift_flow(
     over 4-neighbours and components min(alpha |difference|, d), with sequential dual-layer belief propagation on every
     level of a pyramid (Liu, Yuen, Torralba, TPAMI 2011, equations 1 to 6). As the released code, and unlike
     the paper, the data term is not truncated. Images of different sizes are related by the linear map of
-    their corners (the reference maps pixel centres of corners; we map the image areas, which is exact under resizing).
+    their corners (the reference maps pixel centres of corners; we map the image areas, which is exact under resizing);
+    displacement and smoothness count from that map, unlike the reference: a photo and its smaller copy cost nothing.
 
     Args:
         sift_a, sift_b: descriptors, uint8, any number of channels up to 257.
@@ -158,10 +159,11 @@ def sift_flow_pyramid(
         height, width = sift_a.shape[:2]
         top = level == levels and initial is None
         drift = _size_offset((height, width), sift_b.shape[:2])
+        stretch = _whole(drift)
         if initial is not None:
             centre = np.rint(initial).astype(np.int32)
         elif flow is None:
-            centre = np.rint(drift).astype(np.int32)
+            centre = stretch
         else:
             coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
             centre = np.rint(drift + 2 * _enlarge(flow - coarse_drift, (height, width))).astype(np.int32)
@@ -171,12 +173,13 @@ def sift_flow_pyramid(
         hierarchy = 2 if top else (settings.levels if initial is not None else levels) - level
         gamma = settings.gamma * 2 ** (level - 1)
         planes = np.ascontiguousarray(np.moveaxis(centre, -1, 0))
+        relative = np.ascontiguousarray(np.moveaxis(centre - stretch, -1, 0))
         costs, default = data_costs(
             sift_a, sift_b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
         )
         labels = solve(
             costs,
-            planes,
+            relative,
             2 * radius + 1,
             max(1, round(settings.alpha * scale)),
             max(1, round(settings.d * scale)),
@@ -184,14 +187,14 @@ def sift_flow_pyramid(
             iterations,
             hierarchy,
         )
-        whole = np.ascontiguousarray(np.moveaxis(planes + labels - radius, 0, -1))
+        whole = np.ascontiguousarray(np.moveaxis(relative + labels - radius, 0, -1))
         if settings.polish and level == 1:
             _polish(
-                whole, sift_a, sift_b, masks_a[0], masks_b[0],
+                whole, stretch, sift_a, sift_b, masks_a[0], masks_b[0],
                 np.float32(settings.alpha), np.float32(settings.d), np.float32(gamma), np.float32(default),
                 settings.polish,
             )  # fmt: skip
-        flow = whole.astype(np.float32)
+        flow = (whole + stretch).astype(np.float32)
         energies.append(
             flow_energy(
                 flow,
@@ -219,7 +222,7 @@ def flow_energy(
     mask_b: Bool[np.ndarray, "hb wb"] | None = None,
     default_cost: float = 0.0,
 ) -> float:
-    """SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness.
+    """SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness (from the map of A's area onto B's).
 
     ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside
     of B or in its mask costs.
@@ -227,9 +230,12 @@ def flow_energy(
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
     data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, default_cost)
-    displacement = float(np.abs(flow).sum(dtype=np.float64)) * (settings.gamma if gamma is None else gamma)
+    relative = flow - _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
+    displacement = float(np.abs(relative).sum(dtype=np.float64)) * (settings.gamma if gamma is None else gamma)
     smooth = sum(
-        float(np.minimum(settings.alpha * np.abs(np.diff(flow, axis=axis)), settings.d).sum(dtype=np.float64))
+        float(
+            np.minimum(settings.alpha * np.abs(np.diff(relative, axis=axis)), settings.d).sum(dtype=np.float64)
+        )
         for axis in (0, 1)
     )
     return float(data) + displacement + smooth
@@ -237,9 +243,11 @@ def flow_energy(
 
 @njit(cache=True, nogil=True)
 def _polish(  # type: ignore[no-untyped-def]
-    flow, sift_a, sift_b, mask_a, mask_b, alpha, d, gamma, default, sweeps
+    flow, stretch, sift_a, sift_b, mask_a, mask_b, alpha, d, gamma, default, sweeps
 ):
     """Iterated conditional modes: a pixel takes the flow of a 4-neighbour where that lowers the energy (in place).
+
+    ``flow`` counts from ``stretch``, the whole-pixel map of A's area onto B's.
 
     Not part of the reference. Never raises the energy; candidates are not bound to the search window.
     """
@@ -275,8 +283,8 @@ def _polish(  # type: ignore[no-untyped-def]
                         cost += min(alpha * np.float32(abs(u - flow[yj, xj, 0])), d)
                         cost += min(alpha * np.float32(abs(v - flow[yj, xj, 1])), d)
                 if mask_a[y, x] and cost < best:
-                    yb = y + v
-                    xb = x + u
+                    yb = y + stretch[y, x, 1] + v
+                    xb = x + stretch[y, x, 0] + u
                     if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
                         cost += default
                     else:
@@ -322,6 +330,11 @@ def _size_offset(size_a: tuple[int, int], size_b: tuple[int, int]) -> Float32[np
     x = (np.arange(wa) + 0.5) * (wb / wa) - 0.5 - np.arange(wa)
     y = (np.arange(ha) + 0.5) * (hb / ha) - 0.5 - np.arange(ha)
     return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).astype(np.float32)
+
+
+def _whole(drift: Float32[np.ndarray, "h w 2"]) -> Int32[np.ndarray, "h w 2"]:
+    """The nearest whole pixel; halves go up everywhere, so that a stretch by two has no jitter."""
+    return np.asarray(np.floor(drift + 0.5), np.int32)
 
 
 def _cubic(x: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

@@ -29,7 +29,7 @@ COARSEST_SIDE = 80
 """With automatic levels the longer side of the coarsest level is at most this."""
 
 REACH = 1 / 3
-"""With an automatic top window a pixel can move this share of the longer side of the image."""
+"""With an automatic top window a pixel can move this share of the longer side of the target."""
 
 
 class FixedScaleSettings(SiftFlowSettings):
@@ -219,7 +219,7 @@ def _resolved(settings: FixedScaleSettings, a: DescriptorPyramid, b: DescriptorP
     levels = min(len(a.sift), len(b.sift))
     top_window = settings.top_window
     if top_window == 0:
-        longest = max(*a.sift[levels - 1].shape[:2], *b.sift[levels - 1].shape[:2])
+        longest = max(b.sift[levels - 1].shape[:2])  # the flow is in pixels of the target
         top_window = max(2, int(np.ceil(REACH * longest)))
     return settings.model_copy(update={"levels": levels, "top_window": top_window})
 

@@ -31,14 +31,18 @@ def test_energy_equals_its_definition() -> None:
     b = rng.integers(0, 256, (6, 5, 16)).astype(np.uint8)
     flow = rng.integers(-3, 4, (5, 6, 2)).astype(np.float32)
     mask_a, mask_b = rng.random((5, 6)) > 0.2, rng.random((6, 5)) > 0.2
+    # Displacement and smoothness count from where the pixel's place in the area of A is in the area of B.
+    y, x = np.mgrid[:5, :6]
+    stretch = np.stack([(x + 0.5) * 5 / 6 - 0.5 - x, (y + 0.5) * 6 / 5 - 0.5 - y], -1)
+    relative = flow - np.floor(stretch + 0.5)
     total = 0.0
     for y in range(5):
         for x in range(6):
             u, v = flow[y, x].astype(int)
-            total += 1.275 * (abs(u) + abs(v))
+            total += 1.275 * np.abs(relative[y, x]).sum()
             for yn, xn in ((y, x + 1), (y + 1, x)):
                 if yn < 5 and xn < 6:
-                    total += np.minimum(510 * np.abs(flow[y, x] - flow[yn, xn]), 900).sum()
+                    total += np.minimum(510 * np.abs(relative[y, x] - relative[yn, xn]), 900).sum()
             if not mask_a[y, x]:
                 continue
             inside = 0 <= y + v < 6 and 0 <= x + u < 5 and mask_b[y + v, x + u]
@@ -97,6 +101,21 @@ def test_images_of_different_sizes() -> None:
     assert result.flow.shape == (64, 96, 2)
     inner = result.flow[16:48, 24:80]
     assert (inner == (-10, -6)).all(-1).mean() > 0.98
+
+
+def test_a_resized_copy_costs_nothing() -> None:
+    """Displacement and smoothness count from the map of one area onto the other, so a plain region follows it too."""
+    b = descriptors(40, 48)
+    b[:, 30:] = 90  # nothing to see in the last 18 columns
+    a = np.ascontiguousarray(b.repeat(2, axis=0).repeat(2, axis=1))
+    y, x = np.mgrid[:80, :96]
+    result = sift_flow(a, b)
+    np.testing.assert_array_equal(result.flow, np.stack([x // 2 - x, y // 2 - y], -1))
+    assert result.energy == 0
+    back = sift_flow(b, a).flow
+    y, x = np.mgrid[:40, :48]
+    # Either of the two pixels that show the same is right.
+    assert np.abs(back - np.stack([x + 0.5, y + 0.5], -1)).max() == 0.5
 
 
 def test_masked_pixels_have_no_say() -> None:
