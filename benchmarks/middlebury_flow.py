@@ -3,22 +3,27 @@
     python benchmarks/middlebury_flow.py [--shrink 2] [--sets Venus] [--factors 1 0.5] [--methods match-aware/linear]
 
 Average endpoint error (pixels of the target) and average angular error (degrees) of the flow at every pixel whose
-true flow is known and points into the target, without and with sub-pixel refinement.
+true flow is known and points into the target, without and with sub-pixel refinement. A method that ends in
+"+aligned" first resamples the target into the source's frame by what sparse matches agree on. With --keep, every
+result is written to a file at once, and what is in the file is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from _common import data_root, machine, table
 
 from recon.evaluation.flow import known_flow, read_flo
-from recon.features.interest_points import extract_interest_points
+from recon.features.interest_points import extract_interest_points, match_interest_points
+from recon.matching.alignment import Placement, similarity_of_seeds
 from recon.matching.consistency import two_sided_consistency
 from recon.matching.registry import create_matcher
 from recon.matching.subpixel import refine_flow
@@ -31,6 +36,8 @@ METHODS = (
     "image-aware/exponential",
     "match-aware/linear",
     "match-aware/exponential",
+    "none+aligned",
+    "match-aware/linear+aligned",
 )
 
 
@@ -76,6 +83,42 @@ def figures(there: np.ndarray, back: np.ndarray, truth: np.ndarray, valid: np.nd
     return [*errors(there, truth, valid), consistent, float(good.sum() / valid.sum())]
 
 
+def one_pair(
+    images: list[MatchImage], truth: np.ndarray, valid: np.ndarray, matcher_name: str, method: str,
+    extra: dict[str, str],
+) -> list[float]:  # fmt: skip
+    """``figures`` without and with sub-pixel refinement."""
+    name, _, aligned = method.partition("+")
+    propagation, _, weighting = name.partition("/")
+    settings = dict(extra)
+    if matcher_name == "siftflow":
+        settings["propagation"] = propagation
+    if weighting:
+        settings["weighting"] = weighting
+    a, b = images
+    size_a, size_b = ((i.rgb.shape[1], i.rgb.shape[0]) for i in images)
+    similarity = None
+    if aligned and a.points is not None and b.points is not None:
+        # The pipeline leaves photos that merely differ in size to the matcher; here the size counts as a change.
+        seeds = match_interest_points(a.points, b.points)
+        similarity = similarity_of_seeds(a.points, b.points, seeds, size_a, size_a)
+    place = Placement(0, similarity, size_a, size_b)
+    refining = matcher_name not in ("dis", "farneback")
+    flows = []
+    for subpixel in (False, True) if refining else (True,):
+        if subpixel and refining and similarity is None:
+            # The whole-pixel flow of before, refined as the matcher does it.
+            grays = [cv2.cvtColor(i.rgb, cv2.COLOR_RGB2GRAY) for i in images]
+            there, back = flows[-1]
+            flows.append((refine_flow(grays[0], grays[1], there), refine_flow(grays[1], grays[0], back)))
+            continue
+        choice: dict[str, Any] = {"subpixel": subpixel} if refining else {}
+        matcher = create_matcher(matcher_name, **settings, **choice)
+        match = place.back(matcher.match(*(matcher.prepare(i) for i in (a, place.place(b))), PairContext()))
+        flows.append((match.a_to_b.flow, match.b_to_a.flow))
+    return [value for there, back in flows for value in figures(there, back, truth, valid)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -86,11 +129,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further matcher settings")
     parser.add_argument("--matcher", default="siftflow")
+    parser.add_argument("--keep", type=Path, help="file for the results, one JSON line each")
     arguments = parser.parse_args()
     extra = dict(item.split("=", 1) for item in arguments.set)
 
     root = data_root() / "datasets" / "flow_middlebury"
     print(f"Middlebury flow ({', '.join(arguments.sets)}), shrunk by {arguments.shrink}. {machine()}\n")
+    done: dict[str, list[float]] = {}
+    if arguments.keep and arguments.keep.is_file():
+        done = dict(json.loads(line) for line in arguments.keep.read_text().splitlines())
     rows = []
     mean: dict[tuple[float, str], list[list[float]]] = defaultdict(list)
     for factor in arguments.factors:
@@ -102,28 +149,22 @@ def main() -> None:
             valid = known & (target >= 0).all(-1) & (target <= np.array(b.shape[1::-1]) - 1).all(-1)
             images = [MatchImage(i, points=extract_interest_points(i)) for i in (a, b)]
             for method in arguments.methods:
-                propagation, _, weighting = method.partition("/")
-                settings = {"propagation": propagation} if arguments.matcher == "siftflow" else {}
-                if weighting:
-                    settings["weighting"] = weighting
-                start = time.perf_counter()
-                sub = {} if arguments.matcher in ("dis", "farneback") else {"subpixel": False}
-                matcher = create_matcher(arguments.matcher, **settings, **sub, **extra)
-                match = matcher.match(*(matcher.prepare(i) for i in images), PairContext())
-                there, back = match.a_to_b.flow, match.b_to_a.flow
-                values = figures(there, back, truth, valid)
-                if sub:
-                    grays = [cv2.cvtColor(i.rgb, cv2.COLOR_RGB2GRAY) for i in images]
-                    there = refine_flow(grays[0], grays[1], there)
-                    back = refine_flow(grays[1], grays[0], back)
-                values += figures(there, back, truth, valid)
-                seconds = time.perf_counter() - start
-                rows.append([f"{factor:g}", name, method, *values, seconds])
+                key = f"{arguments.matcher} {extra} {arguments.shrink} {factor:g} {name} {method}"
+                if key not in done:
+                    start = time.perf_counter()
+                    values = one_pair(images, truth, valid, arguments.matcher, method, extra)
+                    done[key] = [*values, time.perf_counter() - start]
+                    if arguments.keep:
+                        with arguments.keep.open("a") as file:
+                            file.write(json.dumps([key, done[key]]) + "\n")
+                rows.append([f"{factor:g}", name, method, *done[key]])
                 print(rows[-1], flush=True)
-                mean[factor, method].append(values)
+                mean[factor, method].append(done[key][:-1])
     headers = ["target", "set", "propagation"]
     headers += ["AEE", "AAE", "AEE consistent", "consistent"]
-    headers += ["AEE sub-pixel", "AAE sub-pixel", "AEE consistent", "consistent", "s/pair"]
+    if len(rows[0]) > 8:
+        headers += ["AEE sub-pixel", "AAE sub-pixel", "AEE consistent", "consistent"]
+    headers.append("s/pair")
     for (factor, method), values in mean.items():
         rows.append([f"{factor:g}", "mean", method, *np.mean(values, 0).tolist(), ""])
     print()
