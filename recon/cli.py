@@ -18,6 +18,7 @@ from recon.commands.datasets import datasets
 from recon.commands.evaluate import evaluate
 from recon.commands.export import export, import_
 from recon.commands.georeference import georeference
+from recon.commands.render import render
 from recon.commands.semantic import evaluate_semantic
 from recon.commands.stopping import stoppable
 from recon.commands.train import train
@@ -37,6 +38,7 @@ app.add_typer(datasets)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(georeference)
+app.command()(render)
 app.command()(compare)
 
 WORKER = "recon-worker"
@@ -50,6 +52,7 @@ _RESULTS = (
     ("points", "dense/points.ply"),
     ("mesh", "mesh/mesh.ply"),
     ("pictures", "pictures"),
+    ("report", "report.html"),
     ("figures", "summary.txt"),
     ("log", "run.log"),
 )

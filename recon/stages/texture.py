@@ -12,7 +12,7 @@ from recon.errors import ReconError
 from recon.stages.depth import DenseScene
 from recon.surface.io import read_mesh
 from recon.surface.meshing import mesh_arrays
-from recon.texturing.files import encode_texture, textured_glb, write_textured_obj
+from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
 from recon.texturing.simplify import close_holes, simplify_faces
 from recon.texturing.texture import texture_mesh
 from recon.texturing.types import TextureOptions
@@ -95,7 +95,7 @@ class TextureStage:
         )
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
-        picture = encode_texture(mesh.texture, settings.picture, settings.jpeg_quality)
+        picture = encode_picture(mesh.texture, settings.picture, settings.jpeg_quality)
         texture_name = f"texture.{settings.picture}"
         work.write_bytes(f"mesh/{texture_name}", picture)
         if "obj" in settings.formats:

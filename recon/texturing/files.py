@@ -18,10 +18,10 @@ _FAR_FROM_ORIGIN = 1e4
 """From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter."""
 
 
-def encode_texture(
-    texture: UInt8[np.ndarray, "h w 3"], kind: Literal["jpg", "png"] = "jpg", quality: int = 95
+def encode_picture(
+    rgb: UInt8[np.ndarray, "h w 3"], kind: Literal["jpg", "png"] = "jpg", quality: int = 95
 ) -> bytes:
-    """Encode a texture; JPEG with full colour resolution (charts are cut out of it at every texel)."""
+    """Encode a picture; JPEG with full colour resolution (charts are cut out of a texture at every texel)."""
     options = (
         [
             cv2.IMWRITE_JPEG_QUALITY,
@@ -32,10 +32,10 @@ def encode_texture(
         if kind == "jpg"
         else []
     )
-    done, data = cv2.imencode("." + kind, np.ascontiguousarray(texture[..., ::-1]), options)
+    done, data = cv2.imencode("." + kind, np.ascontiguousarray(rgb[..., ::-1]), options)
     if not done:
         raise ReconError(
-            f"the texture of {texture.shape[1]} x {texture.shape[0]} texels could not be encoded"
+            f"a picture of {rgb.shape[1]} x {rgb.shape[0]} pixels could not be encoded as {kind}"
         )
     return data.tobytes()
 

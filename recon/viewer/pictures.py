@@ -7,21 +7,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
-from recon.datasets.rendering import (
-    MeshData,
-    cast_view,
-    face_normals,
-    interpolate,
-    pixel_rays,
-    ray_scene,
-    render_vertex_colors,
-    vertex_normals,
-)
+from recon.datasets.rendering import MeshData
 from recon.photos.types import PinholeView
+from recon.viewer.rendering import Canvas, Surface, draw_points
+from recon.viewer.rendering import camera_lines as camera_lines  # of pictures too
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -162,34 +154,13 @@ def mesh_picture(
     Args:
         mesh: the surface.
         view: the camera, real or virtual.
-        style: "color" shows the vertex colours as they are, "shaded" grey clay under a lamp by the camera
-            that
-            shows every bump, "normals" the normals by colour.
+        style: as ``rendering.Surface.draw`` has it.
         samples: rays per pixel and axis.
         scene: the mesh's ray scene, if it is already built.
     """
-    scene = scene if scene is not None else ray_scene(mesh)
-    if style == "color" and mesh.colors is not None:
-        return render_vertex_colors(mesh, view, samples, _PAPER, scene)[0]
-    hits = cast_view(scene, view, samples)
-    hit = hits.mask
-    normal = interpolate(mesh, vertex_normals(mesh), hits.face[hit], hits.weights[hit])
-    flat = face_normals(mesh)[hits.face[hit]]
-    normal = np.where(np.linalg.norm(normal, axis=1, keepdims=True) > 1e-3, normal, flat)
-    normal = normal @ view.cam_from_world[:, :3].T.astype(np.float32)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-    rays = pixel_rays(view, samples)[hit][:, 3:] @ view.cam_from_world[:, :3].T.astype(np.float32)
-    normal = np.where((normal * rays).sum(axis=1, keepdims=True) > 0, -normal, normal)
-    image = np.empty((*hit.shape, 3), np.float32)
-    image[:] = _PAPER
-    if style == "normals":
-        image[hit] = (normal * np.array([1, -1, -1], np.float32) + 1) * 127.5
-    else:
-        key = np.array([-0.45, -0.6, -0.66], np.float32)
-        fill = np.array([0.75, 0.1, -0.65], np.float32)
-        light = 0.3 + 0.62 * np.clip(normal @ key, 0, 1) + 0.24 * np.clip(normal @ fill, 0, 1)
-        image[hit] = light[:, None] * np.array([238, 232, 222], np.float32)
-    return _bytes(cv2.resize(image, (view.width, view.height), interpolation=cv2.INTER_AREA))
+    canvas = Canvas.blank(view, _PAPER, samples)
+    Surface(mesh.vertices, mesh.faces, mesh.colors, scene=scene).draw(canvas, style)
+    return canvas.picture()
 
 
 def cloud_picture(
@@ -207,22 +178,10 @@ def cloud_picture(
         radius: of a disc in world units; None takes it from the cloud's own spacing.
         samples: the picture is drawn so many times larger and averaged.
     """
-    big = view.resized(view.width * samples, view.height * samples)
-    image = np.empty((big.height, big.width, 3), np.uint8)
-    image[:] = _PAPER
+    canvas = Canvas.blank(view, _PAPER, samples)
     if len(xyz):
-        if radius is None:
-            radius = 0.8 * point_spacing(xyz)
-        in_camera = np.asarray(xyz, np.float64) @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
-        _splat(
-            in_camera.astype(np.float32),
-            np.ascontiguousarray(rgb),
-            big.K.astype(np.float32),
-            np.float32(radius),
-            np.full((big.height, big.width), np.inf, np.float32),
-            image,
-        )
-    return cv2.resize(image, (view.width, view.height), interpolation=cv2.INTER_AREA)
+        draw_points(canvas, xyz, rgb, 0.8 * point_spacing(xyz) if radius is None else radius)
+    return canvas.picture()
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], sample: int = 2000) -> float:
@@ -235,30 +194,6 @@ def point_spacing(xyz: Float[np.ndarray, "n 3"], sample: int = 2000) -> float:
     some = points[:: max(1, len(points) // sample)]
     distances = np.asarray(cKDTree(points).query(some, k=2)[0])
     return float(np.median(distances[:, 1]))
-
-
-@numba.njit(cache=True, nogil=True)
-def _splat(
-    points: np.ndarray, rgb: np.ndarray, K: np.ndarray, radius: float, nearest: np.ndarray, image: np.ndarray
-) -> None:
-    """Draw discs into an image with a depth buffer, in place."""
-    h, w = nearest.shape
-    for i in range(len(points)):
-        z = points[i, 2]
-        if not z > 1e-6:
-            continue
-        x = K[0, 0] * points[i, 0] / z + K[0, 2]
-        y = K[1, 1] * points[i, 1] / z + K[1, 2]
-        r = min(max(K[0, 0] * radius / z, 0.6), 12.0)
-        if not (x > -r and x < w - 1 + r and y > -r and y < h - 1 + r):
-            continue
-        for v in range(max(0, int(np.ceil(y - r))), min(h - 1, int(np.floor(y + r))) + 1):
-            for u in range(max(0, int(np.ceil(x - r))), min(w - 1, int(np.floor(x + r))) + 1):
-                if (u - x) ** 2 + (v - y) ** 2 <= r * r and z < nearest[v, u]:
-                    nearest[v, u] = z
-                    image[v, u, 0] = rgb[i, 0]
-                    image[v, u, 1] = rgb[i, 1]
-                    image[v, u, 2] = rgb[i, 2]
 
 
 # ---- cameras -------------------------------------------------------------------------------------
@@ -337,24 +272,6 @@ def _near(points: Float64[np.ndarray, "n 3"], centers: Float64[np.ndarray, "m 3"
 
     distance = np.asarray(cKDTree(centers).query(points)[0])
     return np.asarray(distance <= _NEAR * np.median(distance))
-
-
-def camera_lines(view: PinholeView, size: float) -> Float64[np.ndarray, "8 2 3"]:
-    """Make the edges of a camera's pyramid in the world: four rays to the corners and the frame, ``size``
-    deep."""
-    corners = np.array(
-        [
-            [-0.5, -0.5],
-            [view.width - 0.5, -0.5],
-            [view.width - 0.5, view.height - 0.5],
-            [-0.5, view.height - 0.5],
-        ]
-    )
-    rays = np.column_stack([corners, np.ones(4)]) @ np.linalg.inv(view.K).T * size
-    world = (rays - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3]
-    edges = [(view.center, corner) for corner in world]
-    edges += [(world[i], world[(i + 1) % 4]) for i in range(4)]
-    return np.array(edges)
 
 
 def cameras_picture(

@@ -260,7 +260,7 @@ def test_textured_meshes_bring_their_pictures(run: tuple[Path, Scene]) -> None:
 
 def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Scene]) -> None:
     """What stage texture leaves: the picture and the texture coordinates stay, the corners move."""
-    from recon.texturing.files import encode_texture, textured_glb, write_textured_obj
+    from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
     from recon.texturing.types import TexturedMesh
 
     root, _ = run
@@ -270,7 +270,7 @@ def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Sce
     picture = np.random.default_rng(0).integers(0, 256, (16, 32, 3)).astype(np.uint8)
     none = np.zeros(2, np.int32)
     mesh = TexturedMesh(vertices, faces, uv[faces], picture, none, none)
-    png = encode_texture(picture, "png")
+    png = encode_picture(picture, "png")
     folder = root / "mesh"
     (folder / "texture.png").write_bytes(png)
     write_textured_obj(folder / "textured.obj", mesh, "texture.png", material_path=folder / "textured.mtl")

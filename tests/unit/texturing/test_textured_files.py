@@ -10,7 +10,7 @@ from texturing_scenes import arc, photos, sheet
 from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
 from recon.stages.texture import TextureSettings, TextureStage
-from recon.texturing.files import encode_texture, split_vertices, textured_glb, write_textured_obj
+from recon.texturing.files import encode_picture, split_vertices, textured_glb, write_textured_obj
 from recon.texturing.rendering import look_up
 from recon.texturing.texture import texture_mesh
 
@@ -25,9 +25,9 @@ def mesh():
 def folder(mesh, tmp_path):
     where = tmp_path / "Fünf Brunnen"
     where.mkdir()
-    (where / "texture.png").write_bytes(encode_texture(mesh.texture, "png"))
+    (where / "texture.png").write_bytes(encode_picture(mesh.texture, "png"))
     write_textured_obj(where / "t.obj", mesh, "texture.png", material_path=where / "t.mtl")
-    (where / "t.glb").write_bytes(textured_glb(mesh, encode_texture(mesh.texture, "png"), "png"))
+    (where / "t.glb").write_bytes(textured_glb(mesh, encode_picture(mesh.texture, "png"), "png"))
     return where
 
 
@@ -89,7 +89,7 @@ def test_glb_far_from_the_origin_keeps_its_millimetres(mesh):
     pygltflib = pytest.importorskip("pygltflib")
     offset = np.array([4.5e5, 5.2e6, 300.0])
     far = replace(mesh, vertices=mesh.vertices + offset)
-    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_texture(mesh.texture)))
+    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_picture(mesh.texture)))
     view = document.bufferViews[0]
     raw = document.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
     positions = np.frombuffer(raw, "<f4").reshape(-1, 3).astype(float) + document.nodes[0].translation
@@ -101,7 +101,7 @@ def test_jpeg_keeps_colours_at_chart_borders():
     texture = np.zeros((64, 64, 3), np.uint8)
     texture[:, ::2] = (255, 0, 0)
     texture[:, 1::2] = (0, 0, 255)
-    data = encode_texture(texture, "jpg", 95)
+    data = encode_picture(texture, "jpg", 95)
     back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     # With halved colour resolution both columns would be purple.
     assert np.abs(back.astype(int) - texture).mean() < 12
