@@ -16,7 +16,8 @@ from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
 
 if TYPE_CHECKING:
-    from recon.engine.runner import RunSummary
+    from recon.engine.recipe import Recipe
+    from recon.engine.runner import RunOptions, RunSummary
     from recon.engine.stage import Stage
 
 __all__ = ["DenseOpticalFlow", "PairPictures", "match", "match_files", "reconstruct", "stages"]
@@ -93,7 +94,7 @@ def reconstruct(
         UsageError: a wrong setting, name or path. ReconError: the run failed; what was done stays.
     """
     from recon.engine.recipe import load_recipe
-    from recon.engine.runner import RunOptions, run_stages
+    from recon.engine.runner import RunOptions
 
     folder = Path(photos)
     if not folder.exists():
@@ -117,7 +118,24 @@ def reconstruct(
         restart_from=restart_from,
         resume=resume,
     )
-    return run_stages(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+    return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+
+
+def _run_and_report(every: tuple[Stage, ...], recipe: Recipe, out: Path, options: RunOptions) -> RunSummary:
+    """Runs the stages. A run that stops before its last stage, or fails, leaves report.html of what it did."""
+    from recon.engine.runner import InterruptedRunError, run_stages
+    from recon.stages.report import leave_report
+
+    try:
+        summary = run_stages(every, recipe, out, options)
+    except (InterruptedRunError, UsageError):
+        raise
+    except Exception as error:
+        leave_report(out, error)
+        raise
+    if summary.stages[-1].name != every[-1].name:
+        leave_report(out)
+    return summary
 
 
 def match(

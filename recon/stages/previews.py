@@ -57,7 +57,12 @@ def write_previews(work: StageContext, width: int) -> list[str]:
     written = []
     with work.fresh_directory(FOLDER) as folder, work.progress(len(jobs), "pictures") as bar:
         for name, draw in jobs.items():
-            (folder / name).write_bytes(png_bytes(draw()))
+            try:
+                picture = draw()
+            except Exception as error:  # a picture is not worth a run
+                work.warn(f"{FOLDER}/{name} could not be drawn ({type(error).__name__}: {error})")
+                continue
+            (folder / name).write_bytes(png_bytes(picture))
             written.append(f"{FOLDER}/{name}")
             bar.update()
     return written

@@ -1,16 +1,20 @@
-"""Stage ``report``: the run in numbers and pictures."""
+"""Stage ``report``: the run in numbers, in pictures, and as one page."""
 
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
-from recon.engine.workspace import library_versions, read_manifest
+from recon.engine.workspace import Manifest, library_versions, read_manifest
 from recon.stages.map import load_left_out
 from recon.stages.photos import load_photo_set
+
+PAGE = "report.html"
 
 
 class ReportSettings(BaseModel):
@@ -18,14 +22,15 @@ class ReportSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     pictures: bool = Field(True, description="preview pictures of cameras, depth, cloud and mesh")
+    page: bool = Field(True, description="report.html, the run as one page")
     width: int = Field(960, ge=160, le=4096, description="width of the rendered pictures, pixels")
 
 
 class ReportStage:
-    """Writes summary.json, summary.txt and the preview pictures."""
+    """Writes summary.json, summary.txt, the preview pictures and report.html."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = (
         "photos",
         "pairs",
@@ -36,11 +41,14 @@ class ReportStage:
         "depth",
         "fuse",
         "mesh",
+        "texture",
     )
     Settings: ClassVar[type[BaseModel]] = ReportSettings
 
     def run(self, settings: ReportSettings, work: StageContext) -> dict[str, Any]:
-        summary = _summary(work)
+        manifest = read_manifest(work.root)
+        assert manifest is not None
+        summary = summarize(work, manifest)
         pictures: list[str] = []
         if settings.pictures:
             from recon.stages.previews import write_previews
@@ -49,74 +57,114 @@ class ReportStage:
         summary["pictures"] = pictures
         work.write_json("summary.json", summary)
         work.write_text("summary.txt", _as_text(summary, work))
+        if settings.page:
+            _write_page(work, manifest, summary)
+        else:
+            work.remove(PAGE)
         return {"pictures": len(pictures)}
 
 
-def _summary(work: StageContext) -> dict[str, Any]:
-    manifest = read_manifest(work.root)
-    assert manifest is not None
+def leave_report(root: Path, error: Exception | None = None) -> Path | None:
+    """Writes the page of a run that ended before its last stage: stopped on purpose, or failed.
+
+    Args:
+        root: the workspace; its manifest stays as it is.
+        error: what ended the run; None if it was to end there.
+
+    Returns:
+        The page. None if there is nothing to tell, if no stage failed (another run may hold the workspace), or if the
+        page cannot be written: the disk may be full, and what ended the run matters more.
+    """
+    log = logging.getLogger("recon")
+    try:
+        manifest = read_manifest(root)
+        if manifest is None or not any(record.state == "done" for record in manifest.stages.values()):
+            return None
+        failed = [name for name, record in manifest.stages.items() if record.state == "failed"]
+        if error is not None and not failed:
+            return None
+        work = StageContext(root=root, seed=int(manifest.run.get("seed", 0)))
+        failure = "" if error is None else f"The stage ‘{failed[-1]}’ failed: {error}"
+        return _write_page(work, manifest, summarize(work, manifest), failure)
+    except Exception:
+        log.info("%s could not be written", PAGE, exc_info=True)
+        return None
+
+
+def _write_page(work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str = "") -> Path:
+    from recon.stages.report_content import gather
+    from recon.viewer.report.page import report_html
+
+    return work.write_text(PAGE, report_html(gather(work, manifest, summary, failure)))
+
+
+def summarize(work: StageContext, manifest: Manifest) -> dict[str, Any]:
+    """What the stages counted, as JSON values; a part whose stages are not done is not there."""
     done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
     counts = {name: record.counts for name, record in done.items()}
-    photo_set = load_photo_set(work)
-    left_out = [{"name": out.name, "reason": out.reason} for out in load_left_out(work)]
-    mapped = counts["map"]
-    models = json.loads(work.path("mapping.json").read_text(encoding="utf-8"))["models"]
-    return {
-        "photos": {
+    summary: dict[str, Any] = {}
+    if "photos" in done:
+        photo_set = load_photo_set(work)
+        left_out = load_left_out(work) if "map" in done else photo_set.left_out
+        summary["photos"] = {
             "given": len(photo_set.photos) + len(photo_set.left_out),
             "used": len(photo_set.photos),
-            "registered": mapped["registered"],
-            "left_out": left_out,
-        },
-        "pairs": {
+            "registered": counts["map"]["registered"] if "map" in done else None,
+            "left_out": [{"name": out.name, "reason": out.reason} for out in left_out],
+        }
+    if {"match", "verify"} <= done.keys():
+        summary["pairs"] = {
             "matched": counts["match"]["pairs"],
             "verified": counts["verify"]["edges"],
             "components": counts["verify"]["components"],
-        },
-        "tracks": {"count": counts["tracks"]["tracks"], "mean_length": counts["tracks"]["mean_length"]},
-        "sparse": {
-            "points": mapped["points"],
-            "mean_track_length": mapped["mean_track_length"],
-            "mean_reprojection_error_px": mapped["mean_reprojection_error_px"],
-            "models": models,
-        },
-        "dense": {
-            "covered_share": counts["depth"]["covered_share"],
-            "points": counts["fuse"]["points"],
-            "mean_views": counts["fuse"]["mean_views"],
-        },
-        "mesh": {"vertices": counts["mesh"]["vertices"], "faces": counts["mesh"]["faces"]},
-        "stages": [
-            {
-                "name": name,
-                "seconds": record.seconds,
-                "cpu_seconds": record.cpu_seconds,
-                "peak_memory_mb": record.peak_memory_mb,
-                "counts": record.counts,
-            }
-            for name, record in done.items()
-        ],
-        "seconds": round(sum(record.seconds for record in done.values()), 2),
-        "peak_memory_mb": max(record.peak_memory_mb for record in done.values()),
-        "warnings": list(dict.fromkeys(text for record in done.values() for text in record.warnings)),
-        "run": manifest.run,
-        "versions": library_versions(),
-    }
+        }
+    if "tracks" in done:
+        summary["tracks"] = {key: counts["tracks"][f] for key, f in _TRACKS.items()}
+    if "map" in done:
+        models = json.loads(work.path("mapping.json").read_text(encoding="utf-8"))["models"]
+        sparse = ("points", "mean_track_length", "mean_reprojection_error_px")
+        summary["sparse"] = {**{key: counts["map"][key] for key in sparse}, "models": models}
+    if "depth" in done:
+        summary["dense"] = {"covered_share": counts["depth"]["covered_share"]}
+        if "fuse" in done:
+            summary["dense"] |= {key: counts["fuse"][key] for key in ("points", "mean_views")}
+    if "mesh" in done:
+        summary["mesh"] = {key: counts["mesh"][key] for key in ("vertices", "faces")}
+    texture = work.path("mesh", "texture.json")
+    if counts.get("texture", {}).get("faces") and texture.is_file():
+        stored = json.loads(texture.read_text(encoding="utf-8"))
+        kept = ("faces", "charts", "seen_share", "seam_step", "seam_step_before", "texels_per_pixel")
+        summary["texture"] = {"size": stored["texture"], **{key: stored[key] for key in kept}}
+    summary["stages"] = [
+        {
+            "name": name,
+            "seconds": record.seconds,
+            "cpu_seconds": record.cpu_seconds,
+            "peak_memory_mb": record.peak_memory_mb,
+            "counts": record.counts,
+        }
+        for name, record in done.items()
+    ]
+    summary["seconds"] = round(sum(record.seconds for record in done.values()), 2)
+    summary["peak_memory_mb"] = max((record.peak_memory_mb for record in done.values()), default=0.0)
+    summary["warnings"] = list(dict.fromkeys(text for record in done.values() for text in record.warnings))
+    summary["run"] = manifest.run
+    summary["versions"] = library_versions()
+    return summary
+
+
+_TRACKS = {"count": "tracks", "mean_length": "mean_length"}
 
 
 def _as_text(summary: dict[str, Any], work: StageContext) -> str:
-    photos, sparse, dense, mesh = (summary[key] for key in ("photos", "sparse", "dense", "mesh"))
+    from recon.stages.report_content import facts
+
+    photos, sparse = summary["photos"], summary["sparse"]
     run = summary["run"]
     lines = [
         f"Recipe {run['recipe']}, quality {run['quality']}, seed {run['seed']}, {run['threads']} threads",
         "",
-        f"Photos     {photos['registered']} registered of {photos['given']} given",
-        f"Pairs      {summary['pairs']['verified']} verified of {summary['pairs']['matched']} matched",
-        f"Tracks     {summary['tracks']['count']}, mean length {summary['tracks']['mean_length']:.2f}",
-        f"Sparse     {sparse['points']} points, track length {sparse['mean_track_length']:.2f}, "
-        f"reprojection error {sparse['mean_reprojection_error_px']:.3f} px, {len(sparse['models'])} model(s)",
-        f"Dense      {dense['points']} points, depth on {100 * dense['covered_share']:.0f}% of the pixels",
-        f"Mesh       {mesh['vertices']} vertices, {mesh['faces']} faces",
+        *(f"{label:<11}{text}" for label, text in facts(summary) if label != "Cost"),
         "",
         f"{'stage':<10}{'seconds':>10}{'peak MB':>10}",
     ]
@@ -132,12 +180,14 @@ def _as_text(summary: dict[str, Any], work: StageContext) -> str:
         ]
     if summary["warnings"]:
         lines += ["", "Warnings", *(f"  {text}" for text in summary["warnings"])]
-    lines += [
-        "",
-        "Files",
-        f"  {work.path('sparse', '0')}  cameras and sparse points (COLMAP)",
-        f"  {work.path('dense', 'points.ply')}  dense points",
-        f"  {work.path('mesh', 'mesh.ply')}  mesh",
-        f"  {work.path('pictures')}  pictures",
+    files = [
+        (work.path("sparse", "0"), "cameras and sparse points (COLMAP)"),
+        (work.path("dense", "points.ply"), "dense points"),
+        (work.path("mesh", "mesh.ply"), "mesh"),
+        (work.path("mesh", "textured.glb"), "textured mesh"),
+        (work.path("mesh", "textured.obj"), "textured mesh"),
+        (work.path("pictures"), "pictures"),
     ]
+    shown = [(path, what) for path, what in files if path.exists()]
+    lines += ["", "Files", *(f"  {path}  {what}" for path, what in shown)]
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ SMALL = (
 )
 """Four photos of 160 px from end to end in a few seconds."""
 
-RUN_ONLY = {".lock", "manifest.json", "run.log", "summary.txt"}
+RUN_ONLY = {".lock", "manifest.json", "run.log", "summary.txt", "report.html"}
 
 
 @dataclass
