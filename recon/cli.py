@@ -22,6 +22,7 @@ from recon.commands.render import render
 from recon.commands.semantic import evaluate_semantic
 from recon.commands.stopping import stoppable
 from recon.commands.train import train
+from recon.commands.view import view
 from recon.errors import ReconError, UsageError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.command(name="import")(import_)
 app.command()(georeference)
 app.command()(render)
 app.command()(compare)
+app.command()(view)
 
 WORKER = "recon-worker"
 """How the engine names its threads."""

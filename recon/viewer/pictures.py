@@ -202,7 +202,7 @@ def point_spacing(xyz: Float[np.ndarray, "n 3"], sample: int = 2000) -> float:
 def overview_view(
     xyz: Float[np.ndarray, "n 3"],
     views: Sequence[PinholeView],
-    style: Literal["top", "oblique", "side", "front"] = "oblique",
+    style: Literal["top", "oblique", "tilted", "side", "front"] = "oblique",
     width: int = 960,
     height: int = 640,
     with_cameras: bool = True,
@@ -216,7 +216,8 @@ def overview_view(
         xyz: the cloud or the mesh's vertices. What the cameras see far behind the rest (beyond ``_NEAR`` times the
             median distance to the nearest camera) and the outermost 1% on each side may fall out of the picture.
         views: the real cameras.
-        style: from above, from behind and above the cameras, from the side, or as the cameras see it.
+        style: from above, from behind and above the cameras, the same less steeply, from the side, or as the cameras
+            see it.
         width, height: size of the picture.
         with_cameras: the cameras must be in the picture too.
     """
@@ -245,6 +246,9 @@ def overview_view(
         z, x = -right, level
     elif style == "front":
         z, x = _unit(level - 0.12 * up), right
+    elif style == "tilted":
+        z, x = _unit(0.86 * level - 0.34 * up + 0.38 * right), np.zeros(3)
+        x = _unit(np.cross(z, up))
     else:
         z, x = _unit(0.66 * level - 0.55 * up + 0.5 * right), np.zeros(3)
         x = _unit(np.cross(z, up))

@@ -1,0 +1,1 @@
+"""The live viewer: a scene in the browser, drawn by viser."""

@@ -1,0 +1,289 @@
+"""Everything but the dense points: cameras, photos, sparse points and the mesh as nodes of the browser's scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import viser
+from jaxtyping import UInt8
+
+from recon.errors import ReconError
+from recon.viewer.live.camera import frustum_depth, photo_corners, quaternion
+from recon.viewer.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
+from recon.viewer.live.dense import Style
+from recon.viewer.live.glb import drawn_glb, jpeg_bytes
+from recon.viewer.pictures import point_spacing
+from recon.viewer.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
+
+FRUSTA, PHOTOS, SPARSE, MESH = "/frusta", "/photos", "/sparse", "/mesh"
+
+_FRUSTUM_COLOR = (255, 176, 32)
+_THUMBNAIL = 320
+_MANY_PHOTOS = 200
+"""From so many photos on their thumbnails are half as large."""
+
+
+class CameraLayer:
+    """Frusta of the photos, and the photos on them."""
+
+    def __init__(
+        self, server: viser.ViserServer, scene: ViewScene, clicked: Callable[[int, int], None]
+    ) -> None:
+        self.depth = frustum_depth(scene) if scene.photos else 0.0
+        self._frusta = server.scene.add_frame(FRUSTA, show_axes=False)
+        self._photos = server.scene.add_frame(PHOTOS, show_axes=False)
+        self._nodes: dict[int, list[viser.SceneNodeHandle]] = {}
+        thumbnail = _THUMBNAIL if len(scene.photos) < _MANY_PHOTOS else _THUMBNAIL // 2
+        for row, photo in enumerate(scene.photos):
+            self._nodes[row] = self._add(server, row, photo, thumbnail, clicked)
+
+    def show(self, frusta: bool, photos: bool) -> None:
+        """Draw the cameras or not, and the photos on them."""
+        self._frusta.visible, self._photos.visible = frusta, photos
+
+    def hide_one(self, row: int | None) -> None:
+        """Leave one camera out: the one a person looks through."""
+        for number, nodes in self._nodes.items():
+            for node in nodes:
+                node.visible = number != row
+
+    def _add(
+        self,
+        server: viser.ViserServer,
+        row: int,
+        photo: ViewPhoto,
+        thumbnail: int,
+        clicked: Callable[[int, int], None],
+    ) -> list[viser.SceneNodeHandle]:
+        view = photo.view
+        rotation = view.cam_from_world[:, :3].T
+        corners = photo_corners(view, self.depth)
+        height = corners[2, 1] - corners[0, 1]
+        # viser draws pyramids whose volume does not depend on their angles; this scale makes them this deep.
+        frustum = server.scene.add_camera_frustum(
+            f"{FRUSTA}/{row}",
+            fov=2 * float(np.arctan(height / 2 / self.depth)),
+            aspect=view.width / view.height,
+            scale=_scale_of_depth(self.depth, height / 2 / self.depth, view.width / view.height),
+            thickness=1.6,
+            thickness_units="screen",
+            color=_FRUSTUM_COLOR,
+            wxyz=quaternion(rotation),
+            position=view.center,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+        nodes: list[viser.SceneNodeHandle] = [frustum]
+        frustum.on_click(_at_once(clicked, row))
+        if photo.path is not None:
+            try:
+                rgb, _ = photo.undistorted(thumbnail)
+            except ReconError:
+                return nodes
+            image = server.scene.add_image(
+                f"{PHOTOS}/{row}",
+                rgb,
+                render_width=float(corners[1, 0] - corners[0, 0]),
+                render_height=float(height),
+                jpeg_quality=80,
+                wxyz=quaternion(rotation),
+                position=view.center + rotation @ corners.mean(axis=0),
+                cast_shadow=False,
+                receive_shadow=False,
+            )
+            image.on_click(_at_once(clicked, row))
+            nodes.append(image)
+        return nodes
+
+
+class SparseLayer:
+    """The sparse points."""
+
+    def __init__(self, server: viser.ViserServer, scene: ViewScene) -> None:
+        self._server = server
+        self.cloud = sparse_cloud(scene)
+        self._size = 1.6 * point_spacing(self.cloud.xyz) if len(self.cloud) > 1 else 0.01
+        self._node: viser.PointCloudHandle | None = None
+        self._drawn: Style | None = None
+
+    def draw(self, style: Style, visible: bool) -> None:
+        """Show the points that the clipping box leaves."""
+        if not visible:
+            if self._node is not None:
+                self._node.remove()
+            self._node = self._drawn = None
+            return
+        cloud = self.cloud
+        if style.clip is not None:
+            cloud = cloud.rows(style.clip.inside(cloud.xyz))
+        if self._node is not None:
+            self._node.remove()
+            self._node = None
+        if len(cloud):
+            self._node = self._server.scene.add_point_cloud(
+                SPARSE,
+                cloud.xyz,
+                cloud_colors(cloud, style.mode, style.ranges, style.errors),
+                point_size=self._size * style.size,
+                point_shape="circle",
+                point_shading="flat",
+                precision="float32",
+            )
+        self._drawn = style
+
+
+@dataclass
+class MeshLayer:
+    """The mesh, in its own colours or in those of a mode."""
+
+    server: viser.ViserServer
+    mesh: ViewMesh
+    nearest: ViewCloud | None = None
+    _node: viser.SceneNodeHandle | None = None
+    _drawn: object = None
+    _picture: bytes | None = None
+    _values: dict[str, UInt8[np.ndarray, "n 3"]] = field(default_factory=dict)
+
+    def draw(self, style: Style, visible: bool) -> None:
+        """Show the faces that the clipping box leaves."""
+        if not visible:
+            if self._node is not None:
+                self._node.visible = False
+            return
+        key = (style.mode, style.clip, style.ranges)
+        if self._node is not None and self._drawn == key:
+            self._node.visible = True
+            return
+        if self._node is not None:
+            self._node.remove()
+            self._node = None
+        self._drawn = key
+        faces = self.mesh.faces
+        if style.clip is not None:
+            faces = faces[style.clip.inside(self.mesh.vertices)[faces].all(axis=1)]
+        if len(faces):
+            self._node = self._add(faces, style)
+
+    def _add(self, faces: np.ndarray, style: Style) -> viser.SceneNodeHandle:
+        mesh = self.mesh
+        plain = style.mode == SHAPE or (style.mode == PHOTO and mesh.rgb is None and not mesh.textured)
+        if plain:
+            return self.server.scene.add_mesh_simple(
+                MESH,
+                mesh.vertices,
+                faces,
+                color=(190, 190, 186),
+                side="double",
+                cast_shadow=False,
+                receive_shadow=False,
+            )
+        if style.mode == PHOTO and mesh.textured:
+            if self._picture is None:
+                assert mesh.texture is not None
+                self._picture = jpeg_bytes(mesh.texture, 92)
+            data = drawn_glb(mesh.vertices, faces, uv=mesh.uv, picture=self._picture)
+        else:
+            data = drawn_glb(mesh.vertices, faces, rgb=self._colors(style))
+        return self.server.scene.add_glb(MESH, data, cast_shadow=False, receive_shadow=False)
+
+    def _colors(self, style: Style) -> UInt8[np.ndarray, "n 3"]:
+        mesh = self.mesh
+        normals = vertex_normals(mesh) if style.mode == NORMAL else None
+        rgb = mesh.rgb if mesh.rgb is not None else texture_at_vertices(mesh)
+        cloud = ViewCloud(mesh.vertices, rgb, normals)
+        if style.mode in (CONFIDENCE, VIEWS) and self.nearest is not None:
+            cloud = self._as_nearest(cloud, self.nearest)
+        return cloud_colors(cloud, style.mode, style.ranges, style.errors)
+
+    def _as_nearest(self, cloud: ViewCloud, dense: ViewCloud) -> ViewCloud:
+        """The vertices with what the dense points beside them hold."""
+        from scipy.spatial import cKDTree
+
+        some = dense.rows(slice(None, None, max(1, len(dense) // 500_000)))
+        row = cKDTree(some.xyz).query(cloud.xyz, workers=-1)[1]
+        near = some.rows(np.asarray(row))
+        return ViewCloud(cloud.xyz, cloud.rgb, None, near.view_count, near.confidence)
+
+
+def sparse_cloud(scene: ViewScene) -> ViewCloud:
+    """The sparse points with the length of their tracks as number of views."""
+    assert scene.sparse is not None
+    lengths = np.bincount(scene.sparse.observations[:, 0], minlength=len(scene.sparse.xyz))
+    return ViewCloud(
+        scene.sparse.xyz.astype(np.float32),
+        scene.sparse.rgb,
+        view_count=np.minimum(lengths, 65535).astype(np.uint16),
+    )
+
+
+def vertex_normals(mesh: ViewMesh) -> np.ndarray:
+    """Unit normals of the vertices; those that charts repeat get the same."""
+    from recon.texturing.topology import vertex_normals as weighted
+
+    _, first, back = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
+    vertices = mesh.vertices[first].astype(np.float64)
+    return weighted(vertices, back.reshape(-1)[mesh.faces].astype(np.int32))[back.reshape(-1)]
+
+
+def texture_at_vertices(mesh: ViewMesh) -> UInt8[np.ndarray, "n 3"] | None:
+    """Colours of the vertices out of the texture, None without one."""
+    if mesh.uv is None or mesh.texture is None:
+        return None
+    h, w = mesh.texture.shape[:2]
+    x = np.clip(np.rint(mesh.uv[:, 0] * w - 0.5), 0, w - 1).astype(int)
+    y = np.clip(np.rint((1 - mesh.uv[:, 1]) * h - 0.5), 0, h - 1).astype(int)
+    return np.ascontiguousarray(mesh.texture[y, x])
+
+
+class PhotoOverlay:
+    """A photo before the eyes of a browser that looks through its camera."""
+
+    def __init__(self, client: viser.ClientHandle, photo: ViewPhoto, depth: float, size: int = 1600) -> None:
+        self._client = client
+        rgb, view = photo.undistorted(size)
+        self._jpeg = jpeg_bytes(rgb)
+        corners = photo_corners(view, depth)
+        self._vertices = corners.astype(np.float32)
+        self._wxyz, self._position = quaternion(view.cam_from_world[:, :3].T), view.center
+        self._node: viser.GlbHandle | None = None
+
+    def draw(self, opacity: float) -> None:
+        """Show the photo more or less."""
+        if opacity <= 0.0:
+            self.remove()
+            return
+        uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)
+        faces = np.array([[0, 2, 1], [0, 3, 2]], np.int32)
+        data = drawn_glb(self._vertices, faces, uv=uv, picture=self._jpeg, opacity=min(opacity, 0.999))
+        self._node = self._client.scene.add_glb(
+            "/overlay",
+            data,
+            wxyz=self._wxyz,
+            position=self._position,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+
+    def remove(self) -> None:
+        """Take the photo away."""
+        if self._node is not None:
+            self._node.remove()
+            self._node = None
+
+
+def _at_once(clicked: Callable[[int, int], None], row: int) -> Callable[[Any], Any]:
+    """A handler that ends before the browser's next message: a click on a camera is also one on the scene."""
+
+    async def handler(event: Any) -> None:
+        clicked(row, event.client_id)
+
+    return handler
+
+
+def _scale_of_depth(depth: float, half_height: float, aspect: float) -> float:
+    """viser's scale of a frustum that is this deep: it keeps the volume of pyramids of all angles the same."""
+    # y = half_height * depth, x = aspect * y: the client divides by the cube root of x y z / 3.
+    return float(depth * (half_height * half_height * aspect / 3.0) ** (1 / 3))
