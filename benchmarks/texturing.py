@@ -38,6 +38,7 @@ from recon.datasets.synthetic import make_benchmark_scene, make_scene
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
+from recon.exports.meshes import model_from_scene, read_glb
 from recon.stages.depth import DenseScene
 from recon.texturing.rendering import render_textured
 from recon.texturing.simplify import simplify_faces
@@ -170,8 +171,9 @@ def as_textured(path: Path) -> TexturedMesh:
     if read.uvs is None or read.texture is None:
         raise SystemExit(f"{path} has no texture")
     nothing = np.zeros(len(read.faces), np.int32)
+    back = model_from_scene(read_glb(path.read_bytes())[0])
     return TexturedMesh(
-        read.vertices.astype(np.float64),
+        read.vertices.astype(np.float64) @ back[:3, :3].T + back[:3, 3],
         read.faces,
         read.uvs.astype(np.float64),
         read.texture,

@@ -23,8 +23,16 @@ from recon.evaluation.poses import Similarity
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.clouds import Cloud, to_las, to_ply
 from recon.exports.georeference import Georeference, offset_to_origin
-from recon.exports.gravity import level_rotation, up_of_photos
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, to_obj
+from recon.exports.meshes import (
+    Y_UP_FROM_Z_UP,
+    model_from_scene,
+    move_glb,
+    move_obj,
+    read_glb,
+    to_obj,
+    translation,
+    upright_rotation,
+)
 from recon.exports.scene import (
     Scene,
     SceneView,
@@ -541,21 +549,23 @@ def _glb(job: _Job, folder: Path) -> str:
         data = source.read_bytes()
     else:
         job.notes.append("the mesh has no texture, its vertices have colours")
-        write_mesh(folder / "mesh.glb", read_mesh(source))
-        data = (folder / "mesh.glb").read_bytes()
-    matrix = job.frame()
+        mesh = read_mesh(source)
+        offset = offset_to_origin(np.asarray(mesh.vertices)[::100])
+        mesh.translate(-offset)  # its vertices become single precision
+        write_mesh(folder / "mesh.glb", mesh)
+        data = move_glb((folder / "mesh.glb").read_bytes(), translation(offset))
+    matrix = job.frame() @ model_from_scene(read_glb(data)[0])
+    turn = np.eye(4)
+    turn[:3, :3] = Y_UP_FROM_Z_UP
     if job.georeference is None:
         # glTF says y is up; the run's frame is anything, but the photos know.
         try:
-            rotations = np.array([view.cam_from_world[:, :3] for view in job.scene().views])
-            level = np.eye(4)
-            level[:3, :3] = level_rotation(up_of_photos(rotations))
-            matrix = level @ matrix
+            turn[:3, :3] = upright_rotation(
+                np.array([view.cam_from_world[:, :3] for view in job.scene().views])
+            )
         except ValueError as error:
             job.notes.append(f"{error}: the mesh is not turned upright")
-    turn = np.eye(4)
-    turn[:3, :3] = Y_UP_FROM_Z_UP
-    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, job.facts()))
+    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, job.facts(), fresh=True))
     return "mesh, y up"
 
 

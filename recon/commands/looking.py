@@ -99,7 +99,7 @@ def _cloud(path: Path, offset: np.ndarray) -> tuple[ViewCloud | None, tuple[str,
 def _mesh(path: Path | None, offset: np.ndarray) -> tuple[ViewMesh | None, tuple[str, ...]]:
     if path is None:
         return None, ()
-    _, mesh, notes = read_view_mesh(path)
+    _, mesh, notes = read_view_mesh(path, in_model=True)
     return mesh(offset), notes
 
 

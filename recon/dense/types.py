@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8, UInt16
+from jaxtyping import Float, Float32, Int32, UInt8, UInt16
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PointCloud:
     """Fused points.
 
     Attributes:
-        xyz: (n, 3) float32 world coordinates.
+        xyz: (n, 3) world coordinates; float32, or float64 far from the origin, where that would be too coarse.
         normals: (n, 3) float32 unit vectors in the world, towards the cameras.
         rgb: (n, 3) uint8.
         view_count: number of views that agree on each point, (n,) uint16.
@@ -36,7 +36,7 @@ class PointCloud:
         confidence: (n,) float32.
     """
 
-    xyz: Float32[np.ndarray, "n 3"]
+    xyz: Float[np.ndarray, "n 3"]
     normals: Float32[np.ndarray, "n 3"]
     rgb: UInt8[np.ndarray, "n 3"]
     view_count: UInt16[np.ndarray, " n"]

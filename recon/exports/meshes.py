@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
+
+from recon.exports.georeference import offset_to_origin
+from recon.exports.gravity import level_rotation, up_of_photos
+from recon.photos.types import PinholeView
+from recon.texturing.files import coordinate_digits
 
 Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """glTF 2.0, section 3.4: y is up, z is forward."""
 
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
+
+_MODEL = "model_from_scene"
+"""Entry of ``asset.extras``: the matrix (by rows) that takes the file's scene back to the frame of the model."""
 
 
 def to_obj(
@@ -23,13 +32,14 @@ def to_obj(
     colors: Float[np.ndarray, "n 3"] | None = None,
     comments: tuple[str, ...] = (),
 ) -> Iterator[str]:
-    """The text of an OBJ, in pieces: nine digits for coordinates, colours (0…1) behind them.
+    """The text of an OBJ, in pieces: nine digits or more for coordinates, colours (0…1) behind them.
 
     Open3D's writer rounds to six digits, which is centimetres in a scene of some kilometres.
     """
     yield "".join(f"# {comment}\n" for comment in comments)
     columns = [np.asarray(vertices, np.float64)]
-    row = "v %.9g %.9g %.9g"
+    digits = coordinate_digits(columns[0])
+    row = f"v %.{digits}g %.{digits}g %.{digits}g"
     if colors is not None:
         columns.append(np.clip(np.asarray(colors, np.float64), 0.0, 1.0))
         row += " %.4g %.4g %.4g"
@@ -68,11 +78,18 @@ def move_obj(text: str, matrix: Float[np.ndarray, "4 4"], comments: tuple[str, .
     return "\n".join(out) + "\n"
 
 
-def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"], extras: dict[str, Any] | None = None) -> bytes:
+def move_glb(
+    data: bytes,
+    matrix: Float[np.ndarray, "4 4"],
+    extras: dict[str, Any] | None = None,
+    *,
+    fresh: bool = False,
+) -> bytes:
     """A GLB whose scenes hang below a node with this matrix; buffers stay as they are.
 
     Args:
         extras: facts to keep in the file (``asset.extras``), such as an offset.
+        fresh: earlier facts go.
 
     Raises:
         ValueError: it is not a binary glTF 2.0 file.
@@ -82,19 +99,74 @@ def move_glb(data: bytes, matrix: Float[np.ndarray, "4 4"], extras: dict[str, An
     for scene in document.get("scenes", []):
         roots = scene.get("nodes", [])
         whole = np.asarray(matrix, np.float64)
-        if len(roots) == 1 and not {"matrix", "rotation", "scale"} & set(nodes[roots[0]]):
+        if len(roots) == 1 and not {"rotation", "scale"} & set(nodes[roots[0]]):
             # Two large translations that cancel would do so in a viewer's single precision.
-            shift = np.eye(4)
-            shift[:3, 3] = nodes[roots[0]].pop("translation", (0.0, 0.0, 0.0))
-            whole = whole @ shift
+            whole = whole @ _own_matrix(nodes[roots[0]])
         nodes.append({"name": "world", "matrix": whole.T.ravel().tolist(), "children": roots})
         scene["nodes"] = [len(nodes) - 1]
+    if fresh:
+        document["asset"].pop("extras", None)
     if extras:
         document["asset"].setdefault("extras", {}).update(extras)
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), _JSON_CHUNK) + text + rest
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _own_matrix(node: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
+    """Takes the matrix or the translation away from a node."""
+    own = translation(np.array(node.pop("translation", (0.0, 0.0, 0.0))))
+    if "matrix" in node:
+        own = np.array(node.pop("matrix"), np.float64).reshape(4, 4).T
+    return own
+
+
+def translation(offset: Float[np.ndarray, "3"]) -> Float64[np.ndarray, "4 4"]:
+    """The 4x4 matrix that adds an offset."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = offset
+    return matrix
+
+
+def upright_rotation(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "3 3"]:
+    """From a model to glTF's axes (y up): upright as the photos were held, its front (towards the photos) to z.
+
+    Args:
+        rotations: world to camera, of the photos.
+
+    Raises:
+        ValueError: the photos do not tell where up is.
+    """
+    ahead = np.asarray(rotations, np.float64)[:, 2, :].mean(axis=0)
+    return Y_UP_FROM_Z_UP @ level_rotation(up_of_photos(rotations), ahead)
+
+
+def upright_glb(data: bytes, views: Sequence[PinholeView]) -> bytes:
+    """A GLB of a model, turned upright and brought near the origin by the matrix of a node.
+
+    ``asset.extras`` has the way back (``model_from_scene``), and the offset that was taken away, if there is one.
+    Photos that do not tell where up is leave the model as it lies.
+
+    Args:
+        views: the photos, in the model's frame.
+    """
+    offset = offset_to_origin(np.array([view.center for view in views]))
+    matrix = np.eye(4)
+    with contextlib.suppress(ValueError):
+        matrix[:3, :3] = upright_rotation(np.array([view.cam_from_world[:, :3] for view in views]))
+    matrix = matrix @ translation(-offset)
+    extras: dict[str, Any] = {_MODEL: np.linalg.inv(matrix).tolist()}
+    if offset.any():
+        extras["offset"] = offset.tolist()
+    return move_glb(data, matrix, extras)
+
+
+def model_from_scene(document: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
+    """The matrix from a glTF document's scene to the model that it was made of; the identity for foreign files."""
+    found = document.get("asset", {}).get("extras", {})
+    rows = found.get(_MODEL) if isinstance(found, dict) else None
+    return np.eye(4) if rows is None else np.array(rows, np.float64).reshape(4, 4)
 
 
 def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.dense.filtering import filter_depths, smooth_regions
@@ -17,6 +19,7 @@ from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_fl
 from recon.dense.types import DepthMap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.exports.georeference import offset_to_origin
 from recon.photos.types import Intrinsics, PhotoSet, PinholeView
 from recon.sfm.adapter import (
     intrinsics_from_reconstruction,
@@ -151,6 +154,18 @@ class DepthStage:
 _SIZE = "size.json"
 
 
+def moved_views(views: Sequence[PinholeView], shift: Float64[np.ndarray, "3"]) -> list[PinholeView]:
+    """Views in a world in which everything is moved by ``shift``."""
+    if not shift.any():
+        return list(views)
+    moved = []
+    for view in views:
+        pose = view.cam_from_world.copy()
+        pose[:, 3] -= pose[:, :3] @ shift
+        moved.append(replace(view, cam_from_world=pose))
+    return moved
+
+
 class DenseScene:
     """The undistorted photos and cameras that densification works on."""
 
@@ -186,6 +201,15 @@ class DenseScene:
             self.views.append(small)
             self.images.append(rgb)
             self.masks.append(valid.astype(bool))
+
+    @property
+    def offset(self) -> Float64[np.ndarray, "3"]:
+        """What to take away from the world's coordinates so that single precision holds them; 0 as a rule."""
+        return offset_to_origin(np.array([view.center for view in self.views]))
+
+    def near_views(self) -> list[PinholeView]:
+        """The views in a world from which the offset is taken away."""
+        return moved_views(self.views, -self.offset)
 
     def neighbours(self, count: int) -> list[tuple[int, ...]]:
         """Source views of every view, best first (indices into ``views``)."""

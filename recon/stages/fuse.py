@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +35,7 @@ class FuseStage:
     def run(self, settings: FuseSettings, work: StageContext) -> dict[str, Any]:
         scene = DenseScene.of_depth_maps(work)
         cloud = fuse_depth_maps(
-            scene.views,
+            scene.near_views(),
             load_depths(work, scene.views),
             scene.images,
             scene.masks,
@@ -48,6 +49,8 @@ class FuseStage:
             raise ReconError(
                 "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"
             )
+        if scene.offset.any():
+            cloud = replace(cloud, xyz=cloud.xyz + scene.offset)
         with work.writing("dense", "points.ply") as path:
             write_points_ply(path, cloud)
         return {"points": len(cloud), "mean_views": round(float(cloud.view_count.mean()), 2)}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.exports.georeference import offset_to_origin
+from recon.exports.meshes import move_glb, to_obj, translation, upright_glb
 from recon.stages.depth import DenseScene, load_depths
+from recon.stages.map import load_views
 from recon.surface.io import read_points_ply, write_mesh
 from recon.surface.meshing import clean_mesh, poisson_mesh, tsdf_mesh
 
@@ -28,7 +33,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 
@@ -39,15 +44,34 @@ class MeshStage:
                 f"only {len(cloud)} dense points: too few for a mesh (dense/points.ply is kept). More photos with "
                 "more overlap help, or --quality high"
             )
+        views = load_views(work)
+        offset = offset_to_origin(np.array([view.center for view in views]))
+        if offset.any():
+            cloud = replace(cloud, xyz=(cloud.xyz - offset).astype(np.float32))
         if settings.method == "tsdf":
             scene = DenseScene.of_depth_maps(work)
-            mesh = tsdf_mesh(scene.views, load_depths(work, scene.views), scene.images)
+            mesh = tsdf_mesh(scene.near_views(), load_depths(work, scene.views), scene.images)
         else:
             mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)
         mesh = clean_mesh(mesh, support=cloud.xyz)
         if len(mesh.triangles) == 0:
             raise ReconError("the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf")
-        for suffix in sorted({"ply", *settings.formats}):
-            with work.writing("mesh", f"mesh.{suffix}") as path:
+        if "glb" in settings.formats:
+            with work.writing("mesh", "mesh.glb") as path:
                 write_mesh(path, mesh)
+                path.write_bytes(upright_glb(move_glb(path.read_bytes(), translation(offset)), views))
+        if offset.any():
+            mesh.translate(offset)
+        with work.writing("mesh", "mesh.ply") as path:
+            write_mesh(path, mesh)
+        if "obj" in settings.formats:
+            with work.writing("mesh", "mesh.obj") as path, path.open("w", encoding="ascii") as stream:
+                stream.writelines(
+                    to_obj(
+                        np.asarray(mesh.vertices),
+                        np.asarray(mesh.triangles),
+                        np.asarray(mesh.vertex_normals),
+                        np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
+                    )
+                )
         return {"vertices": len(mesh.vertices), "faces": len(mesh.triangles)}

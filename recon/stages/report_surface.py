@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from recon.engine.stage import StageContext
-from recon.exports.meshes import read_glb
+from recon.exports.meshes import model_from_scene, read_glb
 from recon.surface.io import read_mesh
 from recon.viewer.report.content import Surface
 
@@ -66,9 +66,11 @@ def textured_surface(data: bytes) -> Surface:
         return flat.reshape(-1, width)
 
     xyz = array(attributes["POSITION"]).astype(np.float64)
-    offset = document["nodes"][document["scenes"][0]["nodes"][0]].get("translation")
-    if offset is not None:
-        xyz = xyz + np.asarray(offset, np.float64)
+    root = document["nodes"][document["scenes"][0]["nodes"][0]]
+    to_model = (
+        model_from_scene(document) @ np.array(root.get("matrix", np.eye(4)), np.float64).reshape(4, 4).T
+    )
+    xyz = xyz @ to_model[:3, :3].T + to_model[:3, 3]
     view = document["bufferViews"][document["images"][0]["bufferView"]]
     begin = view.get("byteOffset", 0)
     return Surface(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.exports.meshes import upright_glb
 from recon.stages.depth import DenseScene
 from recon.surface.io import read_mesh
 from recon.surface.meshing import mesh_arrays
@@ -56,7 +57,7 @@ class TextureStage:
     """Simplifies the mesh and textures it from the undistorted photos."""
 
     name: ClassVar[str] = "texture"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "mesh")
     Settings: ClassVar[type[BaseModel]] = TextureSettings
 
@@ -107,7 +108,8 @@ class TextureStage:
                     path, mesh, texture_name, material_path=material, material_name="textured.mtl"
                 )
         if "glb" in settings.formats:
-            work.write_bytes("mesh/textured.glb", textured_glb(mesh, picture, settings.picture))
+            data = textured_glb(mesh, picture, settings.picture)
+            work.write_bytes("mesh/textured.glb", upright_glb(data, scene.views))
         figures = {
             "faces": len(mesh.faces),
             "charts": report.charts,

@@ -26,7 +26,7 @@ _PLY_TYPES = {
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
     "double": "f8", "float64": "f8",
 }  # fmt: skip
-_PLY_NAMES = {"f4": "float", "u1": "uchar", "u2": "ushort", "i4": "int"}
+_PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int"}
 
 MESH_FORMATS = (".ply", ".obj", ".glb")
 
@@ -34,10 +34,13 @@ MESH_FORMATS = (".ply", ".obj", ".glb")
 def write_points_ply(path: Path, cloud: PointCloud) -> None:
     """Writes a cloud as a binary little-endian PLY that common viewers open.
 
-    Vertex properties: x y z nx ny nz (float), red green blue (uchar), view_count (ushort), reference_view
-        (int) and confidence (float).
+    Vertex properties: x y z (float, or double if the cloud's are), nx ny nz (float), red green blue (uchar),
+        view_count (ushort), reference_view (int) and confidence (float).
     """
-    rows = np.empty(len(cloud), _POINT)
+    double = cloud.xyz.dtype == np.float64
+    names = _POINT.names or ()
+    layout = [(name, "<f8" if double and name in "xyz" else _POINT[name].str) for name in names]
+    rows = np.empty(len(cloud), np.dtype(layout))
     for i, axis in enumerate("xyz"):
         rows[axis] = cloud.xyz[:, i]
         rows["n" + axis] = cloud.normals[:, i]
@@ -46,10 +49,8 @@ def write_points_ply(path: Path, cloud: PointCloud) -> None:
     rows["view_count"] = cloud.view_count
     rows["reference_view"] = cloud.reference_view
     rows["confidence"] = cloud.confidence
-    fields = _POINT.fields
-    assert fields is not None
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    lines += [f"property {_PLY_NAMES[fields[name][0].str[1:]]} {name}" for name in _POINT.names or ()]
+    lines += [f"property {_PLY_NAMES[rows.dtype[name].str[1:]]} {name}" for name in names]
     with open(path, "wb") as file:
         file.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
         file.write(rows.tobytes())
@@ -96,10 +97,13 @@ def read_ply_vertices(path: Path) -> npt.NDArray[Any]:
 def read_points_ply(path: Path) -> PointCloud:
     """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
 
+    Positions are double precision where the file's are.
+
     Raises:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
     """
     rows = read_ply_vertices(path)
+    place = np.float64 if any(rows.dtype[axis] == np.float64 for axis in "xyz") else np.float32
 
     def column(name: str, kind: Any) -> npt.NDArray[Any]:
         if name in (rows.dtype.names or ()):
@@ -107,7 +111,7 @@ def read_points_ply(path: Path) -> PointCloud:
         return np.zeros(len(rows), kind)
 
     return PointCloud(
-        np.stack([column(n, np.float32) for n in ("x", "y", "z")], -1),
+        np.stack([column(n, place) for n in ("x", "y", "z")], -1),
         np.stack([column(n, np.float32) for n in ("nx", "ny", "nz")], -1),
         np.stack([column(n, np.uint8) for n in ("red", "green", "blue")], -1),
         column("view_count", np.uint16),

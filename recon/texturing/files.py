@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from recon.errors import ReconError
 from recon.surface.io import glb_container
@@ -59,6 +59,18 @@ def split_vertices(
     return corner[first], uv[first], number.reshape(-1, 3)
 
 
+def coordinate_digits(vertices: Float[np.ndarray, "n 3"]) -> int:
+    """Digits that coordinates are written with: 9, more far from the origin, where nine are coarser than 1e-7 of the
+    extent."""
+    if not len(vertices):
+        return 9
+    extent = float(np.ptp(vertices, axis=0).max())
+    farthest = float(np.abs(vertices).max())
+    if extent <= 0 or farthest <= 0:
+        return 9
+    return int(np.clip(np.ceil(np.log10(farthest / extent)) + 7, 9, 17))
+
+
 def write_textured_obj(
     path: Path,
     mesh: TexturedMesh,
@@ -81,7 +93,8 @@ def write_textured_obj(
         f"mtllib {material_name or material_path.name}",
         "o mesh",
     ]
-    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist()]
+    digits = coordinate_digits(mesh.vertices)
+    lines += [f"v {x:.{digits}g} {y:.{digits}g} {z:.{digits}g}" for x, y, z in mesh.vertices.tolist()]
     lines += [f"vt {u:.7g} {v:.7g}" for u, v in uv.tolist()]
     normals = vertex_normals(mesh.vertices, mesh.faces)
     lines += [f"vn {x:.4g} {y:.4g} {z:.4g}" for x, y, z in normals.tolist()]

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference, offset_to_origin
 from recon.exports.gravity import up_of_photos
+from recon.exports.meshes import model_from_scene, read_glb
 from recon.exports.scene import Scene
 from recon.photos.reading import load_photo, read_png
 from recon.photos.types import Intrinsics, PinholeView
@@ -224,7 +225,8 @@ def file_scene(path: Path) -> ViewScene:
     if is_mesh_file(path):
         vertices, mesh, notes = read_view_mesh(path)
         offset = offset_to_origin(vertices[:: max(1, len(vertices) // 10_000)])
-        return ViewScene(path.name, mesh=mesh(offset), offset=offset, notes=notes)
+        up = np.array([0.0, 1.0, 0.0] if path.suffix.lower() == ".glb" else [0.0, 0.0, 1.0])  # glTF says so
+        return ViewScene(path.name, mesh=mesh(offset), offset=offset, up=up, notes=notes)
     rows = read_ply_vertices(path)
     if not len(rows):
         raise ReconError(f"{path}: holds no points")
@@ -295,9 +297,12 @@ def cloud_of_rows(
 
 
 def read_view_mesh(
-    path: Path,
+    path: Path, in_model: bool = False
 ) -> tuple[Float64[np.ndarray, "n 3"], Callable[[Float64[np.ndarray, "3"]], ViewMesh], tuple[str, ...]]:
     """A mesh of a .ply, .obj or .glb file.
+
+    Args:
+        in_model: a GLB that was turned upright comes in the frame of the model that it was made of.
 
     Returns:
         Its vertices in double precision, the mesh as a function of the offset to take away, and notes.
@@ -313,6 +318,9 @@ def read_view_mesh(
     vertices, made = _read_ply_mesh(path) if suffix == ".ply" else _read_with_trimesh(path)
     if not len(made.faces):
         raise ReconError(f"{path}: holds no triangles")
+    if in_model and suffix == ".glb":
+        back = model_from_scene(read_glb(path.read_bytes())[0])
+        vertices = vertices @ back[:3, :3].T + back[:3, 3]
     notes: tuple[str, ...] = ()
     finite = np.isfinite(vertices).all(axis=1)
     if not finite.all():
