@@ -219,8 +219,7 @@ class ClientCloud:
     def _send(
         self, nodes: dict[int, viser.PointCloudHandle], block: int, first: int, last: int, style: Style
     ) -> None:
-        start = int(self._blocks.starts[block])
-        part = self._blocks.cloud.rows(slice(start + first, start + last))
+        part = self._blocks.part(block, first, last)
         if style.clip is not None:
             whole, touched = style.clip.boxes(
                 self._blocks.low[block : block + 1], self._blocks.high[block : block + 1]

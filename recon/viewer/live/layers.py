@@ -11,7 +11,7 @@ import viser
 from jaxtyping import UInt8
 
 from recon.errors import ReconError
-from recon.viewer.live.camera import frustum_depth, photo_corners, quaternion
+from recon.viewer.live.camera import frustum_depth, photo_corners, quaternion, scene_size
 from recon.viewer.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
 from recon.viewer.live.dense import Style
 from recon.viewer.live.glb import drawn_glb, jpeg_bytes
@@ -35,20 +35,13 @@ class CameraLayer:
         self.depth = frustum_depth(scene) if scene.photos else 0.0
         self._frusta = server.scene.add_frame(FRUSTA, show_axes=False)
         self._photos = server.scene.add_frame(PHOTOS, show_axes=False)
-        self._nodes: dict[int, list[viser.SceneNodeHandle]] = {}
         thumbnail = _THUMBNAIL if len(scene.photos) < _MANY_PHOTOS else _THUMBNAIL // 2
         for row, photo in enumerate(scene.photos):
-            self._nodes[row] = self._add(server, row, photo, thumbnail, clicked)
+            self._add(server, row, photo, thumbnail, clicked)
 
     def show(self, frusta: bool, photos: bool) -> None:
         """Draw the cameras or not, and the photos on them."""
         self._frusta.visible, self._photos.visible = frusta, photos
-
-    def hide_one(self, row: int | None) -> None:
-        """Leave one camera out: the one a person looks through."""
-        for number, nodes in self._nodes.items():
-            for node in nodes:
-                node.visible = number != row
 
     def _add(
         self,
@@ -57,7 +50,7 @@ class CameraLayer:
         photo: ViewPhoto,
         thumbnail: int,
         clicked: Callable[[int, int], None],
-    ) -> list[viser.SceneNodeHandle]:
+    ) -> None:
         view = photo.view
         rotation = view.cam_from_world[:, :3].T
         corners = photo_corners(view, self.depth)
@@ -76,13 +69,12 @@ class CameraLayer:
             cast_shadow=False,
             receive_shadow=False,
         )
-        nodes: list[viser.SceneNodeHandle] = [frustum]
         frustum.on_click(_at_once(clicked, row))
         if photo.path is not None:
             try:
                 rgb, _ = photo.undistorted(thumbnail)
             except ReconError:
-                return nodes
+                return
             image = server.scene.add_image(
                 f"{PHOTOS}/{row}",
                 rgb,
@@ -95,8 +87,6 @@ class CameraLayer:
                 receive_shadow=False,
             )
             image.on_click(_at_once(clicked, row))
-            nodes.append(image)
-        return nodes
 
 
 class SparseLayer:
@@ -105,7 +95,8 @@ class SparseLayer:
     def __init__(self, server: viser.ViserServer, scene: ViewScene) -> None:
         self._server = server
         self.cloud = sparse_cloud(scene)
-        self._size = 1.6 * point_spacing(self.cloud.xyz) if len(self.cloud) > 1 else 0.01
+        size = scene_size(scene)
+        self._size = float(np.clip(0.5 * point_spacing(self.cloud.xyz), 1e-3 * size, 3e-3 * size))
         self._node: viser.PointCloudHandle | None = None
         self._drawn: Style | None = None
 

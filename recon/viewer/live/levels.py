@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 
 from recon.viewer.scene import ViewCloud
 
@@ -25,12 +25,14 @@ class Blocks:
     """A cloud in blocks; any number of a block's first points is a fair sample of it.
 
     Attributes:
-        cloud: the points, block after block, in random order within each.
-        starts: (b + 1,) first point of each block, and the end.
+        cloud: the points.
+        order: rows of the points, block after block, in random order within each.
+        starts: (b + 1,) where each block begins in ``order``, and the end.
         low, high: (b, 3) corners of the blocks' boxes.
     """
 
     cloud: ViewCloud
+    order: Int32[np.ndarray, " n"]
     starts: Int64[np.ndarray, " b1"]
     low: Float32[np.ndarray, "b 3"]
     high: Float32[np.ndarray, "b 3"]
@@ -58,6 +60,11 @@ class Blocks:
         """About how far apart the points of a block are, as if they lay on a surface across its box."""
         sides = np.sort(self.high - self.low, axis=1).astype(np.float64)
         return np.sqrt(np.maximum(sides[:, 1], sides[:, 2] * 0.05) * sides[:, 2] / np.maximum(self.counts, 1))
+
+    def part(self, block: int, first: int, last: int) -> ViewCloud:
+        """Points of a block, from the first up to the last."""
+        start = int(self.starts[block])
+        return self.cloud.rows(self.order[start + first : start + last])
 
     def shares(self, share: float) -> Int64[np.ndarray, " b"]:
         """So many points of each block, at least one of each that has any."""
@@ -87,15 +94,10 @@ def build_blocks(cloud: ViewCloud, block: int = BLOCK, seed: int = 0) -> Blocks:
     rng = np.random.default_rng(seed)
     sample = cloud.xyz[rng.integers(0, n, min(n, _SAMPLE))] if n else cloud.xyz
     axes, planes = _planes(sample, depth)
-    leaf = _leaves(np.ascontiguousarray(cloud.xyz), axes, planes, depth)
-    shuffled = rng.permutation(n)
-    order = shuffled[np.argsort(leaf[shuffled], kind="stable")]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(leaf, minlength=1 << depth))]).astype(np.int64)
-    starts = np.unique(starts) if n else np.zeros(1, np.int64)  # blocks without points go
-    arranged = cloud.rows(order)
-    low = np.minimum.reduceat(arranged.xyz, starts[:-1]) if n else np.zeros((0, 3), np.float32)
-    high = np.maximum.reduceat(arranged.xyz, starts[:-1]) if n else np.zeros((0, 3), np.float32)
-    return Blocks(arranged, starts, low, high)
+    order, counts, low, high = _arrange(np.ascontiguousarray(cloud.xyz), axes, planes, depth, seed + 1)
+    some = counts > 0  # blocks without points go
+    starts = np.concatenate([[0], np.cumsum(counts[some])]).astype(np.int64)
+    return Blocks(cloud, order, starts, low[some], high[some])
 
 
 def choose(blocks: Blocks, eye: Eye, budget: int, least: float = 0.0) -> Int64[np.ndarray, " b"]:
@@ -167,12 +169,33 @@ def _planes(sample: Float32[np.ndarray, "n 3"], depth: int) -> tuple[np.ndarray,
 
 
 @numba.njit(cache=True, nogil=True)
-def _leaves(xyz, axes, planes, depth):  # type: ignore[no-untyped-def]
-    """The leaf of every point."""
-    out = np.empty(len(xyz), np.uint16)
-    for i in range(len(xyz)):
+def _arrange(xyz, axes, planes, depth, seed):  # type: ignore[no-untyped-def]
+    """Rows of the points leaf after leaf, shuffled within each, and the leaves' sizes and boxes."""
+    n, leaves = len(xyz), 1 << depth
+    leaf = np.empty(n, np.uint16)
+    counts = np.zeros(leaves, np.int64)
+    low = np.full((leaves, 3), np.inf, np.float32)
+    high = np.full((leaves, 3), -np.inf, np.float32)
+    for i in range(n):
         node = 0
         for _ in range(depth):
             node = 2 * node + (1 if xyz[i, axes[node]] <= planes[node] else 2)
-        out[i] = node - ((1 << depth) - 1)
-    return out
+        one = node - (leaves - 1)
+        leaf[i] = one
+        counts[one] += 1
+        for k in range(3):
+            low[one, k] = min(low[one, k], xyz[i, k])
+            high[one, k] = max(high[one, k], xyz[i, k])
+    ends = np.cumsum(counts)
+    places = ends - counts
+    order = np.empty(n, np.int32)
+    for i in range(n):
+        order[places[leaf[i]]] = i
+        places[leaf[i]] += 1
+    np.random.seed(seed)
+    for one in range(leaves):
+        first = ends[one] - counts[one]
+        for i in range(counts[one] - 1, 0, -1):
+            j = np.random.randint(0, i + 1)
+            order[first + i], order[first + j] = order[first + j], order[first + i]
+    return order, counts, low, high

@@ -23,7 +23,6 @@ class Panel:
     def __init__(self, viewer: LiveViewer, label: str) -> None:
         self._viewer = viewer
         self._gui = gui = viewer.server.gui
-        self._blank = np.zeros((2, 2, 3), np.uint8)
         gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -35,10 +34,9 @@ class Panel:
         gui.main_panel.dock_right()
         self._layers()
         self._colors()
+        self._points()
         if viewer.scene.photos:
             self._photos()
-        self._points()
-        self._measure()
         self._clipping()
         self._view()
         self._notes()
@@ -82,12 +80,13 @@ class Panel:
         self._fade.disabled = row is None
         self._through.content = "" if row is None else f"Through **{_plain(names[row])}**"
 
-    def show_point(self, picture: UInt8[np.ndarray, "h w 3"] | None, text: str) -> None:
+    def show_point(self, picture: UInt8[np.ndarray, "h w 3"] | None, text: str, table: str) -> None:
         """Say what was clicked."""
         self._picture.visible = picture is not None
         if picture is not None:
             self._picture.image = picture
         self._text.content = text
+        self._table.content, self._table.visible = table, bool(table)
 
     def show_measure(self, text: str) -> None:
         """Say what was measured."""
@@ -160,21 +159,29 @@ class Panel:
         self._leave.on_click(lambda _: viewer.reset_view())
 
     def _points(self) -> None:
-        with self._gui.add_folder("Point"):
-            self._text = self._gui.add_markdown("Click a point to see the photos that show it.")
-            self._picture = self._gui.add_image(self._blank, visible=False)
-
-    def _measure(self) -> None:
         viewer = self._viewer
-        with self._gui.add_folder("Measure"):
-            self._measuring = self._gui.add_checkbox("measure", False)
-            self._length = self._gui.add_markdown(f"Click two points. {_lengths(viewer.unit)}")
-            clear = self._gui.add_button("clear the measurement", color="gray")
+        start = "Click two points. " + (
+            "Lengths are in metres." if viewer.unit == "m" else "Lengths are in units of the model."
+        )
+        with self._gui.add_folder("Points"):
+            self._measuring = self._gui.add_checkbox(
+                "measure", False, hint="Clicks take the ends of a length instead of showing photos."
+            )
+            self._length = self._gui.add_markdown("", visible=False)
+            clear = self._gui.add_button("clear the measurement", color="gray", visible=False)
+            self._text = self._gui.add_markdown("Click a point to see the photos that show it.")
+            self._picture = self._gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
+            self._table = self._gui.add_markdown("", visible=False)
 
         def cleared(_: Any) -> None:
             viewer.marks.clear_measure()
-            self.show_measure(f"Click two points. {_lengths(viewer.unit)}")
+            self.show_measure(start)
 
+        def switched(_: Any) -> None:
+            self._length.visible = clear.visible = self.measuring
+            cleared(None)
+
+        self._measuring.on_update(switched)
         clear.on_click(cleared)
 
     def _clipping(self) -> None:
@@ -234,10 +241,6 @@ class Panel:
 
 def _thousands(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
-
-
-def _lengths(unit: str) -> str:
-    return "Lengths are in metres." if unit == "m" else "Lengths are in units of the model."
 
 
 def _plain(text: str) -> str:

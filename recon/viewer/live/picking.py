@@ -85,7 +85,7 @@ def pick_in_blocks(
     )
     if not len(near):
         return None
-    rows = np.concatenate([np.arange(blocks.starts[b], blocks.starts[b] + shown[b]) for b in near])
+    rows = np.concatenate([blocks.order[blocks.starts[b] : blocks.starts[b] + shown[b]] for b in near])
     if clip is not None:
         rows = rows[clip.inside(blocks.cloud.xyz[rows])]
     found = nearest_on_ray(blocks.cloud.xyz[rows], origin, direction, radius)

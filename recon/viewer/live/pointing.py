@@ -85,8 +85,8 @@ def pick(
     return min(found, key=lambda one: one.depth, default=None)
 
 
-def inspect(viewer: LiveViewer, found: Picked) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str]:
-    """Pieces of the photos that show a point, and what is known of it, as Markdown."""
+def inspect(viewer: LiveViewer, found: Picked) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str, str]:
+    """Pieces of the photos that show a point, what is known of it, and the pixels, the latter two as Markdown."""
     scene = viewer.scene
     lines = [f"**{found.kind}** at {coordinates(scene, found.point)}"]
     if found.kind == "sparse point":
@@ -108,10 +108,11 @@ def inspect(viewer: LiveViewer, found: Picked) -> tuple[UInt8[np.ndarray, "h w 3
         one for one, crop in pieces if crop is None
     ]
     text = "\n\n".join([lines[0], ", ".join(lines[1:])]) if len(lines) > 1 else lines[0]
+    table = ""
     if ordered:
         rows = "\n".join(f"| {i + 1} | {_row(scene, one)} |" for i, one in enumerate(ordered))
-        text += f"\n\n| | photo | x | y | error |\n|-|-|-|-|-|\n{rows}"
-    return (sheet(crops) if crops else None), text
+        table = f"| | photo | x | y | error |\n|-|-|-|-|-|\n{rows}"
+    return (sheet(crops) if crops else None), text, table
 
 
 def coordinates(scene: ViewScene, point: Float64[np.ndarray, "3"]) -> str:

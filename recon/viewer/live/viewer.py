@@ -126,7 +126,8 @@ class LiveViewer:
         """Draw everything as the panel says."""
         with self._lock:
             show = self.panel.shown()
-            self.cameras.show(show.frusta, show.photos)
+            outside = self._photo is None  # other photos stand in the way of the one that is looked through
+            self.cameras.show(show.frusta and outside, show.photos and outside)
             if self.sparse is not None:
                 self.sparse.draw(self.style, show.sparse)
             if self.mesh is not None:
@@ -199,7 +200,6 @@ class LiveViewer:
         photo = self.scene.photos[row]
         with self._lock:
             self._photo = row
-            self.cameras.hide_one(row)
             for client in list(self._clients.values()):
                 self._drop_overlay(client)
                 camera = client.handle.camera
@@ -211,6 +211,7 @@ class LiveViewer:
                     client.handle.add_notification("The photo is missing", str(error), color="orange")
                     continue
                 client.overlay.draw(self.panel.opacity)
+        self.redraw()
         self.panel.show_photo(row)
         if tell:
             for follower in self._photo_followers:
@@ -222,10 +223,10 @@ class LiveViewer:
             if self._photo is None:
                 return
             self._photo = None
-            self.cameras.hide_one(None)
             for client in self._clients.values():
                 self._drop_overlay(client)
                 client.handle.camera.fov = self.start.fov
+        self.redraw()
         self.panel.show_photo(None)
         if tell:
             for follower in self._photo_followers:
@@ -352,7 +353,7 @@ class LiveViewer:
             self, origin, direction, fov, client.cloud.shown if client.cloud is not None else None, show
         )
         if found is None:
-            self.panel.show_point(None, "Nothing is there.")
+            self.panel.show_point(None, "Nothing is there.", "")
             return
         self._use(found)
 
@@ -361,8 +362,7 @@ class LiveViewer:
             self.panel.show_measure(self.marks.measure(found.point, self.unit, self.unit_scale))
             return
         self.marks.point(found.point)
-        picture, text = inspect(self, found)
-        self.panel.show_point(picture, text)
+        self.panel.show_point(*inspect(self, found))
 
     def _sparse_as_cloud(self) -> Any:
         return self.sparse.cloud if self.sparse is not None else None
