@@ -292,9 +292,12 @@ def draw_points(
 ) -> None:
     """Draw points as little discs of one radius in the world, where nothing on the canvas is nearer."""
     pose = canvas.view.cam_from_world
-    local = np.asarray(xyz, np.float32) @ pose[:, :3].T.astype(np.float32) + pose[:, 3].astype(np.float32)
+    points = np.asarray(xyz)
+    points = points - canvas.view.center.astype(
+        points.dtype
+    )  # in double, if the cloud is far from the origin
     _splat(
-        local,
+        np.ascontiguousarray(points, np.float32) @ pose[:, :3].T.astype(np.float32),
         _writable(rgb, np.uint8),
         canvas.view.K.astype(np.float32),
         np.float32(radius),
