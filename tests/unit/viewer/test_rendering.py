@@ -191,9 +191,8 @@ def test_points_far_from_the_origin_stay_where_they_are() -> None:
     rng = np.random.default_rng(2)
     xyz, rgb = rng.uniform(-1, 1, (300, 3)), rng.integers(0, 200, (300, 3)).astype(np.uint8)
     view = front()
-    far = PinholeView(
-        -1, "", K, np.column_stack([view.cam_from_world[:, :3], -view.cam_from_world[:, :3] @ (view.center + offset)]), 160, 120
-    )  # fmt: skip
+    R = view.cam_from_world[:, :3]
+    far = PinholeView(-1, "", K, np.column_stack([R, -R @ (view.center + offset)]), 160, 120)
     pictures = []
     for points, eye in ((xyz, view), (xyz + offset, far)):
         canvas = Canvas.blank(eye, WHITE, 1)
