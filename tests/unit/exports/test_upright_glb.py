@@ -68,10 +68,10 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(place: np.ndarray, see
     corners = scene_vertices(data)
     plain = mesh_at(np.zeros(3), np.eye(3))
     wall = plain.vertices[plain.faces]
-    # Up is y, right as the photos see it is x, and what they see faces them at z: to within their roll.
+    # Up is y, right as the photos see it is x, and what they see faces them at z: to 1.5 degrees.
     for axis, expected in ((0, wall[..., 0]), (1, wall[..., 2]), (2, -wall[..., 1])):
         got = corners[..., axis]
-        np.testing.assert_allclose(got - got.mean(), expected - expected.mean(), atol=0.02)
+        np.testing.assert_allclose(got - got.mean(), expected - expected.mean(), atol=0.05)
     assert np.abs(corners).max() < 20  # nothing large: single precision holds it
     document = pygltflib.GLTF2.load_from_bytes(data)
     root = document.nodes[document.scenes[0].nodes[0]]
