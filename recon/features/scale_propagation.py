@@ -36,6 +36,8 @@ _IMAGE_OFFSET, _IMAGE_RANGE = 1.0, 32.0  # the image in 0...1 is used as (image 
 _SHARE = 0.6  # of the mean (linear) and of the variance (exponential)
 _VARIANCE_FLOOR = 1e-7
 
+_TYPICAL_DEVIATION = 1e-3  # of the image as it is used; keeps the rows of exponential weights near 1
+
 # Weights are kept positive, so that every scale stays between the smallest and the largest seed. The
 # published linear weight may fall to about -0.04 at a black pixel amid white ones.
 _WEIGHT_FLOOR = 1e-3
@@ -47,13 +49,14 @@ _SLOW = 0.4  # a multigrid that leaves more of the error than this per cycle get
 @dataclass(frozen=True)
 class Equations:
     """The linear system of one image in the form that ``_multigrid`` describes, with a border of one
-    pixel."""
+    pixel. ``jumpy``: neighbouring weights differ by orders of magnitude."""
 
     weights: Float32[np.ndarray, "8 hp wp"]
     excess: Float64[np.ndarray, "hp wp"]
     right: Float64[np.ndarray, "hp wp"]
     start: Float64[np.ndarray, "hp wp"]
     smallest: float
+    jumpy: bool
 
 
 def propagate_scales(
@@ -62,7 +65,7 @@ def propagate_scales(
     *,
     guide: Guide = "image",
     weighting: Weighting = "linear",
-    tolerance: float = 1e-4,
+    tolerance: float = 2e-4,
     mask: Bool[np.ndarray, "h w"] | None = None,
     default_scale: float = DEFAULT_SCALE,
 ) -> ScaleMap:
@@ -104,7 +107,7 @@ def propagate_pair_scales(
     *,
     guide: Guide = "image",
     weighting: Weighting = "linear",
-    tolerance: float = 1e-4,
+    tolerance: float = 2e-4,
     default_scale: float = DEFAULT_SCALE,
     threads: int = 1,
 ) -> tuple[Float32[np.ndarray, "ha wa"], Float32[np.ndarray, "hb wb"]]:
@@ -166,11 +169,14 @@ def _equations(
     weights = np.zeros((8, height + 2, width + 2), np.float32)
     excess, right = np.zeros_like(seeds), np.zeros_like(seeds)
     _fill(image, seeds, kind, weights, excess, right)
+    jumpy = kind == 2
+    if jumpy:
+        _multigrid.balance(weights, excess, right)
     known = seeds[seeds > 0]
     start = np.zeros_like(seeds)
     start[1:-1, 1:-1] = known.mean()
     start = np.where(seeds > 0, seeds, start)
-    return Equations(weights, excess, right, start, float(known.min()))
+    return Equations(weights, excess, right, start, float(known.min()), jumpy)
 
 
 def _grey(rgb: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h w"]:
@@ -182,27 +188,35 @@ def _grey(rgb: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h w"]:
 
 def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp"]:
     """Solution with its border."""
-    levels = _multigrid.build_levels(equations.weights, equations.excess)
-    x = equations.start
     target = tolerance * equations.smallest
+    x = equations.start.copy()
+    if not equations.jumpy and _by_cycles(equations, x, target):
+        return x
+    levels = _multigrid.build_levels(equations.weights, equations.excess, factorise=True)
+    if _multigrid.krylov(levels, x, equations.right, target):
+        return x
+    return _solve_directly(equations)
+
+
+def _by_cycles(equations: Equations, x: Float64[np.ndarray, "hp wp"], target: float) -> bool:
+    """Improve x in place by plain V-cycles; False if they are too slow."""
+    levels = _multigrid.build_levels(equations.weights, equations.excess)
     before = np.inf
     for _ in range(_MAX_CYCLES):
         previous = x.copy()
         _multigrid.cycle(levels, x, equations.right)
         change = float(np.abs(x - previous).max())
         if change == 0.0:
-            return x
+            return True
         contraction = change / before
         if np.isfinite(before):
             # The changes form a geometric series; what remains is its tail.
             if contraction < 1.0 and change * contraction / (1.0 - contraction) < target:
-                return x
+                return True
             if contraction > _SLOW:
-                break
+                return False
         before = change
-    if _multigrid.krylov(levels, x, equations.right, target):
-        return x
-    return _solve_directly(equations)
+    return False
 
 
 def _solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
@@ -234,8 +248,8 @@ def _solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
 def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untyped-def]
     """Rows of the system. Known neighbours go to the right side; rows of known pixels say x = seed.
 
-    Rows are not normalised: linear ones are multiplied by the variance instead, which makes the matrix
-    nearly symmetric, as the multigrid's restriction (the transposed interpolation) likes it.
+    Rows are not normalised: linear ones are multiplied by the variance instead, exponential ones divided by its
+    root, which makes the matrix more symmetric, as the multigrid's restriction (the transposed interpolation) likes it.
     """
     height, width = image.shape
     for y in range(height):
@@ -263,6 +277,7 @@ def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untype
             variance = _VARIANCE_FLOOR
             if count > 1:
                 variance = max((squares - total * total / count) / (count - 1), _VARIANCE_FLOOR)
+            scale = _TYPICAL_DEVIATION / np.sqrt(variance)
             k = -1
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
@@ -277,7 +292,7 @@ def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untype
                         w = variance + (value - _SHARE * mean) * (centre - _SHARE * mean)
                         w = max(w, _WEIGHT_FLOOR * variance)
                     elif kind == 2:
-                        w = np.exp(-((value - centre) ** 2) / (_SHARE * variance))
+                        w = np.exp(-((value - centre) ** 2) / (_SHARE * variance)) * scale
                     known = seeds[y + 1 + dy, x + 1 + dx]
                     if known > 0:
                         excess[y + 1, x + 1] += w

@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.features import _multigrid
+from recon.features import _multigrid, scale_propagation
 from recon.features.scale_propagation import DEFAULT_SCALE, propagate_pair_scales, propagate_scales
 from recon.features.types import InterestPoints
 
@@ -190,6 +190,88 @@ def test_wrong_options_are_named() -> None:
         propagate_scales(rgb, points, weighting="wrong")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask"):
         propagate_scales(rgb, points, mask=np.ones((4, 4), bool))
+
+
+@pytest.mark.parametrize("weighting", ["linear", "exponential"])
+def test_no_direct_solver_is_needed(monkeypatch: pytest.MonkeyPatch, weighting: str) -> None:
+    """Thin lines, single pixels and a flat part: what leaves groups of pixels that hang together."""
+    rgb = _photo_like(6, 120, 150)
+    rgb[31, 20:130] = 250
+    rgb[60:110, 71] = 5
+    rgb[5:60:3, 140:143] = 255
+    rgb[80:, :50] = 128
+    rng = np.random.default_rng(6)
+    where = rng.choice(120 * 150, 40, replace=False)
+    points = _points(where % 150 + 0.5, where // 150 + 0.5, rng.uniform(1, 12, 40))
+
+    def refuse(_: object) -> np.ndarray:
+        raise AssertionError("the multigrid did not converge")
+
+    monkeypatch.setattr(scale_propagation, "_solve_directly", refuse)
+    found = propagate_scales(rgb, points, weighting=weighting)  # type: ignore[arg-type]
+    expected = _exact(rgb, points, "image", weighting)
+    assert (np.abs(found - expected) / expected).max() < 1e-3
+
+
+def _random_equations(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights that differ by orders of magnitude, and two pixels that are held a little."""
+    rng = np.random.default_rng(1)
+    weights = np.zeros((8, height + 2, width + 2), np.float32)
+    weights[:, 1:-1, 1:-1] = np.exp(rng.uniform(-8, 0, (8, height, width)))
+    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+        y, x = np.mgrid[:height, :width]
+        outside = (y + dy < 0) | (y + dy >= height) | (x + dx < 0) | (x + dx >= width)
+        weights[k, 1:-1, 1:-1][outside] = 0
+    excess = np.zeros((height + 2, width + 2))
+    excess[3, 3], excess[height - 1, 2] = 2.0, 0.5
+    return weights, excess
+
+
+def test_incomplete_factors_are_exact_where_the_matrix_has_entries() -> None:
+    height, width = 8, 9
+    weights, excess = _random_equations(height, width)
+    factors = _multigrid.build_levels(weights, excess, factorise=True)[0].factors
+    assert factors is not None
+    n = height * width
+    lower, upper = np.eye(n), np.eye(n)
+    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+        for y in range(height):
+            for x in range(width):
+                if 0 <= y + dy < height and 0 <= x + dx < width:
+                    at = y * width + x, (y + dy) * width + x + dx
+                    if k < 4:
+                        lower[at] = factors.lower[k, y + 1, x + 1]
+                    else:
+                        upper[at] = factors.upper[k - 4, y + 1, x + 1]
+    product = lower @ np.diag(1 / factors.inverse_pivot[1:-1, 1:-1].ravel()) @ upper
+    matrix = _multigrid._dense(weights, excess)
+    used = matrix != 0
+    assert np.allclose(product[used], matrix[used], atol=1e-5)
+    assert not np.allclose(product, matrix, atol=1e-3)  # incomplete, after all
+    right = np.zeros_like(excess)
+    right[1:-1, 1:-1] = np.random.default_rng(2).standard_normal((height, width))
+    x = right.copy()
+    _multigrid._solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x)
+    assert np.allclose(product @ x[1:-1, 1:-1].ravel(), right[1:-1, 1:-1].ravel(), atol=1e-4)
+
+
+def test_balancing_keeps_the_solution() -> None:
+    weights, excess = _random_equations(12, 13)
+    right = excess * 3.0
+    right[3, 3] = 1.0
+
+    def solution() -> np.ndarray:
+        return np.linalg.solve(_multigrid._dense(weights, excess), right[1:-1, 1:-1].ravel())
+
+    def imbalance() -> float:
+        matrix = _multigrid._dense(weights, np.zeros_like(excess))
+        np.fill_diagonal(matrix, 0)
+        return float(np.abs(np.log(matrix.sum(0) / matrix.sum(1))).mean())
+
+    expected, before = solution(), imbalance()
+    _multigrid.balance(weights, excess, right)
+    assert np.allclose(solution(), expected, rtol=1e-4)
+    assert imbalance() < 0.5 * before
 
 
 def test_galerkin_product_is_the_triple_product() -> None:
