@@ -140,6 +140,45 @@ def _cubic(x: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
+def _box(
+    corners: Float64[np.ndarray, "3 2"], margin: float, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """Texels that may lie on a face or within ``margin`` of it: left, right, top and bottom, inclusive."""
+    left = max(0, int(np.ceil(min(corners[0, 0], corners[1, 0], corners[2, 0]) - margin)))
+    right = min(width - 1, int(np.floor(max(corners[0, 0], corners[1, 0], corners[2, 0]) + margin)))
+    top = max(0, int(np.ceil(min(corners[0, 1], corners[1, 1], corners[2, 1]) - margin)))
+    bottom = min(height - 1, int(np.floor(max(corners[0, 1], corners[1, 1], corners[2, 1]) + margin)))
+    return left, right, top, bottom
+
+
+@numba.njit(cache=True, nogil=True)
+def _on_face(
+    corners: Float64[np.ndarray, "3 2"], x: int, y: int, margin: float, b: Float64[np.ndarray, "3"]
+) -> bool:
+    """Barycentric coordinates ``b`` of a texel, or of the point of the face near it; False if that is too far."""
+    x0, y0 = corners[0, 0], corners[0, 1]
+    ax, ay = corners[1, 0] - x0, corners[1, 1] - y0
+    bx, by = corners[2, 0] - x0, corners[2, 1] - y0
+    det = ax * by - ay * bx
+    if abs(det) < 1e-12:
+        return False
+    dx, dy = x - x0, y - y0
+    b[1] = (dx * by - dy * bx) / det
+    b[2] = (ax * dy - ay * dx) / det
+    b[0] = 1 - b[1] - b[2]
+    if margin == 0.0:
+        return min(b[0], b[1], b[2]) >= -1e-9
+    for c in range(3):
+        b[c] = max(b[c], 0.0)
+    total = b[0] + b[1] + b[2]
+    for c in range(3):
+        b[c] /= total
+    px = x0 + b[1] * ax + b[2] * bx
+    py = y0 + b[1] * ay + b[2] * by
+    return (px - x) ** 2 + (py - y) ** 2 <= margin * margin
+
+
+@numba.njit(cache=True, nogil=True)
 def _paint(
     texture: UInt8[np.ndarray, "h w 3"],
     owner: Int32[np.ndarray, "h w"],
@@ -162,37 +201,11 @@ def _paint(
     for f in range(len(faces)):
         if view[f, 0] < 0:
             continue
-        x0, y0 = corners[f, 0, 0], corners[f, 0, 1]
-        ax, ay = corners[f, 1, 0] - x0, corners[f, 1, 1] - y0
-        bx, by = corners[f, 2, 0] - x0, corners[f, 2, 1] - y0
-        det = ax * by - ay * bx
-        if abs(det) < 1e-12:
-            continue
-        left = max(0, int(np.ceil(min(x0, x0 + ax, x0 + bx) - margin)))
-        right = min(width - 1, int(np.floor(max(x0, x0 + ax, x0 + bx) + margin)))
-        top = max(0, int(np.ceil(min(y0, y0 + ay, y0 + by) - margin)))
-        bottom = min(height - 1, int(np.floor(max(y0, y0 + ay, y0 + by) + margin)))
+        left, right, top, bottom = _box(corners[f], margin, width, height)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
-                if owner[y, x] != -1:
+                if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
                     continue
-                dx, dy = x - x0, y - y0
-                b[1] = (dx * by - dy * bx) / det
-                b[2] = (ax * dy - ay * dx) / det
-                b[0] = 1 - b[1] - b[2]
-                if margin == 0.0:
-                    if min(b[0], b[1], b[2]) < -1e-9:
-                        continue
-                else:
-                    for c in range(3):
-                        b[c] = max(b[c], 0.0)
-                    total = b[0] + b[1] + b[2]
-                    for c in range(3):
-                        b[c] /= total
-                    px = x0 + b[1] * ax + b[2] * bx
-                    py = y0 + b[1] * ay + b[2] * by
-                    if (px - x) ** 2 + (py - y) ** 2 > margin * margin:
-                        continue
                 color[:] = 0.0
                 total = 0.0
                 for k in range(view.shape[1]):
@@ -267,35 +280,11 @@ def _paint_flat(
     b = np.empty(3)
     for n in range(len(chosen)):
         f = chosen[n]
-        x0, y0 = corners[f, 0, 0], corners[f, 0, 1]
-        ax, ay = corners[f, 1, 0] - x0, corners[f, 1, 1] - y0
-        bx, by = corners[f, 2, 0] - x0, corners[f, 2, 1] - y0
-        det = ax * by - ay * bx
-        left = max(0, int(np.ceil(min(x0, x0 + ax, x0 + bx) - margin)))
-        right = min(width - 1, int(np.floor(max(x0, x0 + ax, x0 + bx) + margin)))
-        top = max(0, int(np.ceil(min(y0, y0 + ay, y0 + by) - margin)))
-        bottom = min(height - 1, int(np.floor(max(y0, y0 + ay, y0 + by) + margin)))
+        left, right, top, bottom = _box(corners[f], margin, width, height)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
-                if owner[y, x] != -1:
+                if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
                     continue
-                dx, dy = x - x0, y - y0
-                b[1] = (dx * by - dy * bx) / det
-                b[2] = (ax * dy - ay * dx) / det
-                b[0] = 1 - b[1] - b[2]
-                if margin == 0.0 and min(b[0], b[1], b[2]) < -1e-9:
-                    continue
-                total = 0.0
-                for c in range(3):
-                    b[c] = max(b[c], 0.0)
-                    total += b[c]
-                for c in range(3):
-                    b[c] /= total
-                if margin > 0.0:
-                    px = x0 + b[1] * ax + b[2] * bx
-                    py = y0 + b[1] * ay + b[2] * by
-                    if (px - x) ** 2 + (py - y) ** 2 > margin * margin:
-                        continue
                 for channel in range(3):
                     value = 0.0
                     for c in range(3):

@@ -79,6 +79,36 @@ def choose_views(
 
 
 @numba.njit(cache=True, nogil=True)
+def _best_slot(
+    unary: Float32[np.ndarray, "m k"],
+    ids: Int16[np.ndarray, "m k"],
+    neighbour: Int32[np.ndarray, "m 3"],
+    weight: Float32[np.ndarray, "m 3"],
+    message: Float32[np.ndarray, "m 3 k"],
+    slot: Int8[np.ndarray, " m"],
+    f: int,
+    decided: int,
+) -> int:
+    """Slot of least cost of a face, given the slots of neighbours below ``decided`` and messages from the others."""
+    lowest, pick = np.float32(np.inf), 0
+    for k in range(unary.shape[1]):
+        if ids[f, k] < 0:
+            continue
+        value = unary[f, k]
+        for j in range(3):
+            g = neighbour[f, j]
+            if g < 0:
+                continue
+            if g >= decided:
+                value += message[f, j, k]
+            elif ids[g, slot[g]] != ids[f, k]:
+                value += weight[f, j]
+        if value < lowest:
+            lowest, pick = value, k
+    return pick
+
+
+@numba.njit(cache=True, nogil=True)
 def _trws(
     unary: Float32[np.ndarray, "m k"],
     ids: Int16[np.ndarray, "m k"],
@@ -100,25 +130,8 @@ def _trws(
         if forward:
             # The labelling that goes with this pass: conditioned on what is decided, messages from the rest.
             for f in range(m):
-                if not seen[f]:
-                    continue
-                lowest, pick = np.float32(np.inf), 0
-                for k in range(count):
-                    if ids[f, k] < 0:
-                        continue
-                    value = unary[f, k]
-                    for j in range(3):
-                        g = neighbour[f, j]
-                        if g < 0:
-                            continue
-                        if g < f:
-                            if ids[g, current[g]] != ids[f, k]:
-                                value += weight[f, j]
-                        else:
-                            value += message[f, j, k]
-                    if value < lowest:
-                        lowest, pick = value, k
-                current[f] = pick
+                if seen[f]:
+                    current[f] = _best_slot(unary, ids, neighbour, weight, message, current, f, f)
             energy = 0.0
             for f in range(m):
                 if seen[f]:
@@ -189,23 +202,14 @@ def _icm(
     slot: Int8[np.ndarray, " m"],
     sweeps: int,
 ) -> None:
-    m, count = unary.shape
+    m = len(unary)
+    nothing = np.zeros((1, 3, 1), np.float32)
     for _ in range(sweeps):
         changed = 0
         for f in range(m):
             if not seen[f]:
                 continue
-            lowest, pick = np.float32(np.inf), slot[f]
-            for k in range(count):
-                if ids[f, k] < 0:
-                    continue
-                value = unary[f, k]
-                for j in range(3):
-                    g = neighbour[f, j]
-                    if g >= 0 and ids[g, slot[g]] != ids[f, k]:
-                        value += weight[f, j]
-                if value < lowest:
-                    lowest, pick = value, k
+            pick = _best_slot(unary, ids, neighbour, weight, nothing, slot, f, m)
             if pick != slot[f]:
                 slot[f] = pick
                 changed += 1
