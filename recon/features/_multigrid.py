@@ -9,11 +9,6 @@ second row; interpolation follows the weights (Dendy 1982, Black box multigrid, 
 sections 2 and 3) and the coarse equations are the Galerkin products, again 9-point. A pixel of known value
 has w = 0 and c = 1.
 
-Weights that jump (exponential ones) leave small groups of pixels that hang together and hardly hear their
-surroundings. Gauss-Seidel sweeps take forever on a group, and the coarse grid does not see one that none of its own
-pixels is in. ``precondition`` smooths by incomplete factors instead, which are nearly exact on such a group, and
-``krylov`` removes what is left; both like rows that are balanced (``balance``).
-
 Arrays carry a border of one pixel, so that kernels need no case for the rim.
 """
 
@@ -28,20 +23,7 @@ from numba import njit
 # Neighbours in the order of the weights: (dy, dx).
 OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
-_SAFETY = (
-    0.8  # ``krylov`` stops by the correction of a V-cycle, on photos up to 1.3 times smaller than the error
-)
-_KEPT = 2  # directions that ``krylov`` keeps: one takes two steps more, three none less
 _DIRECT_SIZE = 40  # unknowns that the coarsest grid may have
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Incomplete factors (1 + lower) diag(1 / inverse_pivot) (1 + upper) of a level's matrix."""
-
-    lower: Float32[np.ndarray, "4 hp wp"]
-    upper: Float32[np.ndarray, "4 hp wp"]
-    inverse_pivot: Float64[np.ndarray, "hp wp"]
 
 
 @dataclass(frozen=True)
@@ -51,15 +33,14 @@ class Level:
     weights: Float32[np.ndarray, "8 hp wp"]
     excess: Float64[np.ndarray, "hp wp"]
     inverse_diagonal: Float64[np.ndarray, "hp wp"]
-    factors: Factors | None
     transfer: Float32[np.ndarray, "3 3 hcp wcp"] | None
     inverse: Float64[np.ndarray, "n n"] | None
 
 
 def build_levels(
-    weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"], *, factorise: bool = False
+    weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
 ) -> list[Level]:
-    """The hierarchy of grids, finest first; with ``factorise`` for ``krylov``, without for ``cycle``."""
+    """The hierarchy of grids, finest first."""
     levels: list[Level] = []
     while True:
         inverse_diagonal = np.zeros_like(excess)
@@ -67,20 +48,12 @@ def build_levels(
         height, width = excess.shape[0] - 2, excess.shape[1] - 2
         if height * width <= _DIRECT_SIZE:
             inverse = np.linalg.pinv(_dense(weights, excess))
-            levels.append(Level(weights, excess, inverse_diagonal, None, None, inverse))
+            levels.append(Level(weights, excess, inverse_diagonal, None, inverse))
             return levels
-        factors = None
-        if factorise:
-            factors = Factors(
-                np.zeros((4, *excess.shape), np.float32),
-                np.zeros((4, *excess.shape), np.float32),
-                np.zeros_like(excess),
-            )
-            _factorise(weights, excess, factors.lower, factors.upper, factors.inverse_pivot)
         coarse_shape = ((height + 1) // 2 + 2, (width + 1) // 2 + 2)
         transfer = np.zeros((3, 3, *coarse_shape), np.float32)
         _transfer(weights, excess, transfer)
-        levels.append(Level(weights, excess, inverse_diagonal, factors, transfer, None))
+        levels.append(Level(weights, excess, inverse_diagonal, transfer, None))
         coarse_weights = np.zeros((8, *coarse_shape), np.float32)
         coarse_excess = np.zeros(coarse_shape, np.float64)
         _galerkin(weights, excess, transfer, coarse_weights, coarse_excess)
@@ -103,97 +76,12 @@ def cycle(
     sweep_down(level.weights, level.inverse_diagonal, f, x)
     coarse = np.zeros(level.transfer.shape[2:])
     correction = np.zeros_like(coarse)
-    residual = np.zeros_like(x)
-    _residual(level.weights, level.excess, f, x, residual)
-    _restrict(level.transfer, residual, coarse)
+    left = np.zeros_like(x)
+    residual(level.weights, level.excess, f, x, left)
+    restrict(level.transfer, left, coarse)
     cycle(levels, correction, coarse, depth + 1)
-    _prolongate(level.transfer, correction, x)
+    prolongate(level.transfer, correction, x)
     sweep_up(level.weights, level.inverse_diagonal, f, x)
-
-
-def precondition(
-    levels: list[Level],
-    f: Float64[np.ndarray, "hp wp"],
-    x: Float64[np.ndarray, "hp wp"],
-    work: Float64[np.ndarray, "hp wp"],
-    depth: int = 0,
-) -> None:
-    """x becomes an approximate solution: one V-cycle from zero that smooths by the incomplete factors.
-
-    ``work`` is overwritten; its border must be zero.
-    """
-    level = levels[depth]
-    if level.inverse is not None:
-        inside = f[1:-1, 1:-1]
-        x[1:-1, 1:-1] = (level.inverse @ inside.ravel()).reshape(inside.shape)
-        return
-    factors = level.factors
-    assert factors is not None
-    assert level.transfer is not None
-    x[:] = f
-    _solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x)
-    _residual(level.weights, level.excess, f, x, work)
-    coarse, correction, room = (np.zeros(level.transfer.shape[2:]) for _ in range(3))
-    _restrict(level.transfer, work, coarse)
-    precondition(levels, coarse, correction, room, depth + 1)
-    _prolongate(level.transfer, correction, x)
-    _residual(level.weights, level.excess, f, x, work)
-    _solve_factors(factors.lower, factors.upper, factors.inverse_pivot, work)
-    _add(1.0, work, x)
-
-
-def krylov(
-    levels: list[Level],
-    x: Float64[np.ndarray, "hp wp"],
-    f: Float64[np.ndarray, "hp wp"],
-    target: float,
-    max_steps: int = 60,
-) -> bool:
-    """Improve x in place until no value errs by much more than the target; True if that was reached.
-
-    Generalised conjugate residuals (Eisenstat, Elman, Schultz 1983, Orthomin), preconditioned by ``precondition``.
-    The error is judged by the correction that the preconditioner would still make.
-    """
-    level = levels[0]
-    residual, work, zero = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
-    _residual(level.weights, level.excess, f, x, residual)
-    # A ring of directions and of their images under minus the matrix.
-    directions = [np.zeros_like(x) for _ in range(_KEPT + 1)]
-    images = [np.zeros_like(x) for _ in range(_KEPT + 1)]
-    for count in range(max_steps):
-        step, image = directions[count % (_KEPT + 1)], images[count % (_KEPT + 1)]
-        precondition(levels, residual, step, work)
-        if max(float(step.max()), -float(step.min())) < _SAFETY * target:
-            x += step
-            return True
-        _residual(level.weights, level.excess, zero, step, image)
-        for before in range(max(0, count - _KEPT), count):
-            other = before % (_KEPT + 1)
-            share = -float(np.vdot(images[other], image))
-            _add(share, images[other], image)
-            _add(share, directions[other], step)
-        length = float(np.sqrt(np.vdot(image, image)))
-        if length == 0.0 or not np.isfinite(length):
-            return False
-        image /= length
-        step /= length
-        share = -float(np.vdot(image, residual))
-        _add(share, step, x)
-        _add(share, image, residual)
-    return False
-
-
-def balance(
-    weights: Float32[np.ndarray, "8 hp wp"],
-    excess: Float64[np.ndarray, "hp wp"],
-    right: Float64[np.ndarray, "hp wp"],
-) -> None:
-    """Scale the rows, in place, so that what a pixel gives its neighbours is nearer to what it takes from them.
-
-    Two sweeps towards the stationary distribution of the random walk with these weights: a matrix scaled by it
-    has equal sums of rows and columns. The solution does not change.
-    """
-    _balance(weights, excess, right)
 
 
 def _dense(
@@ -209,107 +97,6 @@ def _dense(
                 if 0 <= y + dy < height and 0 <= x + dx < width:
                     matrix[p, p + dy * width + dx] -= weights[k, y + 1, x + 1]
     return matrix
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _add(share, source, target):  # type: ignore[no-untyped-def]
-    for y in range(target.shape[0]):
-        for i in range(target.shape[1]):
-            target[y, i] += share * source[y, i]
-
-
-@njit(cache=True, nogil=True)
-def _balance(w, c, f):  # type: ignore[no-untyped-def]
-    height, width = c.shape
-    factor = np.ones(c.shape)
-    for sweep in range(2):
-        for y in range(1, height - 1) if sweep == 0 else range(height - 2, 0, -1):
-            for x in range(1, width - 1) if sweep == 0 else range(width - 2, 0, -1):
-                given = 0.0
-                taken = 0.0
-                for k in range(8):
-                    dy, dx = OFFSETS[k]
-                    back = np.float64(w[7 - k, y + dy, x + dx])
-                    # Known pixels have no weights to give.
-                    if w[k, y, x] > 0 and back > 0:
-                        taken += np.float64(w[k, y, x])
-                        given += factor[y + dy, x + dx] * back
-                if taken > 0:
-                    factor[y, x] = given / taken
-    for k in range(8):
-        for y in range(1, height - 1):
-            for x in range(1, width - 1):
-                w[k, y, x] *= factor[y, x]
-    for y in range(1, height - 1):
-        for x in range(1, width - 1):
-            c[y, x] *= factor[y, x]
-            f[y, x] *= factor[y, x]
-
-
-@njit(cache=True, nogil=True)
-def _factorise(w, c, lower, upper, inverse):  # type: ignore[no-untyped-def]
-    """Incomplete LU without fill-in; ``upper`` is divided by the pivot of its row, ``lower`` by that of its column."""
-    for y in range(1, c.shape[0] - 1):
-        for x in range(1, c.shape[1] - 1):
-            pivot = c[y, x]
-            for k in range(8):
-                pivot += np.float64(w[k, y, x])
-            north, north_east, west = -w[1, y, x], -w[2, y, x], -w[3, y, x]
-            east, south_west, south, south_east = -w[4, y, x], -w[5, y, x], -w[6, y, x], -w[7, y, x]
-            # Rows of the pixels before this one are subtracted; what falls outside of the 3x3 pixels is dropped.
-            a = -w[0, y, x]
-            lower[0, y, x] = a * inverse[y - 1, x - 1]
-            north -= a * upper[0, y - 1, x - 1]
-            west -= a * upper[2, y - 1, x - 1]
-            pivot -= a * upper[3, y - 1, x - 1]
-            lower[1, y, x] = north * inverse[y - 1, x]
-            north_east -= north * upper[0, y - 1, x]
-            west -= north * upper[1, y - 1, x]
-            pivot -= north * upper[2, y - 1, x]
-            east -= north * upper[3, y - 1, x]
-            lower[2, y, x] = north_east * inverse[y - 1, x + 1]
-            pivot -= north_east * upper[1, y - 1, x + 1]
-            east -= north_east * upper[2, y - 1, x + 1]
-            lower[3, y, x] = west * inverse[y, x - 1]
-            pivot -= west * upper[0, y, x - 1]
-            south_west -= west * upper[2, y, x - 1]
-            south -= west * upper[3, y, x - 1]
-            inverse[y, x] = 1.0 / pivot if pivot > 0.0 else 0.0
-            upper[0, y, x] = east * inverse[y, x]
-            upper[1, y, x] = south_west * inverse[y, x]
-            upper[2, y, x] = south * inverse[y, x]
-            upper[3, y, x] = south_east * inverse[y, x]
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
-    """x becomes the solution of the factors' equations with right side x."""
-    height, width = x.shape
-    known = np.empty(width, np.float64)
-    for y in range(1, height - 1):
-        for i in range(1, width - 1):
-            known[i] = (
-                x[y, i]
-                - lower[0, y, i] * x[y - 1, i - 1]
-                - lower[1, y, i] * x[y - 1, i]
-                - lower[2, y, i] * x[y - 1, i + 1]
-            )
-        last = 0.0
-        for i in range(1, width - 1):
-            last = known[i] - lower[3, y, i] * last
-            x[y, i] = last
-    for y in range(height - 2, 0, -1):
-        for i in range(1, width - 1):
-            known[i] = (
-                x[y, i] * inverse[y, i]
-                - upper[1, y, i] * x[y + 1, i - 1]
-                - upper[2, y, i] * x[y + 1, i]
-                - upper[3, y, i] * x[y + 1, i + 1]
-            )
-        last = 0.0
-        for i in range(width - 2, 0, -1):
-            last = known[i] - upper[0, y, i] * last
-            x[y, i] = last
 
 
 @njit(cache=True, nogil=True)
@@ -495,7 +282,7 @@ def sweep_up(w, inverse, f, x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=False)
-def _residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
+def residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
     height, width = x.shape
     for y in range(1, height - 1):
         for i in range(1, width - 1):
@@ -515,7 +302,7 @@ def _residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
+def restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2
     for Y in range(rows):
         for X in range(cols):
@@ -527,7 +314,7 @@ def _restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _prolongate(transfer, coarse, fine):  # type: ignore[no-untyped-def]
+def prolongate(transfer, coarse, fine):  # type: ignore[no-untyped-def]
     """Add the interpolated correction."""
     height, width = fine.shape[0] - 2, fine.shape[1] - 2
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2

@@ -20,7 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from numba import njit
 
-from recon.features import _multigrid
+from recon.features import _krylov, _multigrid
 from recon.features.interest_points import subset
 from recon.features.types import InterestPoints, ScaleMap
 
@@ -171,7 +171,7 @@ def _equations(
     _fill(image, seeds, kind, weights, excess, right)
     jumpy = kind == 2
     if jumpy:
-        _multigrid.balance(weights, excess, right)
+        _krylov.balance(weights, excess, right)
     known = seeds[seeds > 0]
     start = np.zeros_like(seeds)
     start[1:-1, 1:-1] = known.mean()
@@ -192,8 +192,8 @@ def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp
     x = equations.start.copy()
     if not equations.jumpy and _by_cycles(equations, x, target):
         return x
-    levels = _multigrid.build_levels(equations.weights, equations.excess, factorise=True)
-    if _multigrid.krylov(levels, x, equations.right, target):
+    levels = _multigrid.build_levels(equations.weights, equations.excess)
+    if _krylov.krylov(levels, x, equations.right, target):
         return x
     return _solve_directly(equations)
 
