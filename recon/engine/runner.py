@@ -197,7 +197,7 @@ class _Run:
             if record is not None and record.state == "done" and record.fingerprint == fingerprint:
                 missing = [name for name in record.written if not self.workspace.root.joinpath(name).exists()]
                 if not missing:
-                    self.say(f"{label}: done before{_in_words(record.counts)}")
+                    self.say(f"{label}: done before{counts_in_words(record.counts)}")
                     outcomes.append(_outcome(stage.name, record, skipped=True))
                     continue
                 self.say(f"{label}: {missing[0]} is gone, computing it again")
@@ -294,7 +294,7 @@ class _Run:
         record.state = "done"
         self.workspace.save()
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
-        self.say(f"{label}:{_in_words(record.counts, first=' ')} ({cost})")
+        self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost})")
         return _outcome(stage.name, record, skipped=False)
 
     def _fail(self, record: StageRecord, state: str, line: str) -> None:
@@ -341,7 +341,7 @@ def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
     )
 
 
-def _in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
+def counts_in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
     """The plain counts in one phrase: "11 photos, 3 cameras"."""
     words = []
     for key, value in counts.items():

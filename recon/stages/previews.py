@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from recon.datasets.rendering import MeshData, mesh_from_open3d, ray_scene
+from recon.datasets.rendering import mesh_from_open3d
 from recon.engine.stage import StageContext
 from recon.photos.reading import png_bytes
 from recon.photos.types import PinholeView
@@ -19,6 +19,7 @@ from recon.stages.photos import load_photo_set
 from recon.stages.verify import load_view_graph
 from recon.surface.io import read_mesh, read_points_ply
 from recon.viewer import pictures
+from recon.viewer.rendering import Surface
 
 FOLDER = "pictures"
 
@@ -36,7 +37,7 @@ def write_previews(work: StageContext, width: int) -> list[str]:
     step = max(1, len(cloud) // _CLOUD_POINTS)
     xyz, rgb = cloud.xyz[::step], cloud.rgb[::step]
     mesh = mesh_from_open3d(read_mesh(work.path("mesh", "mesh.ply")))
-    rays = ray_scene(mesh)
+    surface = Surface(mesh.vertices, mesh.faces, mesh.colors)
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
     jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
@@ -45,11 +46,11 @@ def write_previews(work: StageContext, width: int) -> list[str]:
         "cloud.png": lambda: pictures.cloud_picture(
             xyz, rgb, pictures.overview_view(xyz, views, "front", width, height, with_cameras=False)
         ),
-        "mesh_front.png": lambda: _mesh(mesh, rays, xyz, views, "front", "color", width),
-        "mesh_shaded.png": lambda: _mesh(mesh, rays, xyz, views, "front", "shaded", width),
-        "mesh_oblique.png": lambda: _mesh(mesh, rays, xyz, views, "oblique", "color", width),
+        "mesh_front.png": lambda: _mesh(surface, xyz, views, "front", "color", width),
+        "mesh_shaded.png": lambda: _mesh(surface, xyz, views, "front", "shaded", width),
+        "mesh_oblique.png": lambda: _mesh(surface, xyz, views, "oblique", "color", width),
         "mesh_beside_photos.png": lambda: _beside_photos(
-            work, mesh, rays, shown[:: max(1, len(shown) // 3)][:3]
+            work, surface, shown[:: max(1, len(shown) // 3)][:3]
         ),
         "depth_maps.png": lambda: _depth_sheet(work, shown),
         "view_graph.png": lambda: _view_graph(work, width),
@@ -73,8 +74,7 @@ def _spread(count: int, limit: int) -> list[int]:
 
 
 def _mesh(
-    mesh: MeshData,
-    rays: object,
+    surface: Surface,
     xyz: np.ndarray,
     views: list[PinholeView],
     where: Literal["front", "oblique"],
@@ -82,7 +82,7 @@ def _mesh(
     width: int,
 ) -> UInt8[np.ndarray, "h w 3"]:
     view = pictures.overview_view(xyz, views, where, width, round(width * 2 / 3), with_cameras=False)
-    return pictures.mesh_picture(mesh, view, style, scene=rays)
+    return pictures.surface_picture(surface, view, style)
 
 
 def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
@@ -101,7 +101,7 @@ def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarr
 
 
 def _beside_photos(
-    work: StageContext, mesh: MeshData, rays: object, shown: list[PinholeView]
+    work: StageContext, surface: Surface, shown: list[PinholeView]
 ) -> UInt8[np.ndarray, "h w 3"]:
     scene = DenseScene(work, 640)
     by_id = {view.photo_id: (view, image) for view, image in zip(scene.views, scene.images, strict=True)}
@@ -110,8 +110,8 @@ def _beside_photos(
         view, image = by_id[one.photo_id]
         panels += [
             image,
-            pictures.mesh_picture(mesh, view, "color", scene=rays),
-            pictures.mesh_picture(mesh, view, "shaded", scene=rays),
+            pictures.surface_picture(surface, view, "color"),
+            pictures.surface_picture(surface, view, "shaded"),
         ]
         captions += [view.name, "mesh from there", "its shape"]
     return pictures.contact_sheet(panels, captions, columns=3)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from recon.engine.runner import counts_in_words
 from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, library_versions
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
@@ -37,6 +38,7 @@ from recon.surface.io import read_points_ply
 from recon.viewer.match_lines import match_lines_picture
 from recon.viewer.page import machine
 from recon.viewer.pictures import depth_picture
+from recon.viewer.report.charts import pair_text
 from recon.viewer.report.content import (
     Histogram,
     ModelRow,
@@ -166,7 +168,7 @@ class _Gatherer:
                     record.seconds,
                     record.cpu_seconds,
                     record.peak_memory_mb,
-                    _counts(record.counts),
+                    counts_in_words(record.counts, first=""),
                 )
             )
         content.warnings = list(self.summary["warnings"])
@@ -317,6 +319,10 @@ class _Gatherer:
             )
 
         pictures = self.work.map(show, [*strongest, *weakest], "match pictures")
+        self.content.matches_note = (
+            "The pairs with the most and the fewest inliers. Dots are matches, lines some of them. Green: within "
+            f"{_AGREES_PX:g} px (at working size) of the epipolar line of the found cameras; red: beyond."
+        )
         self.content.strongest = [one for one in pictures[: len(strongest)] if one is not None]
         self.content.weakest = [one for one in pictures[len(strongest) :] if one is not None]
 
@@ -337,10 +343,8 @@ class _Gatherer:
         if a.id in self.views and b.id in self.views:
             F = fundamental_matrix(self.views[a.id], self.views[b.id])
             agrees = epipolar_distances(match.xy_a, match.xy_b, F) <= _AGREES_PX
-            said = (
-                f" {agrees.mean() if len(agrees) else 0:.0%} of the matches shown lie within {_AGREES_PX:g} px of the "
-                "epipolar line of the found cameras (green; the others red)."
-            )
+            share = float(agrees.mean()) if len(agrees) else 0.0
+            said = f"; {share:.0%} of those shown agree with the cameras"
         images = [self.images[i] for i in key]
         shown = [_small(image, _PAIR_SIDE) for image in images]
         picture = match_lines_picture(
@@ -354,7 +358,7 @@ class _Gatherer:
         return jpeg(
             picture,
             f"{a.name} – {b.name}",
-            f"{pair.inliers} inliers, {pair.share:.0%} of the matches, {pair.model}.{said}",
+            f"{pair_text(pair)}{said}",
         )
 
     def _undistorted(self, match: SparseMatch, a: Photo, b: Photo) -> SparseMatch:
@@ -468,17 +472,10 @@ def command(manifest: Manifest, root: Path) -> str:
     words += ["--seed", str(run.get("seed", 0)), "--threads", str(run.get("threads", 1))]
     for name in ("intrinsics", "masks", "camera_sharing"):
         if inputs.get(name):
-            words += [f"--{name.replace('_', '-')}", str(inputs[name])]
+            value = str(inputs[name])
+            here = Path(value)
+            words += [f"--{name.replace('_', '-')}", str(here.resolve()) if here.exists() else value]
     return " ".join(shlex.quote(word) for word in words)
-
-
-def _counts(counts: dict[str, Any]) -> str:
-    """Counts of a stage as words."""
-    parts = []
-    for key, value in counts.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f"{key.replace('_', ' ')} {text}")
-    return ", ".join(parts)
 
 
 def _narrowing(verification: dict[str, Any]) -> list[str]:

@@ -158,8 +158,19 @@ def mesh_picture(
         samples: rays per pixel and axis.
         scene: the mesh's ray scene, if it is already built.
     """
+    surface = Surface(mesh.vertices, mesh.faces, mesh.colors, scene=scene)
+    return surface_picture(surface, view, style, samples)
+
+
+def surface_picture(
+    surface: Surface,
+    view: PinholeView,
+    style: Literal["color", "shaded", "normals"] = "color",
+    samples: int = 2,
+) -> Picture:
+    """The same of a mesh that is made ready, for many pictures of one mesh."""
     canvas = Canvas.blank(view, _PAPER, samples)
-    Surface(mesh.vertices, mesh.faces, mesh.colors, scene=scene).draw(canvas, style)
+    surface.draw(canvas, style)
     return canvas.picture()
 
 

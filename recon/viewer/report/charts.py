@@ -77,7 +77,7 @@ def histogram_svg(histogram: Histogram) -> str:
         return _HEIGHT - _BOTTOM - value / most * (_HEIGHT - _TOP - _BOTTOM)
 
     median = float(np.median(finite))
-    unit = f" {histogram.unit}" if histogram.unit else ""
+    unit = _unit(histogram)
     said = (
         f"{histogram.title}: {len(finite)} values, median {median:.3g}{unit}, mean {finite.mean():.3g}{unit}"
     )
@@ -126,6 +126,24 @@ def histogram_svg(histogram: Histogram) -> str:
     return "".join(parts)
 
 
+def in_words(histogram: Histogram) -> str:
+    """What a histogram says, in numbers."""
+    values = np.asarray(histogram.values, np.float64)
+    values = values[np.isfinite(values)]
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    unit = _unit(histogram)
+    text = (
+        f"{len(values)} values; median {middle:.3g}{unit}, mean {values.mean():.3g}{unit}, "
+        f"90% between {low:.3g} and {high:.3g}{unit}"
+    )
+    beyond = count(values, histogram.whole).beyond
+    return f"{text}; the last bar holds the {beyond} beyond it too" if beyond else text
+
+
+def _unit(histogram: Histogram) -> str:
+    return histogram.unit if histogram.unit in {"", "°"} else f" {histogram.unit}"
+
+
 def view_graph_svg(names: Sequence[str], pairs: Sequence[PairEntry]) -> str:
     """Photos on a circle in order, joined as strongly as their pairs have inliers; dropped pairs are dotted.
 
@@ -160,9 +178,7 @@ def view_graph_svg(names: Sequence[str], pairs: Sequence[PairEntry]) -> str:
     dot = float(np.clip(2.2 * radius / max(total, 1), 4, 13))
     for photo, name in enumerate(names):
         x, y = at[photo]
-        number = (
-            f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{photo + 1}</text>' if dot > 8 else ""
-        )
+        number = f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{photo + 1}</text>' if dot > 8 else ""
         label = ""
         if total <= 60:
             turn = float(np.degrees(angle[photo]))
@@ -171,7 +187,7 @@ def view_graph_svg(names: Sequence[str], pairs: Sequence[PairEntry]) -> str:
             short = name.rsplit("/", 1)[-1]
             short = short if len(short) <= 18 else f"…{short[-17:]}"
             label = (
-                f'<text class="name" x="{lx:.1f}" y="{ly + 4:.1f}" text-anchor="{"end" if left else "start"}" '
+                f'<text class="name" x="{lx:.1f}" y="{ly:.1f}" text-anchor="{"end" if left else "start"}" '
                 f'transform="rotate({turn + 180 if left else turn:.2f} {lx:.1f} {ly:.1f})">{escape(short)}</text>'
             )
         parts.append(

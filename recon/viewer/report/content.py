@@ -146,6 +146,7 @@ class ReportContent:
         photo_names: of the photos that were used, in the order that pairs and cameras count in.
         failure: why the run ended before its end; empty if it did not.
         facts: label and value, the run in short.
+        matches_note: how the match pictures are to be read.
         dropped: how verification and the sparse model narrowed things down, in sentences.
         command: how to make the same again. recipe: the whole text of the resolved recipe.
     """
@@ -163,6 +164,7 @@ class ReportContent:
     pairs: list[PairEntry] = field(default_factory=list)
     strongest: list[Picture] = field(default_factory=list)
     weakest: list[Picture] = field(default_factory=list)
+    matches_note: str = ""
     depth: list[Picture] = field(default_factory=list)
     histograms: list[Histogram] = field(default_factory=list)
     stages: list[StageRow] = field(default_factory=list)

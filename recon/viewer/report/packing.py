@@ -26,6 +26,16 @@ _INNER = 0.98
 """Share of the points that "nearly all" means."""
 
 
+_BODY = 0.95
+"""Share of the points, those nearest to their middle, that the first look must have in the picture."""
+
+_STEP_BACK = 3.0
+"""For the cameras to be in the picture too, it goes at most so many times as far away."""
+
+_START = (900, 600)
+"""Width and height of the picture that the first look is made for."""
+
+
 @dataclass(frozen=True)
 class Box:
     """The part of the world that is shown.
@@ -172,10 +182,10 @@ def _sizes(centers: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
     return np.full(len(centers), max(0.4 * float(np.median(nearest)), 0.02 * spread, 1e-9))
 
 
-def start_of(
-    views: Sequence[PinholeView], xyz: Float[np.ndarray, "n 3"], box: Box
-) -> dict[str, list[float]] | None:
-    """From where the page looks first: eye, target and up. None where there is nothing to look at."""
+def start_of(views: Sequence[PinholeView], xyz: Float[np.ndarray, "n 3"], box: Box) -> dict[str, Any] | None:
+    """From where the page looks first: eye, target and up, the vertical field of view in degrees, and the picture's
+    width over its height for which all is in it. The target is the middle of the points: the scene turns about it. None
+    where there is nothing to look at."""
     points = np.asarray(xyz, np.float64)
     points = points[box.inside(points)]
     if not views:
@@ -183,13 +193,23 @@ def start_of(
             return None
         middle = np.median(points, axis=0)
         eye = middle + np.array([0.0, -0.3, -1.2]) * box.side
-        up = np.array([0.0, -1.0, 0.0])
+        up, fov = np.array([0.0, -1.0, 0.0]), 40.0
     else:
-        view = overview_view(points, views, "oblique", 900, 600)
-        eye = view.center
-        middle = np.median(points, axis=0) if len(points) else np.mean([one.center for one in views], axis=0)
-        ahead = view.cam_from_world[2, :3]
-        middle = eye + ahead * max(float((middle - eye) @ ahead), 1e-3 * box.side)
+        view = overview_view(points, views, "oblique", *_START)
+        R, fov = (
+            view.cam_from_world[:, :3],
+            float(np.degrees(2 * np.arctan(0.5 * view.height / view.K[1, 1]))),
+        )
+        centers = np.array([one.center for one in views])
+        middle = np.median(points if len(points) else centers, axis=0)
+        half = 0.46 * np.array([view.width, view.height]) / np.diag(view.K)[:2]
+        reach = np.linalg.norm(points - middle, axis=1)
+        body = points[reach <= np.quantile(reach, _BODY)] if len(points) else centers
+        near, far = (
+            float(np.max(np.abs(local[:, :2]) / half - local[:, 2:], initial=1e-3 * box.side))
+            for local in ((body - middle) @ R.T, (np.concatenate([body, centers]) - middle) @ R.T)
+        )
+        eye = middle - min(far, _STEP_BACK * near) * R[2]
         up = -np.mean([one.cam_from_world[1, :3] for one in views], axis=0)
         length = float(np.linalg.norm(up))
         up = up / length if length > 1e-6 else np.array([0.0, 0.0, 1.0])
@@ -197,6 +217,8 @@ def start_of(
         "eye": _rounded(box.local(eye[None])[0]),
         "target": _rounded(box.local(middle[None])[0]),
         "up": _rounded(up),
+        "aspect": _START[0] / _START[1],
+        "fov": fov,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recon.viewer.page import json_for_script, raw, render_page
-from recon.viewer.report.charts import histogram_svg, pair_text, view_graph_svg
+from recon.viewer.report.charts import histogram_svg, in_words, pair_text, view_graph_svg
 from recon.viewer.report.content import Picture, ReportContent
 from recon.viewer.report.packing import Blob, add_points, add_surface, box_of, cameras_of, start_of
 
@@ -25,6 +25,12 @@ _DENSE_POINTS = 400_000
 _SPARSE_POINTS = 60_000
 _LEAST_POINTS = 20_000
 
+_SCENE_BYTES = 4_000_000
+"""Pictures leave the 3D view so much room, or a quarter of the page."""
+
+_TEXT_BYTES = 200_000
+"""Set aside for all that is neither picture nor 3D view."""
+
 
 def report_html(content: ReportContent, largest: int = LARGEST) -> str:
     """The text of the report.
@@ -35,10 +41,11 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
             so.
     """
     pictures = _PictureRoom(content)
-    room = largest - len(_THREE.read_bytes()) - 200_000 - pictures.bytes
-    if room < 0:
-        pictures.shrink(-room)
-        room = 0
+    room = largest - len(_THREE.read_bytes()) - _TEXT_BYTES - pictures.bytes
+    least = min(_SCENE_BYTES, largest // 4)
+    if room < least:
+        pictures.shrink(least - room)
+        room = least
     scene = _scene(content, _DENSE_POINTS, with_surface=True)
     limit = _DENSE_POINTS
     with_surface = True
@@ -73,7 +80,7 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
             }
             for p in sorted(content.pairs, key=lambda p: (-p.inliers, p.a, p.b))
         ],
-        histograms=[(raw(histogram_svg(one)), _words(one.values, one.unit)) for one in _countable(content)],
+        histograms=[(raw(histogram_svg(one)), in_words(one)) for one in _countable(content)],
         slowest=max((row.seconds for row in content.stages), default=0.0) or 1.0,
         seconds=sum(row.seconds for row in content.stages),
         memory=max((row.peak_memory_mb for row in content.stages), default=0.0),
@@ -114,17 +121,6 @@ def _cloud(blob: Blob, content: ReportContent, name: str, box: Any, limit: int) 
 
 def _countable(content: ReportContent) -> list[Any]:
     return [one for one in content.histograms if np.isfinite(one.values).any()]
-
-
-def _words(values: Any, unit: str) -> str:
-    finite = np.asarray(values, np.float64)
-    finite = finite[np.isfinite(finite)]
-    unit = f" {unit}" if unit and unit != "°" else unit
-    low, middle, high = np.quantile(finite, [0.05, 0.5, 0.95])
-    return (
-        f"{len(finite)} values; median {middle:.3g}{unit}, mean {finite.mean():.3g}{unit}, "
-        f"90% between {low:.3g} and {high:.3g}{unit}"
-    )
 
 
 def _photo(entry: Any) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,40 +84,14 @@ def test_pictures_give_way_before_the_page_grows_too_large(tmp_path: Path) -> No
     assert len(text.encode()) < LARGEST + 200_000 < 15_000_000
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium on the path (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Opens a page's text from a file, without a network; fails the test if the console said anything bad."""
-    said: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+def opened(open_offline: Any) -> Any:
+    """Opens a page in a window of the given size; see ``open_offline``."""
 
-    def visit(text: str, **size: int) -> Any:
-        path = tmp_path / "comparison.html"
-        path.write_text(text, encoding="utf-8")
-        page = context.new_page()
-        if size:
-            page.set_viewport_size(size)
-        page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else said.append(r.url))
-        page.goto(path.as_uri())
-        return page
+    def visit(text: str, width: int = 1280, height: int = 900) -> Any:
+        return open_offline(text, viewport={"width": width, "height": height})
 
-    yield visit
-    context.close()
-    assert said == []
+    return visit
 
 
 def column(page: Any, number: int) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from fake_stages import STAGES, results, run
 
 from recon.engine.recipe import load_recipe
-from recon.engine.runner import InterruptedRunError, RunOptions, _in_words, run_stages
+from recon.engine.runner import InterruptedRunError, RunOptions, counts_in_words, run_stages
 from recon.errors import ReconError, UsageError
 
 
@@ -237,7 +237,9 @@ def test_counts_read_like_a_phrase() -> None:
         "ok": True,
         "all": [1],
     }
-    assert _in_words(counts, first="") == "1 camera, 2 photos left out, 4101 points per photo, 0.123 share"
+    assert (
+        counts_in_words(counts, first="") == "1 camera, 2 photos left out, 4101 points per photo, 0.123 share"
+    )
 
 
 def test_stages_out_of_order_are_a_programming_error(folder: Path) -> None:

@@ -22,7 +22,7 @@ const sceneView = (() => {
     const attribute = (place, size) => new THREE.BufferAttribute(read(place), size, true);
 
     const scene = new THREE.Scene();
-    const camera = new THREE.PerspectiveCamera(40, 1, 0.001, 20);
+    const camera = new THREE.PerspectiveCamera((header.start || {}).fov || 40, 1, 0.001, 40);
     const light = new THREE.DirectionalLight(0xffffff, 2.2);
     scene.add(camera, new THREE.HemisphereLight(0xffffff, 0x777777, 1.4));
     camera.add(light, light.target);
@@ -115,19 +115,27 @@ const sceneView = (() => {
 
     // Turning
 
-    const begin = header.start || { eye: [0.5, 0.5, -1], target: [0.5, 0.5, 0.5], up: [0, -1, 0] };
+    const begin = header.start || { eye: [0.5, 0.5, -1], target: [0.5, 0.5, 0.5], up: [0, -1, 0], aspect: 1.5, fov: 40 };
     camera.up.set(...begin.up);
+    function place() { // as far away as a picture narrower than it was meant for needs
+      const away = Math.max(1, begin.aspect / (stage.clientWidth / Math.max(1, stage.clientHeight)));
+      const target = new THREE.Vector3(...begin.target);
+      camera.position.set(...begin.eye).sub(target).multiplyScalar(away).add(target);
+      controls.target.copy(target);
+      controls.update();
+    }
     const controls = new THREE.OrbitControls(camera, canvas);
     controls.enableZoom = false; // until the reader has clicked into the picture: the wheel scrolls the page
-    controls.zoomToCursor = true;
     controls.addEventListener("change", render);
-    stage.addEventListener("pointerdown", () => { controls.enableZoom = true; }, true);
+    stage.addEventListener("pointerdown", (event) => {
+      controls.enableZoom = true;
+      // OrbitControls takes fingers' places in the page for places in the window: wrong in a page that is scrolled.
+      controls.zoomToCursor = event.pointerType !== "touch";
+    }, true);
     document.addEventListener("pointerdown", (event) => { if (!stage.contains(event.target)) controls.enableZoom = false; }, true);
     function reset() {
       leave();
-      camera.position.set(...begin.eye);
-      controls.target.set(...begin.target);
-      controls.update();
+      place();
       render();
     }
     canvas.addEventListener("keydown", (event) => {
@@ -312,9 +320,7 @@ const sceneView = (() => {
     sized();
     $("layers").hidden = false;
     $("view-controls").hidden = false;
-    camera.position.set(...begin.eye);
-    controls.target.set(...begin.target);
-    controls.update();
+    place();
     fit();
     stage.dataset.ready = "true";
     return { look: (photo) => look(header.cameras.findIndex((one) => one.photo === photo)), themed };
