@@ -231,7 +231,8 @@ def file_scene(path: Path) -> ViewScene:
     if not len(rows):
         raise ReconError(f"{path}: holds no points")
     coarse = _columns(rows[:: max(1, len(rows) // 10_000)], ("x", "y", "z"), np.float64)
-    offset = offset_to_origin(coarse[np.isfinite(coarse).all(axis=1)])
+    coarse = coarse[np.isfinite(coarse).all(axis=1)]
+    offset = offset_to_origin(coarse) if len(coarse) else np.zeros(3)
     cloud, notes = cloud_of_rows(path, rows, offset)
     return ViewScene(path.name, dense=cloud, offset=offset, notes=notes)
 

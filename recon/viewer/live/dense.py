@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import viser
@@ -20,6 +21,15 @@ ROOT = "/dense"
 _REST = 0.25
 """Seconds without movement after which details are fetched."""
 
+_ALWAYS, _MOVING = 150_000, 1_000_000
+"""Points that are always there, and those that a browser that draws quickly keeps while the camera moves."""
+
+_SLOW_BUDGET = 1_000_000
+"""Points at rest of a browser that draws slowly, as without a graphics card: a frame must not take seconds."""
+
+_SLOW, _QUICK = 0.12, 0.05
+"""Seconds between two frames of a moving camera from which on a browser is slow, and up to which it is quick again."""
+
 _BATCH = 300_000
 """Points that are sent before it is looked again whether the camera has moved on."""
 
@@ -31,7 +41,7 @@ class Style:
     Attributes:
         mode: what the colours tell. ranges: ends of the colour maps. errors: distance from the truth.
         clip: what is shown, None for all. size: factor on the points' size. visible: whether they are drawn.
-        budget: points while the camera rests. moving: points while it moves.
+        budget: points while the camera rests.
     """
 
     mode: str
@@ -41,33 +51,35 @@ class Style:
     size: float = 1.0
     visible: bool = True
     budget: int = 3_000_000
-    moving: int = 1_000_000
 
 
 class ClientCloud:
     """The points that one browser shows.
 
-    Each block has two nodes in the browser's scene: the share that is always there, and the rest of what the view
-    needs, which goes while the camera moves. A thread of its own sends them, the nearest first.
+    Each block has up to three nodes in the browser's scene: points that are always there, those that are there while
+    the camera moves, and those that the view needs at rest. A thread of its own sends them, the nearest first.
     """
 
     def __init__(
         self, client: viser.ClientHandle, blocks: Blocks, style: Style, told: Callable[[int], None]
     ) -> None:
         self._client, self._blocks, self._style, self._told = client, blocks, style, told
+        self._spacings = blocks.spacings
         self._change = threading.Condition()
         self._eye: Eye | None = None
         self._moved_at = 0.0
+        self._frames: deque[float] = deque(maxlen=8)
+        self._slow = False
         self._ended = False
-        total = max(len(blocks.cloud), 1)
-        share = 1.0 if total <= style.moving else 2.0 ** np.floor(np.log2(style.moving / total))
-        self._share = float(share)
-        self._coarse = blocks.shares(self._share)
-        self._spacings = blocks.spacings
-        self._coarse_nodes: dict[int, viser.PointCloudHandle] = {}
-        self._fine_nodes: dict[int, viser.PointCloudHandle] = {}
-        self._fine = np.zeros(len(blocks), np.int64)  # points of the block that the fine node reaches to
-        self._thinned = False
+        self._shares = [_half_of_halves(budget, len(blocks.cloud)) for budget in (_ALWAYS, _MOVING)]
+        always, moving = (blocks.shares(share) for share in self._shares)
+        self._upto = [
+            always,
+            moving,
+            moving.copy(),
+        ]  # points of each block up to the end of each of its nodes
+        self._nodes: tuple[dict[int, viser.PointCloudHandle], ...] = ({}, {}, {})
+        self._level = 1  # nodes up to this one are drawn
         self._root: viser.FrameHandle | None = None
         self._thread = threading.Thread(target=self._run, name="recon-view-points", daemon=True)
         self._thread.start()
@@ -75,14 +87,18 @@ class ClientCloud:
     @property
     def shown(self) -> Int64[np.ndarray, " b"]:
         """Points of each block that are drawn."""
-        if not self._style.visible:
-            return np.zeros(len(self._blocks), np.int64)
-        return self._coarse if self._thinned else np.maximum(self._coarse, self._fine)
+        return self._upto[self._level] if self._style.visible else np.zeros(len(self._blocks), np.int64)
 
     def look(self, eye: Eye) -> None:
         """The camera has moved."""
         with self._change:
-            self._eye, self._moved_at = eye, time.monotonic()
+            now = time.monotonic()
+            if now - self._moved_at < 8 * _SLOW:
+                self._frames.append(now - self._moved_at)
+            if len(self._frames) >= 5:
+                typical = float(np.median(self._frames))
+                self._slow = typical > (_QUICK if self._slow else _SLOW)
+            self._eye, self._moved_at = eye, now
             self._change.notify()
 
     def restyle(self, style: Style) -> None:
@@ -99,10 +115,10 @@ class ClientCloud:
 
     def _run(self) -> None:
         drawn: Style | None = None
-        seen_eye: Eye | None = None
+        seen: Eye | None = None
         while True:
             with self._change:
-                while not self._ended and drawn is self._style and seen_eye is self._eye:
+                while not self._ended and drawn is self._style and seen is self._eye:
                     self._change.wait()
                 if self._ended:
                     return
@@ -111,16 +127,16 @@ class ClientCloud:
                 self._apply(style, drawn)
                 drawn = style
             if eye is None or not style.visible:
-                seen_eye = eye
+                seen = eye
                 continue
             rest = moved_at + _REST - time.monotonic()
-            if rest > 0 and seen_eye is not None:
-                self._thin(style)
+            if rest > 0 and seen is not None:
+                self._show_level(0 if self._slow else 1, style)
                 with self._change:
                     self._change.wait(rest)
                 continue
             if self._refine(style, eye):
-                seen_eye = eye
+                seen = eye
 
     # Changes of style
 
@@ -131,28 +147,20 @@ class ClientCloud:
         if not style.visible:
             self._told(0)
             return
-        same = (
-            before is not None
-            and replace(before, size=style.size, visible=True, budget=style.budget) == style
-        )
-        if same and self._coarse_nodes:
-            assert before is not None
-            if before.size != style.size:
-                self._resize(style)
-            if before.budget != style.budget and self._eye is not None:
+        as_before = before is not None and any(self._nodes) and _alike(before, style)
+        if as_before:
+            self._resize(style)
+            if before is not None and before.budget != style.budget and self._eye is not None:
                 self._refine(style, self._eye)
-            self._told(int(self.shown.sum()))
-            return
-        sent = 0
-        for block in self._order():
-            self._send(self._coarse_nodes, block, 0, int(self._coarse[block]), style)
-            if self._fine[block]:
-                self._send(self._fine_nodes, block, int(self._coarse[block]), int(self._fine[block]), style)
-            sent += int(self._coarse[block])
-            if sent > _BATCH:
+        else:
+            for nodes in range(3):
                 sent = 0
-                if self._outdated(style):
-                    return
+                for block in self._order():
+                    sent += self._send(nodes, block, style)
+                    if sent > _BATCH:
+                        sent = 0
+                        if self._ended or self._style is not style:
+                            return
         self._told(int(self.shown.sum()))
 
     def _order(self) -> list[int]:
@@ -162,85 +170,84 @@ class ClientCloud:
         distance = np.linalg.norm(self._blocks.centers - self._eye.center, axis=1)
         return [int(block) for block in np.argsort(distance, kind="stable")]
 
-    def _outdated(self, style: Style) -> bool:
-        return self._ended or self._style is not style
-
     # Changes of view
 
-    def _thin(self, style: Style) -> None:
-        if self._thinned or not self._fine_nodes:
+    def _show_level(self, level: int, style: Style) -> None:
+        """Draw fewer or more of the nodes that are there."""
+        if level == self._level:
             return
-        self._thinned = True
+        self._level = level
         with self._client.atomic():
-            for block, node in self._fine_nodes.items():
-                node.visible = False
-                if block in self._coarse_nodes:
-                    self._coarse_nodes[block].point_size = self._size(block, int(self._coarse[block]), style)
+            for number, nodes in enumerate(self._nodes):
+                for node in nodes.values():
+                    node.visible = number <= level
+            self._resize(style)
         self._told(int(self.shown.sum()))
 
     def _refine(self, style: Style, eye: Eye) -> bool:
         """Show what the view needs; False when the camera moved on before all was sent."""
-        wanted = np.maximum(choose(self._blocks, eye, style.budget, self._share), self._coarse)
+        budget = min(style.budget, _SLOW_BUDGET) if self._slow else style.budget
+        wanted = np.maximum(choose(self._blocks, eye, budget, self._shares[1]), self._upto[1])
+        stale = np.flatnonzero(wanted != self._upto[2])
+        self._show_level(2, style)
         sent = 0
-        for block in self._order():
-            upto, first = int(wanted[block]), int(self._coarse[block])
-            if upto > first and self._fine[block] != upto:
-                sent += upto - first
-                self._send(self._fine_nodes, block, first, upto, style)
-                self._fine[block] = upto
-            elif upto <= first:
-                self._fine[block] = 0
-                if block in self._fine_nodes:
-                    self._fine_nodes.pop(block).remove()
-            elif block in self._fine_nodes:
-                self._fine_nodes[block].visible = True
-            if block in self._coarse_nodes:
-                self._coarse_nodes[block].point_size = self._size(block, upto, style)
+        for block in [one for one in self._order() if one in set(stale.tolist())]:
+            self._upto[2][block] = wanted[block]
+            sent += self._send(2, block, style)
             if sent > _BATCH:
                 sent = 0
-                self._client.flush()
                 if self._ended or self._style is not style or self._eye is not eye:
-                    self._thinned = False
                     return False
-        self._thinned = False
+        self._resize(style)
         self._told(int(self.shown.sum()))
         return True
 
     def _resize(self, style: Style) -> None:
-        for nodes in (self._coarse_nodes, self._fine_nodes):
+        for nodes in self._nodes:
             for block, node in nodes.items():
-                node.point_size = self._size(block, int(self.shown[block]), style)
+                node.point_size = self._size(block, style)
 
-    def _size(self, block: int, shown: int, style: Style) -> float:
+    def _size(self, block: int, style: Style) -> float:
         """Points that are spread thinner are drawn larger."""
-        thinner = np.sqrt(self._blocks.counts[block] / max(shown, 1))
+        thinner = np.sqrt(self._blocks.counts[block] / max(int(self._upto[self._level][block]), 1))
         return float(1.2 * style.size * self._spacings[block] * min(float(thinner), 8.0))
 
-    def _send(
-        self, nodes: dict[int, viser.PointCloudHandle], block: int, first: int, last: int, style: Style
-    ) -> None:
+    def _send(self, number: int, block: int, style: Style) -> int:
+        """Send a node of a block; returns the number of its points."""
+        first = 0 if number == 0 else int(self._upto[number - 1][block])
+        last = int(self._upto[number][block])
         part = self._blocks.part(block, first, last)
-        if style.clip is not None:
-            whole, touched = style.clip.boxes(
-                self._blocks.low[block : block + 1], self._blocks.high[block : block + 1]
-            )
+        low, high = self._blocks.low[block], self._blocks.high[block]
+        if style.clip is not None and len(part):
+            whole, touched = style.clip.boxes(low[None], high[None])
             if not whole[0]:
                 part = part.rows(style.clip.inside(part.xyz) if touched[0] else slice(0, 0))
+        nodes = self._nodes[number]
         if not len(part):
             if block in nodes:
                 nodes.pop(block).remove()
-            return
-        center = self._blocks.centers[block]
-        extent = float((self._blocks.high[block] - self._blocks.low[block]).max()) / 2
-        half = precision_of(extent, float(self._spacings[block])) == "float16"
-        kind = "coarse" if nodes is self._coarse_nodes else "fine"
+            return 0
+        center = (low + high) / 2
+        half = precision_of(float((high - low).max()) / 2, float(self._spacings[block])) == "float16"
         nodes[block] = self._client.scene.add_point_cloud(
-            f"{ROOT}/{kind}{block}",
+            f"{ROOT}/{number}-{block}",
             part.xyz - center,
             cloud_colors(part, style.mode, style.ranges, style.errors),
-            point_size=self._size(block, last, style),
-            point_shape="circle",
+            point_size=self._size(block, style),
+            point_shape="square" if len(self._blocks.cloud) > _MOVING else "circle",
             point_shading="flat",
             precision="float16" if half else "float32",
             position=center.astype(np.float64),
+            visible=number <= self._level,
         )
+        return len(part)
+
+
+def _half_of_halves(budget: int, total: int) -> float:
+    """The largest of 1, 1/2, 1/4, ... of the points that the budget allows."""
+    return 1.0 if total <= budget else float(2.0 ** np.floor(np.log2(budget / total)))
+
+
+def _alike(a: Style, b: Style) -> bool:
+    """Whether two styles put the same points in the same colours."""
+    return (a.mode, a.ranges, a.errors, a.clip) == (b.mode, b.ranges, b.errors, b.clip)

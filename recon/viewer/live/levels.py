@@ -94,7 +94,7 @@ def build_blocks(cloud: ViewCloud, block: int = BLOCK, seed: int = 0) -> Blocks:
     rng = np.random.default_rng(seed)
     sample = cloud.xyz[rng.integers(0, n, min(n, _SAMPLE))] if n else cloud.xyz
     axes, planes = _planes(sample, depth)
-    order, counts, low, high = _arrange(np.ascontiguousarray(cloud.xyz), axes, planes, depth, seed + 1)
+    order, counts, low, high = _arrange(np.ascontiguousarray(cloud.xyz), axes, planes, depth, rng)
     some = counts > 0  # blocks without points go
     starts = np.concatenate([[0], np.cumsum(counts[some])]).astype(np.int64)
     return Blocks(cloud, order, starts, low[some], high[some])
@@ -127,7 +127,7 @@ def choose(blocks: Blocks, eye: Eye, budget: int, least: float = 0.0) -> Int64[n
 
     def shown(density: float) -> Int64[np.ndarray, " b"]:
         share = np.clip(density * wanted / counts, 0.0, 1.0)
-        halves = np.exp2(np.floor(np.log2(np.maximum(share, 1e-9))))
+        halves = np.where(share > 0, np.exp2(np.floor(np.log2(np.maximum(share, 1e-9)))), 0.0)
         return np.maximum(floor, np.minimum(np.ceil(counts * halves), counts)).astype(np.int64)
 
     low, high = 0.0, _PER_PIXEL
@@ -169,7 +169,7 @@ def _planes(sample: Float32[np.ndarray, "n 3"], depth: int) -> tuple[np.ndarray,
 
 
 @numba.njit(cache=True, nogil=True)
-def _arrange(xyz, axes, planes, depth, seed):  # type: ignore[no-untyped-def]
+def _arrange(xyz, axes, planes, depth, rng):  # type: ignore[no-untyped-def]
     """Rows of the points leaf after leaf, shuffled within each, and the leaves' sizes and boxes."""
     n, leaves = len(xyz), 1 << depth
     leaf = np.empty(n, np.uint16)
@@ -192,10 +192,9 @@ def _arrange(xyz, axes, planes, depth, seed):  # type: ignore[no-untyped-def]
     for i in range(n):
         order[places[leaf[i]]] = i
         places[leaf[i]] += 1
-    np.random.seed(seed)
     for one in range(leaves):
         first = ends[one] - counts[one]
         for i in range(counts[one] - 1, 0, -1):
-            j = np.random.randint(0, i + 1)
+            j = rng.integers(0, i + 1)
             order[first + i], order[first + j] = order[first + j], order[first + i]
     return order, counts, low, high
