@@ -27,6 +27,7 @@ from recon.photos.types import PinholeView
 from recon.texturing.files import encode_picture
 from recon.viewer import trajectories, video
 from recon.viewer.pictures import overview_view, point_spacing
+from recon.viewer.pose_splines import interpolate_poses, parse_tum
 from recon.viewer.rendering import (
     Canvas,
     Style,
@@ -266,7 +267,7 @@ def _path(
         away, rise = (
             (_AWAY_FOR_CAMERAS, _RISE_FOR_CAMERAS) if options.cameras and scene.photos else (1.0, 0.0)
         )
-        return trajectories.orbit(
+        path = trajectories.orbit(
             xyz,
             views,
             scene.up,
@@ -277,6 +278,7 @@ def _path(
             stretch=options.distance or away,
             rise=rise,
         )
+        return trajectories.fitted(path, _shown(xyz, scene.views)) if away > 1.0 else path
     shares = trajectories.even_shares(count)
     if name == "photos":
         if not scene.photos:
@@ -286,8 +288,16 @@ def _path(
     K = trajectories.photos_calibration(views, width, height)
     return [
         PinholeView(-1, f"path-{i}", K, pose, width, height)
-        for i, pose in enumerate(trajectories.interpolate_poses(poses, times, shares * times[-1]))
+        for i, pose in enumerate(interpolate_poses(poses, times, shares * times[-1]))
     ]
+
+
+def _shown(xyz: np.ndarray, views: Sequence[PinholeView]) -> np.ndarray:
+    """What is to be in the picture when cameras are drawn: these, and the points but for the outermost."""
+    low, high = np.percentile(np.asarray(xyz, np.float64), [1, 99], axis=0)
+    inside = xyz[((xyz >= low) & (xyz <= high)).all(axis=1)]
+    depth = frustum_size(views, trajectories.find_subject(xyz, views).distance)
+    return np.concatenate([inside, *(camera_lines(view, depth).reshape(-1, 3) for view in views)])
 
 
 def _round_about(xyz: np.ndarray, up: np.ndarray) -> list[PinholeView]:
@@ -315,7 +325,7 @@ def _read_poses(path: Path, scene: ViewScene) -> tuple[np.ndarray, np.ndarray]:
         )
     if not path.is_dir() and path.suffix.lower() != ".json":
         try:
-            times, poses = trajectories.parse_tum(path.read_text(encoding="utf-8"))
+            times, poses = parse_tum(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise ReconError(f"{path}: holds no trajectory ({error})") from error
     else:

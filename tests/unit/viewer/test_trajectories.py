@@ -9,18 +9,16 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.photos.types import PinholeView
+from recon.viewer.pose_splines import interpolate_poses, motion_times, parse_tum, walking_order
 from recon.viewer.trajectories import (
     even_shares,
     find_ring,
     find_subject,
-    interpolate_poses,
+    fitted,
     look_at,
-    motion_times,
     orbit,
-    parse_tum,
     photos_calibration,
     through_photos,
-    walking_order,
 )
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -136,6 +134,25 @@ def test_stretching_stops_before_a_wall_behind() -> None:
     assert min(view.center[1] for view in free) < -16
     both = orbit(np.concatenate([wall, behind]), views, UP, 9, 320, 180, film=False, stretch=2.0)
     assert min(view.center[1] for view in both) > -11.4
+
+
+def test_fitted_cameras_show_everything_and_waste_no_room() -> None:
+    wall, views = facade()
+    shown = np.concatenate([wall, [view.center for view in views]])
+    path = fitted(orbit(wall, views, UP, 7, 320, 180, film=False, stretch=1.8, rise=0.2), shown)
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for view in path:
+        local = (shown @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]) @ view.K.T
+        xy = local[:, :2] / local[:, 2:]
+        low, high = np.minimum(low, xy.min(axis=0)), np.maximum(high, xy.max(axis=0))
+    free = np.array([320, 180]) - (high - low)
+    assert (low > 0).all()
+    assert (high < [319, 179]).all()
+    assert (free / [320, 180]).min() == pytest.approx(0.08, abs=0.01)
+    assert path[0].K[0, 0] == path[-1].K[0, 0]
+    behind = path[0].center - 5 * path[0].cam_from_world[2, :3]
+    alone = [fitted(path[:1], points)[0].K for points in (shown, np.concatenate([shown, [behind]]))]
+    assert np.array_equal(*alone)
 
 
 def test_stills_go_from_one_end_to_the_other() -> None:
