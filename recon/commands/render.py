@@ -28,6 +28,12 @@ def render(
     stills: int | None = typer.Option(
         None, min=1, help="So many pictures, evenly along the way, instead of a video."
     ),
+    at: float | None = typer.Option(
+        None,
+        min=0.0,
+        max=1.0,
+        help="Where on the way a single picture is taken; 0.5, the middle, by default.",
+    ),
     size: str = typer.Option("960x540", metavar="WIDTHxHEIGHT", help="Of the pictures, pixels."),
     fps: float = typer.Option(30.0, min=1.0, max=240.0, help="Pictures per second of a video."),
     seconds: float | None = typer.Option(
@@ -50,6 +56,7 @@ def render(
         shaded=shaded,
         cameras=cameras,
         stills=stills,
+        at=at,
         size=size,
         fps=fps,
         seconds=seconds,

@@ -48,9 +48,11 @@ _SECONDS = 8.0
 _PHOTOS_SECONDS = (6.0, 40.0)
 _AWAY_FOR_CAMERAS, _RISE_FOR_CAMERAS = 1.8, np.radians(14.0)
 """With cameras drawn an orbit stands farther off and higher, so that they are in the picture."""
-_SPARSE_RADIUS = 0.0016
+_SPARSE_RADIUS = 0.004
 """Radius of a sparse point over the distance to the subject."""
 _MAX_SIDE = 8192
+_STEPS = 101
+"""A way is cut into so many places to choose one from."""
 _PHOTO_TEXELS = 256
 
 
@@ -63,6 +65,7 @@ class RenderOptions:
     shaded: bool = False
     cameras: bool = False
     stills: int | None = None
+    at: float | None = None
     size: str = "960x540"
     fps: float = 30.0
     seconds: float | None = None
@@ -86,7 +89,14 @@ def run_render(path: Path, out: Path, options: RenderOptions) -> ExportReport:
     scene = open_view_scene(path, options.photos)
     notes = list(scene.notes)
     scene, layer = _with_layer(path, scene, options.layer, options.shaded)
-    views = _path(scene, options, width, height, _count(scene, options, film), film)
+    count = _count(scene, options, film)
+    if options.at is not None and (film or count > 1 or options.trajectory in _VIEWPOINTS):
+        raise UsageError("--at says where on an orbit or another way a single picture is taken")
+    views = _path(scene, options, width, height, count if options.at is None else _STEPS, film)
+    if options.at is not None:
+        views = [views[round(options.at * (_STEPS - 1))]]
+    if options.cameras and options.trajectory == "orbit" and options.distance is None and scene.photos:
+        views = trajectories.fitted(views, _shown(scene.points(), scene.views))
     draw = _drawer(scene, layer, options, background, notes)
     try:
         (out.parent if film or out.suffix else out).mkdir(parents=True, exist_ok=True)
@@ -267,7 +277,7 @@ def _path(
         away, rise = (
             (_AWAY_FOR_CAMERAS, _RISE_FOR_CAMERAS) if options.cameras and scene.photos else (1.0, 0.0)
         )
-        path = trajectories.orbit(
+        return trajectories.orbit(
             xyz,
             views,
             scene.up,
@@ -278,7 +288,6 @@ def _path(
             stretch=options.distance or away,
             rise=rise,
         )
-        return trajectories.fitted(path, _shown(xyz, scene.views)) if away > 1.0 else path
     shares = trajectories.even_shares(count)
     if name == "photos":
         if not scene.photos:

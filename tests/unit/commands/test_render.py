@@ -76,6 +76,19 @@ def test_stills_are_numbered_and_differ(run: tuple[Path, Scene], tmp_path: Path)
         assert (read_rgb(tmp_path / f"{style}.jpg") < 230).any()
 
 
+def test_a_picture_at_some_place_of_the_way(run: tuple[Path, Scene], tmp_path: Path) -> None:
+    """Ends and middle of the way are the pictures that three stills give."""
+    arguments = ("--layer", "mesh")
+    assert render(run[0], tmp_path / "all", "--stills", "3", *arguments) == 0
+    for index, at in enumerate(("0", "0.5", "1")):
+        assert render(run[0], tmp_path / "one.png", "--at", at, *arguments) == 0
+        one, other = (
+            read_rgb(path).astype(int)
+            for path in (tmp_path / "one.png", tmp_path / "all" / f"{index:04d}.png")
+        )
+        assert np.abs(one - other).max() <= 1
+
+
 def test_poses_of_files_agree(run: tuple[Path, Scene], tmp_path: Path) -> None:
     """The same poses as TUM text, as nerfstudio's JSON and as a COLMAP model give the same pictures."""
     from scipy.spatial.transform import Rotation
@@ -120,6 +133,7 @@ def test_what_cannot_be_is_said(
         (2, [tmp_path / "a.png", "--stills", "3"], "a folder"),
         (2, [tmp_path / "a.mp4", "--trajectory", "front"], "one picture"),
         (2, [tmp_path / "a.mp4", "--size", "161x90", "--seconds", "0.1"], "odd side"),
+        (2, [tmp_path / "a.mp4", "--at", "0.5"], "single picture"),
         (2, [tmp_path / "a.png", "--size", "big"], "WIDTHxHEIGHT"),
         (2, [tmp_path / "a.png", "--background", "grey-ish"], "RRGGBB"),
         (2, [tmp_path / "a.png", "--layer", "voxels"], "textured, mesh, dense, sparse"),
