@@ -10,9 +10,10 @@ from jaxtyping import UInt8
 
 from recon.datasets.rendering import mesh_from_open3d
 from recon.engine.stage import StageContext
+from recon.exports.georeference import offset_to_origin
 from recon.photos.reading import png_bytes
 from recon.photos.types import PinholeView
-from recon.stages.depth import DenseScene, load_depths
+from recon.stages.depth import DenseScene, load_depths, moved_views
 from recon.stages.map import load_views
 from recon.stages.pairs import load_pairs
 from recon.stages.photos import load_photo_set
@@ -33,10 +34,12 @@ _CLOUD_POINTS = 1_500_000
 def write_previews(work: StageContext, width: int) -> list[str]:
     """Draws the pictures of a finished run into ``pictures/``; returns their names relative to the workspace."""
     views = load_views(work)
+    offset = offset_to_origin(np.array([view.center for view in views]))
+    views = moved_views(views, -offset)  # what is drawn is single precision
     cloud = read_points_ply(work.path("dense", "points.ply"))
     step = max(1, len(cloud) // _CLOUD_POINTS)
-    xyz, rgb = cloud.xyz[::step], cloud.rgb[::step]
-    mesh = mesh_from_open3d(read_mesh(work.path("mesh", "mesh.ply")))
+    xyz, rgb = (cloud.xyz[::step] - offset).astype(np.float32), cloud.rgb[::step]
+    mesh = mesh_from_open3d(read_mesh(work.path("mesh", "mesh.ply")).translate(-offset))
     surface = Surface(mesh.vertices, mesh.faces, mesh.colors)
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
@@ -104,7 +107,9 @@ def _beside_photos(
     work: StageContext, surface: Surface, shown: list[PinholeView]
 ) -> UInt8[np.ndarray, "h w 3"]:
     scene = DenseScene(work, 640)
-    by_id = {view.photo_id: (view, image) for view, image in zip(scene.views, scene.images, strict=True)}
+    by_id = {
+        view.photo_id: (view, image) for view, image in zip(scene.near_views(), scene.images, strict=True)
+    }
     panels, captions = [], []
     for one in shown:
         view, image = by_id[one.photo_id]

@@ -12,7 +12,6 @@ from recon.errors import ReconError
 from recon.exports.meshes import upright_glb
 from recon.stages.depth import DenseScene
 from recon.surface.io import read_mesh
-from recon.surface.meshing import mesh_arrays
 from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
 from recon.texturing.simplify import close_holes, simplify_faces
 from recon.texturing.texture import texture_mesh
@@ -66,10 +65,11 @@ class TextureStage:
             work.remove("mesh", name)
         if not settings.enabled:
             return {"faces": 0}
-        points, triangles, _ = mesh_arrays(read_mesh(work.path("mesh", "mesh.ply")))
-        # A copy: the triangles are a view that would keep the whole Open3D mesh alive.
-        triangles = triangles.copy()
-        vertices, faces = simplify_faces(points.astype(np.float64), triangles, settings.faces)
+        mesh_file = read_mesh(work.path("mesh", "mesh.ply"))
+        # Copies: views would keep the whole Open3D mesh alive.
+        points, triangles = np.array(mesh_file.vertices), np.array(mesh_file.triangles, np.int32)
+        del mesh_file
+        vertices, faces = simplify_faces(points, triangles, settings.faces)
         del points, triangles
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
