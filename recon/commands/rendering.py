@@ -26,17 +26,15 @@ from recon.exports.scene import Scene
 from recon.photos.types import PinholeView
 from recon.texturing.files import encode_picture
 from recon.viewer import trajectories, video
+from recon.viewer.frusta import camera_lines, frustum_size, photo_frames
 from recon.viewer.pictures import overview_view, point_spacing
 from recon.viewer.pose_splines import interpolate_poses, parse_tum
 from recon.viewer.rendering import (
     Canvas,
     Style,
     Surface,
-    camera_lines,
     draw_lines,
     draw_points,
-    frustum_size,
-    photo_frames,
 )
 from recon.viewer.scene import ViewScene, read_view_mesh
 

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
 from recon.datasets.rendering import MeshData
 from recon.photos.types import PinholeView
+from recon.viewer.frusta import camera_lines
 from recon.viewer.rendering import Canvas, Surface, draw_points
-from recon.viewer.rendering import camera_lines as camera_lines  # of pictures too
 
 Picture = UInt8[np.ndarray, "h w 3"]
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float, Float64, UInt8, UInt16
 
 from recon.photos.types import PinholeView
-from recon.viewer.pictures import camera_lines, overview_view
+from recon.viewer.frusta import camera_lines
+from recon.viewer.pictures import overview_view
 from recon.viewer.report.content import Points, Surface
 
 STEPS = 65535

@@ -117,10 +117,11 @@ def test_obj_in_utm_has_the_digits(tmp_path: Path) -> None:
 
 
 def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> None:
-    """Stage mesh on a sphere of points, at the origin and in UTM: the same surface to a tenth of a millimetre."""
+    """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to a tenth of a millimetre."""
     from recon.dense.types import PointCloud
     from recon.engine.stage import StageContext
     from recon.stages.mesh import MeshSettings, MeshStage
+    from recon.stages.texture import TextureSettings, TextureStage
     from recon.surface.io import read_mesh, read_points_ply, write_points_ply
 
     rng = np.random.default_rng(0)
@@ -155,6 +156,13 @@ def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> N
         )
         from_obj = trimesh.load(root / "mesh" / "mesh.obj", process=False)
         assert np.abs(np.linalg.norm(from_obj.vertices - place, axis=1) - 1).max() < 0.02
+        TextureStage().run(TextureSettings(faces=2000), StageContext(root, threads=1))
+        textured = trimesh.load(root / "mesh" / "textured.obj", process=False, force="mesh")
+        assert np.abs(np.linalg.norm(textured.vertices - place, axis=1) - 1).max() < 0.02
+        data = (root / "mesh" / "textured.glb").read_bytes()
+        back = model_from_scene(read_glb(data)[0])
+        model = scene_vertices(data) @ back[:3, :3].T + back[:3, 3] - place
+        assert np.abs(np.linalg.norm(model, axis=-1) - 1).max() < 0.02
         corners = scene_vertices((root / "mesh" / "mesh.glb").read_bytes())
         assert np.abs(corners).max() < 8
         back = model_from_scene(read_glb((root / "mesh" / "mesh.glb").read_bytes())[0])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from recon.datasets.rendering import MeshData, cast_view, ray_scene
 from recon.datasets.synthetic import look_at, pinhole_views, superellipsoid_mesh
 from recon.photos.types import PinholeView
+from recon.viewer.frusta import camera_lines
 from recon.viewer.pictures import (
-    camera_lines,
     cameras_picture,
     cloud_picture,
     color_wheel,

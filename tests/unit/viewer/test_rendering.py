@@ -11,14 +11,12 @@ from recon.datasets.synthetic import superellipsoid_mesh
 from recon.photos.types import PinholeView
 from recon.texturing.rendering import render_textured
 from recon.texturing.types import TexturedMesh
+from recon.viewer.frusta import camera_lines, frustum_size, photo_frames
 from recon.viewer.rendering import (
     Canvas,
     Surface,
-    camera_lines,
     draw_lines,
     draw_points,
-    frustum_size,
-    photo_frames,
 )
 from recon.viewer.trajectories import look_at
 
