@@ -28,6 +28,9 @@ MINIMUM_SEEDS = 8
 COARSEST_SIDE = 80
 """With automatic levels the longer side of the coarsest level is at most this."""
 
+SPARE_LEVELS = 2
+"""Further levels of a pyramid with automatic levels, for pairs with a larger image."""
+
 REACH = 1 / 3
 """With an automatic top window a pixel can move this share of the longer side of the target."""
 
@@ -200,9 +203,7 @@ class SiftFlowMatcher:
         return self._pyramid(sift, prepared.image), scale_map
 
     def _pyramid(self, sift: UInt8[np.ndarray, "h w c"], image: MatchImage) -> DescriptorPyramid:
-        levels = self.settings.levels
-        if levels == 0:
-            levels = 1 + max(0, int(np.ceil(np.log2(max(sift.shape[:2]) / COARSEST_SIDE))))
+        levels = self.settings.levels or _automatic_levels(sift.shape[:2]) + SPARE_LEVELS
         return descriptor_pyramid(sift, levels, image.mask)
 
 
@@ -214,9 +215,16 @@ class FixedScaleMatcher(SiftFlowMatcher):
     Settings: ClassVar[type[BaseModel]] = FixedScaleSettings
 
 
+def _automatic_levels(size: tuple[int, ...]) -> int:
+    return 1 + max(0, int(np.ceil(np.log2(max(size) / COARSEST_SIDE))))
+
+
 def _resolved(settings: FixedScaleSettings, a: DescriptorPyramid, b: DescriptorPyramid) -> SiftFlowSettings:
     """The settings with automatic levels and window filled in."""
     levels = min(len(a.sift), len(b.sift))
+    if settings.levels == 0:
+        # The larger image decides: a short pyramid would leave it with a long way to search.
+        levels = min(levels, max(_automatic_levels(p.sift[0].shape[:2]) for p in (a, b)))
     top_window = settings.top_window
     if top_window == 0:
         longest = max(b.sift[levels - 1].shape[:2])  # the flow is in pixels of the target

@@ -5,6 +5,7 @@ import numpy as np
 from matcher_contract import DenseMatcherContract, run, textured
 
 from recon.features.interest_points import extract_interest_points
+from recon.matching import siftflow_matcher
 from recon.matching.registry import create_matcher
 from recon.matching.types import MatchImage, PairContext
 
@@ -55,6 +56,30 @@ def test_propagation_bridges_a_change_of_scale_that_one_scale_does_not() -> None
         error[name] = np.median(np.linalg.norm(flow - truth, axis=-1)[20:-20, 20:-20])
     assert error["siftflow"] < 1
     assert error["dsift-flow"] > 3 * error["siftflow"]
+
+
+def test_a_photo_and_its_smaller_copy() -> None:
+    a = textured(200, 240, seed=3)
+    b = cv2.resize(a, (84, 70), interpolation=cv2.INTER_AREA)
+    match = run(create_matcher("siftflow", border=0), *(MatchImage(i) for i in (a, b)))
+    for flow, scale in ((match.a_to_b.flow, 0.35), (match.b_to_a.flow, 1 / 0.35)):
+        y, x = np.mgrid[: flow.shape[0], : flow.shape[1]]
+        truth = np.stack([(n + 0.5) * scale - 0.5 - n for n in (x, y)], -1)
+        error = np.linalg.norm(flow - truth, axis=-1)
+        assert np.median(error) < 0.5 * max(1, scale)
+        assert np.percentile(error, 99) < 2 * max(1, scale)  # no part goes astray, the corners neither
+
+
+def test_the_larger_image_decides_how_far_the_pyramid_goes() -> None:
+    """A short pyramid of the smaller one would make the search of the larger one long."""
+    matcher = create_matcher("dsift-flow")
+    large, small = (
+        matcher.prepare(MatchImage(i)).pyramid for i in (textured(90, 320), textured(60, 100, seed=1))
+    )
+    for pair in ((large, small), (small, large)):
+        settings = siftflow_matcher._resolved(matcher.settings, *pair)
+        assert settings.levels == 3
+        assert settings.top_window == np.ceil(max(pair[1].sift[2].shape[:2]) / 3)
 
 
 def test_which_propagation_ran_is_told() -> None:
