@@ -55,12 +55,17 @@ class ReportStage:
 
             pictures = write_previews(work, settings.width)
         summary["pictures"] = pictures
+        work.remove(PAGE)
+        if settings.page:
+            try:
+                page = _page(work, manifest, summary)
+            except Exception as error:  # the results are worth more than their description
+                work.log.info("%s could not be made", PAGE, exc_info=True)
+                work.warn(f"{PAGE} could not be made ({type(error).__name__}: {error})")
+            else:
+                work.write_text(PAGE, page)
         work.write_json("summary.json", summary)
         work.write_text("summary.txt", _as_text(summary, work))
-        if settings.page:
-            _write_page(work, manifest, summary)
-        else:
-            work.remove(PAGE)
         return {"pictures": len(pictures)}
 
 
@@ -85,17 +90,17 @@ def leave_report(root: Path, error: Exception | None = None) -> Path | None:
             return None
         work = StageContext(root=root, seed=int(manifest.run.get("seed", 0)))
         failure = "" if error is None else f"The stage ‘{failed[-1]}’ failed: {error}"
-        return _write_page(work, manifest, summarize(work, manifest), failure)
+        return work.write_text(PAGE, _page(work, manifest, summarize(work, manifest), failure))
     except Exception:
         log.info("%s could not be written", PAGE, exc_info=True)
         return None
 
 
-def _write_page(work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str = "") -> Path:
+def _page(work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str = "") -> str:
     from recon.stages.report_content import gather
     from recon.viewer.report.page import report_html
 
-    return work.write_text(PAGE, report_html(gather(work, manifest, summary, failure)))
+    return report_html(gather(work, manifest, summary, failure))
 
 
 def summarize(work: StageContext, manifest: Manifest) -> dict[str, Any]:
@@ -187,6 +192,7 @@ def _as_text(summary: dict[str, Any], work: StageContext) -> str:
         (work.path("mesh", "textured.glb"), "textured mesh"),
         (work.path("mesh", "textured.obj"), "textured mesh"),
         (work.path("pictures"), "pictures"),
+        (work.path(PAGE), "all of this to look at, in one file"),
     ]
     shown = [(path, what) for path, what in files if path.exists()]
     lines += ["", "Files", *(f"  {path}  {what}" for path, what in shown)]

@@ -29,7 +29,7 @@ _SCENE_BYTES = 4_000_000
 """Pictures leave the 3D view so much room, or a quarter of the page."""
 
 _TEXT_BYTES = 200_000
-"""Set aside for all that is neither picture nor 3D view."""
+"""Set aside for all that is neither picture nor 3D view; each pair and each photo needs something too."""
 
 
 def report_html(content: ReportContent, largest: int = LARGEST) -> str:
@@ -41,7 +41,8 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
             so.
     """
     pictures = _PictureRoom(content)
-    room = largest - len(_THREE.read_bytes()) - _TEXT_BYTES - pictures.bytes
+    text = _TEXT_BYTES + 600 * len(content.pairs) + 1500 * len(content.photos)
+    room = largest - len(_THREE.read_bytes()) - text - pictures.bytes
     least = min(_SCENE_BYTES, largest // 4)
     if room < least:
         pictures.shrink(least - room)
