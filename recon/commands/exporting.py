@@ -480,6 +480,7 @@ def _openmvs(job: _Job, folder: Path) -> str:
     sparse = folder / "sparse"
     if not any(sparse.glob("cameras.*")):
         raise ReconError(f"{sparse}: COLMAP wrote no undistorted model")
+    pycolmap.Reconstruction(sparse).write_text(sparse)  # InterfaceCOLMAP before OpenMVS 2 reads nothing else
     return f"{_count(scene)}; next: InterfaceCOLMAP -i DIR -o DIR/scene.mvs --image-folder DIR/images"
 
 

@@ -163,6 +163,44 @@ def test_openmvs_takes_the_undistorted_model(run: tuple[Path, Scene]) -> None:
     assert all(" " not in view.name for view in back.views)
 
 
+def test_openmvs_text_follows_the_rules_of_interfacecolmap(run: tuple[Path, Scene]) -> None:
+    """What its reader of text asks for: PINHOLE, a name without spaces, a line of points after each image, tracks."""
+    out = export(run[0], "openmvs")
+    rows = {
+        name: [
+            line.strip()
+            for line in (out / "sparse" / name).read_text(encoding="utf-8").split("\n")
+            if not line.startswith("#")
+        ]
+        for name in ("cameras.txt", "images.txt", "points3D.txt")
+    }
+    cameras = {}
+    for line in filter(None, rows["cameras.txt"]):
+        number, model, width, height, *params = line.split()
+        assert (model, len(params)) == ("PINHOLE", 4)
+        cameras[int(number)] = (int(width), int(height), [float(value) for value in params])
+    binary = model_of(out / "sparse")
+    heads, points = rows["images.txt"][0::2], rows["images.txt"][1::2]
+    seen = {}
+    for head, line in zip(filter(None, heads), points, strict=False):
+        number, *pose, camera, name = head.split()
+        width, height, params = cameras[int(camera)]
+        assert read_rgb(out / "images" / name).shape[:2] == (height, width)
+        image = binary.images[int(number)]
+        quaternion = image.cam_from_world().rotation.quat
+        np.testing.assert_allclose(
+            [float(value) for value in pose],
+            [quaternion[3], *quaternion[:3], *image.cam_from_world().translation],
+        )
+        np.testing.assert_allclose(params, binary.cameras[int(camera)].params)
+        seen[int(number)] = len(line.split()) // 3
+    assert len(seen) == len(binary.images)
+    for line in filter(None, rows["points3D.txt"]):
+        track = [int(value) for value in line.split()[8:]]
+        assert len(track) >= 4
+        assert all(keypoint < seen[image] for image, keypoint in zip(track[0::2], track[1::2], strict=True))
+
+
 def test_bundler_centres_the_photos(run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]) -> None:
     root, _ = run
     out = export(root, "bundler")
