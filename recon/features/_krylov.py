@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from numba import njit
 
 from recon.features._multigrid import OFFSETS, Level, prolongate, residual, restrict
@@ -28,7 +28,7 @@ class Factors:
 
     lower: Float32[np.ndarray, "4 hp wp"]
     upper: Float32[np.ndarray, "4 hp wp"]
-    inverse_pivot: Float64[np.ndarray, "hp wp"]
+    inverse_pivot: Float32[np.ndarray, "hp wp"]
 
 
 def factorise(levels: list[Level]) -> list[Factors]:
@@ -38,7 +38,7 @@ def factorise(levels: list[Level]) -> list[Factors]:
         factors = Factors(
             np.zeros((4, *level.excess.shape), np.float32),
             np.zeros((4, *level.excess.shape), np.float32),
-            np.zeros_like(level.excess),
+            np.zeros(level.excess.shape, np.float32),
         )
         _factorise(level.weights, level.excess, factors.lower, factors.upper, factors.inverse_pivot)
         found.append(factors)
@@ -48,9 +48,9 @@ def factorise(levels: list[Level]) -> list[Factors]:
 def precondition(
     levels: list[Level],
     factors: list[Factors],
-    f: Float64[np.ndarray, "hp wp"],
-    x: Float64[np.ndarray, "hp wp"],
-    work: Float64[np.ndarray, "hp wp"],
+    f: Float[np.ndarray, "hp wp"],
+    x: Float32[np.ndarray, "hp wp"],
+    work: Float32[np.ndarray, "hp wp"],
     depth: int = 0,
 ) -> None:
     """x becomes an approximate solution: one V-cycle from zero that smooths by the incomplete factors.
@@ -67,7 +67,7 @@ def precondition(
     x[:] = f
     _solve_factors(own.lower, own.upper, own.inverse_pivot, x)
     residual(level.weights, level.excess, f, x, work)
-    coarse, correction, room = (np.zeros(level.transfer.shape[2:]) for _ in range(3))
+    coarse, correction, room = (np.zeros(level.transfer.shape[2:], np.float32) for _ in range(3))
     restrict(level.transfer, work, coarse)
     precondition(levels, factors, coarse, correction, room, depth + 1)
     prolongate(level.transfer, correction, x)
@@ -89,10 +89,11 @@ def krylov(
     The error is judged by the correction that the preconditioner would still make.
     """
     level, factors = levels[0], factorise(levels)
-    left, work, zero = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    left, zero = np.zeros_like(x), np.zeros_like(x)
+    work = np.zeros(x.shape, np.float32)
     residual(level.weights, level.excess, f, x, left)
     # A ring of directions and of their images under minus the matrix.
-    directions = [np.zeros_like(x) for _ in range(_KEPT + 1)]
+    directions = [np.zeros(x.shape, np.float32) for _ in range(_KEPT + 1)]
     images = [np.zeros_like(x) for _ in range(_KEPT + 1)]
     for count in range(max_steps):
         step, image = directions[count % (_KEPT + 1)], images[count % (_KEPT + 1)]
@@ -204,7 +205,7 @@ def _factorise(w, c, lower, upper, inverse):  # type: ignore[no-untyped-def]
 def _solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
     """x becomes the solution of the factors' equations with right side x."""
     height, width = x.shape
-    known = np.empty(width, np.float64)
+    known = np.empty(width, x.dtype)
     for y in range(1, height - 1):
         for i in range(1, width - 1):
             known[i] = (
@@ -213,7 +214,7 @@ def _solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
                 - lower[1, y, i] * x[y - 1, i]
                 - lower[2, y, i] * x[y - 1, i + 1]
             )
-        last = 0.0
+        last = x[y, 0]
         for i in range(1, width - 1):
             last = known[i] - lower[3, y, i] * last
             x[y, i] = last
@@ -225,7 +226,7 @@ def _solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
                 - upper[2, y, i] * x[y + 1, i]
                 - upper[3, y, i] * x[y + 1, i + 1]
             )
-        last = 0.0
+        last = x[y, 0]
         for i in range(width - 2, 0, -1):
             last = known[i] - upper[0, y, i] * last
             x[y, i] = last
