@@ -29,7 +29,7 @@ class Viewpoint:
     fov: float = float(FOV)
 
 
-def start_viewpoint(scene: ViewScene, aspect: float = 1.15) -> Viewpoint:
+def start_viewpoint(scene: ViewScene, aspect: float = 1.0) -> Viewpoint:
     """A first look at a scene: from behind and above the cameras, or at the side that normals point to."""
     points = scene.points().astype(np.float64)
     height = 800
@@ -146,4 +146,9 @@ def _facing(scene: ViewScene) -> Float64[np.ndarray, "3"]:
         mean = 0.35 * axes[0] - axes[1] + 0.45 * axes[2]
     else:
         mean = mean / np.linalg.norm(mean) + 0.12 * up
+        if abs(mean @ up) > 0.95 * np.linalg.norm(mean):  # what lies flat is seen aslant, its long side across
+            points = scene.points(20_000).astype(np.float64)
+            flat = points - np.outer(points @ up, up)
+            longest = np.linalg.eigh(np.cov(flat.T))[1][:, -1]
+            mean = mean / np.linalg.norm(mean) + 0.7 * np.cross(longest, up)
     return mean / np.linalg.norm(mean)
