@@ -88,7 +88,7 @@ def leave_report(root: Path, error: Exception | None = None) -> Path | None:
         failed = [name for name, record in manifest.stages.items() if record.state == "failed"]
         if error is not None and not failed:
             return None
-        work = StageContext(root=root, seed=int(manifest.run.get("seed", 0)))
+        work = StageContext(root=root.absolute(), seed=int(manifest.run.get("seed", 0)))
         failure = "" if error is None else f"The stage ‘{failed[-1]}’ failed: {error}"
         return work.write_text(PAGE, _page(work, manifest, summarize(work, manifest), failure))
     except Exception:
@@ -162,12 +162,12 @@ _TRACKS = {"count": "tracks", "mean_length": "mean_length"}
 
 
 def _as_text(summary: dict[str, Any], work: StageContext) -> str:
-    from recon.stages.report_content import facts
+    from recon.stages.report_content import facts, run_in_words
 
     photos, sparse = summary["photos"], summary["sparse"]
     run = summary["run"]
     lines = [
-        f"Recipe {run['recipe']}, quality {run['quality']}, seed {run['seed']}, {run['threads']} threads",
+        run_in_words(run),
         "",
         *(f"{label:<11}{text}" for label, text in facts(summary) if label != "Cost"),
         "",

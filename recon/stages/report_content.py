@@ -101,11 +101,9 @@ class _Gatherer:
         name = Path(source).name or source or "photos"
         if name in {"images", "photos"} and Path(source).resolve().parent.name:
             name = Path(source).resolve().parent.name
-        run = manifest.run
         self.content = ReportContent(
             title=f"Reconstruction of {name}",
-            lead=f"Recipe {run.get('recipe', '')}, quality {run.get('quality', '')}, seed {run.get('seed', '')}, "
-            f"{run.get('threads', '')} threads.",
+            lead=f"{run_in_words(manifest.run)}.",
             failure=failure,
         )
         self.photo_set = PhotoSet((), ())
@@ -413,6 +411,15 @@ class _Gatherer:
 
 
 # Words
+
+
+def run_in_words(run: dict[str, Any]) -> str:
+    """Which recipe ran, and how."""
+    threads = run.get("threads", 1)
+    return (
+        f"Recipe {run.get('recipe')}, quality {run.get('quality')}, seed {run.get('seed')}, "
+        f"{threads} {'thread' if threads == 1 else 'threads'}"
+    )
 
 
 def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -120,7 +120,7 @@ def histogram_svg(histogram: Histogram) -> str:
     right_half = at > 0.6 * _WIDTH
     parts.append(
         f'<line class="median" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{base}"/>'
-        f'<text x="{at + (-6 if right_half else 6):.1f}" y="{_TOP + 10}" '
+        f'<text class="halo" x="{at + (-6 if right_half else 6):.1f}" y="{_TOP + 10}" '
         f'text-anchor="{"end" if right_half else "start"}">median {median:.3g}{escape(unit)}</text></svg>'
     )
     return "".join(parts)
@@ -149,7 +149,7 @@ def view_graph_svg(names: Sequence[str], pairs: Sequence[PairEntry]) -> str:
 
     Nodes and edges carry their numbers (data-photo, data-pair), so that a script can light them up.
     """
-    size, radius = 640, 225
+    size, radius = 700, 205
     middle = size / 2
     total = len(names)
     angle = -np.pi / 2 + 2 * np.pi * np.arange(total) / max(total, 1)

@@ -251,6 +251,13 @@ def test_what_was_said_is_read_as_it_was_said(open_offline: Any, text: str) -> N
         link.click()
 
 
+def test_the_command_is_copied(open_offline: Any, text: str) -> None:
+    page = open_offline(text, permissions=["clipboard-read", "clipboard-write"])
+    page.click("#copy")
+    page.wait_for_function("document.getElementById('copy').textContent === 'Copied'")
+    assert page.evaluate("navigator.clipboard.readText()") == "recon reconstruct 'a b' --out AGAIN"
+
+
 @pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_sticks_out(open_offline: Any, text: str, width: int) -> None:
     page = ready(open_offline(text, viewport={"width": width, "height": 800}))
