@@ -38,8 +38,8 @@ from recon.datasets.synthetic import make_benchmark_scene, make_scene
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
-from recon.exports.meshes import model_from_scene, read_glb
 from recon.stages.depth import DenseScene
+from recon.surface.io import model_from_scene, read_glb
 from recon.texturing.rendering import render_textured
 from recon.texturing.simplify import simplify_faces
 from recon.texturing.texture import texture_mesh

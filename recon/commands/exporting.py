@@ -25,10 +25,8 @@ from recon.exports.clouds import Cloud, to_las, to_ply
 from recon.exports.georeference import Georeference, offset_to_origin
 from recon.exports.meshes import (
     Y_UP_FROM_Z_UP,
-    model_from_scene,
     move_glb,
     move_obj,
-    read_glb,
     to_obj,
     translation,
     upright_rotation,
@@ -45,6 +43,7 @@ from recon.exports.scene import (
 from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_png
 from recon.photos.types import Intrinsics, Photo
 from recon.sfm.adapter import undistortion_maps
+from recon.surface.io import model_from_scene, read_glb
 
 _CameraTest = Callable[[Intrinsics], str | None]
 _CameraChange = Callable[[Intrinsics], Intrinsics]

@@ -14,15 +14,11 @@ from jaxtyping import Float, Float64, Int
 from recon.exports.georeference import offset_to_origin
 from recon.exports.gravity import level_rotation, up_of_photos
 from recon.photos.types import PinholeView
+from recon.surface.io import JSON_CHUNK, MODEL_FROM_SCENE, read_glb
 from recon.texturing.files import coordinate_digits
 
 Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """glTF 2.0, section 3.4: y is up, z is forward."""
-
-_JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
-
-_MODEL = "model_from_scene"
-"""Entry of ``asset.extras``: the matrix (by rows) that takes the file's scene back to the frame of the model."""
 
 
 def to_obj(
@@ -110,7 +106,7 @@ def move_glb(
         document["asset"].setdefault("extras", {}).update(extras)
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<II", len(text), _JSON_CHUNK) + text + rest
+    chunks = struct.pack("<II", len(text), JSON_CHUNK) + text + rest
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
@@ -156,29 +152,7 @@ def upright_glb(data: bytes, views: Sequence[PinholeView]) -> bytes:
     with contextlib.suppress(ValueError):
         matrix[:3, :3] = upright_rotation(np.array([view.cam_from_world[:, :3] for view in views]))
     matrix = matrix @ translation(-offset)
-    extras: dict[str, Any] = {_MODEL: np.linalg.inv(matrix).tolist()}
+    extras: dict[str, Any] = {MODEL_FROM_SCENE: np.linalg.inv(matrix).tolist()}
     if offset.any():
         extras["offset"] = offset.tolist()
     return move_glb(data, matrix, extras)
-
-
-def model_from_scene(document: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
-    """The matrix from a glTF document's scene to the model that it was made of; the identity for foreign files."""
-    found = document.get("asset", {}).get("extras", {})
-    rows = found.get(_MODEL) if isinstance(found, dict) else None
-    return np.eye(4) if rows is None else np.array(rows, np.float64).reshape(4, 4)
-
-
-def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The document of a GLB and its remaining chunks as they are.
-
-    Raises:
-        ValueError: it is not a binary glTF 2.0 file.
-    """
-    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack_from("<I", data, 4)[0] != 2:
-        raise ValueError("not a binary glTF 2.0 file")
-    length, kind = struct.unpack_from("<II", data, 12)
-    if kind != _JSON_CHUNK:
-        raise ValueError("a GLB that does not begin with its JSON")
-    document = json.loads(data[20 : 20 + length])
-    return document, data[20 + length :]

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 
 from recon.engine.stage import StageContext
-from recon.exports.meshes import model_from_scene, read_glb
-from recon.surface.io import read_mesh
+from recon.surface.io import model_from_scene, read_glb, read_mesh
 from recon.viewer.report.content import Surface
 
 _TEXTURED_FACES = 450_000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float64
 
 from recon.dense.types import PointCloud
 from recon.errors import ReconError, UsageError
@@ -29,6 +31,10 @@ _PLY_TYPES = {
 _PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int"}
 
 MESH_FORMATS = (".ply", ".obj", ".glb")
+
+JSON_CHUNK = 0x4E4F534A
+MODEL_FROM_SCENE = "model_from_scene"
+"""Entry of a GLB's ``asset.extras``: the matrix (by rows) that takes its scene back to the frame of the model."""
 
 
 def write_points_ply(path: Path, cloud: PointCloud) -> None:
@@ -168,7 +174,7 @@ def write_mesh(path: Path, mesh: Any) -> None:
 
 
 def read_mesh(path: Path) -> Any:
-    """Reads a mesh as an Open3D triangle mesh.
+    """Reads a mesh as an Open3D triangle mesh; a GLB of a run, which is turned upright, in the frame of the run.
 
     Raises:
         ReconError: when the file holds no triangles.
@@ -178,6 +184,8 @@ def read_mesh(path: Path) -> Any:
     mesh = o3d.io.read_triangle_mesh(str(path))
     if len(mesh.triangles) == 0:
         raise ReconError(f"{path} holds no triangles")
+    if path.suffix.lower() == ".glb":
+        mesh.transform(model_from_scene(read_glb(path.read_bytes())[0]))
     return mesh
 
 
@@ -257,3 +265,25 @@ def glb_container(document: Mapping[str, Any], binary: bytes) -> bytes:
             binary,
         ]
     )
+
+
+def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The document of a GLB and its remaining chunks as they are.
+
+    Raises:
+        ValueError: it is not a binary glTF 2.0 file.
+    """
+    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack_from("<I", data, 4)[0] != 2:
+        raise ValueError("not a binary glTF 2.0 file")
+    length, kind = struct.unpack_from("<II", data, 12)
+    if kind != JSON_CHUNK:
+        raise ValueError("a GLB that does not begin with its JSON")
+    document = json.loads(data[20 : 20 + length])
+    return document, data[20 + length :]
+
+
+def model_from_scene(document: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
+    """The matrix from a glTF document's scene to the model that it was made of; the identity for foreign files."""
+    found = document.get("asset", {}).get("extras", {})
+    rows = found.get(MODEL_FROM_SCENE) if isinstance(found, dict) else None
+    return np.eye(4) if rows is None else np.array(rows, np.float64).reshape(4, 4)

@@ -14,12 +14,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference, offset_to_origin
 from recon.exports.gravity import up_of_photos
-from recon.exports.meshes import model_from_scene, read_glb
 from recon.exports.scene import Scene
 from recon.photos.reading import load_photo, read_png
 from recon.photos.types import Intrinsics, PinholeView
 from recon.sfm.adapter import pinhole_intrinsics, undistortion_maps
-from recon.surface.io import ply_elements, read_mesh, read_ply_vertices
+from recon.surface.io import model_from_scene, ply_elements, read_glb, read_mesh, read_ply_vertices
 
 CLOUD_SUFFIXES = (".ply",)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")

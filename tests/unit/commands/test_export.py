@@ -29,8 +29,8 @@ from exports_scene import (
 from recon.cli import main
 from recon.exports import bundler, nerfstudio, openmvg
 from recon.exports.georeference import Georeference
-from recon.exports.meshes import read_glb
 from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
+from recon.surface.io import read_glb
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

@@ -13,7 +13,8 @@ import pytest
 
 from recon.evaluation.poses import Similarity
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, read_glb, to_obj
+from recon.exports.meshes import Y_UP_FROM_Z_UP, move_glb, move_obj, to_obj
+from recon.surface.io import read_glb
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

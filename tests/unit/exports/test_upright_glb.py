@@ -11,9 +11,10 @@ import pytest
 from exports_scene import camera_of, look_at, write_workspace
 from scipy.spatial.transform import Rotation
 
-from recon.exports.meshes import model_from_scene, move_glb, read_glb, upright_glb, upright_rotation
+from recon.exports.meshes import move_glb, upright_glb, upright_rotation
 from recon.exports.scene import reconstruction_from_scene
 from recon.photos.types import PinholeView
+from recon.surface.io import model_from_scene, read_glb, read_mesh
 from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
 from recon.texturing.types import TexturedMesh
 
@@ -61,7 +62,9 @@ def scene_vertices(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("place", [np.zeros(3), UTM], ids=["near", "UTM"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_textured_glb_stands_upright_and_faces_the_viewer(place: np.ndarray, seed: int) -> None:
+def test_textured_glb_stands_upright_and_faces_the_viewer(
+    place: np.ndarray, seed: int, tmp_path: Path
+) -> None:
     R = Rotation.random(random_state=seed).as_matrix()
     mesh, views = mesh_at(place, R), views_at(place, R)
     data = upright_glb(textured_glb(mesh, encode_picture(mesh.texture)), views)
@@ -84,6 +87,10 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(place: np.ndarray, see
     model = corners @ back[:3, :3].T + back[:3, 3]
     np.testing.assert_allclose(model, mesh.vertices[mesh.faces], atol=1e-6)
     assert ("offset" in document.asset.extras) == bool(place.any())
+    (tmp_path / "t.glb").write_bytes(data)
+    read = np.asarray(read_mesh(tmp_path / "t.glb").vertices)
+    np.testing.assert_allclose(read.min(axis=0), mesh.vertices.min(axis=0), atol=1e-5)
+    np.testing.assert_allclose(read.max(axis=0), mesh.vertices.max(axis=0), atol=1e-5)
 
 
 def test_turned_and_turned_back_is_the_file_that_was() -> None:
@@ -117,12 +124,12 @@ def test_obj_in_utm_has_the_digits(tmp_path: Path) -> None:
 
 
 def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> None:
-    """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to a tenth of a millimetre."""
+    """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to 0.1 mm."""
     from recon.dense.types import PointCloud
     from recon.engine.stage import StageContext
     from recon.stages.mesh import MeshSettings, MeshStage
     from recon.stages.texture import TextureSettings, TextureStage
-    from recon.surface.io import read_mesh, read_points_ply, write_points_ply
+    from recon.surface.io import read_points_ply, write_points_ply
 
     rng = np.random.default_rng(0)
     normals = rng.normal(size=(4000, 3))
@@ -161,6 +168,9 @@ def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> N
         assert np.abs(np.linalg.norm(textured.vertices - place, axis=1) - 1).max() < 0.02
         data = (root / "mesh" / "textured.glb").read_bytes()
         back = model_from_scene(read_glb(data)[0])
+        for suffix in ("glb", "obj"):  # our own reader gives the frame of the run, whatever the file
+            read = np.asarray(read_mesh(root / "mesh" / f"textured.{suffix}").vertices) - place
+            assert np.abs(np.linalg.norm(read, axis=1) - 1).max() < 0.02
         model = scene_vertices(data) @ back[:3, :3].T + back[:3, 3] - place
         assert np.abs(np.linalg.norm(model, axis=-1) - 1).max() < 0.02
         corners = scene_vertices((root / "mesh" / "mesh.glb").read_bytes())
