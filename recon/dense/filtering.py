@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
 from recon.dense.refinement import projection_of
@@ -146,6 +147,63 @@ def smooth_regions(
     return np.asarray(mean_square - mean * mean < max_deviation**2)
 
 
+def _box_sum(values: npt.NDArray[np.float32], window: int) -> npt.NDArray[np.float32]:
+    """Sums over squares round every pixel; what lies outside of the image is 0."""
+    return np.asarray(
+        cv2.boxFilter(values, cv2.CV_32F, (window, window), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    )
+
+
+def background_fringe(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    depth: Float32[np.ndarray, "h w"],
+    *,
+    reach: int = 8,
+    window: int = 33,
+    max_deviation: float = 6.0,
+) -> Bool[np.ndarray, "h w"]:
+    """True where a pixel has depth but the colour of the even background beside it.
+
+    A patch that reaches over a silhouette takes the depth of the object with it, so that objects before a clear
+    sky or a studio's backdrop grow a rim of background (foreground fattening). The background gives itself away:
+    it has no depth further out, and one colour.
+
+    Args:
+        depth: 0 where unknown.
+        reach: the rim's greatest width, pixels; about the patch's.
+        window: side of the square in which colours are compared, pixels.
+        max_deviation: an uneven background (standard deviation of its colours in the window, of 255) trims nothing:
+            there depth that is missing says nothing about what is beside it.
+    """
+    known = depth > 0
+    specks = np.ones((5, 5), np.uint8)
+    beyond = cv2.morphologyEx((~known).astype(np.uint8), cv2.MORPH_OPEN, specks)
+    if not known.any() or not beyond.any():
+        return np.zeros(depth.shape, np.bool_)
+    distance = cv2.distanceTransform(1 - beyond, cv2.DIST_L2, 3)
+    values = rgb.astype(np.float32)
+
+    def mean(where: npt.NDArray[np.float32], of: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return _box_sum(of * where[..., None], window) / np.maximum(_box_sum(where, window), 1.0)[..., None]
+
+    outer = beyond.astype(np.float32)
+    inner = (known & (distance > reach)).astype(np.float32)
+    background, foreground = mean(outer, values), mean(inner, values)
+    variance = (mean(outer, values * values) - background**2).mean(axis=-1)
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    to_background = np.abs(values - background).max(axis=-1)
+    to_foreground = np.abs(values - foreground).max(axis=-1)
+    enough = (_box_sum(outer, window) > 0.05 * window**2) & (_box_sum(inner, window) > 0.02 * window**2)
+    return np.asarray(
+        known
+        & (distance <= reach)
+        & enough
+        & (deviation < max_deviation)
+        & (to_background < to_foreground)
+        & (to_background < np.maximum(3.0 * deviation, 6.0))
+    )
+
+
 def filter_depths(
     views: Sequence[PinholeView],
     depth_maps: Sequence[DepthMap],
@@ -222,11 +280,7 @@ def filter_depths(
                 np.where(keep, trusted[i].depth, 0).astype(np.float32), min_pixels=min_speckle_pixels
             )
         confidence = 1 - (1 - trusted[i].confidence) * 0.75 ** agree.astype(np.float32)
-        return DepthMap(
-            np.where(keep, trusted[i].depth, 0).astype(np.float32),
-            np.where(keep[..., None], trusted[i].normal, 0).astype(np.float32),
-            np.where(keep, confidence, 0).astype(np.float32),
-        )
+        return replace(trusted[i], confidence=confidence).only(keep)
 
     if threads <= 1:
         return [one(i) for i in range(len(views))]

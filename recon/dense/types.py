@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Int32, UInt8, UInt16
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,14 @@ class DepthMap:
     depth: Float32[np.ndarray, "h w"]
     normal: Float32[np.ndarray, "h w 3"]
     confidence: Float32[np.ndarray, "h w"]
+
+    def only(self, keep: Bool[np.ndarray, "h w"]) -> DepthMap:
+        """The same with 0 throughout where ``keep`` is False."""
+        return DepthMap(
+            np.where(keep, self.depth, np.float32(0)),
+            np.where(keep[..., None], self.normal, np.float32(0)),
+            np.where(keep, self.confidence, np.float32(0)),
+        )
 
 
 @dataclass(frozen=True)

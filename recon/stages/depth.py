@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.dense.filtering import filter_depths, smooth_regions
+from recon.dense.filtering import background_fringe, filter_depths, smooth_regions
 from recon.dense.neighbours import select_neighbours
 from recon.dense.refinement import refine_depth
 from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
@@ -62,7 +62,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -131,6 +131,10 @@ class DepthStage:
                 smooth_min_views=settings.smooth_min_views,
                 threads=work.threads,
             )
+            filtered = [
+                depth.only(~background_fringe(rgb, depth.depth))
+                for rgb, depth in zip(scene.images, filtered, strict=True)
+            ]
             for view, depth in zip(views, filtered, strict=True):
                 with work.write_into(folder, f"{view.photo_id}.npz") as path:
                     save_depth(path, depth)

@@ -18,7 +18,13 @@ from dense_scenes import (
 )
 from scipy.spatial import cKDTree
 
-from recon.dense.filtering import consistent_views, filter_depths, remove_speckles, smooth_regions
+from recon.dense.filtering import (
+    background_fringe,
+    consistent_views,
+    filter_depths,
+    remove_speckles,
+    smooth_regions,
+)
 from recon.dense.fusion import fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
 from recon.dense.types import DepthMap
@@ -136,6 +142,33 @@ def test_smooth_regions_are_those_without_contrast():
     found = smooth_regions(np.rint(grey).astype(np.uint8))
     assert found[:, :30].mean() > 0.95
     assert not found[:, 50:].any()
+
+
+def disc_before(background: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A textured disc before a background, what belongs to it, and a depth map that reaches 4 px beyond it."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:120, :160]
+    radius = np.hypot(y - 60, x - 80)
+    colours = background + rng.normal(0, 1.0, background.shape)
+    colours[radius < 40] = rng.uniform(40, 150, (int((radius < 40).sum()), 3))
+    rgb = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+    return rgb, radius < 40, np.where(radius < 44, 5.0, 0.0).astype(np.float32)
+
+
+def test_a_rim_of_even_background_is_no_part_of_the_object():
+    rgb, disc, depth = disc_before(np.full((120, 160, 3), (170.0, 190.0, 220.0)))
+    fringe = background_fringe(rgb, depth)
+    assert fringe[(depth > 0) & ~disc].mean() > 0.97
+    assert not fringe[disc].any()
+    assert not fringe[depth == 0].any()
+
+
+def test_beside_an_uneven_background_or_without_one_nothing_is_trimmed():
+    rng = np.random.default_rng(4)
+    rgb, _, depth = disc_before(rng.uniform(0, 255, (120, 160, 3)))
+    assert not background_fringe(rgb, depth).any()
+    assert not background_fringe(rgb, np.ones_like(depth)).any()
+    assert not background_fringe(rgb, np.zeros_like(depth)).any()
 
 
 def test_speckles_by_size_and_step():
