@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +192,7 @@ def _method(
 
     from recon.hyperpixels.backbones import normalise
     from recon.hyperpixels.cells import match_cells, transfer_keypoints
+    from recon.hyperpixels.flow import agreed_offsets
     from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
     from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
@@ -198,9 +200,13 @@ def _method(
 
     checked_device(device)
     network: Any
+    # Our own checkpoints are for flow: their matches are those of the matcher, below the cell and agreed with the
+    # neighbours; the authors' are evaluated as they did it.
+    agreed = False
     if method == "dhpf":
         network = load_network(checkpoint, backbone, weights, download=download)
         network.requires_grad_(False).to(device)
+        agreed = not network.stretch
     else:
         name = backbone or "mobilenetv2"
         whole = load_backbone(name, weights, download=download, matcher=method)
@@ -221,9 +227,12 @@ def _method(
             chosen = network.select(a, b) if method == "dhpf" else network.layers
             correlation = network.correlate(a, b, chosen)
             there: CellMatches
-            there, _ = match_cells(correlation, hough=method != "nn", mutual=method == "dhpf")
+            there, back = match_cells(correlation, hough=method != "nn", mutual=method == "dhpf")
+            if agreed:
+                there = replace(there, offset=agreed_offsets(there, back))
         seconds = time.perf_counter() - start
-        moved = transfer_keypoints(there, resized_points(points, source.shape, _SQUARE), whole_cells=True)
+        at = resized_points(points, source.shape, _SQUARE)
+        moved = transfer_keypoints(there, at, whole_cells=not agreed)
         return resized_points(moved, _SQUARE, target.shape), chosen, seconds
 
     return transfer

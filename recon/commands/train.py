@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from recon.commands.stopping import stoppable
+from recon.commands.training_data import PairSource, training_data
 from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
     from recon.hyperpixels.training import StepResult, Trainer, TrainingPair
 
 train = typer.Typer(name="train", help="Train networks.", no_args_is_help=True)
-
-SIDE = 240
-"""Both sides that images are brought to (the paper's)."""
-
-POINTS = 40
-"""Points drawn from known flow, per pair (benchmarks have about as many at most)."""
 
 STATE, BEST, LOG = "last.safetensors", "dhpf.safetensors", "log.csv"
 
@@ -45,18 +40,32 @@ def train_dhpf(
     benchmark: str = typer.Option("", help="Benchmark to train on: willow, pf-pascal or spair-71k."),
     root: Path | None = typer.Option(None, help="Its folder."),
     photos: list[Path] = typer.Option(
-        [], help="flow: folder of any photos, warped at random; may be repeated."
+        [], help="flow, strong: folder of any photos, warped at random; may be repeated."
     ),
     scenes: list[Path] = typer.Option(
-        [], help="flow: folder of a scene with true cameras and depth; may be repeated."
+        [], help="flow, strong: folder of a scene with true cameras and depth; may be repeated."
+    ),
+    warps: bool = typer.Option(
+        False, "--warps", help="flow, strong: warp the benchmark's training images too, each once per epoch."
     ),
     backbone: str = typer.Option("mobilenetv2", help="mobilenetv2, resnet50 or resnet101."),
     weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
     download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
-    start: str = typer.Option("", help="Checkpoint to start from; empty: random gates and transforms."),
+    start: str = typer.Option(
+        "",
+        help="Checkpoint to start from; 'layers': transforms that leave each layer as it is; empty: random ones.",
+    ),
+    candidates: str = typer.Option("", help="Layers that may be selected, with commas; empty: all."),
+    objective: str = typer.Option(
+        "paper", help="Of points: paper (weighted cross-entropy), or region (the share near the truth)."
+    ),
+    optimiser: str = typer.Option("sgd", help="sgd (the paper's) or adam."),
+    cell: int = typer.Option(4, min=1, help="Distance of cells in training, pixels; 8 is much faster."),
     epochs: int = typer.Option(20, min=1, help="Passes over the training pairs."),
     batch: int = typer.Option(8, min=2, help="Pairs per step."),
-    learning_rate: float = typer.Option(0.0, min=0, help="Of SGD; 0: the paper's for the supervision."),
+    learning_rate: float = typer.Option(
+        0.0, min=0, help="0: the paper's for the supervision with sgd, 0.0005 with adam."
+    ),
     mu: float = typer.Option(0.5, min=0, max=1, help="Target selection rate of each layer."),
     seed: int = typer.Option(0, min=0, help="Of all random choices."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -70,8 +79,16 @@ def train_dhpf(
         raise UsageError(f"--supervision is strong, weak or flow, not {supervision!r}")
     if supervision != "flow" and not (benchmark and root):
         raise UsageError(f"--supervision {supervision} needs --benchmark and --root")
-    if supervision == "flow" and not (photos or scenes):
-        raise UsageError("--supervision flow needs --photos or --scenes")
+    if objective not in ("paper", "region"):
+        raise UsageError(f"--objective is paper or region, not {objective!r}")
+    if optimiser not in ("sgd", "adam"):
+        raise UsageError(f"--optimiser is sgd or adam, not {optimiser!r}")
+    if warps and not (benchmark and root):
+        raise UsageError("--warps needs --benchmark and --root")
+    if supervision == "flow" and not (photos or scenes or warps):
+        raise UsageError("--supervision flow needs --photos, --scenes or --warps")
+    if supervision == "weak" and (photos or scenes or warps):
+        raise UsageError("--photos, --scenes and --warps have no classes: they are for strong and flow")
     with stoppable():
         run_training(
             out,
@@ -80,10 +97,15 @@ def train_dhpf(
             root=root,
             photos=photos,
             scenes=scenes,
+            warps=warps,
             backbone=backbone,
             weights=weights,
             download=download,
             start=start,
+            candidates=candidates,
+            objective=objective,
+            optimiser=optimiser,
+            cell=cell,
             epochs=epochs,
             batch=batch,
             learning_rate=learning_rate,
@@ -105,10 +127,15 @@ def run_training(
     root: Path | None = None,
     photos: Sequence[Path] = (),
     scenes: Sequence[Path] = (),
+    warps: bool = False,
     backbone: str = "mobilenetv2",
     weights: str = "",
     download: bool = False,
     start: str = "",
+    candidates: str = "",
+    objective: str = "paper",
+    optimiser: str = "sgd",
+    cell: int = 4,
     epochs: int = 20,
     batch: int = 8,
     learning_rate: float = 0.0,
@@ -137,32 +164,46 @@ def run_training(
     from recon.hyperpixels.checkpoint import checkpoint_bytes
     from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
     from recon.hyperpixels.safetensors import pack
+    from recon.hyperpixels.start import start_from_layers
     from recon.hyperpixels.training import LEARNING_RATE, Trainer, TrainingSettings, epoch_order
-    from recon.matching.hyperpixel_matcher import checked_device
+    from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
 
     checked_device(device)
+    data = training_data(supervision, benchmark, root, photos, scenes, warps, seed)
+    if len(data) < 2:
+        raise ReconError(f"there are {len(data)} training pairs; two are needed at least")
     if network is None:
         torch.manual_seed(seed)
-        if start:
+        if start and start != "layers":
+            if candidates:
+                raise UsageError("--candidates cannot be changed of a checkpoint that training starts from")
             network = load_network(start, backbone, weights, download=download)
         else:
-            network = DynamicHyperpixelFlow(load_backbone(backbone, weights, download=download))
+            network = DynamicHyperpixelFlow(
+                load_backbone(backbone, weights, download=download),
+                parse_layers(candidates) or None,
+                rectified=start != "layers",
+            )
+            if start == "layers":
+                start_from_layers(network, _some_images(data))
     network.to(device)
     settings = TrainingSettings(
         supervision,  # type: ignore[arg-type]
         mu,
-        learning_rate or LEARNING_RATE[supervision],
+        learning_rate or LEARNING_RATE["adam" if optimiser == "adam" else supervision],
+        objective,  # type: ignore[arg-type]
+        optimiser,  # type: ignore[arg-type]
+        cell,
         seed=seed,
         mixed=mixed,
     )
-    data = _data(supervision, benchmark, root, photos, scenes, seed)
-    if len(data) < 2:
-        raise ReconError(f"there are {len(data)} training pairs; two are needed at least")
     identity = {
         "format": "recon-training-1",
         "settings": repr(settings),
         "backbone": network.backbone.name,
+        "candidates": ",".join(map(str, network.candidates)),
+        "data": data.described,
         "batch": str(batch),
         "pairs": str(len(data)),
     }
@@ -202,6 +243,22 @@ def run_training(
         write_bytes(out / LOG, _table(log))
         arrays = {key: value.numpy() for key, value in trainer.state().items()}
         write_bytes(out / STATE, pack(arrays, {**identity, "best": repr(best)}))
+
+
+START_IMAGES = 40
+"""Images whose statistics transforms start from."""
+
+
+def _some_images(data: PairSource) -> Iterator[Tensor]:
+    """Normalised source images of training pairs, evenly spread."""
+    import numpy as np
+    import torch
+
+    from recon.hyperpixels.backbones import normalise
+
+    for index in np.unique(np.linspace(0, len(data) - 1, START_IMAGES).round().astype(int)):
+        rgb = torch.from_numpy(np.ascontiguousarray(data.pair(int(index), 0).source))
+        yield normalise(rgb.permute(2, 0, 1)[None].float() / 255)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -258,177 +315,3 @@ def _validate(trainer: Trainer, pairs: list[TrainingPair], batch: int) -> StepRe
         return float(np.average([getattr(one, name) for one in results], weights=weights))
 
     return Result(mean("loss"), mean("matching"), mean("selection"), mean("pck"), mean("rate"))
-
-
-class _Annotated:
-    """Pairs of a benchmark's training and validation lists, brought to a square."""
-
-    def __init__(self, benchmark: str, root: Path, seed: int) -> None:
-        from recon.datasets.semantic import BENCHMARKS, load_pairs
-
-        name = BENCHMARKS[benchmark].name if benchmark in BENCHMARKS else benchmark
-        self._pairs = load_pairs(benchmark, root, "trn")
-        self._validation = load_pairs(benchmark, root, "val")
-        self._seed = seed
-        self.described = f"{name}, {len(self._pairs)} training pairs"
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def pair(self, index: int, epoch: int) -> TrainingPair:
-        import numpy as np
-
-        pair = self._pairs[index]
-        mirror = pair.flip or bool(np.random.default_rng((self._seed, epoch, index)).random() < 0.5)
-        return _square(pair, mirror)
-
-    def validation(self) -> list[TrainingPair]:
-        return [_square(pair, False) for pair in self._validation[:200]]
-
-
-def _square(pair: Any, mirror: bool) -> TrainingPair:
-    """A pair brought to ``SIDE``, both images mirrored if asked for.
-
-    Mirroring both keeps points in correspondence; left and right parts of an object change their names in both.
-    """
-    from recon.commands.semantic import read_image, resized_points
-    from recon.hyperpixels.training import TrainingPair as Pair
-    from recon.photos.resize import resize_rgb
-
-    images, points = [], []
-    for path, xy in ((pair.source, pair.source_points), (pair.target, pair.target_points)):
-        rgb = read_image(path)
-        moved = resized_points(xy, rgb.shape, (SIDE, SIDE))
-        rgb = resize_rgb(rgb, SIDE, SIDE)
-        if mirror:
-            rgb = rgb[:, ::-1].copy()
-            moved[:, 0] = SIDE - 1 - moved[:, 0]
-        images.append(rgb)
-        points.append(moved)
-    return Pair(images[0], images[1], points[0], points[1], pair.category)
-
-
-class _KnownFlow:
-    """Random warps of photos, and pairs of views of scenes with true depth."""
-
-    def __init__(self, photos: Sequence[Path], scenes: Sequence[Path], seed: int) -> None:
-        from recon.datasets.readers.common import IMAGE_SUFFIXES
-
-        self._photos: list[Path] = []
-        for folder in photos:
-            if not folder.is_dir():
-                raise UsageError(f"{folder}: there is no folder of photos")
-            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise ReconError(f"{folder}: holds no photos")
-            self._photos += found
-        self._views = [view for folder in scenes for view in _scene_pairs(folder)]
-        self._seed = seed
-        parts = [str(folder.name) for folder in (*photos, *scenes)]
-        self.described = f"known flow: {', '.join(parts)} ({len(self)} pairs per epoch)"
-
-    def __len__(self) -> int:
-        return len(self._photos) + len(self._views)
-
-    def pair(self, index: int, epoch: int) -> TrainingPair:
-        import numpy as np
-
-        rng = np.random.default_rng((self._seed, epoch, index))
-        if index < len(self._photos):
-            return _warped(self._photos[index], rng)
-        return self._views[index - len(self._photos)].pair(rng)
-
-    def validation(self) -> list[TrainingPair]:
-        import numpy as np
-
-        # Warps that no epoch draws: seeds of a length of their own.
-        indices = range(0, len(self), max(1, len(self) // 40))
-        return [
-            _warped(self._photos[i], np.random.default_rng((self._seed, i)))
-            if i < len(self._photos)
-            else self._views[i - len(self._photos)].pair(np.random.default_rng((self._seed, i)))
-            for i in indices
-        ]
-
-
-def _warped(path: Path, rng: np.random.Generator) -> TrainingPair:
-    from recon.commands.semantic import read_image
-    from recon.datasets.warps import random_warp
-    from recon.hyperpixels.training import TrainingPair as Pair
-    from recon.photos.resize import resize_rgb
-
-    pair = random_warp(resize_rgb(read_image(path), SIDE, SIDE), rng)
-    here, there = _draw(pair.position, (SIDE, SIDE), rng)
-    if rng.random() < 0.5:
-        return Pair(pair.warped, pair.original, here, there, "")
-    return Pair(pair.original, pair.warped, there, here, "")
-
-
-def _draw(
-    position: np.ndarray, target: tuple[int, int], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels whose position in a target of (height, width) is known and inside, and that position."""
-    import numpy as np
-
-    inside = np.isfinite(position).all(-1)
-    safe = np.where(inside[..., None], position, -1)
-    inside &= (safe >= 0).all(-1) & (safe[..., 0] <= target[1] - 1) & (safe[..., 1] <= target[0] - 1)
-    rows, columns = np.nonzero(inside)
-    chosen = rng.permutation(len(rows))[:POINTS]
-    here = np.stack([columns[chosen], rows[chosen]], 1).astype(np.float64)
-    return here, position[rows[chosen], columns[chosen]].astype(np.float64)
-
-
-class _View:
-    """Two photos of a scene with true cameras and depth."""
-
-    def __init__(self, truth: Any, a: str, b: str) -> None:
-        self._truth, self._a, self._b = truth, a, b
-
-    def pair(self, rng: np.random.Generator) -> TrainingPair:
-        from recon.commands.semantic import read_image, resized_points
-        from recon.datasets.warps import visible_positions
-        from recon.hyperpixels.training import TrainingPair as Pair
-        from recon.photos.resize import resize_rgb
-
-        truth = self._truth
-        a, b = (self._a, self._b) if rng.random() < 0.5 else (self._b, self._a)
-        depth_a, depth_b = truth.depth(a), truth.depth(b)
-        position = visible_positions(depth_a, depth_b, truth.cameras[a], truth.cameras[b])
-        here, there = _draw(position, depth_b.shape, rng)
-        images = [resize_rgb(read_image(truth.images / name), SIDE, SIDE) for name in (a, b)]
-        square = (SIDE, SIDE)
-        return Pair(
-            images[0],
-            images[1],
-            resized_points(here, depth_a.shape, square),
-            resized_points(there, depth_b.shape, square),
-        )
-
-
-def _scene_pairs(folder: Path) -> list[_View]:
-    """Neighbouring photos, one and two apart, of a scene whose depth is known."""
-    from recon.datasets.ground_truth import load_ground_truth
-
-    truth = load_ground_truth(folder)
-    if truth.depth is None:
-        raise ReconError(f"{folder}: this scene has no true depth; --scenes needs it")
-    names = [name for name in sorted(truth.cameras) if truth.depth(name) is not None]
-    pairs = [_View(truth, names[i], names[i + gap]) for gap in (1, 2) for i in range(len(names) - gap)]
-    if not pairs:
-        raise ReconError(f"{folder}: fewer than two photos have true depth")
-    return pairs
-
-
-def _data(
-    supervision: str,
-    benchmark: str,
-    root: Path | None,
-    photos: Sequence[Path],
-    scenes: Sequence[Path],
-    seed: int,
-) -> _Annotated | _KnownFlow:
-    if supervision == "flow":
-        return _KnownFlow(photos, scenes, seed)
-    assert root is not None
-    return _Annotated(benchmark, root, seed)

@@ -65,8 +65,6 @@ class Backbone(nn.Module):
     published: ClassVar[tuple[Published, ...]]
     reduction: ClassVar[int] = 8
     """DHPF's feature transform has this many times fewer channels than the layer."""
-    least_channels: ClassVar[int] = 1
-    """But no fewer than these (nor more than the layer has)."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -75,10 +73,7 @@ class Backbone(nn.Module):
 
     def transformed_channels(self) -> tuple[int, ...]:
         """Channels after DHPF's feature transform, per layer."""
-        return tuple(
-            min(layer.channels, max(layer.channels // self.reduction, self.least_channels))
-            for layer in self.layers
-        )
+        return tuple(max(layer.channels // self.reduction, 1) for layer in self.layers)
 
     @torch.no_grad()
     def features(
@@ -304,14 +299,13 @@ def _mobilenet_layers() -> tuple[Layer, ...]:
 class MobileNetV2(Backbone):
     """M. Sandler et al., "MobileNetV2", CVPR 2018: the stem and 17 linear bottlenecks, 18 candidate layers.
 
-    Its layers have few channels, so the feature transform takes a half of them instead of an eighth. torchvision's own
+    Its layers have few channels, so the feature transform keeps all of them instead of an eighth. torchvision's own
     files number the parts of a block differently; ``load`` understands both.
     """
 
     name = "mobilenetv2"
     layers = _mobilenet_layers()
-    reduction = 2
-    least_channels = 16
+    reduction = 1
     published = (
         Published(
             "mobilenetv2_imagenet_bottleneck.pt",

@@ -57,7 +57,8 @@ def network_of(
         except ValueError as error:
             raise ReconError(f"{source}: its list of candidate layers is damaged") from error
     stretch = metadata.get("stretch", "0") == "1" if ours else True
-    network = DynamicHyperpixelFlow(backbone, candidates, stretch=stretch)
+    rectified = metadata.get("rectified", "1") == "1"
+    network = DynamicHyperpixelFlow(backbone, candidates, stretch=stretch, rectified=rectified)
     _load_gates(network.gates, gates, source, name)
     return network.eval()
 
@@ -123,6 +124,7 @@ def checkpoint_bytes(
         "backbone": network.backbone.name,
         "candidates": ",".join(map(str, network.candidates)),
         "stretch": "1" if network.stretch else "0",
+        "rectified": "1" if network.gates.rectified else "0",
     }
     return pack(tensors, {**(notes or {}), **metadata})
 

@@ -65,10 +65,16 @@ class DynamicHyperpixelFlow(nn.Module):
         backbone: with its weights.
         candidates: layers that may be selected; None for all. The backbone stops after the last of them.
         stretch: of the grids that ``grid`` makes (see ``Grid``).
+        rectified: transforms end with a ReLU (see ``LayerGates``).
     """
 
     def __init__(
-        self, backbone: Backbone, candidates: Sequence[int] | None = None, *, stretch: bool = False
+        self,
+        backbone: Backbone,
+        candidates: Sequence[int] | None = None,
+        *,
+        stretch: bool = False,
+        rectified: bool = True,
     ) -> None:
         super().__init__()
         count = len(backbone.layers)
@@ -80,7 +86,9 @@ class DynamicHyperpixelFlow(nn.Module):
             )
         self.backbone = backbone
         self.stretch = stretch
-        self.gates = LayerGates([one.channels for one in backbone.layers], backbone.transformed_channels())
+        self.gates = LayerGates(
+            [one.channels for one in backbone.layers], backbone.transformed_channels(), rectified=rectified
+        )
 
     def grid(self, height: int, width: int, step: int = 4) -> Grid:
         """The cells of an image of this size."""

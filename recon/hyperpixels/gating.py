@@ -29,12 +29,23 @@ class LayerGates(nn.Module):
     Args:
         channels: of each candidate layer.
         transformed: channels after each layer's transform.
+        rectified: a ReLU ends each transform, as the authors' do. Without, a transform can leave a layer as it is.
     """
 
-    def __init__(self, channels: Sequence[int], transformed: Sequence[int], hidden: int = HIDDEN) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        transformed: Sequence[int],
+        hidden: int = HIDDEN,
+        *,
+        rectified: bool = True,
+    ) -> None:
         super().__init__()
+        self.rectified = rectified
         self.reduction_ffns = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, t, 1, bias=False), nn.BatchNorm2d(t), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(c, t, 1, bias=False), nn.BatchNorm2d(t), nn.ReLU() if rectified else nn.Identity()
+            )
             for c, t in zip(channels, transformed, strict=True)
         )
         self.gumbel_ffns = nn.ModuleList(
@@ -47,6 +58,13 @@ class LayerGates(nn.Module):
             for c in channels
         )
 
+    def train(self, mode: bool = True) -> LayerGates:
+        """As in torch, but transforms without a ReLU keep the statistics that they started from."""
+        super().train(mode)
+        if not self.rectified:
+            self.reduction_ffns.eval()
+        return self
+
     def relevance(
         self, layer: int, pooled_source: Float[Tensor, "b c"], pooled_target: Float[Tensor, "b c"]
     ) -> Float[Tensor, "b 2"]:
@@ -55,7 +73,7 @@ class LayerGates(nn.Module):
         return out[:, :, 0, 0]
 
     def transform(self, layer: int, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t h w"]:
-        """A layer after its 1×1 convolution, normalisation and ReLU."""
+        """A layer after its 1×1 convolution, normalisation and, if rectified, ReLU."""
         return cast(Tensor, self.reduction_ffns[layer](features))
 
 

@@ -62,6 +62,27 @@ def strong_loss(rows: Sequence[Float[Tensor, "n nt"]], pairs: Sequence[Annotatio
     return torch.stack(losses).mean()
 
 
+def region_loss(rows: Sequence[Float[Tensor, "n nt"]], near: Sequence[Float[Tensor, "n nt"]]) -> Tensor:
+    """How little of each row lies near its truth: minus the logarithm of that share. Ours, not the paper's.
+
+    Rows are brought to mean 0 and deviation 1 and put through a softmax. Unlike ``strong_loss`` it does not ask for the
+    one true cell, and the deviation passes its gradient on: making all rows flatter gains nothing.
+
+    Args:
+        rows: of each pair, the correlation's row at each of its points.
+        near: 1 at the truth, falling to 0 away from it, for every cell of each row.
+    """
+    losses = []
+    for chosen, weight in zip(rows, near, strict=True):
+        if len(chosen) == 0:
+            losses.append(chosen.sum() * 0)
+            continue
+        centred = chosen - chosen.mean(1, keepdim=True)
+        share = (centred / centred.std(1, keepdim=True).clamp(min=1e-12)).softmax(1)
+        losses.append(-((share * weight).sum(1) + 1e-6).log().mean())
+    return torch.stack(losses).mean()
+
+
 def weak_loss(
     correlation: Float[Tensor, "b ns nt"],
     positive: Bool[Tensor, " b"],

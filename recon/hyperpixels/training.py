@@ -6,6 +6,7 @@ not see the same pairs and the same noise.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,15 +22,24 @@ from recon.hyperpixels.cells import CellMatches, transfer_keypoints
 from recon.hyperpixels.dhpf import DynamicHyperpixelFlow, geometric_scores
 from recon.hyperpixels.gating import gumbel_noise
 from recon.hyperpixels.grid import Grid
-from recon.hyperpixels.losses import Annotations, selection_loss, strong_loss, weak_loss
+from recon.hyperpixels.losses import Annotations, region_loss, selection_loss, strong_loss, weak_loss
 
 Supervision = Literal["strong", "weak", "flow"]
 
-LEARNING_RATE: dict[str, float] = {"strong": 0.03, "weak": 0.1, "flow": 0.03}
-"""The paper's for keypoints and for image labels; known flow is trained as keypoints are."""
+Objective = Literal["paper", "region"]
+Optimiser = Literal["sgd", "adam"]
+
+LEARNING_RATE: dict[str, float] = {"strong": 0.03, "weak": 0.1, "flow": 0.03, "adam": 5e-4}
+"""Of SGD the paper's for keypoints and for image labels; known flow is trained as keypoints are."""
 
 MOMENTUM = 0.5
-"""The release's."""
+"""Of SGD, the release's."""
+
+FEATURE_MEMORY = 512 << 20
+"""Bytes of backbone features of training images that are kept for later epochs."""
+
+NEAR = 10.0
+"""Pixels: deviation of the Gaussian round the truth in the region objective."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,11 @@ class TrainingSettings:
     Attributes:
         supervision: strong (keypoints), weak (image labels), or flow (points drawn from known dense flow).
         rate: target selection rate mu of each layer.
-        learning_rate: of SGD.
+        learning_rate: of the optimiser.
+        objective: of points: the paper's weighted cross-entropy (``strong_loss``), or the share near the truth
+            (``region_loss``).
+        optimiser: stochastic gradient descent, as in the paper, or Adam.
+        cell: distance of cells in pixels in training; coarser ones are quicker by its fourth power.
         alpha: a point counts as matched within this share of the image's side.
         hough: weigh correlations by regularized Hough matching, as at inference.
         mixed: half precision (bfloat16) where CUDA computes.
@@ -48,6 +62,9 @@ class TrainingSettings:
     supervision: Supervision = "strong"
     rate: float = 0.5
     learning_rate: float = 0.03
+    objective: Objective = "paper"
+    optimiser: Optimiser = "sgd"
+    cell: int = 4
     alpha: float = 0.1
     seed: int = 0
     hough: bool = True
@@ -91,9 +108,14 @@ class Trainer:
         self.network = network
         self.settings = settings
         self.step_count = 0
+        self._known: dict[bytes, dict[int, Tensor]] = {}
+        self._held = 0
         self._parameters = dict(network.gates.named_parameters())
-        self.optimiser = torch.optim.SGD(
-            list(self._parameters.values()), lr=settings.learning_rate, momentum=MOMENTUM
+        parameters, rate = list(self._parameters.values()), settings.learning_rate
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.Adam(parameters, rate)
+            if settings.optimiser == "adam"
+            else torch.optim.SGD(parameters, rate, MOMENTUM)
         )
 
     @property
@@ -129,31 +151,25 @@ class Trainer:
         if len(shapes) != 1:
             raise UsageError(f"images of a batch have different sizes: {sorted(shapes)}")
         height, width = next(iter(shapes))[:2]
-        grid = self.network.grid(height, width)
-        source = _images([pair.source for pair in batch], device)
-        target = _images([pair.target for pair in batch], device)
+        grid = self.network.grid(height, width, settings.cell)
+        with torch.autocast("cuda", torch.bfloat16, enabled=settings.mixed and device.type == "cuda"):
+            source = self._features([pair.source for pair in batch])
+            target = self._features([pair.target for pair in batch])
         positive = torch.ones(len(batch), dtype=torch.bool)
         if settings.supervision == "weak" and training:
             # Each source against the next pair's target, where that is of another class.
             other = [(i + 1) % len(batch) for i in range(len(batch))]
             negative = [i for i, k in enumerate(other) if batch[i].category != batch[k].category]
-            source = torch.cat([source, source[negative]])
-            target = torch.cat([target, target[[other[i] for i in negative]]])
+            against = [other[i] for i in negative]
+            source = {layer: torch.cat([maps, maps[negative]]) for layer, maps in source.items()}
+            target = {layer: torch.cat([maps, maps[against]]) for layer, maps in target.items()}
             positive = torch.cat([positive, torch.zeros(len(negative), dtype=torch.bool)])
         noise = None
         if training:
             generator = torch.Generator().manual_seed(_seed(settings.seed, self.step_count))
-            noise = gumbel_noise((len(source), len(self.network.candidates), 2), generator, device)
+            noise = gumbel_noise((len(positive), len(self.network.candidates), 2), generator, device)
         with torch.autocast("cuda", torch.bfloat16, enabled=settings.mixed and device.type == "cuda"):
-            network = self.network
-            wanted = {0, *network.candidates}
-            pair, selection = network.correlate_features(
-                grid,
-                grid,
-                network.backbone.features(source, wanted),
-                network.backbone.features(target, wanted),
-                noise,
-            )
+            pair, selection = self.network.correlate_features(grid, grid, source, target, noise)
             weak = settings.supervision == "weak"
             # Keypoints need few rows with gradients; the rest serves Hough matching, which passes none on.
             with torch.set_grad_enabled(weak and torch.is_grad_enabled()):
@@ -171,7 +187,11 @@ class Trainer:
                 for i, one in enumerate(annotations):
                     chosen = pair.at_cells(i, one.source).float()
                     rows.append(chosen if scores is None else chosen * scores[i, one.source])
-                matching = strong_loss(rows, annotations)
+                matching = (
+                    strong_loss(rows, annotations)
+                    if settings.objective == "paper"
+                    else region_loss(rows, [_near(grid, one.target_points, NEAR).to(device) for one in batch])
+                )
         selecting = selection_loss(selection, settings.rate)
         loss = matching + selecting
         errors = torch.cat([one.error / one.reach for one in annotations])
@@ -186,13 +206,29 @@ class Trainer:
             loss,
         )
 
+    def _features(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> dict[int, Tensor]:
+        """The backbone's layers of a batch; the backbone does not learn, so those of each image are kept."""
+        keys = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        wanted = {0, *self.network.candidates}
+        batch = []
+        for key, image in zip(keys, images, strict=True):
+            # One at a time: rounding depends on what else is in a batch, and a resumed run has other images to make.
+            layers = self._known.get(key) or self.network.backbone.features(
+                _images([image], self.device), wanted
+            )
+            size = sum(one.numel() * one.element_size() for one in layers.values())
+            if key not in self._known and self._held + size <= FEATURE_MEMORY:
+                self._known[key] = layers
+                self._held += size
+            batch.append(layers)
+        return {number: torch.cat([layers[number] for layers in batch]) for number in sorted(wanted)}
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors on the CPU."""
         tensors = {f"gates.{k}": v.detach().cpu() for k, v in self.network.gates.state_dict().items()}
         for name, parameter in self._parameters.items():
-            momentum = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum.detach().cpu()
+            for kind, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser.{kind}.{name}"] = value.detach().cpu()
         tensors["step"] = torch.tensor(self.step_count)
         return tensors
 
@@ -207,10 +243,13 @@ class Trainer:
         if set(gates) != set(own) or any(gates[k].shape != own[k].shape for k in own):
             raise UsageError("the training that should go on was of another network")
         self.network.gates.load_state_dict(gates)
-        for name, parameter in self._parameters.items():
-            momentum = tensors.get(f"momentum.{name}")
-            if momentum is not None:
-                self.optimiser.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone()
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, kind, name = key.split(".", 2)
+                parameter = self._parameters[name]
+                # Adam's count of steps stays on the CPU.
+                place = "cpu" if value.dim() == 0 else parameter.device
+                self.optimiser.state[parameter][kind] = value.to(place).clone()
         self.step_count = int(tensors["step"])
 
 
@@ -244,6 +283,16 @@ def nearest_cells(grid: Grid, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
     x = np.clip(at[:, 0], 0, grid.columns - 1)
     y = np.clip(at[:, 1], 0, grid.rows - 1)
     return np.asarray(y * grid.columns + x)
+
+
+def _near(grid: Grid, points: Float[np.ndarray, "n 2"], width: float) -> Float[Tensor, "n nt"]:
+    """Gaussians round points over the cells of a grid, 1 at the point."""
+    at = torch.from_numpy(np.asarray(points, np.float32)).reshape(-1, 2)
+    x, y = (torch.arange(count, dtype=torch.float32) * grid.step for count in (grid.columns, grid.rows))
+    along_x, along_y = (
+        torch.exp(-(line - at[:, k : k + 1]).square() / (2 * width**2)) for k, line in enumerate((x, y))
+    )
+    return (along_y[:, :, None] * along_x[:, None]).flatten(1)
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
