@@ -225,6 +225,7 @@ def run_training(
             log.append(_row(epoch, trainer.step_count, "train", result, time.perf_counter() - begun))
             bar.set_postfix(loss=f"{result.loss:.3f}", pck=f"{result.pck:.2f}", rate=f"{result.rate:.2f}")
         begun = time.perf_counter()
+        trainer.calibrate([data.pair(int(i), epoch) for i in order[:CALIBRATION]])
         score = _validate(trainer, data.validation(), batch)
         if score is not None:
             log.append(_row(epoch, trainer.step_count, "val", score, time.perf_counter() - begun))
@@ -244,6 +245,9 @@ def run_training(
         arrays = {key: value.numpy() for key, value in trainer.state().items()}
         write_bytes(out / STATE, pack(arrays, {**identity, "best": repr(best)}))
 
+
+CALIBRATION = 100
+"""Training pairs from which the gates' thresholds are set after an epoch."""
 
 START_IMAGES = 40
 """Images whose statistics transforms start from."""

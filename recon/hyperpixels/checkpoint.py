@@ -60,6 +60,12 @@ def network_of(
     rectified = metadata.get("rectified", "1") == "1"
     network = DynamicHyperpixelFlow(backbone, candidates, stretch=stretch, rectified=rectified)
     _load_gates(network.gates, gates, source, name)
+    if metadata.get("thresholds"):
+        try:
+            thresholds = torch.tensor([float(part) for part in metadata["thresholds"].split(",")])
+            network.gates.thresholds.copy_(thresholds)
+        except (ValueError, RuntimeError) as error:
+            raise ReconError(f"{source}: its list of the gates' thresholds is damaged") from error
     return network.eval()
 
 
@@ -124,6 +130,7 @@ def checkpoint_bytes(
         "backbone": network.backbone.name,
         "candidates": ",".join(map(str, network.candidates)),
         "stretch": "1" if network.stretch else "0",
+        "thresholds": ",".join(f"{value:.9g}" for value in network.gates.thresholds.tolist()),
         "rectified": "1" if network.gates.rectified else "0",
     }
     return pack(tensors, {**(notes or {}), **metadata})

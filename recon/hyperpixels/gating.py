@@ -57,6 +57,9 @@ class LayerGates(nn.Module):
             )
             for c in channels
         )
+        # What the open gate's logit must exceed the closed one's by; 0 in training and in the authors' checkpoints.
+        self.thresholds: Tensor
+        self.register_buffer("thresholds", torch.zeros(len(channels)), persistent=False)
 
     def train(self, mode: bool = True) -> LayerGates:
         """As in torch, but transforms without a ReLU keep the statistics that they started from."""
@@ -70,7 +73,7 @@ class LayerGates(nn.Module):
     ) -> Float[Tensor, "b 2"]:
         """Logits (closed, open) of a layer's gate, from the mean features of both images."""
         out: Tensor = self.gumbel_ffns[layer]((pooled_source + pooled_target)[:, :, None, None])
-        return out[:, :, 0, 0]
+        return out[:, :, 0, 0] - self.thresholds[layer] * torch.tensor([0.0, 1.0], device=out.device)
 
     def transform(self, layer: int, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t h w"]:
         """A layer after its 1×1 convolution, normalisation and, if rectified, ReLU."""

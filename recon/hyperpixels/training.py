@@ -132,6 +132,7 @@ class Trainer:
         if len(batch) < 2:
             raise UsageError("a training batch needs two pairs at least")
         self.network.train()
+        self.network.gates.thresholds.zero_()
         result, loss = self._forward(batch, training=True)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -144,6 +145,28 @@ class Trainer:
         """Loss and matched points without noise and without learning."""
         self.network.eval()
         return self._forward(batch, training=False)[0]
+
+    @torch.no_grad()
+    def calibrate(self, pairs: Sequence[TrainingPair]) -> None:
+        """Set the gates' thresholds so that each layer opens, without noise, for a share mu of these pairs.
+
+        With noise the selection loss ties the rate to mu, without it gates of a rate above a half are nearly always
+        open. The next step of training takes the thresholds away.
+        """
+        self.network.eval()
+        gates, layers = self.network.gates, self.network.candidates
+        gates.thresholds.zero_()
+        lead: dict[int, list[float]] = {layer: [] for layer in layers}
+        for pair in pairs:
+            source, target = (
+                {number: maps.mean((2, 3)) for number, maps in self._features([image]).items()}
+                for image in (pair.source, pair.target)
+            )
+            for layer in layers:
+                closed, opened = gates.relevance(layer, source[layer], target[layer])[0].tolist()
+                lead[layer].append(opened - closed)
+        for layer in layers:
+            gates.thresholds[layer] = float(np.quantile(lead[layer], 1 - self.settings.rate))
 
     def _forward(self, batch: Sequence[TrainingPair], training: bool) -> tuple[StepResult, Tensor]:
         settings, device = self.settings, self.device
