@@ -4,8 +4,8 @@
     python benchmarks/viewer_speed.py --millions 10 --repeats 3
     python benchmarks/viewer_speed.py --show OUT            # a run, or any file that 'recon view' takes
 
-``recon view`` is started as a user starts it and opened in a headless Chromium. "Listens" and "seen" are seconds from the
-start of the command: until it answers, and until points are drawn on the page. Frame times are the distances of
+``recon view`` is started as a user starts it and opened in a headless Chromium. "Listens" and "seen" are seconds from
+the start of the command: until it answers, and until points are drawn on the page. Frame times are the distances of
 ``requestAnimationFrame`` while the mouse turns the scene for some seconds, and at rest afterwards. Chromium draws
 without a graphics card here (SwiftShader): the processor does the card's work, beside the viewer's own.
 """
@@ -25,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 from _common import machine, table
 
 from recon.dense.types import PointCloud
@@ -63,7 +64,7 @@ def wavy_cloud(count: int) -> PointCloud:
 
 
 def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
-    """One row of the table: seconds until it listens and is seen, then points and frames of moving and resting."""
+    """One row of the table: how soon it listens and is seen, then points and frames of moving and resting."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "recon.cli", "view", str(path), "--no-browser", "--port", str(PORT)]
     process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -78,6 +79,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
             said += line
             url = re.search(r"http://\S+/", line)
         listens = time.perf_counter() - start
+        work = psutil.Process(process.pid).cpu_times()
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         page.goto(url.group(0))
         while not _seen(page):
@@ -103,6 +105,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
         still = np.array(page.evaluate(_RECORDED))
         return [
             listens,
+            work.user + work.system,
             seen,
             f"{resting:,}",
             f"{moving:,}",
@@ -180,7 +183,15 @@ def main() -> None:
                 rows.append([path.name, *measure(path, browser, given.seconds)])
         browser.close()
     print(machine())
-    heads = ["what", "listens, s", "seen, s", "points at first", "points moving", "frames moving, ms"]
+    heads = [
+        "what",
+        "listens, s",
+        "its CPU seconds",
+        "seen, s",
+        "points at first",
+        "points moving",
+        "frames moving, ms",
+    ]
     print(table(rows, [*heads, "points after", "frames at rest, ms"]))
     print("frames: median / 90% / longest")
 

@@ -188,10 +188,10 @@ class ClientCloud:
         """Show what the view needs; False when the camera moved on before all was sent."""
         budget = min(style.budget, _SLOW_BUDGET) if self._slow else style.budget
         wanted = np.maximum(choose(self._blocks, eye, budget, self._shares[1]), self._upto[1])
-        stale = np.flatnonzero(wanted != self._upto[2])
+        stale = wanted != self._upto[2]
         self._show_level(2, style)
         sent = 0
-        for block in [one for one in self._order() if one in set(stale.tolist())]:
+        for block in [one for one in self._order() if stale[one]]:
             self._upto[2][block] = wanted[block]
             sent += self._send(2, block, style)
             if sent > _BATCH:

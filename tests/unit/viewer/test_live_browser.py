@@ -22,6 +22,7 @@ pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.commands.looking import open_view_scene
 from recon.datasets.synthetic import write_ply
+from recon.viewer.live.camera import photo_corners
 from recon.viewer.live.linked import link
 from recon.viewer.live.serving import PairPage, free_port
 from recon.viewer.live.truth import load_truth
@@ -50,13 +51,17 @@ class Session:
     def camera(self) -> Any:
         return next(iter(self.viewer._clients.values())).handle.camera
 
+    def picture(self) -> np.ndarray:
+        """What is drawn."""
+        data = self.page.screenshot(clip=self.area)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)
+
     def canvas(self) -> np.ndarray:
         """What is drawn, when it has stopped changing."""
-        before = None
+        before = self.picture()
         for _ in range(40):
-            data = self.page.screenshot(clip=self.area)
-            now = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)
-            if before is not None and np.abs(now - before).mean() < 0.05:
+            now = self.picture()
+            if np.abs(now - before).mean() < 0.05:
                 return now
             before = now
         raise AssertionError("the picture does not come to rest")
@@ -118,7 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def watched(browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens a page; the test fails if its console has an error or it asks another machine for anything."""
     said: list[str] = []
@@ -144,22 +149,27 @@ def watched(browser: Any) -> Iterator[Callable[[str], Any]]:
 def started(viewer: LiveViewer, visit: Callable[[str], Any]) -> Session:
     session = Session(viewer, visit(f"http://127.0.0.1:{viewer.port}/"))
     wait_for(lambda: viewer._clients, "the browser connects")
-    close = session.page.get_by_text("Software WebGL")
-    if close.count():  # the notice covers a part of the scene
-        session.page.locator(".mantine-Notification-root button").first.click()
+    # The notice that there is no graphics card covers a part of the scene.
+    session.page.add_style_tag(content=".mantine-Notification-root { display: none }")
     return session
 
 
-@pytest.fixture
-def session(folder: Path, watched: Callable[[str], Any]) -> Iterator[Session]:
+@pytest.fixture(scope="module")
+def opened(folder: Path, watched: Callable[[str], Any]) -> Iterator[Session]:
     scene = open_view_scene(folder / "lauf ä 塔")
-    viewer = LiveViewer(
-        scene, "127.0.0.1", free_port("127.0.0.1", 18_600), load_truth(folder / "wahrheit.ply", scene)
-    )
+    truth = load_truth(folder / "wahrheit.ply", scene)
+    viewer = LiveViewer(scene, "127.0.0.1", free_port("127.0.0.1", 18_600), truth)
     try:
         yield started(viewer, watched)
     finally:
         viewer.stop()
+
+
+@pytest.fixture
+def session(opened: Session) -> Session:
+    """The viewer as the test before left it, at its first view."""
+    opened.viewer.reset_view()
+    return opened
 
 
 def test_layers_and_colours(session: Session) -> None:
@@ -199,7 +209,7 @@ def test_layers_and_colours(session: Session) -> None:
 
 
 def _changed(session: Session, last: np.ndarray) -> np.ndarray | None:
-    now = session.canvas()
+    now = session.picture()
     return now if np.abs(now - last).mean() > 0.5 else None
 
 
@@ -236,15 +246,13 @@ def test_looking_through_a_photo(session: Session) -> None:
         lambda: np.allclose(session.camera.position, view.center, atol=1e-3), "the camera is in its place"
     )
     session.slide("photo opacity", "1")
-    covered = session.canvas()
-    shown, photo = _photo_on(session, covered, 2)
-    assert np.abs(shown - photo).mean() < 6  # the photo, where it belongs
+    everywhere = (slice(None), slice(None))
+    wait_for(lambda: _difference(session, 2, everywhere) < 6, "the photo is shown where it belongs")
     session.slide("photo opacity", "0")
-    model = session.canvas()
-    shown, photo = _photo_on(session, model, 2)
-    inner = (slice(60, -60), slice(60, 200))  # left of the board
-    assert np.abs(shown - photo)[inner].mean() < 12  # the model looks like the photo from there
-    assert np.abs(shown - np.roll(photo, 12, axis=1))[inner].mean() > 2 * np.abs(shown - photo)[inner].mean()
+    wait_for(lambda: session.viewer.panel.opacity == 0, "the photo is gone")
+    left = (slice(60, -60), slice(60, 200))  # of the board
+    wait_for(lambda: _difference(session, 2, left) < 12, "the model looks like the photo from there")
+    assert _difference(session, 2, left, shift=12) > 2 * _difference(session, 2, left)
     session.page.get_by_text("next", exact=True).click()
     session.text(f"Through {live_scene.NAMES[3]}")
     session.page.get_by_text("previous", exact=True).click()
@@ -252,7 +260,7 @@ def test_looking_through_a_photo(session: Session) -> None:
     session.text(f"Through {live_scene.NAMES[1]}")
     session.page.get_by_role("button", name="leave the photo").click()
     wait_for(lambda: session.viewer.photo is None, "the photo is left")
-    wait_for(lambda: np.abs(session.canvas() - start).mean() < 1.0, "the first view is back")
+    wait_for(lambda: np.abs(session.picture() - start).mean() < 1.0, "the first view is back")
     row = 3
     view = live_scene.views()[row]
     corner = view.center + session.viewer.cameras.depth * view.cam_from_world[2, :3]
@@ -270,17 +278,16 @@ def test_looking_through_a_photo(session: Session) -> None:
     wait_for(lambda: session.viewer.photo is None, "turning away leaves the photo")
 
 
-def _photo_on(session: Session, canvas: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the picture where a photo belongs, at the photo's size, and the photo."""
+def _difference(session: Session, row: int, part: tuple[slice, slice], shift: int = 0) -> float:
+    """Mean difference of the drawn picture from a photo, where the photo belongs."""
     view = live_scene.views()[row]
-    from recon.viewer.live.camera import photo_corners
-
     corners = (photo_corners(view, 1.0) - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3]
     places = np.array([session.pixel(corner) for corner in corners], np.float32)
     flat = np.array([[-0.5, -0.5], [319.5, -0.5], [319.5, 239.5], [-0.5, 239.5]], np.float32)
     matrix = cv2.getPerspectiveTransform(places - 0.5, flat)
-    shown = cv2.warpPerspective(canvas, matrix, (320, 240), flags=cv2.INTER_LINEAR)
-    return shown, session.viewer.scene.photos[row].pixels().astype(np.float32)
+    shown = cv2.warpPerspective(session.picture(), matrix, (320, 240), flags=cv2.INTER_LINEAR)
+    photo = session.viewer.scene.photos[row].pixels().astype(np.float32)
+    return float(np.abs(shown - np.roll(photo, shift, axis=1))[part].mean())
 
 
 def test_clicked_points_and_measuring(session: Session) -> None:
@@ -342,7 +349,7 @@ def test_clipping(session: Session) -> None:
     session.click(on_wall(-1.5, 0.0))  # what is cut away cannot be clicked
     session.text("Nothing is there")
     session.box("clip").uncheck()
-    wait_for(lambda: np.abs(session.canvas() - whole).mean() < 1.0, "all is back")
+    wait_for(lambda: np.abs(session.picture() - whole).mean() < 1.0, "all is back")
 
 
 def _low(session: Session) -> float:
