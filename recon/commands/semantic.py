@@ -15,12 +15,13 @@ from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from recon.datasets.semantic import SemanticPair
     from recon.evaluation.semantic import PairScore, SemanticReport
     from recon.hyperpixels.cells import CellMatches
 
-METHODS = ("dhpf", "hpf", "nn", "nn+rhm")
+METHODS = ("dhpf", "hpf", "nn", "nn+rhm", "sift-nn")
 
 PAPER_SIDE = 240
 """Both sides that images are brought to (the paper's)."""
@@ -30,7 +31,7 @@ def evaluate_semantic(
     benchmark: str = typer.Option(..., help="pf-pascal, pf-willow, spair-71k, caltech-101 or willow."),
     root: Path = typer.Option(..., help="Folder of the benchmark, or the one that holds it."),
     method: str = typer.Option(
-        "dhpf", help="dhpf, hpf, nn (nearest neighbour) or nn+rhm; or a dense matcher."
+        "dhpf", help="dhpf, hpf, nn (nearest neighbour), nn+rhm or sift-nn; or a dense matcher."
     ),
     split: str = typer.Option("test", help="trn, val or test."),
     backbone: str = typer.Option("", help="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's."),
@@ -182,21 +183,32 @@ def read_image(path: Path) -> np.ndarray:
         raise ReconError(f"{path}: cannot be read as an image ({error})") from error
 
 
+def square_tensor(rgb: np.ndarray) -> torch.Tensor:
+    """An image brought to the paper's square and normalised, (1, 3, 240, 240)."""
+    import numpy as np
+    import torch
+
+    from recon.hyperpixels.backbones import normalise
+    from recon.photos.resize import resize_rgb
+
+    resized = np.array(resize_rgb(np.ascontiguousarray(rgb), *_SQUARE))
+    return normalise(torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255)
+
+
 def _method(
     method: str, backbone: str, checkpoint: str, weights: str, layers: str, download: bool, device: str
 ) -> _Transfer:
     if method not in METHODS:
         return _dense(method)
-    import numpy as np
+    if method == "sift-nn":
+        return _dense_sift
     import torch
 
-    from recon.hyperpixels.backbones import normalise
     from recon.hyperpixels.cells import match_cells, transfer_keypoints
     from recon.hyperpixels.flow import agreed_offsets
     from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
     from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
-    from recon.photos.resize import resize_rgb
 
     checked_device(device)
     network: Any
@@ -213,14 +225,10 @@ def _method(
         default = DEFAULT_LAYERS[name] if method == "hpf" else (DEFAULT_LAYER[name],)
         network = HyperpixelFlow(whole.to(device), parse_layers(layers) or default, stretch=True)
 
-    def tensor(rgb: np.ndarray) -> torch.Tensor:
-        resized = np.array(resize_rgb(np.ascontiguousarray(rgb), PAPER_SIDE, PAPER_SIDE))
-        return normalise(torch.from_numpy(resized).to(device).permute(2, 0, 1)[None].float() / 255)
-
     def transfer(
         source: np.ndarray, target: np.ndarray, points: np.ndarray
     ) -> tuple[np.ndarray, tuple[int, ...], float]:
-        images = tensor(source), tensor(target)
+        images = [square_tensor(one).to(device) for one in (source, target)]
         start = time.perf_counter()
         with torch.inference_mode():
             a, b = (network.prepare(image) for image in images)
@@ -236,6 +244,27 @@ def _method(
         return resized_points(moved, _SQUARE, target.shape), chosen, seconds
 
     return transfer
+
+
+def _dense_sift(
+    source: np.ndarray, target: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, tuple[int, ...], float]:
+    """Each point goes to the pixel of the target whose dense SIFT descriptor is most like its own."""
+    import numpy as np
+
+    from recon.features.dense_sift import dense_sift
+    from recon.photos.resize import resize_rgb
+
+    images = [resize_rgb(np.ascontiguousarray(one), PAPER_SIDE, PAPER_SIDE) for one in (source, target)]
+    start = time.perf_counter()
+    own, other = (dense_sift(image).astype(np.float32) for image in images)
+    at = np.clip(np.rint(resized_points(points, source.shape, _SQUARE)).astype(int), 0, PAPER_SIDE - 1)
+    flat = other.reshape(-1, other.shape[2])
+    distance = (flat**2).sum(1) - 2 * own[at[:, 1], at[:, 0]] @ flat.T
+    best = distance.argmin(1)
+    seconds = time.perf_counter() - start
+    moved = np.stack([best % PAPER_SIDE, best // PAPER_SIDE], 1).astype(np.float64)
+    return resized_points(moved, _SQUARE, target.shape), (), seconds
 
 
 def _dense(name: str) -> _Transfer:

@@ -119,6 +119,44 @@ def train_dhpf(
     typer.echo(f"checkpoint: {out / BEST}\nlog: {out / LOG}")
 
 
+@train.command("hpf")
+def train_hpf(
+    benchmark: str = typer.Option(..., help="willow, pf-pascal or spair-71k."),
+    root: Path = typer.Option(..., help="Its folder."),
+    split: str = typer.Option("val", help="trn, val or test; of pairs by which layers are chosen."),
+    backbone: str = typer.Option("mobilenetv2", help="mobilenetv2, resnet50 or resnet101."),
+    weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
+    download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
+    candidates: str = typer.Option("", help="Layers that may be chosen, with commas; empty: all."),
+    beam: int = typer.Option(4, min=1, help="Sets that are kept of each size."),
+    depth: int = typer.Option(8, min=1, help="Most layers of a set."),
+    limit: int = typer.Option(0, min=0, help="Only that many pairs, evenly spread; 0: all."),
+    cell: int = typer.Option(4, min=1, help="Distance of cells, pixels; 8 is much faster."),
+) -> None:
+    """Find the layers of Hyperpixel Flow by beam search; give them to the matcher as layers=..."""
+    from recon.commands.layer_search import search_layers
+
+    with stoppable():
+        found = search_layers(
+            benchmark,
+            root,
+            split=split,
+            backbone=backbone,
+            weights=weights,
+            download=download,
+            candidates=candidates,
+            beam=beam,
+            depth=depth,
+            limit=limit,
+            cell=cell,
+            progress=True,
+        )
+    for step in found.steps:
+        score, layers = step.kept[0]
+        typer.echo(f"{len(layers)} layers: PCK@0.1 {score:.3f} with {','.join(map(str, layers))}")
+    typer.echo(f"layers={','.join(map(str, found.layers))}")
+
+
 def run_training(
     out: Path,
     *,
@@ -244,6 +282,25 @@ def run_training(
         write_bytes(out / LOG, _table(log))
         arrays = {key: value.numpy() for key, value in trainer.state().items()}
         write_bytes(out / STATE, pack(arrays, {**identity, "best": repr(best)}))
+
+
+def untrained_network(root: Path, candidates: str, mu: float, backbone: str = "mobilenetv2") -> Any:
+    """DHPF on WILLOW as ``--start layers`` begins, its gates' thresholds set from training pairs: a baseline."""
+    import torch
+
+    from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
+    from recon.hyperpixels.start import start_from_layers
+    from recon.hyperpixels.training import Trainer, TrainingSettings, epoch_order
+    from recon.matching.hyperpixel_matcher import parse_layers
+    from recon.matching.hyperpixel_weights import load_backbone
+
+    torch.manual_seed(0)
+    network = DynamicHyperpixelFlow(load_backbone(backbone), parse_layers(candidates), rectified=False)
+    data = training_data("strong", "willow", root, [], [], False, 0)
+    start_from_layers(network, _some_images(data))
+    trainer = Trainer(network, TrainingSettings(rate=mu))
+    trainer.calibrate([data.pair(int(i), 0) for i in epoch_order(len(data), 0, 0)[:CALIBRATION]])
+    return network.eval()
 
 
 CALIBRATION = 100

@@ -110,7 +110,7 @@ def test_outlines_are_transferred(tmp_path: Path, weights: str, capsys: pytest.C
         (["evaluate", "semantic", "--benchmark", "willow", "--root", "nowhere"], "there is no folder"),
         (["train", "dhpf", "--out", "x", "--supervision", "none"], "strong, weak or flow"),
         (["train", "dhpf", "--out", "x"], "--benchmark and --root"),
-        (["train", "dhpf", "--out", "x", "--supervision", "flow"], "--photos or --scenes"),
+        (["train", "dhpf", "--out", "x", "--supervision", "flow"], "--photos, --scenes or --warps"),
     ],
 )
 def test_wrong_usage_is_said_in_a_line(

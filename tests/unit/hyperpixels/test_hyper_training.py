@@ -12,6 +12,7 @@ import torch
 from test_hyper_network import tiny_network
 
 from recon.commands import train as train_command
+from recon.commands import training_data
 from recon.datasets.types import TruthCamera
 from recon.datasets.warps import random_warp, visible_positions
 from recon.errors import ReconError, UsageError
@@ -125,7 +126,7 @@ def photos(folder: Path) -> Path:
 
 def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = photos(tmp_path / "photos")
-    monkeypatch.setattr(train_command, "SIDE", 48)
+    monkeypatch.setattr(training_data, "SIDE", 48)
     same = {"supervision": "flow", "photos": [folder], "epochs": 3, "batch": 2, "seed": 5}
     train_command.run_training(tmp_path / "whole", network=tiny_network(), **same)  # type: ignore[arg-type]
 
