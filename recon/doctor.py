@@ -44,6 +44,7 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
 
 EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("pillow_heif", "pillow-heif", "reads HEIC photos"),
+    ("av", "av", "writes films that every phone plays"),
     ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
     ("vismatch", "vismatch", "more matchers, in an environment without kornia's latest"),
 )
