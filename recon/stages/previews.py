@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
-from recon.datasets.rendering import mesh_from_open3d
 from recon.engine.stage import StageContext
 from recon.exports.georeference import offset_to_origin
 from recon.photos.reading import png_bytes
@@ -17,8 +17,9 @@ from recon.stages.depth import DenseScene, load_depths, moved_views
 from recon.stages.map import load_views
 from recon.stages.pairs import load_pairs
 from recon.stages.photos import load_photo_set
+from recon.stages.report_surface import RunMesh
 from recon.stages.verify import load_view_graph
-from recon.surface.io import read_mesh, read_points_ply
+from recon.surface.io import read_points_ply
 from recon.viewer import pictures
 from recon.viewer.rendering import Surface
 
@@ -27,35 +28,47 @@ FOLDER = "pictures"
 _SHEET_PHOTOS = 12
 """So many photos at most are shown on one sheet, evenly taken from the set."""
 
+_SHEET_SIDE = 640
+"""Longest side of the photos on sheets, before they are fitted in, pixels."""
+
 _CLOUD_POINTS = 1_500_000
 """So many points at most are drawn."""
 
 
-def write_previews(work: StageContext, width: int) -> list[str]:
-    """Draws the pictures of a finished run into ``pictures/``; returns their names relative to the workspace."""
+def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMesh]) -> list[str]:
+    """Draws the pictures of a finished run into ``pictures/``; returns their names relative to the workspace.
+
+    Args:
+        width: of the pictures, pixels. load_mesh: gives the mesh of the run.
+    """
     views = load_views(work)
     offset = offset_to_origin(np.array([view.center for view in views]))
     views = moved_views(views, -offset)  # what is drawn is single precision
     cloud = read_points_ply(work.path("dense", "points.ply"))
     step = max(1, len(cloud) // _CLOUD_POINTS)
     xyz, rgb = (cloud.xyz[::step] - offset).astype(np.float32), cloud.rgb[::step]
-    mesh = mesh_from_open3d(read_mesh(work.path("mesh", "mesh.ply")).translate(-offset))
-    surface = Surface(mesh.vertices, mesh.faces, mesh.colors)
+
+    @cache
+    def surface() -> Surface:
+        mesh = load_mesh()[1](offset)
+        return Surface(mesh.vertices, mesh.faces, mesh.rgb, mesh.uv, mesh.texture)
+
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
+    photos = cache(lambda: DenseScene(work, _SHEET_SIDE))
     jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
         "cameras_oblique.png": lambda: pictures.cameras_picture(xyz, rgb, views, "oblique", width, height),
         "cameras_top.png": lambda: pictures.cameras_picture(xyz, rgb, views, "top", width, height),
         "cloud.png": lambda: pictures.cloud_picture(
             xyz, rgb, pictures.overview_view(xyz, views, "front", width, height, with_cameras=False)
         ),
-        "mesh_front.png": lambda: _mesh(surface, xyz, views, "front", "color", width),
-        "mesh_shaded.png": lambda: _mesh(surface, xyz, views, "front", "shaded", width),
-        "mesh_oblique.png": lambda: _mesh(surface, xyz, views, "oblique", "color", width),
+        "mesh_front.png": lambda: _mesh(surface(), xyz, views, "front", "color", width),
+        "mesh_shaded.png": lambda: _mesh(surface(), xyz, views, "front", "shaded", width),
+        "mesh_oblique.png": lambda: _mesh(surface(), xyz, views, "oblique", "color", width),
         "mesh_beside_photos.png": lambda: _beside_photos(
-            work, surface, shown[:: max(1, len(shown) // 3)][:3]
+            photos(), surface(), shown[:: max(1, len(shown) // 3)][:3]
         ),
-        "depth_maps.png": lambda: _depth_sheet(work, shown),
+        "depth_maps.png": lambda: _depth_sheet(work, photos(), shown),
         "view_graph.png": lambda: _view_graph(work, width),
     }
     written = []
@@ -85,11 +98,19 @@ def _mesh(
     width: int,
 ) -> UInt8[np.ndarray, "h w 3"]:
     view = pictures.overview_view(xyz, views, where, width, round(width * 2 / 3), with_cameras=False)
-    return pictures.surface_picture(surface, view, style)
+    return _surface(surface, view, style)
 
 
-def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
-    scene = DenseScene.of_depth_maps(work)
+def _surface(
+    surface: Surface, view: PinholeView, style: Literal["color", "shaded"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    textured = style == "color" and surface.texture is not None
+    return pictures.surface_picture(surface, view, "texture" if textured else style)
+
+
+def _depth_sheet(
+    work: StageContext, scene: DenseScene, shown: list[PinholeView]
+) -> UInt8[np.ndarray, "h w 3"]:
     images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
     panels, captions = [], []
     for view, depth in zip(shown, load_depths(work, shown), strict=True):
@@ -104,9 +125,8 @@ def _depth_sheet(work: StageContext, shown: list[PinholeView]) -> UInt8[np.ndarr
 
 
 def _beside_photos(
-    work: StageContext, surface: Surface, shown: list[PinholeView]
+    scene: DenseScene, surface: Surface, shown: list[PinholeView]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    scene = DenseScene(work, 640)
     by_id = {
         view.photo_id: (view, image) for view, image in zip(scene.near_views(), scene.images, strict=True)
     }
@@ -115,8 +135,8 @@ def _beside_photos(
         view, image = by_id[one.photo_id]
         panels += [
             image,
-            pictures.surface_picture(surface, view, "color"),
-            pictures.surface_picture(surface, view, "shaded"),
+            _surface(surface, view, "color"),
+            _surface(surface, view, "shaded"),
         ]
         captions += [view.name, "mesh from there", "its shape"]
     return pictures.contact_sheet(panels, captions, columns=3)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +15,9 @@ from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, library_versions, read_manifest
 from recon.stages.map import load_left_out
 from recon.stages.photos import load_photo_set
+
+if TYPE_CHECKING:
+    from recon.stages.report_surface import RunMesh
 
 PAGE = "report.html"
 
@@ -49,16 +54,17 @@ class ReportStage:
         manifest = read_manifest(work.root)
         assert manifest is not None
         summary = summarize(work, manifest)
+        mesh = _mesh_of(work, manifest)
         pictures: list[str] = []
         if settings.pictures:
             from recon.stages.previews import write_previews
 
-            pictures = write_previews(work, settings.width)
+            pictures = write_previews(work, settings.width, mesh)
         summary["pictures"] = pictures
         work.remove(PAGE)
         if settings.page:
             try:
-                page = _page(work, manifest, summary)
+                page = _page(work, manifest, summary, mesh)
             except Exception as error:  # the results are worth more than their description
                 work.log.info("%s could not be made", PAGE, exc_info=True)
                 work.warn(f"{PAGE} could not be made ({type(error).__name__}: {error})")
@@ -90,17 +96,34 @@ def leave_report(root: Path, error: Exception | None = None) -> Path | None:
             return None
         work = StageContext(root=root.absolute(), seed=int(manifest.run.get("seed", 0)))
         failure = "" if error is None else f"The stage ‘{failed[-1]}’ failed: {error}"
-        return work.write_text(PAGE, _page(work, manifest, summarize(work, manifest), failure))
+        return work.write_text(
+            PAGE, _page(work, manifest, summarize(work, manifest), _mesh_of(work, manifest), failure)
+        )
     except Exception:
         log.info("%s could not be written", PAGE, exc_info=True)
         return None
 
 
-def _page(work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str = "") -> str:
+def _mesh_of(work: StageContext, manifest: Manifest) -> Callable[[], RunMesh]:
+    """The mesh, read when it is first asked for."""
+    from recon.stages.report_surface import load_run_mesh
+
+    texture = manifest.stages.get("texture")
+    textured = texture is not None and texture.state == "done"
+    return cache(lambda: load_run_mesh(work, textured))
+
+
+def _page(
+    work: StageContext,
+    manifest: Manifest,
+    summary: dict[str, Any],
+    mesh: Callable[[], RunMesh],
+    failure: str = "",
+) -> str:
     from recon.stages.report_content import gather
     from recon.viewer.report.page import report_html
 
-    return report_html(gather(work, manifest, summary, failure))
+    return report_html(gather(work, manifest, summary, mesh, failure))
 
 
 def summarize(work: StageContext, manifest: Manifest) -> dict[str, Any]:

@@ -32,9 +32,10 @@ from recon.stages.depth import read_depth
 from recon.stages.map import load_left_out, load_reconstruction
 from recon.stages.pair_results import Pair, load_dense_match, load_matching, load_sparse_match
 from recon.stages.photos import load_photo_set, load_rgb
-from recon.stages.report_surface import load_surface
+from recon.stages.report_surface import RunMesh, page_surface
 from recon.stages.verify import load_verification, load_view_graph
 from recon.surface.io import read_points_ply
+from recon.texturing.files import encode_picture
 from recon.viewer.match_lines import match_lines_picture
 from recon.viewer.page import machine
 from recon.viewer.pictures import depth_picture
@@ -79,7 +80,11 @@ _MOST_DEPTH_MAPS = 24
 
 
 def gather(
-    work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str = ""
+    work: StageContext,
+    manifest: Manifest,
+    summary: dict[str, Any],
+    load_mesh: Callable[[], RunMesh],
+    failure: str = "",
 ) -> ReportContent:
     """All that the workspace can show.
 
@@ -87,16 +92,24 @@ def gather(
 
     Args:
         summary: of the stage ``report``.
+        load_mesh: gives the mesh of the run.
         failure: why the run ended early, if it did.
     """
-    return _Gatherer(work, manifest, summary, failure).content
+    return _Gatherer(work, manifest, summary, load_mesh, failure).content
 
 
 class _Gatherer:
     """Reads a workspace part by part."""
 
-    def __init__(self, work: StageContext, manifest: Manifest, summary: dict[str, Any], failure: str) -> None:
-        self.work, self.manifest, self.summary = work, manifest, summary
+    def __init__(
+        self,
+        work: StageContext,
+        manifest: Manifest,
+        summary: dict[str, Any],
+        load_mesh: Callable[[], RunMesh],
+        failure: str,
+    ) -> None:
+        self.work, self.manifest, self.summary, self.load_mesh = work, manifest, summary, load_mesh
         source = str(manifest.run.get("inputs", {}).get("photos", manifest.source))
         name = Path(source).name or source or "photos"
         if name in {"images", "photos"} and Path(source).resolve().parent.name:
@@ -130,7 +143,7 @@ class _Gatherer:
         if self._done("fuse"):
             self._part("the dense cloud", self._dense)
         if self._done("mesh"):
-            content.surface = self._part("the mesh", lambda: load_surface(self.work, self._done("texture")))
+            content.surface = self._part("the mesh", lambda: page_surface(self.work, self.load_mesh()))
         content.still = self._part("the still picture", self._still)
 
     def _done(self, stage: str) -> bool:
@@ -544,12 +557,7 @@ def widest_angles(xyz: np.ndarray, rows: np.ndarray, centers: np.ndarray) -> np.
 
 def jpeg(rgb: UInt8[np.ndarray, "h w 3"], title: str = "", caption: str = "") -> Picture:
     """A picture as JPEG."""
-    done, data = cv2.imencode(
-        ".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    if not done:
-        raise ValueError(f"a picture of {rgb.shape[1]} x {rgb.shape[0]} could not be encoded")
-    return Picture(data.tobytes(), rgb.shape[1], rgb.shape[0], title, caption)
+    return Picture(encode_picture(rgb, "jpg", _QUALITY), rgb.shape[1], rgb.shape[0], title, caption)
 
 
 def _small(rgb: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:

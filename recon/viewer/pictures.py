@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Float64, UInt8
 from recon.datasets.rendering import MeshData
 from recon.photos.types import PinholeView
 from recon.viewer.frusta import camera_lines
-from recon.viewer.rendering import Canvas, Surface, draw_points
+from recon.viewer.rendering import Canvas, Style, Surface, draw_points
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -165,7 +165,7 @@ def mesh_picture(
 def surface_picture(
     surface: Surface,
     view: PinholeView,
-    style: Literal["color", "shaded", "normals"] = "color",
+    style: Style = "color",
     samples: int = 2,
 ) -> Picture:
     """The same of a mesh that is made ready, for many pictures of one mesh."""
