@@ -7,12 +7,14 @@
 ``recon view`` is started as a user starts it and opened in a headless Chromium. "Listens" and "seen" are seconds from
 the start of the command: until it answers, and until points are drawn on the page. Frame times are the distances of
 ``requestAnimationFrame`` while the mouse turns the scene for some seconds, and at rest afterwards. Chromium draws
-without a graphics card here (SwiftShader): the processor does the card's work, beside the viewer's own.
+without a graphics card here (SwiftShader): the processor does the card's work, beside the viewer's own. CPU seconds do
+not depend on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shutil
 import signal
@@ -87,6 +89,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
         seen = time.perf_counter() - start
         resting = _settled(page)
         page.evaluate(_RECORD)
+        before = _browser_work()
         page.mouse.move(500, 400)
         page.mouse.down()
         end = time.perf_counter() + seconds
@@ -98,6 +101,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
         moving = _drawn(page)
         page.mouse.up()
         frames = np.array(page.evaluate(_RECORDED))
+        work_per_frame = 1000 * (_browser_work() - before) / max(len(frames), 1)
         frames = frames[len(frames) // 4 :]  # it takes some frames to see how fast the browser is
         after = _settled(page)
         page.evaluate(_RECORD)
@@ -110,6 +114,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
             f"{resting:,}",
             f"{moving:,}",
             _spread(frames),
+            work_per_frame,
             f"{after:,}",
             _spread(still),
         ]
@@ -118,6 +123,17 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
             page.close()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
+
+
+def _browser_work() -> float:
+    """CPU seconds of the browser's processes so far."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "chrom" in process.name():
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
 
 
 def _seen(page: Any) -> bool:
@@ -192,7 +208,7 @@ def main() -> None:
         "points moving",
         "frames moving, ms",
     ]
-    print(table(rows, [*heads, "points after", "frames at rest, ms"]))
+    print(table(rows, [*heads, "CPU ms per frame", "points after", "frames at rest, ms"]))
     print("frames: median / 90% / longest")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from recon.commands.stopping import stoppable
 from recon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,32 +42,48 @@ def view(
     if len(paths) > 2:
         raise UsageError("view takes one run, or two to compare")
     from recon.commands.looking import open_view_scene
+    from recon.viewer.live.serving import free_port
+
+    with stoppable():
+        first = free_port(host, port)
+        if first != port:
+            typer.echo(f"port {port} is in use: {first} is taken")
+        scenes = [open_view_scene(path, photos) for path in paths]
+        for scene in scenes:
+            for note in scene.notes:
+                typer.echo(f"note: {note}")
+        truths = [None if truth is None else _truth(truth, scene) for scene in scenes]
+        _serve(scenes, truths, [str(path) for path in paths], host, first, browser)
+
+
+def _serve(
+    scenes: list[ViewScene],
+    truths: list[Truth | None],
+    paths: list[str],
+    host: str,
+    port: int,
+    browser: bool,
+) -> None:
+    """Show one scene or two until somebody ends it."""
     from recon.viewer.live.linked import link
     from recon.viewer.live.serving import PairPage, free_port, open_browser
     from recon.viewer.live.viewer import LiveViewer
 
-    first = free_port(host, port)
-    if first != port:
-        typer.echo(f"port {port} is in use: {first} is taken")
-    scenes = [open_view_scene(path, photos) for path in paths]
-    for scene in scenes:
-        for note in scene.notes:
-            typer.echo(f"note: {note}")
     viewers: list[LiveViewer] = []
     page = None
     try:
         if len(scenes) == 1:
-            viewers.append(LiveViewer(scenes[0], host, first, _truth(truth, scenes[0])))
+            viewers.append(LiveViewer(scenes[0], host, port, truths[0]))
         else:
-            names = _two_names(paths, scenes[0].name, scenes[1].name)
-            for scene, name in zip(scenes, names, strict=True):
-                after = viewers[-1].port + 1 if viewers else first + 1
-                known = _truth(truth, scene)
-                viewers.append(LiveViewer(scene, host, free_port(host, after), known, name))
+            a, b = (scene.name for scene in scenes)
+            names = (a, b) if a != b else (paths[0], paths[1])
+            for scene, truth, name in zip(scenes, truths, names, strict=True):
+                after = (viewers[-1].port if viewers else port) + 1
+                viewers.append(LiveViewer(scene, host, free_port(host, after), truth, name))
             if not link(*viewers):
                 typer.echo("note: the two share no two photos: their coordinates are taken to be the same")
-            page = PairPage(host, first, names, (viewers[0].port, viewers[1].port))
-        url = f"http://{'localhost' if host == '0.0.0.0' else host}:{first}/"
+            page = PairPage(host, port, names, (viewers[0].port, viewers[1].port))
+        url = f"http://{'localhost' if host == '0.0.0.0' else host}:{port}/"
         typer.echo(f"{' | '.join(scene.name for scene in scenes)}: {url}  (Ctrl-C ends)")
         if browser and not open_browser(url):
             typer.echo("there is no browser here: open that address in one")
@@ -80,12 +97,7 @@ def view(
             viewer.stop()
 
 
-def _truth(path: Path | None, scene: ViewScene) -> Truth | None:
+def _truth(path: Path, scene: ViewScene) -> Truth:
     from recon.viewer.live.truth import load_truth
 
-    return None if path is None else load_truth(path, scene)
-
-
-def _two_names(paths: list[Path], a: str, b: str) -> tuple[str, str]:
-    """Names that tell two runs apart."""
-    return (a, b) if a != b else (str(paths[0]), str(paths[1]))
+    return load_truth(path, scene)

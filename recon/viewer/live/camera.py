@@ -146,7 +146,9 @@ def _facing(scene: ViewScene) -> Float64[np.ndarray, "3"]:
         mean = 0.35 * axes[0] - axes[1] + 0.45 * axes[2]
     else:
         mean = mean / np.linalg.norm(mean) + 0.12 * up
-        if abs(mean @ up) > 0.95 * np.linalg.norm(mean):  # what lies flat is seen aslant, its long side across
+        if abs(mean @ up) > 0.95 * np.linalg.norm(
+            mean
+        ):  # what lies flat is seen aslant, its long side across
             points = scene.points(20_000).astype(np.float64)
             flat = points - np.outer(points @ up, up)
             longest = np.linalg.eigh(np.cov(flat.T))[1][:, -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import viser
 from jaxtyping import UInt8
 
 from recon.errors import ReconError
+from recon.photos.types import PinholeView
 from recon.viewer.live.camera import frustum_depth, photo_corners, quaternion, scene_size
 from recon.viewer.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
 from recon.viewer.live.dense import Style
@@ -27,66 +29,71 @@ _MANY_PHOTOS = 200
 
 
 class CameraLayer:
-    """Frusta of the photos, and the photos on them."""
+    """Frusta of the photos, and the photos on them; a thread of its own reads the photos."""
 
     def __init__(
         self, server: viser.ViserServer, scene: ViewScene, clicked: Callable[[int, int], None]
     ) -> None:
         self.depth = frustum_depth(scene) if scene.photos else 0.0
+        self._server, self._clicked = server, clicked
         self._frusta = server.scene.add_frame(FRUSTA, show_axes=False)
         self._photos = server.scene.add_frame(PHOTOS, show_axes=False)
-        thumbnail = _THUMBNAIL if len(scene.photos) < _MANY_PHOTOS else _THUMBNAIL // 2
+        self._ended = False
         for row, photo in enumerate(scene.photos):
-            self._add(server, row, photo, thumbnail, clicked)
+            self._add_frustum(row, photo.view)
+        threading.Thread(
+            target=self._add_photos, args=(scene.photos,), name="recon-view-photos", daemon=True
+        ).start()
 
     def show(self, frusta: bool, photos: bool) -> None:
         """Draw the cameras or not, and the photos on them."""
         self._frusta.visible, self._photos.visible = frusta, photos
 
-    def _add(
-        self,
-        server: viser.ViserServer,
-        row: int,
-        photo: ViewPhoto,
-        thumbnail: int,
-        clicked: Callable[[int, int], None],
-    ) -> None:
-        view = photo.view
-        rotation = view.cam_from_world[:, :3].T
+    def end(self) -> None:
+        """Read no more photos."""
+        self._ended = True
+
+    def _add_frustum(self, row: int, view: PinholeView) -> None:
         corners = photo_corners(view, self.depth)
-        height = corners[2, 1] - corners[0, 1]
-        # viser draws pyramids whose volume does not depend on their angles; this scale makes them this deep.
-        frustum = server.scene.add_camera_frustum(
+        half = float(corners[2, 1] - corners[0, 1]) / 2 / self.depth
+        frustum = self._server.scene.add_camera_frustum(
             f"{FRUSTA}/{row}",
-            fov=2 * float(np.arctan(height / 2 / self.depth)),
+            fov=2 * float(np.arctan(half)),
             aspect=view.width / view.height,
-            scale=_scale_of_depth(self.depth, height / 2 / self.depth, view.width / view.height),
+            scale=_scale_of_depth(self.depth, half, view.width / view.height),
             thickness=1.6,
             thickness_units="screen",
             color=_FRUSTUM_COLOR,
-            wxyz=quaternion(rotation),
+            wxyz=quaternion(view.cam_from_world[:, :3].T),
             position=view.center,
             cast_shadow=False,
             receive_shadow=False,
         )
-        frustum.on_click(_at_once(clicked, row))
-        if photo.path is not None:
+        frustum.on_click(_at_once(self._clicked, row))
+
+    def _add_photos(self, photos: tuple[ViewPhoto, ...]) -> None:
+        size = _THUMBNAIL if len(photos) < _MANY_PHOTOS else _THUMBNAIL // 2
+        for row, photo in enumerate(photos):
+            if self._ended or photo.path is None:
+                continue
             try:
-                rgb, _ = photo.undistorted(thumbnail)
+                rgb, _ = photo.undistorted(size)
             except ReconError:
-                return
-            image = server.scene.add_image(
+                continue  # it is damaged: the camera is shown without it
+            rotation = photo.view.cam_from_world[:, :3].T
+            corners = photo_corners(photo.view, self.depth)
+            image = self._server.scene.add_image(
                 f"{PHOTOS}/{row}",
                 rgb,
                 render_width=float(corners[1, 0] - corners[0, 0]),
-                render_height=float(height),
+                render_height=float(corners[2, 1] - corners[0, 1]),
                 jpeg_quality=80,
                 wxyz=quaternion(rotation),
-                position=view.center + rotation @ corners.mean(axis=0),
+                position=photo.view.center + rotation @ corners.mean(axis=0),
                 cast_shadow=False,
                 receive_shadow=False,
             )
-            image.on_click(_at_once(clicked, row))
+            image.on_click(_at_once(self._clicked, row))
 
 
 class SparseLayer:

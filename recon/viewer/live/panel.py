@@ -73,9 +73,7 @@ class Panel:
         """Say which photo is looked through."""
         names = [photo.name for photo in self._viewer.scene.photos]
         if row is not None:
-            self._quiet = True
             self._chosen.value = names[row]
-            self._quiet = False
         self._leave.disabled = row is None
         self._fade.disabled = row is None
         self._through.content = "" if row is None else f"Through **{_plain(names[row])}**"
@@ -137,7 +135,6 @@ class Panel:
     def _photos(self) -> None:
         viewer = self._viewer
         names = [photo.name for photo in viewer.scene.photos]
-        self._quiet = False
         with self._gui.add_folder("Look through a photo"):
             self._chosen: Any = self._gui.add_dropdown("photo", names)
             steps = self._gui.add_button_group("", ("previous", "look", "next"))
@@ -149,8 +146,8 @@ class Panel:
             current = names.index(str(self._chosen.value))
             viewer.look_through((current + step) % len(names))
 
-        def chosen(_: Any) -> None:
-            if not self._quiet:
+        def chosen(event: Any) -> None:
+            if event.client is not None:  # else the viewer itself has set it
                 look(0)
 
         self._chosen.on_update(chosen)

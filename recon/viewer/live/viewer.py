@@ -114,6 +114,7 @@ class LiveViewer:
 
     def stop(self) -> None:
         """Let go of the port and all browsers."""
+        self.cameras.end()
         for client in list(self._clients.values()):
             if client.cloud is not None:
                 client.cloud.end()
