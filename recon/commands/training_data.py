@@ -44,7 +44,8 @@ class _Annotated:
         self._pairs = load_pairs(benchmark, root, "trn")
         self._validation = load_pairs(benchmark, root, "val")
         self._seed = seed
-        self.described = f"{name}, {len(self._pairs)} training pairs"
+        classes = ", ".join(sorted({pair.category for pair in self._pairs}))
+        self.described = f"{name} ({classes}), {len(self._pairs)} training pairs"
 
     def __len__(self) -> int:
         return len(self._pairs)
