@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from recon.engine.stage import StageContext
 from recon.exports.georeference import offset_to_origin
@@ -44,9 +44,12 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
     views = load_views(work)
     offset = offset_to_origin(np.array([view.center for view in views]))
     views = moved_views(views, -offset)  # what is drawn is single precision
-    cloud = read_points_ply(work.path("dense", "points.ply"))
-    step = max(1, len(cloud) // _CLOUD_POINTS)
-    xyz, rgb = (cloud.xyz[::step] - offset).astype(np.float32), cloud.rgb[::step]
+
+    @cache
+    def cloud() -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
+        points = read_points_ply(work.path("dense", "points.ply"))
+        step = max(1, len(points) // _CLOUD_POINTS)
+        return (points.xyz[::step] - offset).astype(np.float32), points.rgb[::step]
 
     @cache
     def surface() -> Surface:
@@ -57,14 +60,14 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
     photos = cache(lambda: DenseScene(work, _SHEET_SIDE))
     jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
-        "cameras_oblique.png": lambda: pictures.cameras_picture(xyz, rgb, views, "oblique", width, height),
-        "cameras_top.png": lambda: pictures.cameras_picture(xyz, rgb, views, "top", width, height),
+        "cameras_oblique.png": lambda: pictures.cameras_picture(*cloud(), views, "oblique", width, height),
+        "cameras_top.png": lambda: pictures.cameras_picture(*cloud(), views, "top", width, height),
         "cloud.png": lambda: pictures.cloud_picture(
-            xyz, rgb, pictures.overview_view(xyz, views, "front", width, height, with_cameras=False)
+            *cloud(), pictures.overview_view(cloud()[0], views, "front", width, height, with_cameras=False)
         ),
-        "mesh_front.png": lambda: _mesh(surface(), xyz, views, "front", "color", width),
-        "mesh_shaded.png": lambda: _mesh(surface(), xyz, views, "front", "shaded", width),
-        "mesh_oblique.png": lambda: _mesh(surface(), xyz, views, "oblique", "color", width),
+        "mesh_front.png": lambda: _mesh(surface(), cloud()[0], views, "front", "color", width),
+        "mesh_shaded.png": lambda: _mesh(surface(), cloud()[0], views, "front", "shaded", width),
+        "mesh_oblique.png": lambda: _mesh(surface(), cloud()[0], views, "oblique", "color", width),
         "mesh_beside_photos.png": lambda: _beside_photos(
             photos(), surface(), shown[:: max(1, len(shown) // 3)][:3]
         ),
