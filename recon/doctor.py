@@ -38,6 +38,8 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("xatlas", "xatlas"),
     ("fast_simplification", "fast-simplification"),
     ("jinja2", "jinja2"),
+    ("trimesh", "trimesh"),
+    ("viser", "viser"),
     ("torch", "torch"),
 )
 """Modules that recon imports, with the names of their packages."""
