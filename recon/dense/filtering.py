@@ -184,7 +184,8 @@ def background_fringe(
     values = rgb.astype(np.float32)
 
     def mean(where: npt.NDArray[np.float32], of: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return _box_sum(of * where[..., None], window) / np.maximum(_box_sum(where, window), 1.0)[..., None]
+        number = np.maximum(_box_sum(where, window), np.float32(1))
+        return np.asarray(_box_sum(of * where[..., None], window) / number[..., None])
 
     outer = beyond.astype(np.float32)
     inner = (known & (distance > reach)).astype(np.float32)
