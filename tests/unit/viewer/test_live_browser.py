@@ -31,7 +31,7 @@ from recon.viewer.live.viewer import LiveViewer
 SIZE = {"width": 820, "height": 520}
 
 
-def wait_for(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_for(true: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = true()
@@ -133,6 +133,7 @@ def watched(browser: Any) -> Iterator[Callable[[str], Any]]:
         context = browser.new_context(viewport=SIZE)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)
         page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         inside = ("http://127.0.0.1", "data:", "blob:")
@@ -433,6 +434,7 @@ def test_command(folder: Path, browser: Any, tmp_path: Path) -> None:
             assert f"port {port} is in use" in said
             assert "5 photos are not there" in said
             page = browser.new_page(viewport=SIZE)
+            page.set_default_timeout(120_000)
             page.goto(found.group(0))
             page.get_by_text("5 cameras, 60 sparse points").wait_for()
             page.close()
