@@ -56,6 +56,7 @@ def open_offline(browser: Any, tmp_path: Path) -> Iterator[Any]:
         if script:
             context.add_init_script(script)
         page = context.new_page()
+        page.set_default_timeout(90_000)  # a busy machine is slow, not wrong
 
         def note(text: str) -> None:
             if not any(part in text for part in allow):

@@ -30,15 +30,28 @@ def text() -> str:
 
 
 def ready(page: Any) -> Any:
-    page.wait_for_selector("#stage[data-ready]", timeout=30_000)
+    page.wait_for_selector("#stage[data-ready]")
     page.locator("#viewer").scroll_into_view_if_needed()
-    page.wait_for_timeout(100)
+    settled(page)
     return page
+
+
+def settled(page: Any) -> None:
+    """Waits until what was asked for is drawn."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def drawn(page: Any, act: Any) -> np.ndarray:
+    """The 3D view's pixels after something that draws it anew."""
+    before = page.locator("#stage").get_attribute("data-frames")
+    act()
+    page.wait_for_function(f"document.getElementById('stage').dataset.frames !== '{before}'")
+    return shot(page)
 
 
 def shot(page: Any) -> np.ndarray:
     """The 3D view's pixels."""
-    page.wait_for_timeout(120)
+    settled(page)
     return np.array(Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")).astype(int)
 
 
@@ -62,14 +75,11 @@ def test_every_control_of_the_view_does_something(open_offline: Any, text: str) 
     assert changed(begin, np.broadcast_to(begin[10, 10], begin.shape)) > 0.02  # something is there
     for box in page.locator("input[data-layer]").all():
         before = shot(page)
-        box.click()
-        assert changed(before, shot(page)) > 0.0005, box.get_attribute("data-layer")
-        box.click()
-        assert changed(before, shot(page)) < 0.0005
+        assert changed(before, drawn(page, box.click)) > 0.0005, box.get_attribute("data-layer")
+        assert changed(before, drawn(page, box.click)) < 0.0005
     only(page, "dense")
     before = shot(page)
-    page.locator("#point-size").fill("6")
-    bigger = shot(page)
+    bigger = drawn(page, lambda: page.locator("#point-size").fill("6"))
     paper = begin[10, 10]
     assert (np.abs(bigger - paper).max(-1) > 8).mean() > 1.2 * (np.abs(before - paper).max(-1) > 8).mean()
     only(page, "mesh", "cameras")
@@ -77,21 +87,16 @@ def test_every_control_of_the_view_does_something(open_offline: Any, text: str) 
     box = page.locator("#stage canvas").bounding_box()
     page.mouse.move(box["x"] + 200, box["y"] + 400)
     page.mouse.down()
-    page.mouse.move(box["x"] + 340, box["y"] + 380, steps=4)
+    turned = drawn(page, lambda: page.mouse.move(box["x"] + 340, box["y"] + 380))
     page.mouse.up()
-    turned = shot(page)
     assert changed(begin, turned) > 0.02
-    page.mouse.wheel(0, 300)
-    zoomed = shot(page)
+    zoomed = drawn(page, lambda: page.mouse.wheel(0, 300))
     assert changed(turned, zoomed) > 0.005
     page.locator("#stage canvas").focus()
-    page.keyboard.press("ArrowLeft")
-    keyed = shot(page)
+    keyed = drawn(page, lambda: page.keyboard.press("ArrowLeft"))
     assert changed(zoomed, keyed) > 0.005
-    page.keyboard.press("+")
-    assert changed(keyed, shot(page)) > 0.005
-    page.click("#reset")
-    assert changed(begin, shot(page)) < 0.0005
+    assert changed(keyed, drawn(page, lambda: page.keyboard.press("+"))) > 0.005
+    assert changed(begin, drawn(page, lambda: page.click("#reset"))) < 0.0005
 
     page.click("#full")
     size = page.locator("#stage").bounding_box()
@@ -108,8 +113,7 @@ def test_the_wheel_scrolls_the_page_until_the_picture_is_clicked(open_offline: A
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     before = page.evaluate("scrollY")
     page.mouse.wheel(0, 200)
-    page.wait_for_timeout(200)
-    assert page.evaluate("scrollY") > before
+    page.wait_for_function(f"scrollY > {before}")
 
 
 def test_looking_through_a_camera_puts_points_on_their_pixels(open_offline: Any) -> None:
@@ -187,8 +191,10 @@ def test_a_click_on_a_camera_looks_through_it(open_offline: Any, text: str) -> N
     page = ready(open_offline(text, **DESK))
     x, y = middle_of_a_camera(page)
     page.mouse.move(x, y)
+    page.wait_for_function("document.querySelector('#stage canvas').title !== ''")
     assert page.locator("#stage canvas").get_attribute("title") in NAMES[:4]
     page.mouse.click(x, y)
+    page.wait_for_selector("#stage[data-looking]")
     assert page.locator("#looking").inner_text() in NAMES[:4]
     page.click("#leave")
     page.mouse.click(*[page.locator("#stage").bounding_box()[k] + 8 for k in "xy"])  # beside all cameras
@@ -281,20 +287,20 @@ def test_fingers_turn_and_choose(open_offline: Any, text: str) -> None:
     touch("touchStart", (x, y))
     for step in range(1, 5):
         touch("touchMove", (x + 5 * step, y + 2 * step))
+    turned = drawn(page, lambda: touch("touchMove", (x + 25, y + 10)))
     touch("touchEnd")
-    turned = shot(page)
     assert changed(begin, turned) > 0.01
     touch("touchStart", (x - 30, y), (x + 30, y))
     for step in range(1, 5):
         touch("touchMove", (x - 30 - 15 * step, y), (x + 30 + 15 * step, y))
+    zoomed = drawn(page, lambda: touch("touchMove", (x - 95, y), (x + 95, y)))
     touch("touchEnd")
     paper = begin[10, 10]
-    zoomed = shot(page)
     assert (np.abs(zoomed - paper).max(-1) > 8).mean() > 1.5 * (np.abs(turned - paper).max(-1) > 8).mean()
-    page.tap("#reset")
-    assert changed(begin, shot(page)) < 0.001
+    assert changed(begin, drawn(page, lambda: page.tap("#reset"))) < 0.001
     cx, cy = middle_of_a_camera(page)
     page.touchscreen.tap(cx, cy)
+    page.wait_for_selector("#stage[data-looking]")
     assert page.locator("#looking").inner_text() in NAMES[:4]
     page.tap("#leave")
     page.tap("#full")
