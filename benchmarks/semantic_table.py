@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--layers", default="", help="of HPF, found by beam search")
-    parser.add_argument("--candidates", default="8,9,10,11,12,13,14,15,16")
+    parser.add_argument("--candidates", default="10,11,12,13,14,15,16")
     parser.add_argument("--mu", type=float, default=0.75)
     for name in ("strong", "weak", "flow"):
         parser.add_argument(f"--{name}", default="")

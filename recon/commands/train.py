@@ -263,8 +263,9 @@ def run_training(
             log.append(_row(epoch, trainer.step_count, "train", result, time.perf_counter() - begun))
             bar.set_postfix(loss=f"{result.loss:.3f}", pck=f"{result.pck:.2f}", rate=f"{result.rate:.2f}")
         begun = time.perf_counter()
-        trainer.calibrate([data.pair(int(i), epoch) for i in order[:CALIBRATION]])
-        score = _validate(trainer, data.validation(), batch)
+        held_out = data.validation()
+        trainer.calibrate([*(data.pair(int(i), epoch) for i in order[:CALIBRATION]), *held_out])
+        score = _validate(trainer, held_out, batch)
         if score is not None:
             log.append(_row(epoch, trainer.step_count, "val", score, time.perf_counter() - begun))
         value = score.pck if score is not None else float(epoch)
@@ -304,7 +305,7 @@ def untrained_network(root: Path, candidates: str, mu: float, backbone: str = "m
 
 
 CALIBRATION = 100
-"""Training pairs from which the gates' thresholds are set after an epoch."""
+"""Training pairs from which, with the validation pairs, the gates' thresholds are set after an epoch."""
 
 START_IMAGES = 40
 """Images whose statistics transforms start from."""
