@@ -36,6 +36,9 @@ from recon.viewer.scene import ViewScene
 _STAYS = 0.6
 """Seconds in which a browser's camera arrives where the viewer has put it."""
 
+_ARRIVES = 5.0
+"""Seconds after which a camera that is still elsewhere is where a person wants it; slow browsers report old places."""
+
 _SAME_CLICK = 0.3
 """Seconds within which a click on a camera arrives once more as a click on the scene."""
 
@@ -58,6 +61,7 @@ class _Client:
     overlay: PhotoOverlay | None = None
     placed_at: float = 0.0
     placed: Viewpoint | None = None
+    arrived: bool = False
     camera_clicked_at: float = -np.inf
 
 
@@ -267,7 +271,7 @@ class LiveViewer:
         camera.near, camera.far = 1e-3 * size, 100 * size
 
     def _place(self, client: _Client, viewpoint: Viewpoint) -> None:
-        client.placed_at, client.placed = time.monotonic(), viewpoint
+        client.placed_at, client.placed, client.arrived = time.monotonic(), viewpoint, False
         camera = client.handle.camera
         with client.handle.atomic():
             camera.up_direction = viewpoint.up
@@ -323,13 +327,16 @@ class LiveViewer:
     def _camera_moved(self, client: _Client) -> None:
         self._look(client)
         now = time.monotonic()
-        if now - client.placed_at < _STAYS:
-            return
         camera = client.handle.camera
-        if client.overlay is not None and client.placed is not None:
-            shift = float(np.linalg.norm(camera.position - client.placed.position))
-            if shift > 0.01 * float(np.linalg.norm(client.placed.look_at - client.placed.position)):
-                self.leave_photo()
+        shift = 0.0
+        if client.placed is not None:
+            away = float(np.linalg.norm(camera.position - client.placed.position))
+            shift = away / max(float(np.linalg.norm(client.placed.look_at - client.placed.position)), 1e-12)
+            client.arrived |= shift < 0.001 or now - client.placed_at > _ARRIVES
+        if now - client.placed_at < _STAYS or (client.placed is not None and not client.arrived):
+            return
+        if client.overlay is not None and shift > 0.01:
+            self.leave_photo()
         if now - self._linked_at < _STAYS:
             return
         viewpoint = Viewpoint(camera.position, camera.look_at, camera.up_direction, float(camera.fov))
