@@ -15,17 +15,19 @@ def drawn_glb(
     vertices: Float32[np.ndarray, "n 3"],
     faces: Int32[np.ndarray, "m 3"],
     *,
-    rgb: UInt8[np.ndarray, "n 3"] | None = None,
+    rgb: UInt8[np.ndarray, "n 3"] | Float32[np.ndarray, "n 3"] | None = None,
     uv: Float[np.ndarray, "n 2"] | None = None,
     picture: bytes | None = None,
     opacity: float = 1.0,
+    brightness: float = 1.0,
 ) -> bytes:
     """A mesh that shows its colours as they are, without light (KHR_materials_unlit).
 
     Args:
-        rgb: colours of the vertices, as in photos.
+        rgb: colours of the vertices: uint8 as in photos, float32 linear.
         uv: texture coordinates, v up. picture: a JPEG.
         opacity: below 1 what is behind shines through.
+        brightness: what linear colours of the picture are multiplied by.
     """
     parts: list[bytes] = []
     views: list[dict[str, Any]] = []
@@ -47,7 +49,7 @@ def drawn_glb(
 
     low, high = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
     attributes = {"POSITION": accessor(vertices.astype("<f4"), "VEC3", 5126, min=low, max=high)}
-    material: dict[str, Any] = {"baseColorFactor": [1.0, 1.0, 1.0, opacity], "metallicFactor": 0.0}
+    material: dict[str, Any] = {"baseColorFactor": [*[brightness] * 3, opacity], "metallicFactor": 0.0}
     document: dict[str, Any] = {}
     if uv is not None and picture is not None:
         flipped = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype("<f4")
@@ -56,6 +58,9 @@ def drawn_glb(
         document["images"] = [{"bufferView": view(picture), "mimeType": "image/jpeg"}]
         document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
         document["textures"] = [{"sampler": 0, "source": 0}]
+    elif rgb is not None and rgb.dtype == np.float32:
+        rgba = np.column_stack([rgb, np.ones(len(rgb))]).astype("<f4")
+        attributes["COLOR_0"] = accessor(rgba, "VEC4", 5126)
     elif rgb is not None:
         rgba = np.full((len(rgb), 4), 65535, "<u2")
         rgba[:, :3] = _LINEAR[rgb]

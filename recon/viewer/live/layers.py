@@ -17,6 +17,7 @@ from recon.viewer.live.camera import frustum_depth, photo_corners, quaternion, s
 from recon.viewer.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
 from recon.viewer.live.dense import Style
 from recon.viewer.live.glb import drawn_glb, jpeg_bytes
+from recon.viewer.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
 from recon.viewer.pictures import point_spacing
 from recon.viewer.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
 
@@ -181,10 +182,10 @@ class MeshLayer:
         if style.mode == PHOTO and mesh.textured:
             if self._picture is None:
                 assert mesh.texture is not None
-                self._picture = jpeg_bytes(mesh.texture, 92)
-            data = drawn_glb(mesh.vertices, faces, uv=mesh.uv, picture=self._picture)
+                self._picture = jpeg_bytes(picture_before_tone_mapping(mesh.texture), 92)
+            data = drawn_glb(mesh.vertices, faces, uv=mesh.uv, picture=self._picture, brightness=BRIGHTEST)
         else:
-            data = drawn_glb(mesh.vertices, faces, rgb=self._colors(style))
+            data = drawn_glb(mesh.vertices, faces, rgb=before_tone_mapping(self._colors(style)))
         return self.server.scene.add_glb(MESH, data, cast_shadow=False, receive_shadow=False)
 
     def _colors(self, style: Style) -> UInt8[np.ndarray, "n 3"]:
@@ -242,7 +243,7 @@ class PhotoOverlay:
     def __init__(self, client: viser.ClientHandle, photo: ViewPhoto, depth: float, size: int = 1600) -> None:
         self._client = client
         rgb, view = photo.undistorted(size)
-        self._jpeg = jpeg_bytes(rgb)
+        self._jpeg = jpeg_bytes(picture_before_tone_mapping(rgb))
         corners = photo_corners(view, depth)
         self._vertices = corners.astype(np.float32)
         self._wxyz, self._position = quaternion(view.cam_from_world[:, :3].T), view.center
@@ -255,7 +256,14 @@ class PhotoOverlay:
             return
         uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)
         faces = np.array([[0, 2, 1], [0, 3, 2]], np.int32)
-        data = drawn_glb(self._vertices, faces, uv=uv, picture=self._jpeg, opacity=min(opacity, 0.999))
+        data = drawn_glb(
+            self._vertices,
+            faces,
+            uv=uv,
+            picture=self._jpeg,
+            opacity=min(opacity, 0.999),
+            brightness=BRIGHTEST,
+        )
         self._node = self._client.scene.add_glb(
             "/overlay",
             data,
