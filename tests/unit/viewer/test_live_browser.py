@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("viser", reason="viser is not installed")
 if not os.environ.get("RECON_LIVE_BROWSER"):
     pytest.skip(
-        "the live viewer in a browser: set RECON_LIVE_BROWSER=1 (without a graphics card these tests time out now and then)",
+        "the live viewer in a browser: set RECON_LIVE_BROWSER=1 (software drawing makes some time out)",
         allow_module_level=True,
     )
 
