@@ -231,10 +231,14 @@ def flow_energy(
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
     data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, default_cost)
     relative = flow - _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
-    displacement = float(np.abs(relative).sum(dtype=np.float64)) * (settings.gamma if gamma is None else gamma)
+    displacement = float(np.abs(relative).sum(dtype=np.float64)) * (
+        settings.gamma if gamma is None else gamma
+    )
     smooth = sum(
         float(
-            np.minimum(settings.alpha * np.abs(np.diff(relative, axis=axis)), settings.d).sum(dtype=np.float64)
+            np.minimum(settings.alpha * np.abs(np.diff(relative, axis=axis)), settings.d).sum(
+                dtype=np.float64
+            )
         )
         for axis in (0, 1)
     )
