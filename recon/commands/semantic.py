@@ -34,7 +34,9 @@ def evaluate_semantic(
         "dhpf", help="dhpf, hpf, nn (nearest neighbour), nn+rhm or sift-nn; or a dense matcher."
     ),
     split: str = typer.Option("test", help="trn, val or test."),
-    backbone: str = typer.Option("", help="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's."),
+    backbone: str = typer.Option(
+        "", help="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's."
+    ),
     checkpoint: str = typer.Option(
         "", help="Of DHPF: ours (.safetensors) or the authors'; empty: the shipped one."
     ),

@@ -48,7 +48,9 @@ def train_dhpf(
     warps: bool = typer.Option(
         False, "--warps", help="flow, strong: warp the benchmark's training images too, each once per epoch."
     ),
-    backbone: str = typer.Option("mobilenetv2", help="mobilenetv2, resnet50 or resnet101."),
+    backbone: str = typer.Option(
+        "mobilenetv2", help="mobilenetv2, efficientnet-lite0, resnet50 or resnet101."
+    ),
     weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
     download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
     start: str = typer.Option(
@@ -124,7 +126,9 @@ def train_hpf(
     benchmark: str = typer.Option(..., help="willow, pf-pascal or spair-71k."),
     root: Path = typer.Option(..., help="Its folder."),
     split: str = typer.Option("val", help="trn, val or test; of pairs by which layers are chosen."),
-    backbone: str = typer.Option("mobilenetv2", help="mobilenetv2, resnet50 or resnet101."),
+    backbone: str = typer.Option(
+        "mobilenetv2", help="mobilenetv2, efficientnet-lite0, resnet50 or resnet101."
+    ),
     weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
     download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
     candidates: str = typer.Option("", help="Layers that may be chosen, with commas; empty: all."),

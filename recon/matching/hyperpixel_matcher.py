@@ -42,7 +42,9 @@ class HyperpixelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field("", description="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's")
+    backbone: str = Field(
+        "", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's"
+    )
     weights: str = Field(
         "",
         description="ImageNet weights of the backbone: a file or folder; empty: RECON_DATA/weights, torch hub's cache",
@@ -78,7 +80,7 @@ class DhpfSettings(HyperpixelSettings):
 class HpfSettings(HyperpixelSettings):
     """Settings of Hyperpixel Flow."""
 
-    backbone: str = Field("mobilenetv2", description="mobilenetv2, resnet50 or resnet101")
+    backbone: str = Field("mobilenetv2", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101")
     layers: str = Field(
         "", description="numbers of the layers, with commas; empty: those found for the backbone"
     )
@@ -261,7 +263,9 @@ class DhpfSiftFlowSettings(SiftFlowMatcherSettings):
     layers: str = Field(
         "", description="start from HPF with these layers instead, numbers with commas; needs no checkpoint"
     )
-    backbone: str = Field("", description="mobilenetv2, resnet50 or resnet101; empty: the checkpoint's")
+    backbone: str = Field(
+        "", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's"
+    )
     weights: str = Field("", description="ImageNet weights of the backbone, a file or folder")
     download: bool = Field(False, description="fetch missing ImageNet weights, with checksum")
     size: int = Field(320, ge=64, le=1024, description="longest side at which whole images are compared")

