@@ -13,7 +13,7 @@ from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
     from recon.evaluation.layout import RunFiles
-    from recon.evaluation.run import RunReport
+    from recon.evaluation.report import RunReport
 
 evaluate = typer.Typer(
     name="evaluate",
@@ -238,7 +238,7 @@ def _one_depth(run: Path, truth: Path, scale: float) -> RunReport:
     import numpy as np
 
     from recon.evaluation.depth import evaluate_depth, read_depth_map, resize_truth_depth
-    from recon.evaluation.run import RunReport
+    from recon.evaluation.report import RunReport
 
     if not truth.is_file():
         raise UsageError(f"{truth}: no such file; the truth of one depth map is one depth map")
@@ -272,7 +272,8 @@ def _one_depth(run: Path, truth: Path, scale: float) -> RunReport:
 
 
 def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
-    from recon.evaluation.run import RunReport, judge_run
+    from recon.evaluation.report import RunReport
+    from recon.evaluation.run import judge_run
     from recon.evaluation.sources import read_truth
 
     if run.is_file() and truth.is_file():

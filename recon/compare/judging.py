@@ -20,7 +20,9 @@ from recon.engine.files import atomic_path
 from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import Interval, PairedTest, Statistic, paired_difference
-from recon.evaluation.run import RunReport, judge_repeatability, judge_run
+from recon.evaluation.repeats import judge_repeatability
+from recon.evaluation.report import RunReport
+from recon.evaluation.run import judge_run
 
 FORMAT = 1
 """Raised when the file's layout changes."""

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Float, Float32, Float64
 
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
-from recon.datasets.rendering import MeshData, mesh_from_open3d
+from recon.datasets.rendering import MeshData
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import (
-    Interval,
-    PairedTest,
     Statistic,
-    confidence_interval,
     mean,
     median,
-    paired_difference,
 )
 from recon.evaluation.consistency import PhotoView, photo_consistency
 from recon.evaluation.cost import evaluate_cost
@@ -34,7 +30,6 @@ from recon.evaluation.matches import (
     epipolar_distances,
     evaluate_matches,
     fundamental_matrix,
-    match_repeatability,
 )
 from recon.evaluation.poses import (
     Similarity,
@@ -46,12 +41,21 @@ from recon.evaluation.poses import (
     rotation_angle,
     two_view_errors,
 )
+from recon.evaluation.repeats import judge_left_out
+from recon.evaluation.report import Curve, RunReport, Samples, evaluation_thresholds
 from recon.evaluation.sources import check_same_world
 from recon.evaluation.surface import SurfaceReport, evaluate_surface, truth_depths
 from recon.evaluation.tracks import evaluate_tracks
-from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
+from recon.evaluation.truth import (
+    load_surface,
+    renamed_truth,
+    surface_extent,
+    surface_points,
+    truth_intrinsics,
+    undistorted_photo,
+)
 from recon.matching.types import SparseMatch
-from recon.photos.types import Intrinsics, PinholeView
+from recon.photos.types import PinholeView
 
 _T = TypeVar("_T")
 
@@ -60,10 +64,6 @@ AUC_LIMITS = (1.0, 3.0, 5.0, 10.0, 20.0)
 
 DTU_LONGEST = 0.02
 """Metres: DTU's program leaves longer distances out of its means (Aanæs et al. 2016)."""
-_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-# Metres: the thresholds of benchmarks; those between 0.04% and 2.5% of the scene's extent are taken.
-_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
-# Of the extent, where the unit is unknown.
 _DEPTH_RELATIVE = (0.001, 0.005, 0.01, 0.05)
 _ANOTHER_SHAPE = 0.02
 # Photos whose sides differ in proportion by more than this are not the same photos.
@@ -73,75 +73,6 @@ _ASTRAY_SHARE = 0.05
 # Of the extent: a surface that is typically farther off was hardly made in the world of the truth.
 _EPIPOLAR_CURVE = np.linspace(0.0, 10.0, 101)
 _ANGLE_CURVE = np.linspace(0.0, 20.0, 201)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A share (0…1) over an error: how much of the whole is at least so good.
-
-    Attributes:
-        label: what the share is of.
-        unit: of the error.
-        x: errors, ascending.
-        y: share at each error.
-    """
-
-    label: str
-    unit: str
-    x: Float64[np.ndarray, " n"]
-    y: Float64[np.ndarray, " n"]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Where a metric comes from: the values per photo or per pair and how they make one number."""
-
-    values: Mapping[Any, float]
-    statistic: Statistic
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """All that could be judged of a run.
-
-    Attributes:
-        metrics: flat name to value; see docs/metrics.md. What could not be judged is absent.
-        per_photo: quantity to photo name to value.
-        per_pair: quantity to pair of photo names (in order) to value; infinite for a miss.
-        curves: error-over-threshold curves by name.
-        samples: for metrics that are a statistic over photos or pairs, the values and the statistic.
-        notes: what could not be judged, and why.
-    """
-
-    metrics: Mapping[str, float]
-    per_photo: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    per_pair: Mapping[str, Mapping[Pair, float]] = field(default_factory=dict)
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    samples: Mapping[str, Samples] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def rows(self) -> dict[str, float]:
-        """Flat metric names and their values."""
-        return dict(self.metrics)
-
-    def intervals(self, *, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-        """Bootstrap confidence intervals of the metrics that are statistics over photos or pairs."""
-        return {
-            name: confidence_interval(list(s.values.values()), s.statistic, level=level, seed=seed)
-            for name, s in self.samples.items()
-        }
-
-
-def compare_reports(
-    a: RunReport, b: RunReport, *, level: float = 0.95, seed: int = 0
-) -> dict[str, PairedTest]:
-    """Compute, for each metric that both runs have values per photo or pair of, the difference of A and B over
-    the same photos or pairs, and whether it is inside the noise."""
-    return {
-        name: paired_difference(s.values, b.samples[name].values, s.statistic, level=level, seed=seed)
-        for name, s in a.samples.items()
-        if name in b.samples
-    }
 
 
 PARTS = (
@@ -192,118 +123,6 @@ def judge_run(
     return judge.report()
 
 
-@dataclass(frozen=True)
-class LeftOutReport:
-    """How well a run predicts photos that it was not given.
-
-    Attributes:
-        mesh, cloud: report by photo name; empty where the run left no mesh or cloud.
-    """
-
-    mesh: Mapping[str, ViewReport]
-    cloud: Mapping[str, ViewReport]
-
-
-def judge_left_out(
-    run: Path,
-    cameras: Mapping[str, PinholeView],
-    photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
-    *,
-    run_from_cameras: Similarity | None = None,
-) -> LeftOutReport:
-    """Compute how well a run's mesh and cloud predict photos that it has not seen.
-
-    Args:
-        run: the run's folder.
-        cameras: in one world, by photo name: those of the left-out photos, and (to find the run's world) at least two
-            of the photos that the run registered.
-        photos: the left-out photos without distortion; a camera is brought to its photo's size.
-        run_from_cameras: the similarity from the cameras' world to the run's; by the shared cameras if None.
-
-    Raises:
-        ReconError: the run shares fewer than two cameras, or a left-out photo has no camera.
-    """
-    files = RunFiles(run)
-    missing = sorted(set(photos) - set(cameras))
-    if missing:
-        raise ReconError(f"no camera is known for the left-out photo {missing[0]}; it cannot be predicted")
-    if run_from_cameras is None:
-        known = {name: view.cam_from_world for name, view in cameras.items() if name not in photos}
-        try:
-            run_from_cameras = align_cameras(known, files.poses, robust=True)
-        except ValueError as error:
-            raise ReconError(
-                f"{files.root}: the left-out cameras cannot be placed in this run: {error}"
-            ) from error
-    mesh, cloud = files.mesh(), files.cloud()
-    from_mesh, from_cloud = {}, {}
-    for name, photo in photos.items():
-        height, width = photo.shape[:2]
-        view = cameras[name].resized(width, height)
-        view = replace(view, cam_from_world=run_from_cameras.camera(view.cam_from_world))
-        if mesh is not None and len(mesh.faces) and mesh.colors is not None:
-            from_mesh[name] = compare_view(*predict_from_mesh(mesh, view), photo)
-        if cloud is not None and len(cloud):
-            from_cloud[name] = compare_view(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo)
-    return LeftOutReport(from_mesh, from_cloud)
-
-
-def judge_repeatability(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
-    """Compute for each pair how much of its matches comes again in runs that differ only by their seed.
-
-    Args:
-        runs: workspaces of the same photos and matcher.
-        radius: pixels of the working size.
-        seed: of the sampling of matches.
-    """
-    files = [RunFiles(run) for run in runs]
-    shared = (
-        [pair for pair in files[0].pairs if all(pair in other.pairs for other in files[1:])] if files else []
-    )
-    out = {}
-    for pair in shared:
-        found = [one.pair_matches(pair, None) for one in files]
-        matches = [match[0] for match in found if match is not None]
-        if len(matches) == len(files):
-            out[pair] = match_repeatability(matches, radius, seed=seed)
-    return out
-
-
-def evaluation_thresholds(
-    extent: float, unit_in_metres: float | None, thresholds: Sequence[float] | None = None
-) -> list[tuple[str, float]]:
-    """Choose the distances at which surfaces are judged, with the names that they have in metrics.
-
-    Args:
-        extent: size of the scene in the truth's units.
-        unit_in_metres: of the truth; None where unknown.
-        thresholds: given ones: in metres, or in the truth's units where no metre is known.
-
-    Returns:
-        (name, distance in the truth's units), ascending: "20mm", or "1pct" of the extent, or "0.5u" units.
-    """
-    if thresholds is not None:
-        chosen = sorted(float(t) for t in thresholds)
-        if unit_in_metres is None:
-            return [(f"{t:g}u", t) for t in chosen]
-        return [(f"{1000 * t:g}mm", t / unit_in_metres) for t in chosen]
-    if unit_in_metres is None:
-        return [(f"{100 * share:g}pct", share * extent) for share in _SHARES]
-    size = extent * unit_in_metres
-    suited = [t for t in _STEPS if 0.0004 * size <= t <= 0.025 * size] or [0.01 * size]
-    return [(f"{1000 * t:g}mm", t / unit_in_metres) for t in suited]
-
-
-def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
-    """The intrinsics of a known camera, distortion included, as COLMAP's model has them."""
-    K = camera.K
-    extra = () if camera.distortion is None else tuple(float(v) for v in camera.distortion)
-    one_focal = camera.model.startswith(("SIMPLE_", "RADIAL"))
-    focal = (float(K[0, 0]),) if one_focal else (float(K[0, 0]), float(K[1, 1]))
-    params = (*focal, float(K[0, 2]), float(K[1, 2]), *extra)
-    return Intrinsics(camera.model, params, camera.width, camera.height, known=True)
-
-
 class _Judge:
     """Collects what the parts of an evaluation find."""
 
@@ -339,7 +158,7 @@ class _Judge:
                 f"{run.root} and the truth {truth.name} share no photo name (one has {min(ours)}, the other "
                 f"{min(theirs)}); name the truth of this scene"
             )
-        self.truth = truth = _renamed(truth, names)
+        self.truth = truth = renamed_truth(truth, names)
         # Photos that the run was not given are left out on purpose, and no misses.
         self.known = {n: c for n, c in truth.cameras.items() if not run.given or n in run.given}
         self.estimated = {n: pose for n, pose in run.poses.items() if n in self.known}
@@ -741,7 +560,7 @@ class _Judge:
                 (self.run.mesh_path, None if mesh is None else mesh.vertices),
             ):
                 if surface is not None:
-                    check_same_world(surface, _vertices(self._surface_truth), str(path), self.truth.name)
+                    check_same_world(surface, surface_points(self._surface_truth), str(path), self.truth.name)
             self.notes.append(
                 "surface: there are no cameras to align by; taken to be in the world of the truth"
             )
@@ -806,8 +625,7 @@ class _Judge:
         if not names:
             return
         photos = {
-            name: _undistorted_photo(images[name], self.truth.cameras[name], self._long_side)
-            for name in names
+            name: undistorted_photo(images[name], self.truth.cameras[name], self._long_side) for name in names
         }
         report = judge_left_out(
             self.run.root, self.truth.views(), photos, run_from_cameras=self.truth_from_run.inverse()
@@ -923,68 +741,3 @@ class _Judge:
     def _extent(self) -> float:
         assert self._surface_truth is not None
         return surface_extent(self._surface_truth)
-
-
-def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | None:
-    """Read the true surface: the mesh, or the scans together; None where there is neither.
-
-    Raises:
-        ReconError: a file cannot be read, or holds nothing.
-    """
-    if truth.mesh is not None:
-        from recon.surface.io import read_mesh
-
-        return mesh_from_open3d(read_mesh(truth.mesh))
-    if truth.points:
-        points = truth.load_points()
-        if not len(points):
-            raise ReconError(f"{truth.points[0]}: the scan holds no points; fetch it again")
-        return points
-    return None
-
-
-def surface_extent(surface: MeshData | Float[np.ndarray, "m 3"]) -> float:
-    """Compute the size of a surface: the diagonal of the box from the 1st to the 99th percentile of its points."""
-    points = (
-        surface.vertices[np.unique(surface.faces)] if isinstance(surface, MeshData) else np.asarray(surface)
-    )
-    step = max(1, len(points) // 200_000)
-    low, high = np.percentile(points[::step], [1, 99], axis=0)
-    return float(np.linalg.norm(high - low))
-
-
-def _vertices(surface: MeshData | Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "k 3"]:
-    """Points of a surface; of a mesh those that its faces use."""
-    if isinstance(surface, MeshData):
-        return surface.vertices[np.unique(surface.faces)]
-    return np.asarray(surface)
-
-
-def _renamed(truth: GroundTruth, names: Mapping[str, str]) -> GroundTruth:
-    """The truth with the run's names of the photos (run's name to truth's)."""
-    if all(ours == theirs for ours, theirs in names.items()):
-        return truth
-    back = {theirs: ours for ours, theirs in names.items()}
-    depth, flow = truth.depth, truth.flow
-    return replace(
-        truth,
-        cameras={back.get(name, name): camera for name, camera in truth.cameras.items()},
-        depth=None if depth is None else lambda name: depth(names.get(name, name)),
-        flow=None if flow is None else lambda a, b: flow(names.get(a, a), names.get(b, b)),
-        pairs=tuple(replace(p, a=back.get(p.a, p.a), b=back.get(p.b, p.b)) for p in truth.pairs),
-    )
-
-
-def _undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A photo of the truth without its distortion, at the size that the run worked at."""
-    from recon.photos.reading import load_photo
-    from recon.photos.resize import resize_rgb, working_size
-    from recon.sfm.adapter import undistortion_maps
-
-    rgb = load_photo(path).rgb
-    height, width = rgb.shape[:2]
-    if camera.distortion is not None:
-        intrinsics = truth_intrinsics(camera).resized(width, height)
-        map_x, map_y = undistortion_maps(intrinsics, intrinsics.K, (width, height))
-        rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)
-    return resize_rgb(rgb, *working_size(width, height, long_side))

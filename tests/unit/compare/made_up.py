@@ -10,7 +10,7 @@ from recon.compare.engine import Entry, SceneResult
 from recon.compare.judging import Judgement, from_report
 from recon.compare.plan import Contender, Options, Scene
 from recon.evaluation.bootstrap import mean
-from recon.evaluation.run import Curve, RunReport, Samples
+from recon.evaluation.report import Curve, RunReport, Samples
 
 PHOTOS = tuple(f"photo{i:02d}.jpg" for i in range(12))
 

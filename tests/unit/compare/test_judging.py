@@ -18,7 +18,7 @@ from recon.compare.metrics import describe, key_metrics, written
 from recon.compare.plan import Scene
 from recon.evaluation.bootstrap import mean, median, paired_difference
 from recon.evaluation.poses import area_under_curve
-from recon.evaluation.run import RunReport, Samples
+from recon.evaluation.report import RunReport, Samples
 
 
 def test_statistics_by_name() -> None:

@@ -24,15 +24,11 @@ from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
 from recon.evaluation.cost import evaluate_cost
 from recon.evaluation.layout import RunFiles, SparseModel
-from recon.evaluation.run import (
-    compare_reports,
-    evaluation_thresholds,
-    judge_left_out,
-    judge_repeatability,
-    judge_run,
-    truth_intrinsics,
-)
+from recon.evaluation.repeats import judge_left_out, judge_repeatability
+from recon.evaluation.report import compare_reports, evaluation_thresholds
+from recon.evaluation.run import judge_run
 from recon.evaluation.tracks import evaluate_tracks
+from recon.evaluation.truth import truth_intrinsics
 from recon.sfm.adapter import distort_points
 
 

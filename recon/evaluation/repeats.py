@@ -1,0 +1,94 @@
+"""What is judged of runs made for the purpose: photos left out and predicted, the same run made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from recon.errors import ReconError
+from recon.evaluation.layout import Pair, RunFiles
+from recon.evaluation.matches import match_repeatability
+from recon.evaluation.poses import Similarity, align_cameras
+from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
+from recon.photos.types import PinholeView
+
+
+@dataclass(frozen=True)
+class LeftOutReport:
+    """How well a run predicts photos that it was not given.
+
+    Attributes:
+        mesh, cloud: report by photo name; empty where the run left no mesh or cloud.
+    """
+
+    mesh: Mapping[str, ViewReport]
+    cloud: Mapping[str, ViewReport]
+
+
+def judge_left_out(
+    run: Path,
+    cameras: Mapping[str, PinholeView],
+    photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+    *,
+    run_from_cameras: Similarity | None = None,
+) -> LeftOutReport:
+    """Compute how well a run's mesh and cloud predict photos that it has not seen.
+
+    Args:
+        run: the run's folder.
+        cameras: in one world, by photo name: those of the left-out photos, and (to find the run's world) at least two
+            of the photos that the run registered.
+        photos: the left-out photos without distortion; a camera is brought to its photo's size.
+        run_from_cameras: the similarity from the cameras' world to the run's; by the shared cameras if None.
+
+    Raises:
+        ReconError: the run shares fewer than two cameras, or a left-out photo has no camera.
+    """
+    files = RunFiles(run)
+    missing = sorted(set(photos) - set(cameras))
+    if missing:
+        raise ReconError(f"no camera is known for the left-out photo {missing[0]}; it cannot be predicted")
+    if run_from_cameras is None:
+        known = {name: view.cam_from_world for name, view in cameras.items() if name not in photos}
+        try:
+            run_from_cameras = align_cameras(known, files.poses, robust=True)
+        except ValueError as error:
+            raise ReconError(
+                f"{files.root}: the left-out cameras cannot be placed in this run: {error}"
+            ) from error
+    mesh, cloud = files.mesh(), files.cloud()
+    from_mesh, from_cloud = {}, {}
+    for name, photo in photos.items():
+        height, width = photo.shape[:2]
+        view = cameras[name].resized(width, height)
+        view = replace(view, cam_from_world=run_from_cameras.camera(view.cam_from_world))
+        if mesh is not None and len(mesh.faces) and mesh.colors is not None:
+            from_mesh[name] = compare_view(*predict_from_mesh(mesh, view), photo)
+        if cloud is not None and len(cloud):
+            from_cloud[name] = compare_view(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo)
+    return LeftOutReport(from_mesh, from_cloud)
+
+
+def judge_repeatability(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
+    """Compute for each pair how much of its matches comes again in runs that differ only by their seed.
+
+    Args:
+        runs: workspaces of the same photos and matcher.
+        radius: pixels of the working size.
+        seed: of the sampling of matches.
+    """
+    files = [RunFiles(run) for run in runs]
+    shared = (
+        [pair for pair in files[0].pairs if all(pair in other.pairs for other in files[1:])] if files else []
+    )
+    out = {}
+    for pair in shared:
+        found = [one.pair_matches(pair, None) for one in files]
+        matches = [match[0] for match in found if match is not None]
+        if len(matches) == len(files):
+            out[pair] = match_repeatability(matches, radius, seed=seed)
+    return out

@@ -1,0 +1,91 @@
+"""The truth of a scene as an evaluation needs it: with the run's names, its surface, its photos without distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from recon.datasets.ground_truth import GroundTruth, TruthCamera
+from recon.datasets.rendering import MeshData, mesh_from_open3d
+from recon.errors import ReconError
+from recon.photos.types import Intrinsics
+
+
+def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
+    """The intrinsics of a known camera, distortion included, as COLMAP's model has them."""
+    K = camera.K
+    extra = () if camera.distortion is None else tuple(float(v) for v in camera.distortion)
+    one_focal = camera.model.startswith(("SIMPLE_", "RADIAL"))
+    focal = (float(K[0, 0]),) if one_focal else (float(K[0, 0]), float(K[1, 1]))
+    params = (*focal, float(K[0, 2]), float(K[1, 2]), *extra)
+    return Intrinsics(camera.model, params, camera.width, camera.height, known=True)
+
+
+def renamed_truth(truth: GroundTruth, names: Mapping[str, str]) -> GroundTruth:
+    """The truth with the run's names of the photos (run's name to truth's)."""
+    if all(ours == theirs for ours, theirs in names.items()):
+        return truth
+    back = {theirs: ours for ours, theirs in names.items()}
+    depth, flow = truth.depth, truth.flow
+    return replace(
+        truth,
+        cameras={back.get(name, name): camera for name, camera in truth.cameras.items()},
+        depth=None if depth is None else lambda name: depth(names.get(name, name)),
+        flow=None if flow is None else lambda a, b: flow(names.get(a, a), names.get(b, b)),
+        pairs=tuple(replace(p, a=back.get(p.a, p.a), b=back.get(p.b, p.b)) for p in truth.pairs),
+    )
+
+
+def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | None:
+    """Read the true surface: the mesh, or the scans together; None where there is neither.
+
+    Raises:
+        ReconError: a file cannot be read, or holds nothing.
+    """
+    if truth.mesh is not None:
+        from recon.surface.io import read_mesh
+
+        return mesh_from_open3d(read_mesh(truth.mesh))
+    if truth.points:
+        points = truth.load_points()
+        if not len(points):
+            raise ReconError(f"{truth.points[0]}: the scan holds no points; fetch it again")
+        return points
+    return None
+
+
+def surface_extent(surface: MeshData | Float[np.ndarray, "m 3"]) -> float:
+    """Compute the size of a surface: the diagonal of the box from the 1st to the 99th percentile of its points."""
+    points = (
+        surface.vertices[np.unique(surface.faces)] if isinstance(surface, MeshData) else np.asarray(surface)
+    )
+    step = max(1, len(points) // 200_000)
+    low, high = np.percentile(points[::step], [1, 99], axis=0)
+    return float(np.linalg.norm(high - low))
+
+
+def surface_points(surface: MeshData | Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "k 3"]:
+    """Points of a surface; of a mesh those that its faces use."""
+    if isinstance(surface, MeshData):
+        return surface.vertices[np.unique(surface.faces)]
+    return np.asarray(surface)
+
+
+def undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A photo of the truth without its distortion, at the size that the run worked at."""
+    from recon.photos.reading import load_photo
+    from recon.photos.resize import resize_rgb, working_size
+    from recon.sfm.adapter import undistortion_maps
+
+    rgb = load_photo(path).rgb
+    height, width = rgb.shape[:2]
+    if camera.distortion is not None:
+        intrinsics = truth_intrinsics(camera).resized(width, height)
+        map_x, map_y = undistortion_maps(intrinsics, intrinsics.K, (width, height))
+        rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)
+    return resize_rgb(rgb, *working_size(width, height, long_side))
