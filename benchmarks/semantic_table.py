@@ -57,6 +57,7 @@ def main() -> None:
         "+ Hough matching": {"method": "nn+rhm"},
         "HPF": {"method": "hpf"},
         "HPF, layers of the beam search": {"method": "hpf", "layers": arguments.layers},
+        "HPF, and mutual filter": {"method": "hpf+mutual"},
         "DHPF untrained": {"method": "dhpf", "checkpoint": untrained},
         "DHPF weak": {"method": "dhpf", "checkpoint": arguments.weak},
         "DHPF flow": {"method": "dhpf", "checkpoint": arguments.flow},

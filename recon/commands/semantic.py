@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from recon.evaluation.semantic import PairScore, SemanticReport
     from recon.hyperpixels.cells import CellMatches
 
-METHODS = ("dhpf", "hpf", "nn", "nn+rhm", "sift-nn")
+METHODS = ("dhpf", "hpf", "hpf+mutual", "nn", "nn+rhm", "sift-nn")
 
 PAPER_SIDE = 240
 """Both sides that images are brought to (the paper's)."""
@@ -31,7 +30,9 @@ def evaluate_semantic(
     benchmark: str = typer.Option(..., help="pf-pascal, pf-willow, spair-71k, caltech-101 or willow."),
     root: Path = typer.Option(..., help="Folder of the benchmark, or the one that holds it."),
     method: str = typer.Option(
-        "dhpf", help="dhpf, hpf, nn (nearest neighbour), nn+rhm or sift-nn; or a dense matcher."
+        "dhpf",
+        help="dhpf, hpf, hpf+mutual (with DHPF's mutual filter), nn (nearest neighbour), nn+rhm or sift-nn; or a "
+        "dense matcher.",
     ),
     split: str = typer.Option("test", help="trn, val or test."),
     backbone: str = typer.Option(
@@ -41,7 +42,9 @@ def evaluate_semantic(
         "", help="Of DHPF: ours (.safetensors) or the authors'; empty: the shipped one."
     ),
     weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
-    layers: str = typer.Option("", help="Of hpf, nn and nn+rhm: numbers of the layers, with commas."),
+    layers: str = typer.Option(
+        "", help="Of hpf, hpf+mutual, nn and nn+rhm: numbers of the layers, with commas."
+    ),
     download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
     alpha: list[float] = typer.Option(
         [0.05, 0.1, 0.15], help="Shares of the reference length; may be repeated."
@@ -207,24 +210,21 @@ def _method(
     import torch
 
     from recon.hyperpixels.cells import match_cells, transfer_keypoints
-    from recon.hyperpixels.flow import agreed_offsets
     from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
     from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
 
     checked_device(device)
     network: Any
-    # Our own checkpoints are for flow: their matches are those of the matcher, below the cell and agreed with the
-    # neighbours; the authors' are evaluated as they did it.
-    agreed = False
+    # The papers' protocol for all: stretched layers, whole cells. The matcher differs, since flow must be exact.
     if method == "dhpf":
         network = load_network(checkpoint, backbone, weights, download=download)
         network.requires_grad_(False).to(device)
-        agreed = not network.stretch
+        network.stretch = True
     else:
         name = backbone or "mobilenetv2"
         whole = load_backbone(name, weights, download=download, matcher=method)
-        default = DEFAULT_LAYERS[name] if method == "hpf" else (DEFAULT_LAYER[name],)
+        default = DEFAULT_LAYERS[name] if method.startswith("hpf") else (DEFAULT_LAYER[name],)
         network = HyperpixelFlow(whole.to(device), parse_layers(layers) or default, stretch=True)
 
     def transfer(
@@ -236,37 +236,61 @@ def _method(
             a, b = (network.prepare(image) for image in images)
             chosen = network.select(a, b) if method == "dhpf" else network.layers
             correlation = network.correlate(a, b, chosen)
-            there: CellMatches
-            there, back = match_cells(correlation, hough=method != "nn", mutual=method == "dhpf")
-            if agreed:
-                there = replace(there, offset=agreed_offsets(there, back))
+            there: CellMatches = match_cells(
+                correlation, hough=method != "nn", mutual=method in ("dhpf", "hpf+mutual")
+            )[0]
         seconds = time.perf_counter() - start
         at = resized_points(points, source.shape, _SQUARE)
-        moved = transfer_keypoints(there, at, whole_cells=not agreed)
+        moved = transfer_keypoints(there, at, whole_cells=True)
         return resized_points(moved, _SQUARE, target.shape), chosen, seconds
 
     return transfer
 
 
+SIFT_CELLS = (4, 8, 16, 32)
+"""Sides in pixels of the cells of the dense SIFT baseline's descriptors, all compared at once. One size of cells, of
+3 px (SIFT Flow's) to 60, finds fewer points on WILLOW's training pairs, and so do 8, 16, 32 and 6, 12, 24, 48."""
+
+SIFT_STEP = 4
+"""Pixels between the places of the target that the dense SIFT baseline compares."""
+
+
 def _dense_sift(
     source: np.ndarray, target: np.ndarray, points: np.ndarray
 ) -> tuple[np.ndarray, tuple[int, ...], float]:
-    """Each point goes to the pixel of the target whose dense SIFT descriptor is most like its own."""
+    """Each point goes to the place of the target whose dense SIFT descriptors are most like its own.
+
+    Descriptors of several sizes, each the square root of its share in the sum (Arandjelović and Zisserman, CVPR 2012).
+    """
     import numpy as np
 
-    from recon.features.dense_sift import dense_sift
     from recon.photos.resize import resize_rgb
 
     images = [resize_rgb(np.ascontiguousarray(one), PAPER_SIDE, PAPER_SIDE) for one in (source, target)]
     start = time.perf_counter()
-    own, other = (dense_sift(image).astype(np.float32) for image in images)
+    own, other = (_sift_stack(image) for image in images)
     at = np.clip(np.rint(resized_points(points, source.shape, _SQUARE)).astype(int), 0, PAPER_SIDE - 1)
-    flat = other.reshape(-1, other.shape[2])
+    grid = other[::SIFT_STEP, ::SIFT_STEP]
+    flat = grid.reshape(-1, grid.shape[2])
     distance = (flat**2).sum(1) - 2 * own[at[:, 1], at[:, 0]] @ flat.T
     best = distance.argmin(1)
     seconds = time.perf_counter() - start
-    moved = np.stack([best % PAPER_SIDE, best // PAPER_SIDE], 1).astype(np.float64)
+    moved = np.stack([best % grid.shape[1], best // grid.shape[1]], 1).astype(np.float64) * SIFT_STEP
     return resized_points(moved, _SQUARE, target.shape), (), seconds
+
+
+def _sift_stack(image: np.ndarray) -> np.ndarray:
+    """Square roots of normalised descriptors of every pixel at all sizes, (h, w, 128 * sizes) float32."""
+    import numpy as np
+
+    from recon.features.dense_sift import build_ladder, describe
+
+    ladder = build_ladder(image, largest=float(max(SIFT_CELLS)))
+    parts = []
+    for cell in SIFT_CELLS:
+        sift = describe(ladder, np.full(image.shape[:2], cell, np.float32)).astype(np.float32)
+        parts.append(np.sqrt(sift / np.maximum(sift.sum(2, keepdims=True), 1)))
+    return np.concatenate(parts, 2)
 
 
 def _dense(name: str) -> _Transfer:

@@ -73,7 +73,8 @@ def test_points_of_moved_views_are_found(tmp_path: Path, weights: str) -> None:
     assert report.mean_pck(0.05) > 0.75
     assert report.scores[0].layers == (3, 6)
     # A dense matcher of the registry is measured in the same way.
-    assert run_benchmark("spair-71k", tmp_path, method="dsift-flow").mean_pck(0.1) == 1
+    for other in ("dsift-flow", "sift-nn"):
+        assert run_benchmark("spair-71k", tmp_path, method=other).mean_pck(0.1) == 1
 
 
 def test_outlines_are_transferred(tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:
