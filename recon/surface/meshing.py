@@ -51,8 +51,8 @@ def poisson_mesh(
     Args:
         cloud: points with normals.
         depth: of the octree at least: 10 resolves a thousandth of the extent. Where points reach far beyond the
-            place of interest this would cost it its detail, so levels are added until a cell is no larger
-            than the spacing of the points (the octree only refines where points are).
+            place of interest this would cost it its detail, so levels are added until a cell is about as large
+            as the spacing of the points (the octree only refines where points are).
         scale: of the cube round the cloud.
         trim_quantile: share of vertices with the lowest density that is cut away.
         threads: of the solver; -1 for all.
@@ -69,7 +69,7 @@ def poisson_mesh(
         raise ValueError(f"{len(cloud)} points are too few for a surface")
     extent = scale * float(np.ptp(cloud.xyz, axis=0).max())
     spacing = point_spacing(cloud.xyz)
-    wanted = math.ceil(math.log2(extent / spacing)) if spacing > 0 else depth
+    wanted = round(math.log2(extent / spacing)) if spacing > 0 else depth
     depth = max(depth, min(wanted, depth + 3, _MAX_OCTREE_DEPTH))
     mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
         _as_open3d(cloud),
