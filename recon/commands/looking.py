@@ -14,6 +14,7 @@ from recon.errors import ReconError, UsageError
 from recon.exports.georeference import offset_to_origin
 from recon.viewer.scene import (
     MESH_SUFFIXES,
+    UnreadCloud,
     ViewCloud,
     ViewMesh,
     ViewScene,
@@ -28,11 +29,12 @@ _MESHES = ("textured.glb", "textured.obj", "mesh.glb", "mesh.ply")
 """Files of a run's mesh folder, the best to look at first."""
 
 
-def open_view_scene(path: Path, photos: Path | None = None) -> ViewScene:
+def open_view_scene(path: Path, photos: Path | None = None, first: int | None = None) -> ViewScene:
     """What there is to see of a run folder, a COLMAP model folder, or a .ply, .obj or .glb file.
 
     Args:
         photos: folder of the photos, if they are not where they were.
+        first: of a dense cloud that is far larger only a sample of about so many points is read at first.
 
     Raises:
         UsageError: the path or the photo folder is not there.
@@ -45,7 +47,7 @@ def open_view_scene(path: Path, photos: Path | None = None) -> ViewScene:
             raise ReconError(
                 f"{path}: cannot be shown; give a run, a COLMAP model, a .ply, an .obj or a .glb"
             )
-        return file_scene(path)
+        return file_scene(path, first)
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
     cloud_file, mesh_file = path / "dense" / "points.ply", _mesh_file(path)
@@ -56,11 +58,13 @@ def open_view_scene(path: Path, photos: Path | None = None) -> ViewScene:
             raise ReconError(
                 f"{path}: holds nothing to show; give a run, a COLMAP model, a .ply, an .obj or a .glb"
             ) from error
-        return _without_cameras(path, cloud_file, mesh_file)
-    return _of_run(run, cloud_file, mesh_file, photos)
+        return _without_cameras(path, cloud_file, mesh_file, first)
+    return _of_run(run, cloud_file, mesh_file, photos, first)
 
 
-def _of_run(run: Run, cloud_file: Path, mesh_file: Path | None, photos: Path | None) -> ViewScene:
+def _of_run(
+    run: Run, cloud_file: Path, mesh_file: Path | None, photos: Path | None, first: int | None
+) -> ViewScene:
     scene = load_scene(run)
     offset = offset_to_origin(np.array([view.center for view in scene.views]))
     if offset.any():
@@ -69,7 +73,7 @@ def _of_run(run: Run, cloud_file: Path, mesh_file: Path | None, photos: Path | N
     shown = photos_of_scene(scene, file_of, lambda name: run.photos[name].id if name in run.photos else None)
     notes = missing([photo.name for photo in shown if photo.path is None])
     georeference = read_georeference(run) if (run.root / GEOREFERENCE).is_file() else None
-    dense, dense_notes = _cloud(cloud_file, offset)
+    dense, dense_notes, unread = _cloud(cloud_file, offset, first)
     mesh, mesh_notes = _mesh(mesh_file, offset)
     return ViewScene(
         _name(run.root),
@@ -81,19 +85,22 @@ def _of_run(run: Run, cloud_file: Path, mesh_file: Path | None, photos: Path | N
         scene_up([photo.view for photo in shown], georeference),
         georeference,
         (*notes, *dense_notes, *mesh_notes),
+        unread,
     )
 
 
-def _without_cameras(path: Path, cloud_file: Path, mesh_file: Path | None) -> ViewScene:
+def _without_cameras(path: Path, cloud_file: Path, mesh_file: Path | None, sample: int | None) -> ViewScene:
     """A folder with points or a mesh, but no cameras."""
-    first = file_scene(cloud_file if cloud_file.is_file() else mesh_file or cloud_file)
+    first = file_scene(cloud_file if cloud_file.is_file() else mesh_file or cloud_file, sample)
     mesh, notes = _mesh(mesh_file, first.offset)
     note = f"{path}: has no cameras (sparse/0 is missing): only points and mesh are shown"
     return replace(first, name=_name(path), mesh=mesh, notes=(note, *first.notes, *notes))
 
 
-def _cloud(path: Path, offset: np.ndarray) -> tuple[ViewCloud | None, tuple[str, ...]]:
-    return read_view_cloud(path, offset) if path.is_file() else (None, ())
+def _cloud(
+    path: Path, offset: np.ndarray, first: int | None
+) -> tuple[ViewCloud | None, tuple[str, ...], UnreadCloud | None]:
+    return read_view_cloud(path, offset, first) if path.is_file() else (None, (), None)
 
 
 def _mesh(path: Path | None, offset: np.ndarray) -> tuple[ViewMesh | None, tuple[str, ...]]:

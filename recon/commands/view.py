@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from recon.viewer.scene import ViewScene
 
 
+_FIRST = 250_000
+"""Points of a large cloud that are read before the page opens; the rest follows."""
+
+
 def view(
     paths: list[Path] = typer.Argument(
         ...,
@@ -48,7 +52,7 @@ def view(
         first = free_port(host, port)
         if first != port:
             typer.echo(f"port {port} is in use: {first} is taken")
-        scenes = [open_view_scene(path, photos) for path in paths]
+        scenes = [open_view_scene(path, photos, _FIRST) for path in paths]
         for scene in scenes:
             for note in scene.notes:
                 typer.echo(f"note: {note}")

@@ -72,8 +72,11 @@ def ply_elements(path: Path) -> dict[str, int]:
         return _ply_header(path, file)[1]
 
 
-def read_ply_vertices(path: Path) -> npt.NDArray[Any]:
+def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
     """Reads the vertices of a binary or ASCII PLY as a structured array with the properties that the file has.
+
+    Args:
+        every: above 1 only every so manieth vertex; of a binary file the others are not even read.
 
     Raises:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
@@ -93,7 +96,13 @@ def read_ply_vertices(path: Path) -> npt.NDArray[Any]:
             rows = np.empty(count, dtype)
             for i, (name, _) in enumerate(properties):
                 rows[name] = text[:, i]
-            return rows
+            return rows[::every]
+        if every > 1:
+            start = file.tell()
+            there = (file.seek(0, 2) - start) // dtype.itemsize
+            if there < count:
+                raise ReconError(f"{path} is cut short: {there} of {count} points")
+            return np.array(np.memmap(path, dtype, "r", start, (count,))[::every])
         data = file.read(count * dtype.itemsize)
         if len(data) < count * dtype.itemsize:
             raise ReconError(f"{path} is cut short: {len(data) // dtype.itemsize} of {count} points")

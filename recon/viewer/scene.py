@@ -23,6 +23,9 @@ from recon.surface.io import model_from_scene, ply_elements, read_glb, read_mesh
 CLOUD_SUFFIXES = (".ply",)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
 
+_FAR_LARGER = 4
+"""A cloud is sampled first if it has so many times the points of the sample."""
+
 
 @dataclass(frozen=True)
 class ViewPhoto:
@@ -137,6 +140,18 @@ class ViewMesh:
 
 
 @dataclass(frozen=True)
+class UnreadCloud:
+    """A dense cloud of which only a sample was read so far.
+
+    Attributes:
+        count: of all points in the file. read: reads them all; the cloud, and what there is to say of it.
+    """
+
+    count: int
+    read: Callable[[], tuple[ViewCloud, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
 class ViewScene:
     """All that can be looked at of one run or file.
 
@@ -149,6 +164,7 @@ class ViewScene:
         up: unit vector, which way is up.
         georeference: how the model (offset given back) lies in a frame, if that is known.
         notes: what a person should know: points dropped, photos that are missing.
+        unread: the whole dense cloud, where ``dense`` is a sample of it.
     """
 
     name: str
@@ -160,6 +176,14 @@ class ViewScene:
     up: Float64[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
     georeference: Georeference | None = None
     notes: tuple[str, ...] = ()
+    unread: UnreadCloud | None = None
+
+    @property
+    def dense_count(self) -> int:
+        """Points of the dense cloud, read or not."""
+        if self.unread is not None:
+            return self.unread.count
+        return len(self.dense) if self.dense is not None else 0
 
     @property
     def views(self) -> list[PinholeView]:
@@ -215,8 +239,11 @@ def scene_up(views: list[PinholeView], georeference: Georeference | None = None)
         return np.array([0.0, 0.0, 1.0])
 
 
-def file_scene(path: Path) -> ViewScene:
+def file_scene(path: Path, first: int | None = None) -> ViewScene:
     """A point cloud or a mesh by itself: .ply, .obj or .glb.
+
+    Args:
+        first: of a cloud that is far larger only a sample of about so many points, the whole being left unread.
 
     Raises:
         ReconError: the file cannot be read, or nothing is in it.
@@ -226,14 +253,14 @@ def file_scene(path: Path) -> ViewScene:
         offset = offset_to_origin(vertices[:: max(1, len(vertices) // 10_000)])
         up = np.array([0.0, 1.0, 0.0] if path.suffix.lower() == ".glb" else [0.0, 0.0, 1.0])  # glTF says so
         return ViewScene(path.name, mesh=mesh(offset), offset=offset, up=up, notes=notes)
-    rows = read_ply_vertices(path)
-    if not len(rows):
+    count = ply_elements(path).get("vertex", 0)
+    if not count:
         raise ReconError(f"{path}: holds no points")
-    coarse = _columns(rows[:: max(1, len(rows) // 10_000)], ("x", "y", "z"), np.float64)
+    coarse = _columns(read_ply_vertices(path, max(1, count // 10_000)), ("x", "y", "z"), np.float64)
     coarse = coarse[np.isfinite(coarse).all(axis=1)]
     offset = offset_to_origin(coarse) if len(coarse) else np.zeros(3)
-    cloud, notes = cloud_of_rows(path, rows, offset)
-    return ViewScene(path.name, dense=cloud, offset=offset, notes=notes)
+    cloud, notes, unread = read_view_cloud(path, offset, first)
+    return ViewScene(path.name, dense=cloud, offset=offset, notes=notes, unread=unread)
 
 
 def is_mesh_file(path: Path) -> bool:
@@ -245,13 +272,26 @@ def is_mesh_file(path: Path) -> bool:
     return path.suffix.lower() != ".ply" or ply_elements(path).get("face", 0) > 0
 
 
-def read_view_cloud(path: Path, offset: Float64[np.ndarray, "3"]) -> tuple[ViewCloud, tuple[str, ...]]:
-    """The points of a PLY near the origin, and what there is to say of them.
+def read_view_cloud(
+    path: Path, offset: Float64[np.ndarray, "3"], first: int | None = None
+) -> tuple[ViewCloud, tuple[str, ...], UnreadCloud | None]:
+    """The points of a PLY near the origin, what there is to say of them, and what was left unread.
+
+    Args:
+        first: of a cloud that is far larger only a sample of about so many points.
 
     Raises:
         ReconError: the file cannot be read, or none of its points has coordinates.
     """
-    return cloud_of_rows(path, read_ply_vertices(path), offset)
+    count = ply_elements(path).get("vertex", 0)
+    if first is None or count < _FAR_LARGER * first:
+        return *cloud_of_rows(path, read_ply_vertices(path), offset), None
+    sample = read_ply_vertices(path, count // first)
+    known = np.isfinite(_columns(sample, ("x", "y", "z"), np.float64)).all(axis=1)
+    if not known.any():
+        return *cloud_of_rows(path, read_ply_vertices(path), offset), None
+    cloud, notes = cloud_of_rows(path, sample[known], offset)
+    return cloud, notes, UnreadCloud(count, lambda: cloud_of_rows(path, read_ply_vertices(path), offset))
 
 
 def cloud_of_rows(

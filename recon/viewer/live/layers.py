@@ -40,21 +40,23 @@ class CameraLayer:
         self._frusta = server.scene.add_frame(FRUSTA, show_axes=False)
         self._photos = server.scene.add_frame(PHOTOS, show_axes=False)
         self._ended = False
-        for row, photo in enumerate(scene.photos):
-            self._add_frustum(row, photo.view)
+        self._with_photo = [photo.path is not None for photo in scene.photos]
+        self._handles = [self._add_frustum(row, photo.view) for row, photo in enumerate(scene.photos)]
         threading.Thread(
             target=self._add_photos, args=(scene.photos,), name="recon-view-photos", daemon=True
         ).start()
 
     def show(self, frusta: bool, photos: bool) -> None:
-        """Draw the cameras or not, and the photos on them."""
+        """Draw the cameras or not, and the photos on them; cameras without photos are filled, to be easily clicked."""
         self._frusta.visible, self._photos.visible = frusta, photos
+        for handle, with_photo in zip(self._handles, self._with_photo, strict=True):
+            handle.variant = "wireframe" if photos and with_photo else "filled"
 
     def end(self) -> None:
         """Read no more photos."""
         self._ended = True
 
-    def _add_frustum(self, row: int, view: PinholeView) -> None:
+    def _add_frustum(self, row: int, view: PinholeView) -> viser.CameraFrustumHandle:
         corners = photo_corners(view, self.depth)
         half = float(corners[2, 1] - corners[0, 1]) / 2 / self.depth
         frustum = self._server.scene.add_camera_frustum(
@@ -71,6 +73,7 @@ class CameraLayer:
             receive_shadow=False,
         )
         frustum.on_click(_at_once(self._clicked, row))
+        return frustum
 
     def _add_photos(self, photos: tuple[ViewPhoto, ...]) -> None:
         size = _THUMBNAIL if len(photos) < _MANY_PHOTOS else _THUMBNAIL // 2

@@ -39,7 +39,10 @@ class Panel:
             self._photos()
         self._clipping()
         self._view()
-        self._notes()
+        self._notes = gui.add_folder("Notes")
+        with self._notes:
+            self._noted = gui.add_markdown("")
+        self.show_notes(viewer.scene.notes)
 
     # What others read and write
 
@@ -66,8 +69,9 @@ class Panel:
     def show_count(self, count: int) -> None:
         """Say how many dense points are drawn."""
         viewer = self._viewer
-        total = len(viewer.blocks.cloud) if viewer.blocks is not None else 0
-        self._count.content = f"drawn now: {_thousands(count)} of {_thousands(total)} dense points"
+        total = viewer.scene.dense_count
+        more = ", the others are being read" if viewer.scene.unread is not None else ""
+        self._count.content = f"drawn now: {_thousands(count)} of {_thousands(total)} dense points{more}"
 
     def show_photo(self, row: int | None) -> None:
         """Say which photo is looked through."""
@@ -86,6 +90,16 @@ class Panel:
         self._text.content = text
         self._table.content, self._table.visible = table, bool(table)
 
+    def show_notes(self, notes: tuple[str, ...]) -> None:
+        """Say what a person should know of the scene."""
+        lines = [f"- {_plain(note)}" for note in notes]
+        offset = self._viewer.scene.offset
+        if offset.any():
+            place = ", ".join(f"{value:.10g}" for value in offset)
+            lines.append(f"- drawn near the origin; ({place}) is added to the coordinates that are shown")
+        self._noted.content = "\n".join(lines)
+        self._notes.visible = bool(lines)
+
     def show_measure(self, text: str) -> None:
         """Say what was measured."""
         self._length.content = text
@@ -97,7 +111,7 @@ class Panel:
         photos = len(scene.photos)
         there = sum(photo.path is not None for photo in scene.photos)
         sparse = len(scene.sparse.xyz) if scene.sparse is not None else 0
-        dense = len(scene.dense) if scene.dense is not None else 0
+        dense = scene.dense_count
         faces = len(scene.mesh.faces) if scene.mesh is not None else 0
         kind = "textured" if scene.mesh is not None and scene.mesh.textured else "no texture"
         parts = (
@@ -224,16 +238,6 @@ class Panel:
         up.on_update(lambda _: viewer.turn_up(str(up.value)))
         if detail is not None:
             detail.on_update(lambda _: viewer.restyle(budget=round(float(detail.value) * 1e6)))
-
-    def _notes(self) -> None:
-        scene = self._viewer.scene
-        lines = [f"- {_plain(note)}" for note in scene.notes]
-        if scene.offset.any():
-            offset = ", ".join(f"{value:.10g}" for value in scene.offset)
-            lines.append(f"- drawn near the origin; ({offset}) is added to the coordinates that are shown")
-        if lines:
-            with self._gui.add_folder("Notes"):
-                self._gui.add_markdown("\n".join(lines))
 
 
 def _thousands(count: int) -> str:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import viser
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, UInt8
 
 from recon.viewer.live.clipping import ClipBox
 from recon.viewer.live.picking import PICK_RADIUS, Sighting, nearest_on_ray, pick_in_blocks, sheet
-from recon.viewer.scene import ViewScene
+from recon.viewer.scene import ViewCloud, ViewScene
 
 if TYPE_CHECKING:
+    from recon.viewer.live.dense import ClientCloud
     from recon.viewer.live.viewer import LiveViewer
 
 _MARK = (255, 64, 129)
@@ -38,6 +39,7 @@ class Picked:
     Attributes:
         kind: "sparse point", "dense point" or "mesh". point: in the scene. depth: along the click's ray.
         row: of the point in its layer, -1 for the mesh. normal: of the surface, None where unknown.
+        cloud: that holds the row of a dense point.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Picked:
     depth: float
     row: int = -1
     normal: Float64[np.ndarray, "3"] | None = None
+    cloud: ViewCloud | None = None
 
 
 def pick(
@@ -52,23 +55,24 @@ def pick(
     origin: Float64[np.ndarray, "3"],
     direction: Float64[np.ndarray, "3"],
     fov: float,
-    shown: Int64[np.ndarray, " b"] | None,
+    dense: ClientCloud | None,
     show: Shown,
 ) -> Picked | None:
     """The nearest of what is drawn and inside the clipping box under a ray; None for the empty space.
 
     Args:
-        fov: vertical, of the browser's camera. shown: points of each block that are drawn.
+        fov: vertical, of the browser's camera. dense: points that the browser draws.
     """
     radius = PICK_RADIUS * 2 * float(np.tan(fov / 2))
     clip = viewer.style.clip
     found: list[Picked] = []
-    if show.dense and viewer.blocks is not None and shown is not None:
-        hit = pick_in_blocks(viewer.blocks, shown, origin, direction, radius, clip)
+    if show.dense and dense is not None:
+        hit = pick_in_blocks(dense.blocks, dense.shown, origin, direction, radius, clip)
         if hit is not None:
-            cloud = viewer.blocks.cloud
+            cloud = dense.blocks.cloud
             normal = None if cloud.normals is None else cloud.normals[hit[0]].astype(np.float64)
-            found.append(Picked("dense point", cloud.xyz[hit[0]].astype(np.float64), hit[1], hit[0], normal))
+            point = cloud.xyz[hit[0]].astype(np.float64)
+            found.append(Picked("dense point", point, hit[1], hit[0], normal, cloud))
     if show.sparse and viewer.sparse is not None:
         xyz = viewer.sparse.cloud.xyz
         rows = np.arange(len(xyz)) if clip is None else np.flatnonzero(clip.inside(xyz))
@@ -194,9 +198,9 @@ class Marks:
 
 
 def _facts(viewer: LiveViewer, found: Picked) -> list[str]:
-    if found.kind != "dense point" or viewer.blocks is None:
+    cloud = found.cloud
+    if cloud is None:
         return []
-    cloud = viewer.blocks.cloud
     facts = []
     if cloud.view_count is not None:
         facts.append(f"{int(cloud.view_count[found.row])} views agree")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import http
 import http.server
 import os
 import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 from recon.errors import ReconError, UsageError
 
@@ -16,6 +21,9 @@ PORT = 8080
 """Where viewers listen unless told otherwise; the next free one is taken when it is in use."""
 
 _TRIES = 200
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ANYWHERE = ("0.0.0.0", "::", "")
 
 
 def free_port(host: str, port: int) -> int:
@@ -45,6 +53,49 @@ def free_port(host: str, port: int) -> int:
                 if error.errno in (99, 10049):  # EADDRNOTAVAIL
                     raise UsageError(f"--host {host}: is not an address of this machine") from error
     raise ReconError(f"ports {port} to {port + _TRIES - 1} are all in use; choose another with --port")
+
+
+def is_own_request(headers: Mapping[str, str], host: str) -> bool:
+    """Whether a request comes from a page that the viewer serves itself, or from no page at all.
+
+    Another page in the same browser could else connect to a viewer of this machine and read the scene: browsers let
+    pages open WebSockets to any host, but say in ``Origin`` whose page it is. Under a name that somebody
+    let point to this machine the page would look like the viewer's own; hence ``Host`` is one of this machine's names
+    where only this machine is served.
+
+    Args:
+        host: the address that is listened on.
+    """
+    asked = headers.get("Host", "")
+    if host not in _ANYWHERE and urlsplit(f"//{asked}").hostname not in {*_LOOPBACK, host.lower()}:
+        return False
+    origin = headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc.lower() == asked.lower()
+
+
+@contextlib.contextmanager
+def only_own_requests(host: str) -> Iterator[None]:
+    """Let a viser server that is made meanwhile refuse what ``is_own_request`` does not take for its own.
+
+    viser has no setting for this, but all its requests go through the ``process_request`` of ``websockets.serve``.
+    """
+    from websockets.asyncio import server
+
+    serve = server.serve
+
+    def guarded(*args: Any, process_request: Any = None, **options: Any) -> Any:
+        def process(connection: Any, request: Any) -> Any:
+            if not is_own_request(request.headers, host):
+                return connection.respond(http.HTTPStatus.FORBIDDEN, "This page is not of the viewer.\n")
+            return None if process_request is None else process_request(connection, request)
+
+        return serve(*args, process_request=process, **options)
+
+    server.serve = guarded  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        server.serve = serve  # type: ignore[misc]
 
 
 def open_browser(url: str) -> bool:

@@ -30,6 +30,7 @@ from recon.viewer.live.levels import Eye, build_blocks
 from recon.viewer.live.panel import Panel
 from recon.viewer.live.picking import PhotoShelf, Surfaces
 from recon.viewer.live.pointing import Marks, Picked, inspect, pick, unit_of
+from recon.viewer.live.serving import only_own_requests
 from recon.viewer.live.truth import Truth
 from recon.viewer.scene import ViewScene
 
@@ -58,7 +59,9 @@ class _Client:
 
     handle: viser.ClientHandle
     cloud: ClientCloud | None
+    fov: float = 0.0
     overlay: PhotoOverlay | None = None
+    told: Viewpoint | None = None
     placed_at: float = 0.0
     placed: Viewpoint | None = None
     arrived: bool = False
@@ -91,7 +94,7 @@ class LiveViewer:
         self.shelf = PhotoShelf(scene.photos)
         self.unit, self.unit_scale = unit_of(scene)
         self.whole = box_around(scene.points(), self.axes)
-        with contextlib.redirect_stdout(io.StringIO()):  # viser's own banner
+        with contextlib.redirect_stdout(io.StringIO()), only_own_requests(host):  # viser's own banner
             self.server = _LocalServer(host=host, port=port, verbose=False)
         self.server.scene.set_up_direction(scene.up)
         self._place_first()
@@ -110,6 +113,9 @@ class LiveViewer:
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._gone)
         self.redraw()
+        self._ended = False
+        if scene.unread is not None:
+            threading.Thread(target=self._read_on, name="recon-view-read", daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -119,6 +125,7 @@ class LiveViewer:
     def stop(self) -> None:
         """Let go of the port and all browsers."""
         self.cameras.end()
+        self._ended = True
         for client in list(self._clients.values()):
             if client.cloud is not None:
                 client.cloud.end()
@@ -187,7 +194,7 @@ class LiveViewer:
         up = self.scene.up
         if axis[1:] in ("x", "y", "z"):
             up = np.eye(3)["xyz".index(axis[1])] * (1.0 if axis[0] == "+" else -1.0)
-        self.server.scene.set_up_direction(up)
+        # The world of the browser's scene stays as it is turned: its message and the cameras' have no certain order.
         self.start = replace(start_viewpoint(replace(self.scene, up=up)), up=up)
         self.style = replace(
             self.style, ranges=ranges_of(self.scene.points().astype(np.float64), up, self.scene.dense)
@@ -230,7 +237,8 @@ class LiveViewer:
             self._photo = None
             for client in self._clients.values():
                 self._drop_overlay(client)
-                client.handle.camera.fov = self.start.fov
+                with client.handle.atomic():
+                    client.fov = client.handle.camera.fov = self.start.fov
         self.redraw()
         self.panel.show_photo(None)
         if tell:
@@ -273,11 +281,16 @@ class LiveViewer:
     def _place(self, client: _Client, viewpoint: Viewpoint) -> None:
         client.placed_at, client.placed, client.arrived = time.monotonic(), viewpoint, False
         camera = client.handle.camera
+        distance = float(np.linalg.norm(viewpoint.look_at - viewpoint.position))
         with client.handle.atomic():
-            camera.up_direction = viewpoint.up
-            camera.position = viewpoint.position
-            camera.look_at = viewpoint.look_at
-            camera.fov = viewpoint.fov
+            client.fov = viewpoint.fov
+            # viser sends only what differs from what a browser last told, which may be older than what it was sent:
+            # a small detour lets everything be sent. The field of view comes last, as browsers answer it.
+            for detour in (1e-3, 0.0):
+                camera.up_direction = viewpoint.up + detour
+                camera.position = viewpoint.position + detour * distance
+                camera.look_at = viewpoint.look_at + detour * distance
+                camera.fov = viewpoint.fov + detour
         self._look(client)
 
     def _drop_overlay(self, client: _Client) -> None:
@@ -293,21 +306,53 @@ class LiveViewer:
         ahead = depth[depth > 0]
         return float(np.median(ahead)) if len(ahead) else scene_size(self.scene)
 
+    def _read_on(self) -> None:
+        """Read the whole dense cloud where the scene has a sample of it, and draw it instead."""
+        assert self.scene.unread is not None
+        try:
+            cloud, notes = self.scene.unread.read()
+            blocks = build_blocks(cloud)
+        except ReconError as error:
+            self.panel.show_notes((*self.scene.notes, str(error)))
+            return
+        with self._lock:
+            if self._ended:
+                return
+            known = set(self.scene.notes)
+            self.scene = replace(
+                self.scene,
+                dense=cloud,
+                unread=None,
+                notes=(*self.scene.notes, *(note for note in notes if note not in known)),
+            )
+            self.blocks, self.surfaces = blocks, Surfaces(self.scene)
+            for client in self._clients.values():
+                client.cloud = self._cloud_of(client, client.cloud)
+        self.panel.show_notes(self.scene.notes)
+
     # What browsers do
 
     def _connected(self, handle: viser.ClientHandle) -> None:
-        cloud = (
-            ClientCloud(handle, self.blocks, self.style, self.panel.show_count)
-            if self.blocks is not None
-            else None
-        )
-        client = _Client(handle, cloud)
         with self._lock:
+            client = _Client(handle, None, self.start.fov)
+            client.cloud = self._cloud_of(client)
             self._clients[handle.client_id] = client
         handle.camera.max_orbit_distance = float("inf")
         handle.camera.min_orbit_distance = 1e-5 * scene_size(self.scene)
         handle.camera.on_update(lambda _: self._camera_moved(client))
         self._look(client)
+
+    def _cloud_of(self, client: _Client, before: ClientCloud | None = None) -> ClientCloud | None:
+        """The dense points of a browser."""
+        if self.blocks is None:
+            return None
+
+        def ping() -> None:
+            with client.handle.atomic():  # to a new field of view a browser answers with its camera
+                camera = client.handle.camera
+                camera.fov = client.fov * (1.0 + 4e-5 * (camera.fov <= client.fov))
+
+        return ClientCloud(client.handle, self.blocks, self.style, self.panel.show_count, ping, before)
 
     def _gone(self, handle: viser.ClientHandle) -> None:
         with self._lock:
@@ -339,7 +384,10 @@ class LiveViewer:
             self.leave_photo()
         if now - self._linked_at < _STAYS:
             return
-        viewpoint = Viewpoint(camera.position, camera.look_at, camera.up_direction, float(camera.fov))
+        viewpoint = Viewpoint(camera.position, camera.look_at, camera.up_direction, client.fov)
+        if client.told is not None and _same(client.told, viewpoint):
+            return
+        client.told = viewpoint
         for follower in self._followers:
             follower(viewpoint)
 
@@ -357,9 +405,7 @@ class LiveViewer:
         direction = direction / np.linalg.norm(direction)
         fov = float(client.handle.camera.fov)
         show = self.panel.shown()
-        found = pick(
-            self, origin, direction, fov, client.cloud.shown if client.cloud is not None else None, show
-        )
+        found = pick(self, origin, direction, fov, client.cloud, show)
         if found is None:
             self.panel.show_point(None, "Nothing is there.", "")
             return
@@ -374,3 +420,8 @@ class LiveViewer:
 
     def _sparse_as_cloud(self) -> Any:
         return self.sparse.cloud if self.sparse is not None else None
+
+
+def _same(a: Viewpoint, b: Viewpoint) -> bool:
+    pairs = ((a.position, b.position), (a.look_at, b.look_at), (a.up, b.up), (a.fov, b.fov))
+    return all(np.array_equal(one, other) for one, other in pairs)

@@ -12,6 +12,7 @@ import live_scene
 import numpy as np
 import pytest
 import trimesh
+import viser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,8 +50,9 @@ from recon.viewer.live.levels import Eye, build_blocks, choose, precision_of
 from recon.viewer.live.linked import similarity_between
 from recon.viewer.live.picking import Surfaces, crop_with_cross, nearest_on_ray, pick_in_blocks
 from recon.viewer.live.pointing import coordinates, unit_of
-from recon.viewer.live.serving import PairPage, free_port
+from recon.viewer.live.serving import PairPage, free_port, is_own_request
 from recon.viewer.live.truth import load_truth
+from recon.viewer.live.viewer import LiveViewer
 from recon.viewer.scene import ViewCloud, ViewScene
 
 HEADER = (
@@ -577,6 +579,55 @@ def test_the_page_of_two_serves_nothing_else() -> None:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
     finally:
         page.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "origin", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1:8080", None, True),
+        ("127.0.0.1", "localhost:8080", "http://localhost:8080", True),
+        ("127.0.0.1", "localhost:9000", "http://localhost:9000", True),  # forwarded by ssh
+        ("::1", "[::1]:8080", "http://[::1]:8080", True),
+        ("127.0.0.1", "127.0.0.1:8080", "http://evil.example", False),
+        ("127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1:3000", False),  # another program's page
+        ("127.0.0.1", "127.0.0.1:8080", "null", False),
+        ("127.0.0.1", "evil.example:8080", "http://evil.example:8080", False),  # a name that points here
+        ("127.0.0.1", "", None, False),
+        ("0.0.0.0", "workstation:8080", "http://workstation:8080", True),
+        ("0.0.0.0", "workstation:8080", "http://evil.example", False),
+    ],
+)
+def test_whose_requests_are_answered(host: str, asked: str, origin: str | None, own: bool) -> None:
+    headers = {"Host": asked} if asked else {}
+    if origin is not None:
+        headers["Origin"] = origin
+    assert is_own_request(headers, host) == own
+
+
+def test_other_pages_cannot_connect_to_the_viewer(scene: ViewScene) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    viewer = LiveViewer(scene, "127.0.0.1", free_port("127.0.0.1", 18_700))
+    try:
+        at = f"127.0.0.1:{viewer.port}"
+        options = {"subprotocols": [f"viser-v{viser.__version__}"], "open_timeout": 30, "max_size": None}
+        for origin in (None, f"http://{at}"):
+            with connect(f"ws://{at}", origin=origin, **options) as socket:
+                assert len(socket.recv(timeout=30)) > 100  # the scene
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://{at}", origin=origin, **options)
+            assert refused.value.response.status_code == 403
+        named = urllib.request.Request(f"http://{at}/", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(named, timeout=30)
+        assert b"<html" in urllib.request.urlopen(f"http://{at}/", timeout=30).read(500)
+        for path in ("etc/passwd", "%2e%2e/index.html", "../../_viser.py"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://{at}/{path}", timeout=30)
+    finally:
+        viewer.stop()
 
 
 def test_distorted_photos_are_pointed_at_where_they_show_the_point(scene: ViewScene) -> None:
