@@ -268,19 +268,17 @@ def _dense_sift(
 
     images = [resize_rgb(np.ascontiguousarray(one), PAPER_SIDE, PAPER_SIDE) for one in (source, target)]
     start = time.perf_counter()
-    own, other = (_sift_stack(image) for image in images)
     at = np.clip(np.rint(resized_points(points, source.shape, _SQUARE)).astype(int), 0, PAPER_SIDE - 1)
-    grid = other[::SIFT_STEP, ::SIFT_STEP]
-    flat = grid.reshape(-1, grid.shape[2])
-    distance = (flat**2).sum(1) - 2 * own[at[:, 1], at[:, 0]] @ flat.T
-    best = distance.argmin(1)
+    grid = np.mgrid[0:PAPER_SIDE:SIFT_STEP, 0:PAPER_SIDE:SIFT_STEP][::-1].reshape(2, -1).T
+    own, other = (_sift_stack(image, places) for image, places in zip(images, (at, grid), strict=True))
+    distance = (other**2).sum(1) - 2 * own @ other.T
+    moved = grid[distance.argmin(1)].astype(np.float64)
     seconds = time.perf_counter() - start
-    moved = np.stack([best % grid.shape[1], best // grid.shape[1]], 1).astype(np.float64) * SIFT_STEP
     return resized_points(moved, _SQUARE, target.shape), (), seconds
 
 
-def _sift_stack(image: np.ndarray) -> np.ndarray:
-    """Square roots of normalised descriptors of every pixel at all sizes, (h, w, 128 * sizes) float32."""
+def _sift_stack(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Square roots of normalised descriptors of pixels (x, y) at all sizes, (n, 128 * sizes) float32."""
     import numpy as np
 
     from recon.features.dense_sift import build_ladder, describe
@@ -288,9 +286,10 @@ def _sift_stack(image: np.ndarray) -> np.ndarray:
     ladder = build_ladder(image, largest=float(max(SIFT_CELLS)))
     parts = []
     for cell in SIFT_CELLS:
-        sift = describe(ladder, np.full(image.shape[:2], cell, np.float32)).astype(np.float32)
-        parts.append(np.sqrt(sift / np.maximum(sift.sum(2, keepdims=True), 1)))
-    return np.concatenate(parts, 2)
+        sift = describe(ladder, np.full(image.shape[:2], cell, np.float32))
+        chosen = sift[places[:, 1], places[:, 0]].astype(np.float32)
+        parts.append(np.sqrt(chosen / np.maximum(chosen.sum(1, keepdims=True), 1)))
+    return np.concatenate(parts, 1)
 
 
 def _dense(name: str) -> _Transfer:

@@ -69,6 +69,13 @@ def train_dhpf(
         0.0, min=0, help="0: the paper's for the supervision with sgd, 0.0005 with adam."
     ),
     mu: float = typer.Option(0.5, min=0, max=1, help="Target selection rate of each layer."),
+    share: float = typer.Option(
+        1.0,
+        min=0,
+        max=1,
+        help="How far the checkpoint's transforms go from where they began to what was learned; less than 1 carries "
+        "over better to other classes.",
+    ),
     seed: int = typer.Option(0, min=0, help="Of all random choices."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     mixed: bool = typer.Option(False, "--mixed", help="Half precision (bfloat16) on cuda."),
@@ -112,6 +119,7 @@ def train_dhpf(
             batch=batch,
             learning_rate=learning_rate,
             mu=mu,
+            share=share,
             seed=seed,
             device=device,
             mixed=mixed,
@@ -182,6 +190,7 @@ def run_training(
     batch: int = 8,
     learning_rate: float = 0.0,
     mu: float = 0.5,
+    share: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
     mixed: bool = False,
@@ -206,7 +215,7 @@ def run_training(
     from recon.hyperpixels.checkpoint import checkpoint_bytes
     from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
     from recon.hyperpixels.safetensors import pack
-    from recon.hyperpixels.start import start_from_layers
+    from recon.hyperpixels.start import partly_learned, start_from_layers
     from recon.hyperpixels.training import LEARNING_RATE, Trainer, TrainingSettings, epoch_order
     from recon.matching.hyperpixel_matcher import checked_device, parse_layers
     from recon.matching.hyperpixel_weights import load_backbone, load_network
@@ -248,7 +257,10 @@ def run_training(
         "data": data.described,
         "batch": str(batch),
         "pairs": str(len(data)),
+        "share": repr(share),
     }
+    transforms = network.gates.reduction_ffns
+    origin = {key: value.clone() for key, value in transforms.state_dict().items()}
     trainer = Trainer(network, settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -268,21 +280,23 @@ def run_training(
             bar.set_postfix(loss=f"{result.loss:.3f}", pck=f"{result.pck:.2f}", rate=f"{result.rate:.2f}")
         begun = time.perf_counter()
         held_out = data.validation()
-        trainer.calibrate([*(data.pair(int(i), epoch) for i in order[:CALIBRATION]), *held_out])
-        score = _validate(trainer, held_out, batch)
-        if score is not None:
-            log.append(_row(epoch, trainer.step_count, "val", score, time.perf_counter() - begun))
-        value = score.pck if score is not None else float(epoch)
-        if value > best:
-            best = value
-            notes = {
-                "trained_on": data.described,
-                "supervision": supervision,
-                "mu": repr(mu),
-                "epoch": str(epoch + 1),
-                "validation_pck": "" if score is None else f"{score.pck:.4f}",
-            }
-            write_bytes(out / BEST, checkpoint_bytes(network, notes, with_backbone=ship_backbone))
+        with partly_learned(network, origin, share):
+            trainer.calibrate([*(data.pair(int(i), epoch) for i in order[:CALIBRATION]), *held_out])
+            score = _validate(trainer, held_out, batch)
+            if score is not None:
+                log.append(_row(epoch, trainer.step_count, "val", score, time.perf_counter() - begun))
+            value = score.pck if score is not None else float(epoch)
+            if value > best:
+                best = value
+                notes = {
+                    "trained_on": data.described,
+                    "supervision": supervision,
+                    "mu": repr(mu),
+                    "share": repr(share),
+                    "epoch": str(epoch + 1),
+                    "validation_pck": "" if score is None else f"{score.pck:.4f}",
+                }
+                write_bytes(out / BEST, checkpoint_bytes(network, notes, with_backbone=ship_backbone))
         # The log first: what the state does not know of is cut off when it is read again.
         write_bytes(out / LOG, _table(log))
         arrays = {key: value.numpy() for key, value in trainer.state().items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -61,3 +62,29 @@ def start_from_layers(network: DynamicHyperpixelFlow, images: Iterable[Float[Ten
         running_var.fill_(1 - norm.eps)
         norm.weight.fill_(1)
         norm.bias.zero_()
+
+
+@contextmanager
+def partly_learned(
+    network: DynamicHyperpixelFlow, origin: Mapping[str, Tensor], share: float
+) -> Iterator[None]:
+    """Within, the transforms are between where they began and what was learned; after, what was learned again.
+
+    Between the two, networks keep more of what they could do before (Wortsman et al., "Robust fine-tuning of zero-shot
+    models", CVPR 2022). Gates are left as they were learned.
+
+    Args:
+        origin: ``network.gates.reduction_ffns.state_dict()`` from before training, copied.
+        share: 1 for all that was learned, 0 for nothing.
+    """
+    transforms = network.gates.reduction_ffns
+    learned = {key: value.clone() for key, value in transforms.state_dict().items()}
+    mixed = {
+        key: torch.lerp(origin[key].to(value), value, share) if value.is_floating_point() else value
+        for key, value in learned.items()
+    }
+    transforms.load_state_dict(mixed)
+    try:
+        yield
+    finally:
+        transforms.load_state_dict(learned)

@@ -23,7 +23,7 @@ from recon.hyperpixels.checkpoint import as_tensors, checkpoint_bytes, network_o
 from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
 from recon.hyperpixels.losses import region_loss
 from recon.hyperpixels.safetensors import unpack
-from recon.hyperpixels.start import start_from_layers
+from recon.hyperpixels.start import partly_learned, start_from_layers
 from recon.hyperpixels.training import Trainer, TrainingSettings
 
 
@@ -46,6 +46,26 @@ def test_transforms_start_as_the_layers_without_their_mean() -> None:
     before = network.gates.transform(0, maps[0][0])
     network.train()
     assert torch.equal(network.gates.transform(0, maps[0][0]), before)
+
+
+def test_a_part_of_what_was_learned_lies_between_start_and_end() -> None:
+    network = DynamicHyperpixelFlow(Whole(), rectified=False).eval()
+    start_from_layers(network, [images()])
+    origin = {key: value.clone() for key, value in network.gates.reduction_ffns.state_dict().items()}
+    maps = network.backbone.features(images(seed=1))[1]
+    first = network.gates.transform(1, maps)
+    with torch.no_grad():
+        for parameter in network.gates.reduction_ffns.parameters():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    last = network.gates.transform(1, maps)
+    for share, expected in ((0.0, first), (1.0, last)):
+        with partly_learned(network, origin, share):
+            torch.testing.assert_close(network.gates.transform(1, maps), expected)
+    convolution = network.gates.reduction_ffns[1][0].weight  # type: ignore[index]
+    learned = convolution.clone()
+    with partly_learned(network, origin, 0.25):
+        torch.testing.assert_close(convolution, 0.75 * origin["1.0.weight"] + 0.25 * learned)
+    assert torch.equal(network.gates.transform(1, maps), last)
 
 
 def test_narrow_transforms_start_as_principal_components() -> None:
