@@ -3,8 +3,9 @@
     python benchmarks/colmap_baseline.py [--scenes Herz-Jesus-P8] [--seeds 0 1 2] [--mappers incremental global]
 
 pycolmap's SIFT, exhaustive matching and mapping, all with their defaults; intrinsics known and fixed. Mean distance
-of the camera centres from the truth after the similarity that fits best, over the seeds. ``--focal mean`` gives one
-focal length, the mean of the calibration's two (which differ by 0.2%).
+of the camera centres from the truth after the similarity that fits best, over the seeds. Other readings of "known":
+``--focal mean`` gives one focal length, the mean of the calibration's two (which differ by 0.2%); ``--focal refined`` lets adjustments change the
+given ones; ``--half-pixel 0`` leaves out the step from cameras.json's pixels to COLMAP's.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ SCENES = ("fountain-P11", "Herz-Jesus-P8", "entry-P10")
 MAPPERS = ("incremental", "global")
 
 
-def run(folder: Path, scratch: Path, seed: int, mapper: str, focal: str) -> tuple[str, float, float]:
+def run(
+    folder: Path, scratch: Path, seed: int, mapper: str, focal: str, half_pixel: float
+) -> tuple[str, float, float]:
     """Registered photos, mean centre error in millimetres, seconds."""
     pycolmap.set_random_seed(seed)
     K = next(iter(views_from_cameras_json(folder / "cameras.json").values())).K
     options = pycolmap.ImageReaderOptions()
     options.camera_model = "PINHOLE"
     # COLMAP counts pixels from the corner of the first one, cameras.json from its centre.
-    fx, fy = (K[0, 0], K[1, 1]) if focal == "given" else (0.5 * (K[0, 0] + K[1, 1]),) * 2
-    options.camera_params = f"{fx},{fy},{K[0, 2] + 0.5},{K[1, 2] + 0.5}"
+    fx, fy = (K[0, 0], K[1, 1]) if focal != "mean" else (0.5 * (K[0, 0] + K[1, 1]),) * 2
+    options.camera_params = f"{fx},{fy},{K[0, 2] + half_pixel},{K[1, 2] + half_pixel}"
     begin = time.perf_counter()
     database = scratch / "database.db"
     pycolmap.extract_features(
@@ -47,14 +50,14 @@ def run(folder: Path, scratch: Path, seed: int, mapper: str, focal: str) -> tupl
     photos, models = folder / "images", scratch / "models"
     if mapper == "incremental":
         incremental = pycolmap.IncrementalPipelineOptions()
-        incremental.ba_refine_focal_length = False
+        incremental.ba_refine_focal_length = focal == "refined"
         incremental.ba_refine_principal_point = False
         incremental.ba_refine_extra_params = False
         incremental.random_seed = seed
         found = pycolmap.incremental_mapping(database, photos, models, incremental)
     else:
         whole = pycolmap.GlobalPipelineOptions()
-        whole.mapper.bundle_adjustment.refine_focal_length = False
+        whole.mapper.bundle_adjustment.refine_focal_length = focal == "refined"
         whole.mapper.bundle_adjustment.refine_principal_point = False
         whole.mapper.bundle_adjustment.refine_extra_params = False
         whole.random_seed = seed
@@ -77,7 +80,8 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=SCENES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--mappers", nargs="+", choices=MAPPERS, default=MAPPERS)
-    parser.add_argument("--focal", choices=("given", "mean"), default="given")
+    parser.add_argument("--focal", choices=("given", "mean", "refined"), default="given")
+    parser.add_argument("--half-pixel", type=float, default=0.5)
     options = parser.parse_args()
     pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
     rows = []
@@ -87,7 +91,9 @@ def main() -> None:
             for seed in options.seeds:
                 with tempfile.TemporaryDirectory() as scratch:
                     folder = data_root() / "datasets" / "strecha" / name
-                    results.append(run(folder, Path(scratch), seed, mapper, options.focal))
+                    results.append(
+                        run(folder, Path(scratch), seed, mapper, options.focal, options.half_pixel)
+                    )
             errors = [error for _, error, _ in results]
             registered = " ".join(sorted({counts for counts, _, _ in results}))
             spread = [f"{value:.2f}" for value in (min(errors), statistics.median(errors), max(errors))]
