@@ -3,9 +3,11 @@
     python benchmarks/colmap_baseline.py [--scenes Herz-Jesus-P8] [--seeds 0 1 2] [--mappers incremental global]
 
 pycolmap's SIFT, exhaustive matching and mapping, all with their defaults; intrinsics known and fixed. Mean distance
-of the camera centres from the truth after the similarity that fits best, over the seeds. Other readings of "known":
-``--focal mean`` gives one focal length, the mean of the calibration's two (which differ by 0.2%); ``--focal refined`` lets adjustments change the
-given ones; ``--half-pixel 0`` leaves out the step from cameras.json's pixels to COLMAP's.
+of the camera centres from the truth after the similarity that fits best, over the seeds.
+
+Other readings of "known": ``--focal mean`` gives one focal length, the mean of the calibration's two (which differ by
+0.2%); ``--focal refined`` lets adjustments change the given ones; ``--half-pixel 0`` leaves out the step from the
+pixels of cameras.json to COLMAP's.
 """
 
 from __future__ import annotations
