@@ -16,6 +16,7 @@ the viewer and of the browser until the first picture, do not depend on what els
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import re
 import shutil
@@ -86,6 +87,7 @@ def measure(path: Path, browser: Any, seconds: float) -> list[Any]:
         viewer = psutil.Process(process.pid).cpu_times()
         work = _browser_work()
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        page.set_default_timeout(300_000)
         page.goto(url.group(0))
         while not _seen(page):
             page.wait_for_timeout(100)
@@ -144,10 +146,13 @@ def _browser_work() -> float:
 
 
 def _seen(page: Any) -> bool:
-    """Whether the picture left of the panel is more than dark ground."""
-    data = page.screenshot(clip={"x": 340, "y": 150, "width": 500, "height": 500})
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return float((picture.max(axis=-1) > 80).mean()) > 0.05
+    """Whether the drawn picture is more than dark ground."""
+    url = page.evaluate(
+        """() => [...document.querySelectorAll("canvas")].sort((a, b) => b.width - a.width)[0]?.toDataURL() ?? "" """
+    )
+    data = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    return picture is not None and float((picture.max(axis=-1) > 80).mean()) > 0.05
 
 
 def _drawn(page: Any) -> int:

@@ -21,7 +21,7 @@ ROOT = "/dense"
 _REST = 0.25
 """Seconds without movement after which details are fetched."""
 
-_ALWAYS, _MOVING = 150_000, 1_000_000
+_ALWAYS, _MOVING = 80_000, 1_000_000
 """Points that are always there, and those that a browser that draws quickly keeps while the camera moves."""
 
 _SLOW = 0.12
@@ -292,7 +292,7 @@ class ClientCloud:
     def _size(self, block: int, style: Style) -> float:
         """Points that are spread thinner are drawn larger."""
         thinner = np.sqrt(self._blocks.counts[block] / max(int(self._upto[self._level][block]), 1))
-        return float(1.2 * style.size * self._spacings[block] * min(float(thinner), 8.0))
+        return float(1.2 * style.size * self._spacings[block] * min(float(thinner), 12.0))
 
     def _send(self, number: int, block: int, style: Style) -> int:
         """Send a node of a block; returns the number of its points."""

@@ -303,6 +303,13 @@ def test_looking_through_a_photo(session: Session) -> None:
     session.page.mouse.move(280, 370, steps=8)
     session.page.mouse.up()
     wait_for(lambda: session.viewer.photo is None, "turning away leaves the photo")
+    session.only("cameras")  # without photos the pyramids are filled, to be clicked anywhere
+    session.viewer.reset_view()
+    wait_for(lambda: np.allclose(session.camera.position, start, atol=1e-2), "back where it began")
+    session.canvas()
+    view = live_scene.views()[1]
+    session.click(view.center + 0.7 * session.viewer.cameras.depth * view.cam_from_world[2, :3])
+    session.text(f"Through {live_scene.NAMES[1]}")
 
 
 def _difference(session: Session, row: int, part: tuple[slice, slice], shift: int = 0) -> float:
