@@ -37,7 +37,7 @@ from recon.viewer.scene import ViewScene
 _STAYS = 0.6
 """Seconds in which a browser's camera arrives where the viewer has put it."""
 
-_ARRIVES = 5.0
+_ARRIVES = 20.0
 """Seconds after which a camera that is still elsewhere is where a person wants it; slow browsers report old places."""
 
 _SAME_CLICK = 0.3
@@ -188,6 +188,8 @@ class LiveViewer:
         self.leave_photo()
         for client in list(self._clients.values()):
             self._place(client, self.start)
+        for follower in self._followers:
+            follower(self.start)
 
     def turn_up(self, axis: str) -> None:
         """Let an axis of the model ("+z", "-y", ...) point up, or what the scene says is up."""
@@ -382,7 +384,7 @@ class LiveViewer:
             return
         if client.overlay is not None and shift > 0.01:
             self.leave_photo()
-        if now - self._linked_at < _STAYS:
+        if now - self._linked_at < _STAYS or (client.placed is not None and _near(camera, client.placed)):
             return
         viewpoint = Viewpoint(camera.position, camera.look_at, camera.up_direction, client.fov)
         if client.told is not None and _same(client.told, viewpoint):
@@ -420,6 +422,16 @@ class LiveViewer:
 
     def _sparse_as_cloud(self) -> Any:
         return self.sparse.cloud if self.sparse is not None else None
+
+
+def _near(camera: viser.CameraHandle, place: Viewpoint) -> bool:
+    """Whether a browser's camera is where it was put: an echo, not a person who moves."""
+    reach = 1e-3 * float(np.linalg.norm(place.look_at - place.position))
+    return bool(
+        np.linalg.norm(camera.position - place.position) < reach
+        and np.linalg.norm(camera.look_at - place.look_at) < reach
+        and np.linalg.norm(camera.up_direction - place.up) < 1e-3
+    )
 
 
 def _same(a: Viewpoint, b: Viewpoint) -> bool:
