@@ -163,7 +163,7 @@ class ClientCloud:
             if eye is None or not style.visible:
                 seen = eye
                 continue
-            rest = moved_at + _REST - time.monotonic()
+            rest = moved_at + self._pause() - time.monotonic()
             if rest > 0 and seen is not None:
                 self._show_level(0 if self._slow else 1, style)
                 with self._change:
@@ -277,6 +277,10 @@ class ClientCloud:
         if stale.any() or budget < style.budget:
             self._measure(int(wanted.sum()))
         return self._budget(style) < 2 * budget  # a browser that was busy has time for more now
+
+    def _pause(self) -> float:
+        """Seconds without a word from the browser after which the camera rests: drawing all points is no rest."""
+        return _REST + min(2 * self._per_point * float(self._upto[2].sum()), _LONGEST_AT_REST)
 
     def _budget(self, style: Style) -> int:
         """Points while the camera rests."""
