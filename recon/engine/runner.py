@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
+import gc
 import hashlib
 import itertools
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -293,6 +296,7 @@ class _Run:
         )
         record.state = "done"
         self.workspace.save()
+        _give_memory_back()
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
         self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost})")
         return _outcome(stage.name, record, skipped=False)
@@ -355,6 +359,14 @@ def counts_in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
             noun = noun[:-1]
         words.append(f"{number} {noun} {rest}".rstrip())
     return first + ", ".join(words) if words else ""
+
+
+def _give_memory_back() -> None:
+    """Hand freed memory back to the system: glibc would keep a gigabyte of it after a mesh."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager
