@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +74,7 @@ def _serve(
     from recon.viewer.live.viewer import LiveViewer
 
     viewers: list[LiveViewer] = []
-    page, ended = None, False
+    page = None
     try:
         if len(scenes) == 1:
             viewers.append(LiveViewer(scenes[0], host, port, truths[0]))
@@ -93,25 +91,14 @@ def _serve(
         typer.echo(f"{' | '.join(scene.name for scene in scenes)}: {url}  (Ctrl-C ends)")
         if browser and not open_browser(url):
             typer.echo("there is no browser here: open that address in one")
-        while True:
-            threading.Event().wait(1.0)  # a signal that another thread took is seen within a second
+        threading.Event().wait()
     except KeyboardInterrupt:
         typer.echo("ended")
-        ended = True
     finally:
         if page is not None:
             page.stop()
         for viewer in viewers:
             viewer.stop()
-    if ended:
-        _leave()
-
-
-def _leave() -> None:
-    """End the program without waiting for threads that still work for a browser that is gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def _truth(path: Path, scene: ViewScene) -> Truth:
