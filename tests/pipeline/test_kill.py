@@ -115,7 +115,9 @@ def contents(out: Path) -> dict[str, Any]:
     """Every file of a workspace but for those of the run itself: JSON without timings, anything else as bytes."""
     return {
         path.relative_to(out).as_posix(): (
-            without_timings(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+            without_timings(json.loads(path.read_text()))
+            if path.suffix == ".json" or path.name == ".zattrs"  # zarr 2, of Python 3.10
+            else path.read_bytes()
         )
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.name not in RUN_ONLY

@@ -197,7 +197,7 @@ class LiveViewer:
         if axis[1:] in ("x", "y", "z"):
             up = np.eye(3)["xyz".index(axis[1])] * (1.0 if axis[0] == "+" else -1.0)
         # The world of the browser's scene stays as it is turned: its message and the cameras' have no certain order.
-        self.start = replace(start_viewpoint(replace(self.scene, up=up)), up=up)
+        self.start_at(replace(start_viewpoint(replace(self.scene, up=up)), up=up))
         self.style = replace(
             self.style, ranges=ranges_of(self.scene.points().astype(np.float64), up, self.scene.dense)
         )
