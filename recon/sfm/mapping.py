@@ -34,6 +34,10 @@ MAX_CENTRE_SHIFT = 0.05
 # A photo is placed by at least so many points (COLMAP's own default is 30).
 MIN_POINTS_FOR_A_PHOTO = 15
 
+STARTING_ANGLES = (16.0, 4.0, 1.5)
+"""Degrees between the rays of the pair that a model starts with: the first asked for (COLMAP halves it by itself), and
+what is tried where no pair has that, as with a few frames of a film."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of registered photos of the current model and the number of photos."""
 
@@ -74,11 +78,13 @@ class MappingResult:
         reconstructions: all models, the one with the most registered photos first (ties: most points).
         chosen: index of the model to go on with, None where nothing could be reconstructed.
         left_out: photos that are not in the chosen model, and why.
+        small_angles: the photos see the scene under angles so small that all intrinsics stayed as given or guessed.
     """
 
     reconstructions: tuple[pycolmap.Reconstruction, ...]
     chosen: int | None
     left_out: tuple[LeftOut, ...]
+    small_angles: bool = False
 
     @property
     def best(self) -> pycolmap.Reconstruction | None:
@@ -96,7 +102,8 @@ def map_incremental(
 ) -> MappingResult:
     """Cameras and points by incremental mapping (Schönberger & Frahm, CVPR 2016) and a last adjustment.
 
-    Intrinsics that are ``known`` stay as they are; the others are refined (focal length and distortion).
+    Intrinsics that are ``known`` stay as they are; the others are refined (focal length and distortion), unless no
+    pair of photos can start a model but under small angles: these do not tell focal lengths.
 
     Args:
         database_path: written by ``write_database``.
@@ -110,24 +117,52 @@ def map_incremental(
     options.extract_colors = False
     # A photo set of three is a reconstruction too; COLMAP's default of ten would discard the second-best try.
     options.min_model_size = 3
-    options.constant_cameras = _constant_cameras(photos)
-    all_known = all(camera.known for camera in photos.cameras)
-    options.ba_refine_focal_length = not all_known
-    options.ba_refine_extra_params = not all_known
-    options.ba_refine_principal_point = False
-    options.mapper.abs_pose_refine_focal_length = not all_known
-    options.mapper.abs_pose_refine_extra_params = not all_known
+    _refine_intrinsics(options, photos)
     # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
     options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
     options.mapper.filter_max_reproj_error = settings.max_error_px
     options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
     # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
     options.triangulation.ignore_two_view_tracks = False
+    for angle in STARTING_ANGLES:
+        options.mapper.init_min_tri_angle = angle
+        models = _incremental_models(database_path, options, len(photos.photos), progress)
+        if models:
+            result = _finish(models, photos, graph, settings)
+            return replace(result, small_angles=angle < STARTING_ANGLES[0])
+        photos = with_fixed_intrinsics(photos)
+        _refine_intrinsics(options, photos)
+    return _finish([], photos, graph, settings)
+
+
+def with_fixed_intrinsics(photos: PhotoSet) -> PhotoSet:
+    """The photos with their intrinsics, given or guessed, as known ones, which adjustments leave as they are."""
+    return replace(photos, cameras=tuple(replace(camera, known=True) for camera in photos.cameras))
+
+
+def _refine_intrinsics(options: pycolmap.IncrementalPipelineOptions, photos: PhotoSet) -> None:
+    """Lets focal lengths and distortion of all cameras be refined that are not known."""
+    unknown = not all(camera.known for camera in photos.cameras)
+    options.constant_cameras = _constant_cameras(photos)
+    options.ba_refine_focal_length = unknown
+    options.ba_refine_extra_params = unknown
+    options.ba_refine_principal_point = False
+    options.mapper.abs_pose_refine_focal_length = unknown
+    options.mapper.abs_pose_refine_extra_params = unknown
+
+
+def _incremental_models(
+    database_path: str | os.PathLike[str],
+    options: pycolmap.IncrementalPipelineOptions,
+    total: int,
+    progress: Progress | None,
+) -> list[pycolmap.Reconstruction]:
+    """The models of one run of COLMAP's incremental mapper."""
     manager = pycolmap.ReconstructionManager()
     with pycolmap.Database.open(database_path) as database:
         pipeline = pycolmap.IncrementalPipeline(options, database, manager)
         if progress is not None:
-            report, total = progress, len(photos.photos)
+            report = progress
             registered = [0]
 
             def first_pair() -> None:
@@ -142,8 +177,7 @@ def map_incremental(
             pipeline.add_callback(int(events.INITIAL_IMAGE_PAIR_REG_CALLBACK), first_pair)
             pipeline.add_callback(int(events.NEXT_IMAGE_REG_CALLBACK), next_photo)
         pipeline.run()
-    models = [manager.get(index) for index in range(manager.size())]
-    return _finish(models, photos, graph, settings)
+    return [manager.get(index) for index in range(manager.size())]
 
 
 def map_global(

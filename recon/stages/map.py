@@ -24,6 +24,7 @@ from recon.sfm.mapping import (
     map_incremental,
     map_known,
     polish_model,
+    with_fixed_intrinsics,
 )
 from recon.stages.given_cameras import (
     ESTIMATE,
@@ -106,6 +107,13 @@ class MapStage:
                 f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
                 "--quality high or another --recipe"
             )
+        if result.small_angles:
+            if not all(camera.known for camera in photo_set.cameras):
+                work.warn(
+                    "the photos see the scene under small angles, which do not tell focal lengths: the first guess "
+                    "stays, and depths may be stretched. Give --intrinsics, or add photos from further aside"
+                )
+            photo_set = with_fixed_intrinsics(photo_set)
         models = list(result.reconstructions)
         if settings.polish:
             greys = [load_grey(work, photo).astype(np.float32) for photo in photos]

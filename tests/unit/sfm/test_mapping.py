@@ -162,3 +162,20 @@ def test_no_matches_at_all(tmp_path: Path) -> None:
         result = mapper(tmp_path / "d.db", photos, graph, ONE_THREAD)
         assert result.best is None
         assert len(result.left_out) == 3
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_photos_close_together_start_under_small_angles(tmp_path: Path, known: bool) -> None:
+    poses = [look_at(np.array([0.18 * k, 0.0, -7.0]), np.array([0.18 * k, 0.0, 0.0])) for k in range(3)]
+    scene = make_scene(poses, n=300)
+    guess = Intrinsics("SIMPLE_RADIAL", (768.0, 319.5, 239.5, 0.0), 640, 480)
+    photos = photo_set_of(scene, None if known else guess)
+    result = run(tmp_path, map_incremental, photos, exact_tracks(scene))
+    assert result.best is not None
+    assert result.small_angles
+    assert result.best.num_reg_images() == 3
+    camera = next(iter(result.best.cameras.values()))
+    assert camera.focal_length_x == pytest.approx(600.0 if known else 768.0)  # not told by them
+    if known:
+        names = [photo.name for photo in photos.photos]
+        assert centre_errors(camera_centers(result.best), scene, names).max() < 1e-3
