@@ -1,7 +1,7 @@
 """Accuracy of camera poses on real photos: mean and largest centre error against the truth, photos registered.
 
-    python benchmarks/pose_accuracy.py                      # every scene, intrinsics known where there is
-    truth, and unknown python benchmarks/pose_accuracy.py --scenes fountain-P11 --seeds 0 1 2
+    python benchmarks/pose_accuracy.py                      # every scene; intrinsics known (where there is truth), and not
+    python benchmarks/pose_accuracy.py --scenes fountain-P11 --seeds 0 1 2
     python benchmarks/pose_accuracy.py --recipe sift        # the same photos through another recipe
 
 Photos go in as they are (at most 1024 px on the longer side); the model is read from OUT/sparse/0 as it was
@@ -48,6 +48,8 @@ SCENES = {
     "entry-P10": Scene("strecha/entry-P10", known_target=5.9),
     # The truth of lund_door is another reconstruction, without metric scale.
     "lund_door": Scene("pose_small/lund_door", unit=("units", 1.0), calibrated=False),
+    # Three frames of a film, 0.2 units from first to last, the barn about 4 units away.
+    "tnt_barn3": Scene("pose_small/tnt_barn3", unit=("units", 1.0)),
     "templeSparseRing": Scene("middlebury_mvs/templeSparseRing"),
     "sceaux_castle": Scene("unposed/sceaux_castle", calibrated=False),
     "sacre_coeur": Scene("internet/sacre_coeur", calibrated=False),
