@@ -1,6 +1,6 @@
 """Accuracy of camera poses on real photos: mean and largest centre error against the truth, photos registered.
 
-    python benchmarks/pose_accuracy.py                      # every scene; intrinsics known (where there is truth), and not
+    python benchmarks/pose_accuracy.py                      # every scene; intrinsics known, and not
     python benchmarks/pose_accuracy.py --scenes fountain-P11 --seeds 0 1 2
     python benchmarks/pose_accuracy.py --recipe sift        # the same photos through another recipe
 
