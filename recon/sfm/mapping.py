@@ -127,12 +127,14 @@ def map_incremental(
     for angle in STARTING_ANGLES:
         options.mapper.init_min_tri_angle = angle
         models = _incremental_models(database_path, options, len(photos.photos), progress)
-        if models:
-            result = _finish(models, photos, graph, settings)
+        result = _finish(models, photos, graph, settings)
+        if result.best is not None:
             return replace(result, small_angles=angle < STARTING_ANGLES[0])
+        if all(edge["model"] == "H" for _, _, edge in graph.edges(data=True)):
+            return result  # with fixed intrinsics, turns of the camera would become flights along a plane
         photos = with_fixed_intrinsics(photos)
         _refine_intrinsics(options, photos)
-    return _finish([], photos, graph, settings)
+    return result
 
 
 def with_fixed_intrinsics(photos: PhotoSet) -> PhotoSet:
@@ -300,6 +302,8 @@ def _finish(
     usable = [model for model in models if model.num_reg_images() >= 2]
     for model in usable:
         refine_model(model, photos, settings)
+    # Of a camera that only turns, a wrong focal length can make a model whose points all go when they are checked.
+    usable = [model for model in usable if model.num_points3D() >= MIN_POINTS_FOR_A_PHOTO]
     usable.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
     chosen = 0 if usable else None
     return MappingResult(tuple(usable), chosen, tuple(_left_out(usable, photos, graph)))

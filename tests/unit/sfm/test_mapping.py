@@ -151,6 +151,19 @@ def test_a_camera_that_only_turns_gives_no_model_and_says_so(tmp_path: Path) -> 
     assert all("no parallax" in out.reason for out in result.left_out)
 
 
+def test_turns_with_noise_and_a_wrong_focal_length_give_no_model_without_points(tmp_path: Path) -> None:
+    truth = Intrinsics("SIMPLE_RADIAL", (600.0, 319.5, 239.5, -0.06), 640, 480)
+    guess = Intrinsics("SIMPLE_RADIAL", (768.0, 319.5, 239.5, 0.0), 640, 480)
+    centre = np.array([0.0, 0.0, -7.0])
+    poses = [look_at(centre, np.array([x, 0.1 * x, 0.0])) for x in np.linspace(-1.5, 1.5, 4)]
+    scene = make_scene(poses, n=400, camera=truth)
+    result = run(
+        tmp_path, map_incremental, photo_set_of(scene, guess), exact_tracks(scene, share=0.9, noise=0.3)
+    )
+    assert all(model.num_points3D() >= 15 for model in result.reconstructions)
+    assert result.best is None
+
+
 def test_no_matches_at_all(tmp_path: Path) -> None:
     scene = make_scene(RING[:3])
     photos = photo_set_of(scene)
