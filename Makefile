@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-done
 DEMO := demo-output
+JOBS := 2
 
 .PHONY: demo test setup lint clean
 
@@ -14,7 +15,8 @@ demo: $(STAMP)
 	$(BIN)/recon demo --out $(DEMO)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not browser" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

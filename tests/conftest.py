@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that look through a real browser are marked: they want the machine to themselves."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real photos and reference outputs; tests that need it skip where it is absent."""
