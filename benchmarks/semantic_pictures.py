@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from _common import data_root, machine, table
 
-from recon.commands.semantic import PAPER_SIDE, read_image, resized_points, square_tensor
+from recon.cli.semantic import PAPER_SIDE, read_image, resized_points, square_tensor
 from recon.datasets.semantic import load_pairs
 from recon.evaluation.semantic import pck
 from recon.matching.hyperpixel_weights import load_network

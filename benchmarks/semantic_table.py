@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from _common import data_root, machine, table
 
-from recon.commands.semantic import run_benchmark
-from recon.commands.train import untrained_network
+from recon.cli.semantic import run_benchmark
+from recon.cli.train import untrained_network
 from recon.hyperpixels.checkpoint import checkpoint_bytes
 
 CLASSES = ("Car", "Duck")

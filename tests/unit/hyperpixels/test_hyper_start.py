@@ -13,9 +13,8 @@ import torch
 from test_hyper_network import Tiny, images, tiny_network
 from test_hyper_training import batch
 
-from recon.cli import main
-from recon.commands import training_data
-from recon.commands.training_data import training_data as data_of
+from recon.cli import main, training_data
+from recon.cli.training_data import training_data as data_of
 from recon.datasets.semantic import divide
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import create_backbone

@@ -11,8 +11,8 @@ import pytest
 import torch
 from test_hyper_network import tiny_network
 
-from recon.commands import train as train_command
-from recon.commands import training_data
+from recon.cli import train as train_command
+from recon.cli import training_data
 from recon.datasets.types import TruthCamera
 from recon.datasets.warps import random_warp, visible_positions
 from recon.errors import ReconError, UsageError

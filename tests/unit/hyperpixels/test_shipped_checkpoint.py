@@ -83,7 +83,7 @@ def test_half_precision_leaves_the_backbone_as_it_was(shared_data: Path) -> None
 
 def test_different_pairs_select_different_layers(shared_data: Path) -> None:
     """And about mu of the candidates on WILLOW's validation pairs."""
-    from recon.commands.semantic import read_image, square_tensor
+    from recon.cli.semantic import read_image, square_tensor
     from recon.datasets.semantic import load_pairs
 
     root = shared_data / "datasets" / "semantic_willow"

@@ -21,7 +21,7 @@ import pytest
 
 pytest.importorskip("viser", reason="viser is not installed")
 
-from recon.commands.looking import open_view_scene
+from recon.cli.looking import open_view_scene
 from recon.datasets.synthetic import write_ply
 from recon.texturing.files import encode_picture, textured_glb
 from recon.texturing.types import TexturedMesh

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("viser", reason="viser is not installed")
 
-from recon.commands.looking import open_view_scene
+from recon.cli.looking import open_view_scene
 from recon.datasets.synthetic import CONVENTION, write_ply
 from recon.errors import ReconError
 from recon.evaluation.poses import Similarity

@@ -16,7 +16,7 @@ import viser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.commands.looking import open_view_scene
+from recon.cli.looking import open_view_scene
 from recon.errors import ReconError, UsageError
 from recon.exports.scene import reconstruction_from_scene
 from recon.photos.types import PinholeView

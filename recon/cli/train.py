@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from recon.commands.stopping import stoppable
-from recon.commands.training_data import PairSource, training_data
+from recon.cli.signals import stoppable
+from recon.cli.training_data import PairSource, training_data
 from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def train_hpf(
     cell: int = typer.Option(4, min=1, help="Distance of cells, pixels; 8 is much faster."),
 ) -> None:
     """Find the layers of Hyperpixel Flow by beam search; give them to the matcher as layers=..."""
-    from recon.commands.layer_search import search_layers
+    from recon.cli.layer_search import search_layers
 
     with stoppable():
         found = search_layers(

@@ -50,7 +50,7 @@ def export(
         raise UsageError(f"--to {unknown[0]}: it is one of {', '.join(FORMATS)}")
     if size not in ("working", "original"):
         raise UsageError(f"--size {size}: it is working or original")
-    from recon.commands.exporting import ExportOptions, run_export
+    from recon.cli.exporting import ExportOptions, run_export
 
     chosen: Literal["working", "original"] = "working" if size == "working" else "original"
     options = ExportOptions(photos, chosen, images, undistort, georeferenced)
@@ -73,7 +73,7 @@ def import_(
     photos: Path | None = typer.Option(None, metavar="DIR", help="Where the photos are."),
 ) -> None:
     """Bring another program's reconstruction over, as a COLMAP model that all commands take."""
-    from recon.commands.importing import run_import
+    from recon.cli.importing import run_import
 
     report = run_import(kind, source, out, photos)
     for line in report.notes:

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from recon.commands.exporting import ExportReport
-from recon.commands.looking import open_view_scene
-from recon.commands.opening import load_scene, open_run
-from recon.commands.render import LAYERS
+from recon.cli.exporting import ExportReport
+from recon.cli.looking import open_view_scene
+from recon.cli.opening import load_scene, open_run
+from recon.cli.render import LAYERS
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.scene import Scene

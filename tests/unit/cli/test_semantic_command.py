@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recon.cli import main
-from recon.commands.semantic import run_benchmark
+from recon.cli.semantic import run_benchmark
 from recon.hyperpixels.backbones import create_backbone
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, UInt8
 
-from recon.commands.opening import MARK, Run, load_scene, open_run, read_georeference
+from recon.cli.opening import MARK, Run, load_scene, open_run, read_georeference
 from recon.errors import ReconError, UsageError
 from recon.evaluation.poses import Similarity
 from recon.exports import bundler, meshroom, nerfstudio, openmvg

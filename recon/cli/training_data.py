@@ -70,7 +70,7 @@ def _square(pair: Any, mirror: bool) -> TrainingPair:
 
     Mirroring both keeps points in correspondence; left and right parts of an object change their names in both.
     """
-    from recon.commands.semantic import read_image, resized_points
+    from recon.cli.semantic import read_image, resized_points
     from recon.hyperpixels.training import TrainingPair as Pair
     from recon.photos.resize import resize_rgb
 
@@ -135,7 +135,7 @@ class _KnownFlow:
 
 
 def _warped(path: Path, rng: np.random.Generator) -> TrainingPair:
-    from recon.commands.semantic import read_image
+    from recon.cli.semantic import read_image
     from recon.datasets.warps import random_warp
     from recon.hyperpixels.training import TrainingPair as Pair
     from recon.photos.resize import resize_rgb
@@ -169,7 +169,7 @@ class _View:
         self._truth, self._a, self._b = truth, a, b
 
     def pair(self, rng: np.random.Generator) -> TrainingPair:
-        from recon.commands.semantic import read_image, resized_points
+        from recon.cli.semantic import read_image, resized_points
         from recon.datasets.warps import visible_positions
         from recon.hyperpixels.training import TrainingPair as Pair
         from recon.photos.resize import resize_rgb

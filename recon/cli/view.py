@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from recon.commands.stopping import stoppable
+from recon.cli.signals import stoppable
 from recon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def view(
     """Look at results in the browser; Ctrl-C ends it."""
     if len(paths) > 2:
         raise UsageError("view takes one run, or two to compare")
-    from recon.commands.looking import open_view_scene
+    from recon.cli.looking import open_view_scene
     from recon.viewer.live.serving import free_port
 
     with stoppable():

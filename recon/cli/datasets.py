@@ -76,7 +76,7 @@ def fetch_dataset(
     ),
 ) -> None:
     """Download a data set; the same command again goes on where an earlier one stopped."""
-    from recon.commands.stopping import stoppable
+    from recon.cli.signals import stoppable
     from recon.datasets.cards import data_root, load_card
     from recon.datasets.fetching import fetch
     from recon.datasets.ground_truth import complete_layout

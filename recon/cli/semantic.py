@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from recon.commands.stopping import stoppable
+from recon.cli.signals import stoppable
 from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:

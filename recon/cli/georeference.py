@@ -49,7 +49,7 @@ def georeference(
         raise UsageError("--level needs to know where up is: leave out --gravity none")
     if points is not None and length is None:
         raise UsageError("--points needs --length A,B=METRES")
-    from recon.commands.georeferencing import GeoreferenceOptions, run_georeference
+    from recon.cli.georeferencing import GeoreferenceOptions, run_georeference
 
     options = GeoreferenceOptions(
         control,

@@ -48,7 +48,7 @@ def render(
     threads: int | None = typer.Option(None, min=1, help="Pictures drawn at a time; all cores by default."),
 ) -> None:
     """Draw a film or pictures of a result, on any machine: no display, no GPU."""
-    from recon.commands.rendering import RenderOptions, run_render
+    from recon.cli.rendering import RenderOptions, run_render
 
     options = RenderOptions(
         trajectory=trajectory,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from recon.commands.stopping import stoppable
+from recon.cli.signals import stoppable
 from recon.errors import UsageError
 
 

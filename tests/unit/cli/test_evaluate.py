@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
 from made_run import NAMES, RUN_FROM_TRUTH, Scene, make_run, make_scene, write_mesh_ply, write_model
 
-from recon.commands.evaluate import evaluate
+from recon.cli.evaluate import evaluate
 from recon.errors import ReconError, UsageError
 from recon.evaluation.flow import write_flo
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 
-from recon.commands.opening import GEOREFERENCE, Run, load_scene, open_run, read_georeference
+from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run, read_georeference
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import offset_to_origin
 from recon.viewer.scene import (

@@ -13,8 +13,8 @@ import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 import pycolmap
 
-from recon.commands.exporting import ExportReport, fresh_export
-from recon.commands.opening import MARK, load_scene, open_run
+from recon.cli.exporting import ExportReport, fresh_export
+from recon.cli.opening import MARK, load_scene, open_run
 from recon.errors import ReconError, UsageError
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.scene import Scene, reconstruction_from_scene

@@ -18,7 +18,7 @@ from recon import __version__, cli
 from recon.cli import main
 from recon.errors import ReconError, UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon.commands.semantic import PAPER_SIDE, read_image, resized_points, square_tensor
+from recon.cli.semantic import PAPER_SIDE, read_image, resized_points, square_tensor
 from recon.errors import UsageError
 
 if TYPE_CHECKING:

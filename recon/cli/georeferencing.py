@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from recon.commands.opening import GEOREFERENCE, Run, load_scene, open_run
+from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run
 from recon.engine.files import atomic_path
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import (

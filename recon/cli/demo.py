@@ -1,0 +1,36 @@
+"""``recon demo``: an embedded scene from photos to a judged mesh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from recon.cli.results import list_results
+from recon.cli.signals import stoppable
+
+
+def demo(
+    out: Path = typer.Option(
+        Path("demo-output"), "--out", "-o", help="Folder for the scene and the results."
+    ),
+    quality: str = typer.Option("preview", help="preview, normal or high."),
+    threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
+) -> None:
+    """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
+    with stoppable():
+        from recon import api
+        from recon.datasets.demo import make_demo
+        from recon.evaluation.scene import judge_demo
+
+        scene, run = out / "scene", out / "run"
+        typer.echo(f"rendering photos of a façade into {scene}")
+        photos = make_demo(scene)
+        api.reconstruct(photos, run, quality=quality, intrinsics=scene / "cameras.json", threads=threads)
+        typer.echo()
+        typer.echo((run / "summary.txt").read_text(encoding="utf-8"))
+        typer.echo(judge_demo(scene, run))
+    typer.echo()
+    typer.echo("Files to open:")
+    typer.echo(f"  {photos}  (the photos)")
+    list_results(run)
