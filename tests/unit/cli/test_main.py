@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import recon
-from recon import __version__, cli
-from recon.cli import main
+from recon import __version__
+from recon.cli import app, main
 from recon.errors import ReconError, UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -180,13 +180,13 @@ def test_a_defect_of_ours_keeps_its_traceback(
 
 def test_a_failure_ends_at_once_while_workers_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    monkeypatch.setattr(app.os, "_exit", codes.append)
     release = threading.Event()
-    worker = threading.Thread(target=release.wait, args=(60,), name=f"{cli.WORKER}_0", daemon=True)
-    cli._fail("x", 1)
+    worker = threading.Thread(target=release.wait, args=(60,), name=f"{app.WORKER}_0", daemon=True)
+    app._fail("x", 1)
     assert codes == []
     worker.start()
-    cli._fail("x", 1)
+    app._fail("x", 1)
     release.set()
     assert codes == [1]
 
@@ -194,7 +194,7 @@ def test_a_failure_ends_at_once_while_workers_still_run(monkeypatch: pytest.Monk
 def test_worker_name_is_the_engines() -> None:
     from recon.engine import executor
 
-    assert cli.WORKER == executor.WORKER
+    assert app.WORKER == executor.WORKER
 
 
 def test_run_pipeline_works_from_a_checkout_in_any_folder(tmp_path: Path) -> None:
