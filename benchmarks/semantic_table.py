@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from _common import data_root, machine, table
 
-from recon.cli.semantic import run_benchmark
-from recon.cli.train import untrained_network
+from recon.evaluation.semantic_benchmark import run_benchmark
+from recon.evaluation.semantic_options import SemanticOptions
 from recon.hyperpixels.checkpoint import checkpoint_bytes
+from recon.training.dhpf import untrained_network
 
 CLASSES = ("Car", "Duck")
 
@@ -74,7 +75,8 @@ def main() -> None:
         if skip or (arguments.only and name not in arguments.only) or name in read(arguments.results):
             continue
         ready = {key: value() if callable(value) else value for key, value in options.items()}
-        report = run_benchmark("willow", root, limit=arguments.pairs, progress=True, **ready)
+        chosen = SemanticOptions(limit=arguments.pairs, alpha=(0.1,), **ready)
+        report = run_benchmark("willow", root, chosen, progress=True)
         times = sorted(score.seconds for score in report.scores)
         rates = report.selection_rates()
         result = {

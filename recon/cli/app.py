@@ -16,12 +16,12 @@ from recon.cli.datasets import datasets
 from recon.cli.demo import demo
 from recon.cli.doctor import doctor
 from recon.cli.evaluate import evaluate
+from recon.cli.evaluate_semantic import evaluate_semantic
 from recon.cli.export import export, import_
 from recon.cli.georeference import georeference
 from recon.cli.match import match
 from recon.cli.reconstruct import reconstruct
 from recon.cli.render import render
-from recon.cli.semantic import evaluate_semantic
 from recon.cli.train import train
 from recon.cli.view import view
 from recon.errors import ReconError, UsageError

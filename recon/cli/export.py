@@ -22,13 +22,12 @@ FORMATS = (
     "obj",
     "glb",
 )
+_FORMATS_HELP = f"One of {', '.join(FORMATS)}; may be repeated."
 
 
 def export(
     run: Path = typer.Argument(..., metavar="OUT", help="A workspace, or a folder with a COLMAP model."),
-    to: list[str] = typer.Option(
-        ..., "--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}; may be repeated."
-    ),
+    to: list[str] = typer.Option(..., "--to", metavar="FORMAT", help=_FORMATS_HELP),
     out: Path | None = typer.Option(
         None, "--out", "-o", help="Folder of the export; OUT/exports/FORMAT by default."
     ),

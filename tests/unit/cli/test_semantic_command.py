@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from recon.cli import main
-from recon.cli.semantic import run_benchmark
+from recon.evaluation.semantic_benchmark import run_benchmark
+from recon.evaluation.semantic_options import SemanticOptions
 from recon.hyperpixels.backbones import create_backbone
 
 
@@ -67,14 +68,16 @@ def test_points_of_moved_views_are_found(tmp_path: Path, weights: str) -> None:
         (root / "PairAnnotation" / "test" / f"{names[-1]}.json").write_text(json.dumps(annotation))
     (root / "Layout" / "large" / "test.txt").write_text("\n".join(names) + "\n")
     report = run_benchmark(
-        "spair-71k", tmp_path, method="hpf", weights=weights, layers="3,6", alphas=(0.05, 0.1)
+        "spair-71k",
+        tmp_path,
+        SemanticOptions(method="hpf", weights=weights, layers="3,6", alpha=(0.05, 0.1)),
     )
     assert report.mean_pck(0.1) > 0.9  # by chance: 0.03
     assert report.mean_pck(0.05) > 0.75
     assert report.scores[0].layers == (3, 6)
     # A dense matcher of the registry is measured in the same way.
     for other in ("dsift-flow", "sift-nn"):
-        assert run_benchmark("spair-71k", tmp_path, method=other).mean_pck(0.1) == 1
+        assert run_benchmark("spair-71k", tmp_path, SemanticOptions(method=other)).mean_pck(0.1) == 1
 
 
 def test_outlines_are_transferred(tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:

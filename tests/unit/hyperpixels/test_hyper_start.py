@@ -13,8 +13,7 @@ import torch
 from test_hyper_network import Tiny, images, tiny_network
 from test_hyper_training import batch
 
-from recon.cli import main, training_data
-from recon.cli.training_data import training_data as data_of
+from recon.cli import main
 from recon.datasets.semantic import divide
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import create_backbone
@@ -24,6 +23,9 @@ from recon.hyperpixels.losses import region_loss
 from recon.hyperpixels.safetensors import unpack
 from recon.hyperpixels.start import partly_learned, start_from_layers
 from recon.hyperpixels.training import Trainer, TrainingSettings
+from recon.training import pairs as training_pairs
+from recon.training.options import TrainingOptions
+from recon.training.pairs import training_data
 
 
 class Whole(Tiny):
@@ -155,11 +157,11 @@ def willow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_warps_show_training_images_alone(willow: Path) -> None:
-    data = data_of("strong", "willow", willow, [], [], True, 0)
-    keypoints = data_of("strong", "willow", willow, [], [], False, 0)
+    data = training_data(TrainingOptions("strong", "willow", willow, warps=True))
+    keypoints = training_data(TrainingOptions("strong", "willow", willow, warps=False))
     names = divide(sorted(willow.glob("Car/images/*.png")), "trn")
     assert len(data) == len(keypoints) + len(names)
-    warps = data_of("flow", "willow", willow, [], [], True, 0)
+    warps = training_data(TrainingOptions("flow", "willow", willow, warps=True))
     assert len(warps) == len(names) == 5
     # The last pairs of the mixture are the warps.
     pair, alone = data.pair(len(keypoints) + 1, 2), warps.pair(1, 2)
@@ -184,7 +186,7 @@ def test_training_and_layer_search_from_the_outside(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(training_data, "SIDE", 64)
+    monkeypatch.setattr(training_pairs, "SIDE", 64)
     common = ["--benchmark", "willow", "--root", str(willow), "--weights", str(backbone)]
     options = (
         "--warps --start layers --candidates 2,3,4,5 --objective region --optimiser adam --mu 0.5 --epochs 1"

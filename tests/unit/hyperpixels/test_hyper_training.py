@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,14 @@ import pytest
 import torch
 from test_hyper_network import tiny_network
 
-from recon.cli import train as train_command
-from recon.cli import training_data
 from recon.datasets.types import TruthCamera
 from recon.datasets.warps import random_warp, visible_positions
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
 from recon.hyperpixels.training import Trainer, TrainingPair, TrainingSettings, nearest_cells
+from recon.training import pairs as training_pairs
+from recon.training.dhpf import run_training
+from recon.training.options import TrainingOptions
 
 
 def test_strong_loss_is_the_weighted_cross_entropy() -> None:
@@ -126,9 +128,9 @@ def photos(folder: Path) -> Path:
 
 def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = photos(tmp_path / "photos")
-    monkeypatch.setattr(training_data, "SIDE", 48)
-    same = {"supervision": "flow", "photos": [folder], "epochs": 3, "batch": 2, "seed": 5}
-    train_command.run_training(tmp_path / "whole", network=tiny_network(), **same)  # type: ignore[arg-type]
+    monkeypatch.setattr(training_pairs, "SIDE", 48)
+    same = TrainingOptions(supervision="flow", photos=(folder,), epochs=3, batch=2, seed=5)
+    run_training(tmp_path / "whole", same, network=tiny_network())
 
     class Killed(BaseException):
         pass
@@ -144,9 +146,9 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Trainer, "step", dies)
     with pytest.raises(Killed):
-        train_command.run_training(tmp_path / "part", network=tiny_network(), **same)  # type: ignore[arg-type]
+        run_training(tmp_path / "part", same, network=tiny_network())
     monkeypatch.setattr(Trainer, "step", real)
-    train_command.run_training(tmp_path / "part", network=tiny_network(), **same)  # type: ignore[arg-type]
+    run_training(tmp_path / "part", same, network=tiny_network())
 
     def log(name: str) -> list[list[str]]:
         return [line.split(",")[:-1] for line in (tmp_path / name / "log.csv").read_text().splitlines()]
@@ -156,15 +158,17 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch:
     for name in ("dhpf.safetensors", "last.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
     with pytest.raises(UsageError, match="other batch"):
-        train_command.run_training(tmp_path / "part", network=tiny_network(), **{**same, "batch": 3})  # type: ignore[arg-type]
+        run_training(tmp_path / "part", replace(same, batch=3), network=tiny_network())
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, message in (("empty", "holds no photos"), ("nowhere", "no folder of photos")):
         with pytest.raises(ReconError, match=message):
-            train_command.run_training(
-                tmp_path / "out", supervision="flow", photos=[tmp_path / folder], network=tiny_network()
+            run_training(
+                tmp_path / "out",
+                TrainingOptions(supervision="flow", photos=(tmp_path / folder,)),
+                network=tiny_network(),
             )
 
 

@@ -83,8 +83,8 @@ def test_half_precision_leaves_the_backbone_as_it_was(shared_data: Path) -> None
 
 def test_different_pairs_select_different_layers(shared_data: Path) -> None:
     """And about mu of the candidates on WILLOW's validation pairs."""
-    from recon.cli.semantic import read_image, square_tensor
     from recon.datasets.semantic import load_pairs
+    from recon.evaluation.semantic_benchmark import read_image, square_tensor
 
     root = shared_data / "datasets" / "semantic_willow"
     if not root.is_dir():

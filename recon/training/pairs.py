@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
+
+from recon.datasets.ground_truth import load_ground_truth
+from recon.datasets.readers.common import IMAGE_SUFFIXES
+from recon.datasets.semantic import BENCHMARKS, load_pairs
+from recon.datasets.warps import random_warp, visible_positions
 from recon.errors import ReconError, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from recon.hyperpixels.training import TrainingPair
+from recon.evaluation.semantic_benchmark import read_image, resized_points
+from recon.hyperpixels.training import TrainingPair
+from recon.photos.resize import resize_rgb
+from recon.training.options import TrainingOptions
 
 SIDE = 240
 """Both sides that images are brought to (the paper's)."""
@@ -38,8 +43,6 @@ class _Annotated:
     """Pairs of a benchmark's training and validation lists, brought to a square."""
 
     def __init__(self, benchmark: str, root: Path, seed: int) -> None:
-        from recon.datasets.semantic import BENCHMARKS, load_pairs
-
         name = BENCHMARKS[benchmark].name if benchmark in BENCHMARKS else benchmark
         self._pairs = load_pairs(benchmark, root, "trn")
         self._validation = load_pairs(benchmark, root, "val")
@@ -51,8 +54,6 @@ class _Annotated:
         return len(self._pairs)
 
     def pair(self, index: int, epoch: int) -> TrainingPair:
-        import numpy as np
-
         pair = self._pairs[index]
         mirror = pair.flip or bool(np.random.default_rng((self._seed, epoch, index)).random() < 0.5)
         return _square(pair, mirror)
@@ -70,10 +71,6 @@ def _square(pair: Any, mirror: bool) -> TrainingPair:
 
     Mirroring both keeps points in correspondence; left and right parts of an object change their names in both.
     """
-    from recon.cli.semantic import read_image, resized_points
-    from recon.hyperpixels.training import TrainingPair as Pair
-    from recon.photos.resize import resize_rgb
-
     images, points = [], []
     for path, xy in ((pair.source, pair.source_points), (pair.target, pair.target_points)):
         rgb = read_image(path)
@@ -84,7 +81,7 @@ def _square(pair: Any, mirror: bool) -> TrainingPair:
             moved[:, 0] = SIDE - 1 - moved[:, 0]
         images.append(rgb)
         points.append(moved)
-    return Pair(images[0], images[1], points[0], points[1], pair.category)
+    return TrainingPair(images[0], images[1], points[0], points[1], pair.category)
 
 
 class _KnownFlow:
@@ -93,8 +90,6 @@ class _KnownFlow:
     def __init__(
         self, photos: Sequence[Path], scenes: Sequence[Path], seed: int, training_images: Sequence[Path] = ()
     ) -> None:
-        from recon.datasets.readers.common import IMAGE_SUFFIXES
-
         self._photos: list[Path] = list(training_images)
         for folder in photos:
             if not folder.is_dir():
@@ -114,16 +109,12 @@ class _KnownFlow:
         return len(self._photos) + len(self._views)
 
     def pair(self, index: int, epoch: int) -> TrainingPair:
-        import numpy as np
-
         rng = np.random.default_rng((self._seed, epoch, index))
         if index < len(self._photos):
             return _warped(self._photos[index], rng)
         return self._views[index - len(self._photos)].pair(rng)
 
     def validation(self) -> list[TrainingPair]:
-        import numpy as np
-
         # Warps that no epoch draws: seeds of a length of their own.
         indices = range(0, len(self), max(1, len(self) // 40))
         return [
@@ -135,24 +126,17 @@ class _KnownFlow:
 
 
 def _warped(path: Path, rng: np.random.Generator) -> TrainingPair:
-    from recon.cli.semantic import read_image
-    from recon.datasets.warps import random_warp
-    from recon.hyperpixels.training import TrainingPair as Pair
-    from recon.photos.resize import resize_rgb
-
     pair = random_warp(resize_rgb(read_image(path), SIDE, SIDE), rng)
     here, there = _draw(pair.position, (SIDE, SIDE), rng)
     if rng.random() < 0.5:
-        return Pair(pair.warped, pair.original, here, there, "")
-    return Pair(pair.original, pair.warped, there, here, "")
+        return TrainingPair(pair.warped, pair.original, here, there, "")
+    return TrainingPair(pair.original, pair.warped, there, here, "")
 
 
 def _draw(
     position: np.ndarray, target: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random pixels whose position in a target of (height, width) is known and inside, and that position."""
-    import numpy as np
-
     inside = np.isfinite(position).all(-1)
     safe = np.where(inside[..., None], position, -1)
     inside &= (safe >= 0).all(-1) & (safe[..., 0] <= target[1] - 1) & (safe[..., 1] <= target[0] - 1)
@@ -169,11 +153,6 @@ class _View:
         self._truth, self._a, self._b = truth, a, b
 
     def pair(self, rng: np.random.Generator) -> TrainingPair:
-        from recon.cli.semantic import read_image, resized_points
-        from recon.datasets.warps import visible_positions
-        from recon.hyperpixels.training import TrainingPair as Pair
-        from recon.photos.resize import resize_rgb
-
         truth = self._truth
         a, b = (self._a, self._b) if rng.random() < 0.5 else (self._b, self._a)
         depth_a, depth_b = truth.depth(a), truth.depth(b)
@@ -181,7 +160,7 @@ class _View:
         here, there = _draw(position, depth_b.shape, rng)
         images = [resize_rgb(read_image(truth.images / name), SIDE, SIDE) for name in (a, b)]
         square = (SIDE, SIDE)
-        return Pair(
+        return TrainingPair(
             images[0],
             images[1],
             resized_points(here, depth_a.shape, square),
@@ -191,8 +170,6 @@ class _View:
 
 def _scene_pairs(folder: Path) -> list[_View]:
     """Neighbouring photos, one and two apart, of a scene whose depth is known."""
-    from recon.datasets.ground_truth import load_ground_truth
-
     truth = load_ground_truth(folder)
     if truth.depth is None:
         raise ReconError(f"{folder}: this scene has no true depth; --scenes needs it")
@@ -224,15 +201,7 @@ class _Mixed:
         return self._parts[0].validation()
 
 
-def training_data(
-    supervision: str,
-    benchmark: str,
-    root: Path | None,
-    photos: Sequence[Path],
-    scenes: Sequence[Path],
-    warps: bool,
-    seed: int,
-) -> PairSource:
+def training_data(options: TrainingOptions) -> PairSource:
     """What a training learns from; several kinds at once are mixed.
 
     Raises:
@@ -240,12 +209,12 @@ def training_data(
     """
     parts: list[PairSource] = []
     images: list[Path] = []
-    if root is not None and benchmark:
-        annotated = _Annotated(benchmark, root, seed)
-        if supervision != "flow":
+    if options.root is not None and options.benchmark:
+        annotated = _Annotated(options.benchmark, options.root, options.seed)
+        if options.supervision != "flow":
             parts.append(annotated)
-        if warps:
+        if options.warps:
             images = annotated.images()
-    if images or photos or scenes:
-        parts.append(_KnownFlow(photos, scenes, seed, images))
+    if images or options.photos or options.scenes:
+        parts.append(_KnownFlow(options.photos, options.scenes, options.seed, images))
     return parts[0] if len(parts) == 1 else _Mixed(parts)

@@ -1,137 +1,79 @@
-"""``recon evaluate semantic``: semantic correspondence on the public benchmarks."""
+"""Semantic correspondence on the public benchmarks: methods and matchers, pair by pair."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
 
-from recon.cli.signals import stoppable
+from recon.datasets.semantic import BENCHMARKS, SemanticPair, load_pairs
 from recon.errors import ReconError, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from recon.datasets.semantic import SemanticPair
-    from recon.evaluation.semantic import PairScore, SemanticReport
-    from recon.hyperpixels.cells import CellMatches
-
-METHODS = ("dhpf", "hpf", "hpf+mutual", "nn", "nn+rhm", "sift-nn")
+from recon.evaluation.semantic import (
+    PairScore,
+    SemanticReport,
+    intersection_over_union,
+    label_transfer_accuracy,
+    mask_of_outline,
+    pck,
+    reference_length,
+)
+from recon.evaluation.semantic_options import METHODS, SemanticOptions
+from recon.features.dense_sift import build_ladder, describe
+from recon.hyperpixels.backbones import normalise
+from recon.hyperpixels.cells import CellMatches, match_cells, transfer_keypoints
+from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
+from recon.matching.hyperpixel_matcher import checked_device, parse_layers
+from recon.matching.hyperpixel_weights import load_backbone, load_network
+from recon.matching.registry import create_matcher
+from recon.matching.types import DenseMatch, MatchImage, PairContext
+from recon.photos.resize import resize_rgb
 
 PAPER_SIDE = 240
 """Both sides that images are brought to (the paper's)."""
-
-
-def evaluate_semantic(
-    benchmark: str = typer.Option(..., help="pf-pascal, pf-willow, spair-71k, caltech-101 or willow."),
-    root: Path = typer.Option(..., help="Folder of the benchmark, or the one that holds it."),
-    method: str = typer.Option(
-        "dhpf",
-        help="dhpf, hpf, hpf+mutual (with DHPF's mutual filter), nn (nearest neighbour), nn+rhm or sift-nn; or a "
-        "dense matcher.",
-    ),
-    split: str = typer.Option("test", help="trn, val or test."),
-    backbone: str = typer.Option(
-        "", help="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's."
-    ),
-    checkpoint: str = typer.Option(
-        "", help="Of DHPF: ours (.safetensors) or the authors'; empty: the shipped one."
-    ),
-    weights: str = typer.Option("", help="ImageNet weights of the backbone: a file or folder."),
-    layers: str = typer.Option(
-        "", help="Of hpf, hpf+mutual, nn and nn+rhm: numbers of the layers, with commas."
-    ),
-    download: bool = typer.Option(False, "--download", help="Fetch missing ImageNet weights, with checksum."),
-    alpha: list[float] = typer.Option(
-        [0.05, 0.1, 0.15], help="Shares of the reference length; may be repeated."
-    ),
-    threshold: str = typer.Option("", help="PCK by image or by box; empty: as the benchmark defines it."),
-    limit: int = typer.Option(0, min=0, help="Only that many pairs, evenly spread; 0: all."),
-    device: str = typer.Option("cpu", help="cpu or cuda."),
-) -> None:
-    """PCK (or label transfer accuracy and IoU) on a benchmark: each class, the mean, time, selected layers."""
-    with stoppable():
-        report = run_benchmark(
-            benchmark,
-            root,
-            method=method,
-            split=split,
-            backbone=backbone,
-            checkpoint=checkpoint,
-            weights=weights,
-            layers=layers,
-            download=download,
-            alphas=tuple(alpha),
-            threshold=threshold,
-            limit=limit,
-            device=device,
-            progress=True,
-        )
-    typer.echo(report.text())
+SQUARE = (PAPER_SIDE, PAPER_SIDE)
 
 
 def run_benchmark(
-    benchmark: str,
-    root: Path,
-    *,
-    method: str = "dhpf",
-    split: str = "test",
-    backbone: str = "",
-    checkpoint: str = "",
-    weights: str = "",
-    layers: str = "",
-    download: bool = False,
-    alphas: tuple[float, ...] = (0.1,),
-    threshold: str = "",
-    limit: int = 0,
-    device: str = "cpu",
-    progress: bool = False,
+    benchmark: str, root: Path, options: SemanticOptions, progress: bool = False
 ) -> SemanticReport:
-    """Scores of a method on a benchmark's pairs.
+    """Score a method on a benchmark's pairs.
 
     Raises:
         UsageError, ReconError: what was asked for does not exist or cannot be read.
     """
-    import numpy as np
-    from tqdm import tqdm
-
-    from recon.datasets.semantic import BENCHMARKS, load_pairs
-    from recon.evaluation.semantic import SemanticReport
-
-    if threshold not in ("", "image", "box"):
-        raise UsageError(f"--threshold is image or box, not {threshold!r}")
-    if any(not 0 < one <= 1 for one in alphas):
+    if options.threshold not in ("", "image", "box"):
+        raise UsageError(f"--threshold is image or box, not {options.threshold!r}")
+    if any(not 0 < one <= 1 for one in options.alpha):
         raise UsageError("--alpha is a share, more than 0 and at most 1")
-    pairs = load_pairs(benchmark, root, split)  # type: ignore[arg-type]
-    if limit and limit < len(pairs):
-        pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, limit).round().astype(int)]
-    kind = threshold or BENCHMARKS[benchmark].threshold
-    transfer = _method(method, backbone, checkpoint, weights, layers, download, device)
+    pairs = evenly(load_pairs(benchmark, root, options.split), options.limit)  # type: ignore[arg-type]
+    kind = options.threshold or BENCHMARKS[benchmark].threshold
+    transfer = _method(options)
     scores = [
-        _score(pair, transfer, kind, alphas)
+        _score(pair, transfer, kind, options.alpha)
         for pair in tqdm(pairs, desc=BENCHMARKS[benchmark].name, unit="pair", disable=not progress)
     ]
-    return SemanticReport(BENCHMARKS[benchmark].name, method, tuple(scores))
+    return SemanticReport(BENCHMARKS[benchmark].name, options.method, tuple(scores))
 
 
-_Transfer = Callable[["np.ndarray", "np.ndarray", "np.ndarray"], tuple["np.ndarray", tuple[int, ...], float]]
+def evenly(pairs: list[SemanticPair], limit: int) -> list[SemanticPair]:
+    """At most ``limit`` pairs, evenly spread; all where the limit is 0."""
+    if not limit or limit >= len(pairs):
+        return pairs
+    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, limit).round().astype(int)]
+
+
+_Transfer = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, tuple[int, ...], float]]
 """From source image, target image and source points: points in the target, selected layers, seconds."""
 
 
 def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[float, ...]) -> PairScore:
-    from recon.evaluation.semantic import (
-        PairScore,
-        intersection_over_union,
-        label_transfer_accuracy,
-        mask_of_outline,
-        pck,
-        reference_length,
-    )
-
     source, target = read_image(pair.source), read_image(pair.target)
     if len(pair.source_points) == 0:
         raise ReconError(f"{pair.source.name} and {pair.target.name} share no annotated point")
@@ -147,29 +89,31 @@ def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[flo
             seconds,
             chosen,
         )
-    # The papers measure on images brought to a square: points, boxes and lengths are those of the square.
-    sx, sy = PAPER_SIDE / width, PAPER_SIDE / height
-    box = pair.target_box and (
-        pair.target_box[0] * sx,
-        pair.target_box[1] * sy,
-        pair.target_box[2] * sx,
-        pair.target_box[3] * sy,
-    )
-    truth, found = pair.target_points * (sx, sy), predicted * (sx, sy)
-    length = reference_length(kind, (PAPER_SIDE, PAPER_SIDE), box, truth)
+    scale = (PAPER_SIDE / width, PAPER_SIDE / height)
+    truth, found = pair.target_points * scale, predicted * scale
+    length = square_length(pair, target.shape, kind, truth)
     values = {a: pck(found, truth, length, a) for a in alphas}
     return PairScore(pair.category, values, seconds=seconds, layers=chosen)
 
 
+def square_length(pair: SemanticPair, target: tuple[int, ...], kind: str, truth: np.ndarray) -> float:
+    """Reference length of a pair's target; the papers measure on images brought to a square.
+
+    Args:
+        target: (height, width) of the target image.
+        kind: "image" or "box".
+        truth: the true points in the square.
+    """
+    sx, sy = PAPER_SIDE / target[1], PAPER_SIDE / target[0]
+    box = pair.target_box
+    scaled = box and (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
+    return reference_length(kind, SQUARE, scaled, truth)
+
+
 def resized_points(points: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
     """Points of an image at another size; sizes are (height, width)."""
-    import numpy as np
-
     scale = np.array([new[1] / old[1], new[0] / old[0]])
     return (points + 0.5) * scale - 0.5
-
-
-_SQUARE = (PAPER_SIDE, PAPER_SIDE)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -178,9 +122,6 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         ReconError: it cannot be read.
     """
-    import numpy as np
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
@@ -190,42 +131,30 @@ def read_image(path: Path) -> np.ndarray:
 
 def square_tensor(rgb: np.ndarray) -> torch.Tensor:
     """An image brought to the paper's square and normalised, (1, 3, 240, 240)."""
-    import numpy as np
-    import torch
-
-    from recon.hyperpixels.backbones import normalise
-    from recon.photos.resize import resize_rgb
-
-    resized = np.array(resize_rgb(np.ascontiguousarray(rgb), *_SQUARE))
+    resized = np.array(resize_rgb(np.ascontiguousarray(rgb), *SQUARE))
     return normalise(torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255)
 
 
-def _method(
-    method: str, backbone: str, checkpoint: str, weights: str, layers: str, download: bool, device: str
-) -> _Transfer:
+def _method(options: SemanticOptions) -> _Transfer:
+    method, device = options.method, options.device
     if method not in METHODS:
         return _dense(method)
     if method == "sift-nn":
         return _dense_sift
-    import torch
-
-    from recon.hyperpixels.cells import match_cells, transfer_keypoints
-    from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
-    from recon.matching.hyperpixel_matcher import checked_device, parse_layers
-    from recon.matching.hyperpixel_weights import load_backbone, load_network
-
     checked_device(device)
     network: Any
     # The papers' protocol for all: stretched layers, whole cells. The matcher differs, since flow must be exact.
     if method == "dhpf":
-        network = load_network(checkpoint, backbone, weights, download=download)
+        network = load_network(
+            options.checkpoint, options.backbone, options.weights, download=options.download
+        )
         network.requires_grad_(False).to(device)
         network.stretch = True
     else:
-        name = backbone or "mobilenetv2"
-        whole = load_backbone(name, weights, download=download, matcher=method)
+        name = options.backbone or "mobilenetv2"
+        whole = load_backbone(name, options.weights, download=options.download, matcher=method)
         default = DEFAULT_LAYERS[name] if method.startswith("hpf") else (DEFAULT_LAYER[name],)
-        network = HyperpixelFlow(whole.to(device), parse_layers(layers) or default, stretch=True)
+        network = HyperpixelFlow(whole.to(device), parse_layers(options.layers) or default, stretch=True)
 
     def transfer(
         source: np.ndarray, target: np.ndarray, points: np.ndarray
@@ -240,9 +169,9 @@ def _method(
                 correlation, hough=method != "nn", mutual=method in ("dhpf", "hpf+mutual")
             )[0]
         seconds = time.perf_counter() - start
-        at = resized_points(points, source.shape, _SQUARE)
+        at = resized_points(points, source.shape, SQUARE)
         moved = transfer_keypoints(there, at, whole_cells=True)
-        return resized_points(moved, _SQUARE, target.shape), chosen, seconds
+        return resized_points(moved, SQUARE, target.shape), chosen, seconds
 
     return transfer
 
@@ -262,27 +191,19 @@ def _dense_sift(
 
     Descriptors of several sizes, each the square root of its share in the sum (Arandjelović and Zisserman, CVPR 2012).
     """
-    import numpy as np
-
-    from recon.photos.resize import resize_rgb
-
     images = [resize_rgb(np.ascontiguousarray(one), PAPER_SIDE, PAPER_SIDE) for one in (source, target)]
     start = time.perf_counter()
-    at = np.clip(np.rint(resized_points(points, source.shape, _SQUARE)).astype(int), 0, PAPER_SIDE - 1)
+    at = np.clip(np.rint(resized_points(points, source.shape, SQUARE)).astype(int), 0, PAPER_SIDE - 1)
     grid = np.mgrid[0:PAPER_SIDE:SIFT_STEP, 0:PAPER_SIDE:SIFT_STEP][::-1].reshape(2, -1).T
     own, other = (_sift_stack(image, places) for image, places in zip(images, (at, grid), strict=True))
     distance = (other**2).sum(1) - 2 * own @ other.T
     moved = grid[distance.argmin(1)].astype(np.float64)
     seconds = time.perf_counter() - start
-    return resized_points(moved, _SQUARE, target.shape), (), seconds
+    return resized_points(moved, SQUARE, target.shape), (), seconds
 
 
 def _sift_stack(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Square roots of normalised descriptors of pixels (x, y) at all sizes, (n, 128 * sizes) float32."""
-    import numpy as np
-
-    from recon.features.dense_sift import build_ladder, describe
-
     ladder = build_ladder(image, largest=float(max(SIFT_CELLS)))
     parts = []
     for cell in SIFT_CELLS:
@@ -294,13 +215,6 @@ def _sift_stack(image: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _dense(name: str) -> _Transfer:
     """A dense matcher of the registry: points follow its flow, read between pixels."""
-    import cv2
-    import numpy as np
-
-    from recon.matching.registry import create_matcher
-    from recon.matching.types import DenseMatch, MatchImage, PairContext
-    from recon.photos.resize import resize_rgb
-
     matcher = create_matcher(name)
     if matcher.capabilities.kind != "dense":
         raise UsageError(
@@ -318,9 +232,9 @@ def _dense(name: str) -> _Transfer:
         match = matcher.match(matcher.prepare(images[0]), matcher.prepare(images[1]), PairContext())
         seconds = time.perf_counter() - start
         assert isinstance(match, DenseMatch)
-        at = resized_points(points, source.shape, _SQUARE).astype(np.float32)
+        at = resized_points(points, source.shape, SQUARE).astype(np.float32)
         x, y = (np.ascontiguousarray(np.clip(at[:, k], 0, PAPER_SIDE - 1))[None] for k in range(2))
         move = cv2.remap(match.a_to_b.flow, x, y, cv2.INTER_LINEAR)[0]
-        return resized_points(at + move, _SQUARE, target.shape), (), seconds
+        return resized_points(at + move, SQUARE, target.shape), (), seconds
 
     return transfer

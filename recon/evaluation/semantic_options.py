@@ -1,0 +1,35 @@
+"""Options of a benchmark of semantic correspondence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recon.options import option
+
+METHODS = ("dhpf", "hpf", "hpf+mutual", "nn", "nn+rhm", "sift-nn")
+
+BACKBONES = "mobilenetv2, efficientnet-lite0, resnet50 or resnet101"
+WEIGHTS_HELP = "ImageNet weights of the backbone: a file or folder."
+DOWNLOAD_HELP = "Fetch missing ImageNet weights, with checksum."
+LIMIT_HELP = "Only that many pairs, evenly spread; 0: all."
+
+
+@dataclass(frozen=True)
+class SemanticOptions:
+    """How a benchmark's pairs are matched and judged."""
+
+    method: str = option(
+        "dhpf",
+        "dhpf, hpf, hpf+mutual (with DHPF's mutual filter), nn (nearest neighbour), nn+rhm or sift-nn; or a dense "
+        "matcher.",
+    )
+    split: str = option("test", "trn, val or test.")
+    backbone: str = option("", f"{BACKBONES}; empty: the checkpoint's.")
+    checkpoint: str = option("", "Of DHPF: ours (.safetensors) or the authors'; empty: the shipped one.")
+    weights: str = option("", WEIGHTS_HELP)
+    layers: str = option("", "Of hpf, hpf+mutual, nn and nn+rhm: numbers of the layers, with commas.")
+    download: bool = option(False, DOWNLOAD_HELP, flags=("--download",))
+    alpha: tuple[float, ...] = option((0.05, 0.1, 0.15), "Shares of the reference length; may be repeated.")
+    threshold: str = option("", "PCK by image or by box; empty: as the benchmark defines it.")
+    limit: int = option(0, LIMIT_HELP, min=0)
+    device: str = option("cpu", "cpu or cuda.")

@@ -1,0 +1,1 @@
+"""Training of the project's networks on data that the user names."""
