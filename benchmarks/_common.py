@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from recon.viewer.page import machine as computer
+from recon.report.html import machine as computer
 
 
 def data_root() -> Path:

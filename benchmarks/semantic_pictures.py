@@ -26,7 +26,7 @@ from recon.matching.hyperpixel_weights import load_network
 from recon.matching.registry import create_matcher
 from recon.matching.types import MatchImage, PairContext
 from recon.photos.resize import resize_rgb
-from recon.viewer.pictures import warp_picture
+from recon.render.pictures import warp_picture
 
 MATCHERS = ("siftflow", "hpf", "dhpf", "dhpf-siftflow")
 CLASSES = ("Car", "Duck")

@@ -40,10 +40,10 @@ from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
 from recon.stages.depth import DenseScene
 from recon.surface.io import model_from_scene, read_glb
-from recon.texturing.rendering import render_textured
-from recon.texturing.simplify import simplify_faces
-from recon.texturing.texture import texture_mesh
-from recon.texturing.types import TexturedMesh, TextureOptions
+from recon.surface.texture.rendering import render_textured
+from recon.surface.texture.simplify import simplify_faces
+from recon.surface.texture.texturing import texture_mesh
+from recon.surface.texture.types import TexturedMesh, TextureOptions
 
 DEFAULT = ("fountain-P11", "Herz-Jesus-P8")
 RENDERED = ("relief", "rocks", "object")

@@ -246,8 +246,8 @@ def match_files(
     from recon.evaluation.flow import write_flo
     from recon.photos.reading import PhotoError, decode_photo
     from recon.photos.resize import resize_rgb, working_size
-    from recon.viewer import pictures
-    from recon.viewer.match_lines import match_lines_picture
+    from recon.render import pictures
+    from recon.render.match_lines import match_lines_picture
 
     settings = {}
     for text in overrides:

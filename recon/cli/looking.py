@@ -12,7 +12,7 @@ import numpy as np
 from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run, read_georeference
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import offset_to_origin
-from recon.viewer.scene import (
+from recon.render.scene import (
     MESH_SUFFIXES,
     UnreadCloud,
     ViewCloud,

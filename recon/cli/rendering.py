@@ -24,19 +24,19 @@ from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.scene import Scene
 from recon.photos.types import PinholeView
-from recon.texturing.files import encode_picture
-from recon.viewer import trajectories, video
-from recon.viewer.frusta import camera_lines, frustum_size, photo_frames
-from recon.viewer.pictures import overview_view, point_spacing
-from recon.viewer.pose_splines import interpolate_poses, parse_tum
-from recon.viewer.rendering import (
+from recon.render import trajectories, video
+from recon.render.canvas import (
     Canvas,
     Style,
     Surface,
     draw_lines,
     draw_points,
 )
-from recon.viewer.scene import ViewScene, read_view_mesh
+from recon.render.frusta import camera_lines, frustum_size, photo_frames
+from recon.render.pictures import overview_view, point_spacing
+from recon.render.pose_splines import interpolate_poses, parse_tum
+from recon.render.scene import ViewScene, read_view_mesh
+from recon.surface.texture.files import encode_picture
 
 _STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 _VIEWPOINTS = ("front", "oblique", "top")

@@ -12,9 +12,9 @@ from recon.cli.signals import stoppable
 from recon.errors import UsageError
 
 if TYPE_CHECKING:
-    from recon.viewer.live.truth import Truth
-    from recon.viewer.live.viewer import LiveViewer
-    from recon.viewer.scene import ViewScene
+    from recon.live.truth import Truth
+    from recon.live.viewer import LiveViewer
+    from recon.render.scene import ViewScene
 
 
 _FIRST = 250_000
@@ -46,7 +46,7 @@ def view(
     if len(paths) > 2:
         raise UsageError("view takes one run, or two to compare")
     from recon.cli.looking import open_view_scene
-    from recon.viewer.live.serving import free_port
+    from recon.live.serving import free_port
 
     with stoppable():
         first = free_port(host, port)
@@ -69,9 +69,9 @@ def _serve(
     browser: bool,
 ) -> None:
     """Show one scene or two until somebody ends it."""
-    from recon.viewer.live.linked import link
-    from recon.viewer.live.serving import PairPage, free_port, open_browser
-    from recon.viewer.live.viewer import LiveViewer
+    from recon.live.linked import link
+    from recon.live.serving import PairPage, free_port, open_browser
+    from recon.live.viewer import LiveViewer
 
     viewers: list[LiveViewer] = []
     page = None
@@ -102,6 +102,6 @@ def _serve(
 
 
 def _truth(path: Path, scene: ViewScene) -> Truth:
-    from recon.viewer.live.truth import load_truth
+    from recon.live.truth import load_truth
 
     return load_truth(path, scene)

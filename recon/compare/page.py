@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.compare.metrics import GROUPS, with_unit
-from recon.viewer.page import json_for_script, machine, render_page
+from recon.report.html import json_for_script, machine, render_page
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 

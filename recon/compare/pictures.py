@@ -21,7 +21,7 @@ from recon.engine.stage import StageContext
 from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
 from recon.photos.types import Photo, PinholeView
-from recon.viewer.pictures import depth_picture, mesh_picture
+from recon.render.pictures import depth_picture, mesh_picture
 
 Picture = UInt8[np.ndarray, "h w 3"]
 

@@ -15,7 +15,7 @@ from recon.exports.georeference import offset_to_origin
 from recon.exports.gravity import level_rotation, up_of_photos
 from recon.photos.types import PinholeView
 from recon.surface.io import JSON_CHUNK, MODEL_FROM_SCENE, read_glb
-from recon.texturing.files import coordinate_digits
+from recon.surface.texture.files import coordinate_digits
 
 Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """glTF 2.0, section 3.4: y is up, z is forward."""

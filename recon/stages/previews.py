@@ -13,6 +13,8 @@ from recon.engine.stage import StageContext
 from recon.exports.georeference import offset_to_origin
 from recon.photos.reading import png_bytes
 from recon.photos.types import PinholeView
+from recon.render import pictures
+from recon.render.canvas import Surface
 from recon.stages.depth import DenseScene, load_depths, moved_views
 from recon.stages.map import load_views
 from recon.stages.pairs import load_pairs
@@ -20,8 +22,6 @@ from recon.stages.photos import load_photo_set
 from recon.stages.report_surface import RunMesh
 from recon.stages.verify import load_view_graph
 from recon.surface.io import read_points_ply
-from recon.viewer import pictures
-from recon.viewer.rendering import Surface
 
 FOLDER = "pictures"
 

@@ -120,8 +120,8 @@ def _page(
     mesh: Callable[[], RunMesh],
     failure: str = "",
 ) -> str:
+    from recon.report.page import report_html
     from recon.stages.report_content import gather
-    from recon.viewer.report.page import report_html
 
     return report_html(gather(work, manifest, summary, mesh, failure))
 

@@ -19,6 +19,20 @@ from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
 from recon.matching.types import SparseMatch
 from recon.photos.types import Intrinsics, Photo, PhotoSet, PinholeView
+from recon.render.match_lines import match_lines_picture
+from recon.render.pictures import depth_picture
+from recon.report.charts import pair_text
+from recon.report.content import (
+    Histogram,
+    ModelRow,
+    PairEntry,
+    PhotoEntry,
+    Picture,
+    Points,
+    ReportContent,
+    StageRow,
+)
+from recon.report.html import machine
 from recon.sfm.adapter import (
     intrinsics_from_reconstruction,
     photo_id,
@@ -35,21 +49,7 @@ from recon.stages.photos import load_photo_set, load_rgb
 from recon.stages.report_surface import RunMesh, page_surface
 from recon.stages.verify import load_verification, load_view_graph
 from recon.surface.io import read_points_ply
-from recon.texturing.files import encode_picture
-from recon.viewer.match_lines import match_lines_picture
-from recon.viewer.page import machine
-from recon.viewer.pictures import depth_picture
-from recon.viewer.report.charts import pair_text
-from recon.viewer.report.content import (
-    Histogram,
-    ModelRow,
-    PairEntry,
-    PhotoEntry,
-    Picture,
-    Points,
-    ReportContent,
-    StageRow,
-)
+from recon.surface.texture.files import encode_picture
 
 _Made = TypeVar("_Made")
 

@@ -12,10 +12,10 @@ from recon.errors import ReconError
 from recon.exports.meshes import upright_glb
 from recon.stages.depth import DenseScene
 from recon.surface.io import read_mesh
-from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
-from recon.texturing.simplify import close_holes, simplify_faces
-from recon.texturing.texture import texture_mesh
-from recon.texturing.types import TextureOptions
+from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
+from recon.surface.texture.simplify import close_holes, simplify_faces
+from recon.surface.texture.texturing import texture_mesh
+from recon.surface.texture.types import TextureOptions
 
 _FILES = ("textured.obj", "textured.mtl", "textured.glb", "texture.jpg", "texture.png", "texture.json")
 

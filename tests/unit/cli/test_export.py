@@ -298,8 +298,8 @@ def test_textured_meshes_bring_their_pictures(run: tuple[Path, Scene]) -> None:
 
 def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Scene]) -> None:
     """What stage texture leaves: the picture and the texture coordinates stay, the corners move."""
-    from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
-    from recon.texturing.types import TexturedMesh
+    from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
+    from recon.surface.texture.types import TexturedMesh
 
     root, _ = run
     vertices = np.array([[0.0, 0, 0], [2, 0, 0], [2, 0, 1], [0, 0, 1]])  # upright in the run, z is up

@@ -15,8 +15,8 @@ from recon.exports.meshes import move_glb, upright_glb, upright_rotation
 from recon.exports.scene import reconstruction_from_scene
 from recon.photos.types import PinholeView
 from recon.surface.io import model_from_scene, read_glb, read_mesh
-from recon.texturing.files import encode_picture, textured_glb, write_textured_obj
-from recon.texturing.types import TexturedMesh
+from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
+from recon.surface.texture.types import TexturedMesh
 
 trimesh = pytest.importorskip("trimesh")
 pygltflib = pytest.importorskip("pygltflib")

@@ -1,0 +1,219 @@
+"""Clicks into the scene: what was hit, what the photos say of it, and marks that show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import viser
+from jaxtyping import Float64, UInt8
+
+from recon.live.clipping import ClipBox
+from recon.live.picking import PICK_RADIUS, Sighting, nearest_on_ray, pick_in_blocks, sheet
+from recon.render.scene import ViewCloud, ViewScene
+
+if TYPE_CHECKING:
+    from recon.live.dense import ClientCloud
+    from recon.live.viewer import LiveViewer
+
+_MARK = (255, 64, 129)
+_LINE = (64, 224, 255)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which layers are drawn."""
+
+    frusta: bool
+    photos: bool
+    sparse: bool
+    dense: bool
+    mesh: bool
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What a click has hit.
+
+    Attributes:
+        kind: "sparse point", "dense point" or "mesh". point: in the scene. depth: along the click's ray.
+        row: of the point in its layer, -1 for the mesh. normal: of the surface, None where unknown.
+        cloud: that holds the row of a dense point.
+    """
+
+    kind: str
+    point: Float64[np.ndarray, "3"]
+    depth: float
+    row: int = -1
+    normal: Float64[np.ndarray, "3"] | None = None
+    cloud: ViewCloud | None = None
+
+
+def pick(
+    viewer: LiveViewer,
+    origin: Float64[np.ndarray, "3"],
+    direction: Float64[np.ndarray, "3"],
+    fov: float,
+    dense: ClientCloud | None,
+    show: Shown,
+) -> Picked | None:
+    """The nearest of what is drawn and inside the clipping box under a ray; None for the empty space.
+
+    Args:
+        fov: vertical, of the browser's camera. dense: points that the browser draws.
+    """
+    radius = PICK_RADIUS * 2 * float(np.tan(fov / 2))
+    clip = viewer.style.clip
+    found: list[Picked] = []
+    if show.dense and dense is not None:
+        hit = pick_in_blocks(dense.blocks, dense.shown, origin, direction, radius, clip)
+        if hit is not None:
+            cloud = dense.blocks.cloud
+            normal = None if cloud.normals is None else cloud.normals[hit[0]].astype(np.float64)
+            point = cloud.xyz[hit[0]].astype(np.float64)
+            found.append(Picked("dense point", point, hit[1], hit[0], normal, cloud))
+    if show.sparse and viewer.sparse is not None:
+        xyz = viewer.sparse.cloud.xyz
+        rows = np.arange(len(xyz)) if clip is None else np.flatnonzero(clip.inside(xyz))
+        near = nearest_on_ray(xyz[rows], origin, direction, radius)
+        if near is not None:
+            row = int(rows[near[0]])
+            # Sparse points lie in the dense ones: whoever sees one wants that one.
+            found.append(Picked("sparse point", xyz[row].astype(np.float64), 0.98 * near[1], row))
+    if show.mesh and viewer.mesh is not None:
+        through = viewer.surfaces.hit(origin, direction)
+        if through is not None and (clip is None or clip.inside(through[0][None])[0]):
+            point, normal, depth = through
+            found.append(Picked("mesh", point, depth, normal=normal if normal @ direction < 0 else -normal))
+    return min(found, key=lambda one: one.depth, default=None)
+
+
+def inspect(viewer: LiveViewer, found: Picked) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str, str]:
+    """Pieces of the photos that show a point, what is known of it, and the pixels, the latter two as Markdown."""
+    scene = viewer.scene
+    lines = [f"**{found.kind}** at {coordinates(scene, found.point)}"]
+    if found.kind == "sparse point":
+        sightings = viewer.surfaces.sightings_of_track(found.row)
+        errors = [one.error for one in sightings if one.error is not None]
+        lines.append(
+            f"made by {len(sightings)} photos, reprojection error {np.mean(errors):.2f} px"
+            if errors
+            else f"made by {len(sightings)} photos"
+        )
+        shown = sightings[:12]
+    else:
+        shown = viewer.surfaces.sightings(found.point, found.normal)
+        lines += _facts(viewer, found)
+        lines.append(f"seen by {len(shown)} photos" if shown else "seen by no photo")
+    pieces = [(one, viewer.shelf.crop(one)) for one in shown]
+    crops = [crop for _, crop in pieces if crop is not None]
+    ordered = [one for one, crop in pieces if crop is not None] + [
+        one for one, crop in pieces if crop is None
+    ]
+    text = "\n\n".join([lines[0], ", ".join(lines[1:])]) if len(lines) > 1 else lines[0]
+    table = ""
+    if ordered:
+        rows = "\n".join(f"| {i + 1} | {_row(scene, one)} |" for i, one in enumerate(ordered))
+        table = f"| | photo | x | y | error |\n|-|-|-|-|-|\n{rows}"
+    return (sheet(crops) if crops else None), text, table
+
+
+def coordinates(scene: ViewScene, point: Float64[np.ndarray, "3"]) -> str:
+    """Where a point is: in the model's frame, and in that of the georeference if there is one."""
+    world = point + scene.offset
+    text = ", ".join(f"{value:.4f}" for value in world)
+    if scene.georeference is not None:
+        place = ", ".join(f"{value:.3f}" for value in scene.georeference.to_crs(world[None])[0])
+        text += f" (model), {place} ({scene.georeference.crs.name})"
+    return text
+
+
+def unit_of(scene: ViewScene) -> tuple[str, float]:
+    """Unit of lengths, and how many of it one unit of the model is."""
+    if scene.georeference is not None:
+        return "m", float(scene.georeference.similarity.scale)
+    return "units", 1.0
+
+
+class Marks:
+    """The point that was clicked, the measured line and the clipping box, drawn over the scene."""
+
+    def __init__(self, server: viser.ViserServer, size: float) -> None:
+        self._server, self._size = server, size
+        self._first: Float64[np.ndarray, "3"] | None = None
+
+    def point(self, place: Float64[np.ndarray, "3"] | None, name: str = "/marks/point") -> None:
+        """Mark a point; none takes the mark away."""
+        if place is None:
+            self._server.scene.remove_by_name(name)
+            return
+        self._server.scene.add_icosphere(
+            name,
+            radius=0.0035 * self._size,
+            color=_MARK,
+            position=place,
+            cast_shadow=False,
+            receive_shadow=False,
+        )
+
+    def measure(self, place: Float64[np.ndarray, "3"], unit: str, scale: float) -> str:
+        """Take one end of a measurement; with the second the line and its length are drawn. Says what there is."""
+        if self._first is None:
+            self.clear_measure()
+            self._first = place
+            self.point(place, "/marks/a")
+            return "First point taken: click the second."
+        first, self._first = self._first, None
+        self.point(place, "/marks/b")
+        length = float(np.linalg.norm(place - first)) * scale
+        text = f"{length:.4g} {unit}"
+        self._server.scene.add_line_segments(
+            "/marks/line", np.array([[first, place]]), colors=_LINE, thickness=2.5, thickness_units="screen"
+        )
+        self._server.scene.add_label(
+            "/marks/length", text, position=(first + place) / 2, anchor="bottom-center"
+        )
+        across = (place - first) * scale
+        return f"**{text}** (x {across[0]:.4g}, y {across[1]:.4g}, z {across[2]:.4g})"
+
+    def clear_measure(self) -> None:
+        """Take the measurement away."""
+        self._first = None
+        for name in ("a", "b", "line", "length"):
+            self._server.scene.remove_by_name(f"/marks/{name}")
+
+    def box(self, box: ClipBox | None) -> None:
+        """Draw the clipping box, or take it away."""
+        if box is None:
+            self._server.scene.remove_by_name("/marks/box")
+            return
+        self._server.scene.add_line_segments(
+            "/marks/box",
+            box.edges().astype(np.float32),
+            colors=(150, 150, 150),
+            thickness=1.2,
+            thickness_units="screen",
+        )
+
+
+def _facts(viewer: LiveViewer, found: Picked) -> list[str]:
+    cloud = found.cloud
+    if cloud is None:
+        return []
+    facts = []
+    if cloud.view_count is not None:
+        facts.append(f"{int(cloud.view_count[found.row])} views agree")
+    if cloud.confidence is not None:
+        facts.append(f"confidence {float(cloud.confidence[found.row]):.2f}")
+    if cloud.reference_view is not None:
+        number = int(cloud.reference_view[found.row])
+        names = [photo.name for photo in viewer.scene.photos if photo.view.photo_id == number]
+        facts += [f"made from {name}" for name in names]
+    return facts
+
+
+def _row(scene: ViewScene, one: Sighting) -> str:
+    error = "" if one.error is None else f"{one.error:.2f}"
+    name = scene.photos[one.photo].name.replace("|", "\\|")
+    return f"{name} | {one.xy[0]:.1f} | {one.xy[1]:.1f} | {error}"

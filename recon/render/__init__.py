@@ -1,0 +1,1 @@
+"""Pictures, films and camera paths, made without a display."""

@@ -1,0 +1,309 @@
+"""Colours of texels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
+
+from recon.photos.types import PinholeView
+from recon.surface.texture.charts import Layout
+from recon.surface.texture.color import VertexViews
+from recon.surface.texture.visibility import Candidates
+
+_PHOTOS = 4
+"""So many photos at most blend on one face."""
+_MARGIN = 1.5
+"""Texels so near to a face take its colour at the nearest point: bilinear look-ups at its border stay right."""
+
+
+@dataclass(frozen=True)
+class FaceBlend:
+    """What photos a face is painted with.
+
+    Attributes:
+        view: (m, 4) views, -1 for none.
+        weight: (m, 3, 4) their shares at the corners.
+        correction: (m, 3, 4, 3) grey levels added.
+    """
+
+    view: Int16[np.ndarray, "m 4"]
+    weight: Float32[np.ndarray, "m 3 4"]
+    correction: Float32[np.ndarray, "m 3 4 3"]
+
+
+def blend_of_faces(
+    faces: Int32[np.ndarray, "m 3"],
+    labels: Int32[np.ndarray, " m"],
+    candidates: Candidates,
+    accepted: Bool[np.ndarray, "m k"],
+    at_vertices: VertexViews,
+) -> FaceBlend:
+    """Choose the views of each face's blend: those of its corners that see the face, the strongest first."""
+    m, count = candidates.view.shape
+    allowed = np.where(accepted, candidates.view, -1)
+    total = np.zeros((m, count), np.float32)
+    for c in range(3):
+        for k in range(count):
+            rows = at_vertices.find(
+                faces[:, c].astype(np.int64), np.maximum(allowed[:, k], 0).astype(np.int64)
+            )
+            good = (rows >= 0) & (allowed[:, k] >= 0)
+            total[good, k] += at_vertices.weight[rows[good]]
+    own = allowed == labels[:, None]
+    total[own & (labels >= 0)[:, None]] += 10.0  # its own view comes first
+    order = np.argsort(-total, axis=1, kind="stable")[:, :_PHOTOS]
+    chosen = np.take_along_axis(allowed, order, axis=1)
+    chosen = np.where(np.take_along_axis(total, order, axis=1) > 0, chosen, -1)
+    view = np.full((m, _PHOTOS), -1, np.int16)
+    view[:, : chosen.shape[1]] = chosen
+    weight = np.zeros((m, 3, _PHOTOS), np.float32)
+    correction = np.zeros((m, 3, _PHOTOS, 3), np.float32)
+    known = np.zeros((m, 3, _PHOTOS), bool)
+    for k in range(_PHOTOS):
+        for c in range(3):
+            rows = at_vertices.find(faces[:, c].astype(np.int64), np.maximum(view[:, k], 0).astype(np.int64))
+            good = (rows >= 0) & (view[:, k] >= 0)
+            weight[good, c, k] = at_vertices.weight[rows[good]]
+            correction[good, c, k] = at_vertices.correction[rows[good]]
+            known[good, c, k] = True
+        # Where a corner knows nothing of a view, its correction is that of the others.
+        number = known[:, :, k].sum(axis=1)
+        mean = correction[:, :, k].sum(axis=1) / np.maximum(number, 1)[:, None]
+        correction[:, :, k] = np.where(known[:, :, k, None], correction[:, :, k], mean[:, None])
+    # The face's own view is there even if its corners gave all their weight away.
+    nothing = weight.sum(axis=2) <= 1e-6
+    weight[:, :, 0] = np.where(nothing, 1.0, weight[:, :, 0])
+    return FaceBlend(view, weight, correction)
+
+
+def bake(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    layout: Layout,
+    blend: FaceBlend,
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    gains: Float64[np.ndarray, "v 3"],
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, "h w"]]:
+    """Paint the faces that photos see.
+
+    A texel is a point of a face (affine in the texture, so as a renderer will look it up); that point is projected
+    into each photo of the face's blend, which is sampled bicubically (Keys 1981, a = -0.5).
+
+    Returns:
+        The texture, and the face that owns each texel (-1 for none).
+    """
+    texture = np.zeros((layout.height, layout.width, 3), np.uint8)
+    owner = np.full((layout.height, layout.width), -1, np.int32)
+    pictures = numba.typed.List()
+    matrices = np.zeros((len(views), 3, 4))
+    for index, (view, image) in enumerate(zip(views, images, strict=True)):
+        if layout.scale < 0.999:
+            width = max(1, round(view.width * layout.scale))
+            height = max(1, round(view.height * layout.scale))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            view = view.resized(width, height)
+        pictures.append(np.ascontiguousarray(image))
+        matrices[index] = view.K @ view.cam_from_world
+    for margin in (0.0, _MARGIN):
+        _paint(
+            texture,
+            owner,
+            layout.corners,
+            vertices,
+            faces,
+            blend.view,
+            blend.weight,
+            blend.correction,
+            pictures,
+            matrices,
+            gains.astype(np.float32),
+            margin,
+        )
+    owner[owner < -1] = -2 - owner[owner < -1]
+    return texture, owner
+
+
+@numba.njit(cache=True, nogil=True)
+def _cubic(x: float) -> float:
+    x = abs(x)
+    if x < 1:
+        return (1.5 * x - 2.5) * x * x + 1
+    if x < 2:
+        return ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _box(
+    corners: Float64[np.ndarray, "3 2"], margin: float, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """Texels that may lie on a face or within ``margin`` of it: left, right, top and bottom, inclusive."""
+    left = max(0, int(np.ceil(min(corners[0, 0], corners[1, 0], corners[2, 0]) - margin)))
+    right = min(width - 1, int(np.floor(max(corners[0, 0], corners[1, 0], corners[2, 0]) + margin)))
+    top = max(0, int(np.ceil(min(corners[0, 1], corners[1, 1], corners[2, 1]) - margin)))
+    bottom = min(height - 1, int(np.floor(max(corners[0, 1], corners[1, 1], corners[2, 1]) + margin)))
+    return left, right, top, bottom
+
+
+@numba.njit(cache=True, nogil=True)
+def _on_face(
+    corners: Float64[np.ndarray, "3 2"], x: int, y: int, margin: float, b: Float64[np.ndarray, "3"]
+) -> bool:
+    """Barycentric coordinates ``b`` of a texel, or of the point of the face near it; False if that is too far."""
+    x0, y0 = corners[0, 0], corners[0, 1]
+    ax, ay = corners[1, 0] - x0, corners[1, 1] - y0
+    bx, by = corners[2, 0] - x0, corners[2, 1] - y0
+    det = ax * by - ay * bx
+    if abs(det) < 1e-12:
+        return False
+    dx, dy = x - x0, y - y0
+    b[1] = (dx * by - dy * bx) / det
+    b[2] = (ax * dy - ay * dx) / det
+    b[0] = 1 - b[1] - b[2]
+    if margin == 0.0:
+        return min(b[0], b[1], b[2]) >= -1e-9
+    for c in range(3):
+        b[c] = max(b[c], 0.0)
+    total = b[0] + b[1] + b[2]
+    for c in range(3):
+        b[c] /= total
+    px = x0 + b[1] * ax + b[2] * bx
+    py = y0 + b[1] * ay + b[2] * by
+    return (px - x) ** 2 + (py - y) ** 2 <= margin * margin
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint(
+    texture: UInt8[np.ndarray, "h w 3"],
+    owner: Int32[np.ndarray, "h w"],
+    corners: Float64[np.ndarray, "m 3 2"],
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    view: Int16[np.ndarray, "m 4"],
+    weight: Float32[np.ndarray, "m 3 4"],
+    correction: Float32[np.ndarray, "m 3 4 3"],
+    pictures: list[UInt8[np.ndarray, "_ _ 3"]],
+    matrices: Float64[np.ndarray, "v 3 4"],
+    gains: Float32[np.ndarray, "v 3"],
+    margin: float,
+) -> None:
+    height, width = owner.shape
+    b = np.empty(3)
+    color = np.empty(3)
+    wx = np.empty(4)
+    wy = np.empty(4)
+    for f in range(len(faces)):
+        if view[f, 0] < 0:
+            continue
+        left, right, top, bottom = _box(corners[f], margin, width, height)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
+                    continue
+                color[:] = 0.0
+                total = 0.0
+                for k in range(view.shape[1]):
+                    v = view[f, k]
+                    if v < 0:
+                        break
+                    w = b[0] * weight[f, 0, k] + b[1] * weight[f, 1, k] + b[2] * weight[f, 2, k]
+                    if w <= 1e-4:
+                        continue
+                    P = matrices[v]
+                    lx = ly = lz = 0.0
+                    for c in range(3):
+                        corner = faces[f, c]
+                        lx += b[c] * vertices[corner, 0]
+                        ly += b[c] * vertices[corner, 1]
+                        lz += b[c] * vertices[corner, 2]
+                    depth = P[2, 0] * lx + P[2, 1] * ly + P[2, 2] * lz + P[2, 3]
+                    if depth <= 0:
+                        continue
+                    u = (P[0, 0] * lx + P[0, 1] * ly + P[0, 2] * lz + P[0, 3]) / depth
+                    q = (P[1, 0] * lx + P[1, 1] * ly + P[1, 2] * lz + P[1, 3]) / depth
+                    picture = pictures[v]
+                    ph, pw = picture.shape[0], picture.shape[1]
+                    iu, iq = int(np.floor(u)), int(np.floor(q))
+                    for tap in range(4):
+                        wx[tap] = _cubic(u - (iu - 1 + tap))
+                        wy[tap] = _cubic(q - (iq - 1 + tap))
+                    for channel in range(3):
+                        value = 0.0
+                        for r in range(4):
+                            yy = min(max(iq - 1 + r, 0), ph - 1)
+                            line = 0.0
+                            for s in range(4):
+                                xx = min(max(iu - 1 + s, 0), pw - 1)
+                                line += wx[s] * picture[yy, xx, channel]
+                            value += wy[r] * line
+                        value *= gains[v, channel]
+                        for c in range(3):
+                            value += b[c] * correction[f, c, k, channel]
+                        color[channel] += w * value
+                    total += w
+                if total <= 0:
+                    continue
+                for channel in range(3):
+                    texture[y, x, channel] = np.uint8(min(max(color[channel] / total + 0.5, 0.0), 255.0))
+                # Owners of the margin are told apart from those inside: -2 - face.
+                owner[y, x] = f if margin == 0.0 else -2 - f
+
+
+def paint_faces(
+    texture: UInt8[np.ndarray, "h w 3"],
+    owner: Int32[np.ndarray, "h w"],
+    layout: Layout,
+    chosen: Int32[np.ndarray, " k"],
+    corner_colors: Float32[np.ndarray, "k 3 3"],
+) -> None:
+    """Paint faces with colours interpolated from their corners, in place."""
+    for margin in (0.0, _MARGIN):
+        _paint_flat(texture, owner, layout.corners, chosen.astype(np.int32), corner_colors, margin)
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint_flat(
+    texture: UInt8[np.ndarray, "h w 3"],
+    owner: Int32[np.ndarray, "h w"],
+    corners: Float64[np.ndarray, "m 3 2"],
+    chosen: Int32[np.ndarray, " k"],
+    colors: Float32[np.ndarray, "k 3 3"],
+    margin: float,
+) -> None:
+    height, width = owner.shape
+    b = np.empty(3)
+    for n in range(len(chosen)):
+        f = chosen[n]
+        left, right, top, bottom = _box(corners[f], margin, width, height)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
+                    continue
+                for channel in range(3):
+                    value = 0.0
+                    for c in range(3):
+                        value += b[c] * colors[n, c, channel]
+                    texture[y, x, channel] = np.uint8(min(max(value + 0.5, 0.0), 255.0))
+                owner[y, x] = f
+
+
+def fill_gaps(texture: UInt8[np.ndarray, "h w 3"], owner: Int32[np.ndarray, "h w"]) -> None:
+    """Give texels of no face the colour of the nearest painted one, in place: mip maps must not mix in black."""
+    empty = owner < 0
+    if not empty.any() or empty.all():
+        return
+    _, label = cv2.distanceTransformWithLabels(
+        empty.astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    painted = np.flatnonzero(~empty.ravel())
+    source = np.zeros(int(label.max()) + 1, np.int64)
+    source[label.ravel()[painted]] = painted
+    flat = texture.reshape(-1, 3)
+    hole = np.flatnonzero(empty.ravel())
+    flat[hole] = flat[source[label.ravel()[hole]]]

@@ -1,0 +1,353 @@
+"""Exposure between photos, what the views of a face agree on, and the correction that levels seams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from scipy import sparse
+from scipy.sparse.linalg import cg
+
+from recon.surface.texture.topology import Adjacency
+from recon.surface.texture.visibility import Candidates
+
+# Below this grey level the ratio of two photos is noise, above the other one of them may be clipped.
+_DARK, _BRIGHT = 12.0, 243.0
+_TABLE = 30_000_000
+"""Up to so many (vertex, view) pairs are looked up in a table; beyond, by bisection."""
+_PAIR_FACES = 60
+"""A pair of views says something about exposure from so many common faces on."""
+
+
+def fit_gains(
+    candidates: Candidates, views: int, *, prior: float = 0.02, limit: float = 4.0
+) -> Float64[np.ndarray, "v 3"]:
+    """Fit a factor per view and channel that makes photos of the same faces equal.
+
+    The median log ratio over the common faces of each pair of views, and least squares over all pairs with a weak pull
+    towards 1 (the idea of gain compensation: Brown & Lowe 2007, section 6, with medians in place of means). An exposure
+    change is one factor on gamma-coded values too.
+
+    Args:
+        candidates: colours of faces in views.
+        views: number of views.
+        prior: weight of the pull, relative to a well-connected pair.
+        limit: gains stay in 1/limit…limit.
+
+    Returns:
+        (v, 3) factors with a geometric mean of 1 over the views.
+    """
+    rows, right, weights = [], [], []
+    count = candidates.view.shape[1]
+    pair_key, ratios = [], []
+    for a in range(count):
+        for b in range(a + 1, count):
+            va, vb = candidates.view[:, a].astype(np.int64), candidates.view[:, b].astype(np.int64)
+            ca, cb = candidates.color[:, a], candidates.color[:, b]
+            good = (va >= 0) & (vb >= 0)
+            good &= (np.minimum(ca, cb) > _DARK).all(axis=1) & (np.maximum(ca, cb) < _BRIGHT).all(axis=1)
+            va, vb = va[good], vb[good]
+            ratio = np.log(ca[good]) - np.log(cb[good])
+            swap = va > vb
+            pair_key.append(np.where(swap, vb * views + va, va * views + vb))
+            ratios.append(np.where(swap[:, None], -ratio, ratio))
+    if not pair_key:
+        return np.ones((views, 3))
+    key, ratio = np.concatenate(pair_key), np.concatenate(ratios)
+    order = np.argsort(key, kind="stable")
+    key, ratio = key[order], ratio[order]
+    found, start, number = np.unique(key, return_index=True, return_counts=True)
+    for k, first, n in zip(found, start, number, strict=True):
+        if n < _PAIR_FACES:
+            continue
+        row = np.zeros(views)
+        row[k // views], row[k % views] = -1.0, 1.0
+        rows.append(row)
+        right.append(np.median(ratio[first : first + n], axis=0))
+        weights.append(min(1.0, n / 2000.0))
+    if not rows:
+        return np.ones((views, 3))
+    weight = np.sqrt(np.array(weights))[:, None]
+    matrix = np.concatenate([np.array(rows) * weight, np.sqrt(prior) * np.eye(views)])
+    target = np.concatenate([np.array(right) * weight, np.zeros((views, 3))])
+    log_gain = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    log_gain -= log_gain.mean(axis=0)
+    return np.clip(np.exp(log_gain), 1 / limit, limit)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the views of each face agree on.
+
+    Attributes:
+        color: (m, 3) median over the views of the face's colour, after exposure; 0 where no view sees it.
+        residual: (m, k, 3) each view's colour minus that, smooth over neighbouring faces.
+        accepted: (m, k) the slot holds a view that agrees.
+    """
+
+    color: Float32[np.ndarray, "m 3"]
+    residual: Float32[np.ndarray, "m k 3"]
+    accepted: Bool[np.ndarray, "m k"]
+
+
+def find_agreement(
+    candidates: Candidates,
+    gains: Float64[np.ndarray, "v 3"],
+    adjacency: Adjacency,
+    *,
+    reject_levels: float = 30.0,
+    rings: int = 3,
+) -> Agreement:
+    """Find the consensus of the views of each face, and the views that contradict it over a neighbourhood.
+
+    A face's colour differs between views by the error of the surface where the texture is strong; that
+    changes sign from face to face. What moved, or stands in front and is not in the mesh, differs over a
+    neighbourhood: residuals are averaged over ``rings`` rings of faces that the same view sees before they are judged.
+    With fewer than three views nothing can be judged. (Waechter et al. 2014, section 3.2, fit a Gaussian per
+    face by mean shift; a median per face with residuals averaged over faces is steadier for small faces.)
+    """
+    m, count = candidates.view.shape
+    valid = candidates.view >= 0
+    corrected = candidates.color * gains[np.maximum(candidates.view, 0)].astype(np.float32)
+    color = _masked_median(corrected, valid)
+    residual = np.where(valid[..., None], corrected - color[:, None], 0).astype(np.float32)
+    i, j = adjacency.pairs[:, 0], adjacency.pairs[:, 1]
+    neighbours = sparse.coo_matrix(
+        (
+            np.ones(2 * len(i) + m, np.float32),
+            (np.concatenate([i, j, np.arange(m)]), np.concatenate([j, i, np.arange(m)])),
+        ),
+        shape=(m, m),
+    ).tocsr()
+    smooth = np.zeros_like(residual)
+    for view in range(int(candidates.view.max(initial=-1)) + 1):
+        at, slot = np.nonzero(candidates.view == view)
+        if len(at) == 0:
+            continue
+        # Only the part of the graph that this view sees.
+        local = neighbours[at][:, at]
+        total = np.asarray(local.sum(axis=1), np.float32)
+        values = residual[at, slot]
+        for _ in range(rings):
+            values = (local @ values) / total
+        smooth[at, slot] = values
+    accepted = valid.copy()
+    if reject_levels > 0 and count >= 3:
+        judged = valid.sum(axis=1) >= 3
+        bad = np.abs(smooth).max(axis=2) > reject_levels
+        accepted &= ~(bad & judged[:, None])
+        # A face keeps the view that agrees best, whatever happens.
+        none = judged & ~accepted.any(axis=1)
+        closest = np.where(valid, np.abs(smooth).max(axis=2), np.inf).argmin(axis=1)
+        accepted[none, closest[none]] = True
+    return Agreement(color, smooth, accepted)
+
+
+def _masked_median(
+    values: Float32[np.ndarray, "m k 3"], valid: Bool[np.ndarray, "m k"]
+) -> Float32[np.ndarray, "m 3"]:
+    """Median over the valid slots of each row; 0 where there is none."""
+    ordered = np.sort(np.where(valid[..., None], values, np.float32(np.inf)), axis=1)
+    number = valid.sum(axis=1)
+    row = np.arange(len(values))
+    low = ordered[row, np.maximum(number - 1, 0) // 2]
+    high = ordered[row, np.minimum(number // 2, values.shape[1] - 1)]
+    with np.errstate(invalid="ignore"):
+        middle = 0.5 * (low + high)
+    return np.where((number > 0)[:, None], middle, np.float32(0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class VertexViews:
+    """Photos at vertices: how much each adds to the blend there, and how its colour is corrected.
+
+    Attributes:
+        key: (n,) ascending, vertex * views + view.
+        weight: (n,) share of the view in the colour of the vertex; sums to 1 over the views of a vertex.
+        correction: (n, 3) grey levels added to the photo's (exposed) colour.
+        views: number of views.
+        table: row of every (vertex, view), -1 for none; None where that would be a large table.
+    """
+
+    key: Int64[np.ndarray, " n"]
+    weight: Float32[np.ndarray, " n"]
+    correction: Float32[np.ndarray, "n 3"]
+    views: int
+    table: Int32[np.ndarray, " t"] | None = None
+
+    def find(self, vertex: Int64[np.ndarray, " q"], view: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
+        """Rows of (vertex, view) pairs, -1 where there is none."""
+        wanted = vertex.astype(np.int64) * self.views + view
+        if self.table is not None:
+            return self.table[wanted].astype(np.int64)
+        at = np.searchsorted(self.key, wanted)
+        at = np.minimum(at, len(self.key) - 1) if len(self.key) else np.zeros(len(wanted), np.int64)
+        if not len(self.key):
+            return np.full(len(wanted), -1, np.int64)
+        return np.where(self.key[at] == wanted, at, -1)
+
+
+def blend_weights(
+    faces: Int32[np.ndarray, "m 3"],
+    labels: Int32[np.ndarray, " m"],
+    vertices: int,
+    views: int,
+    rings: int,
+) -> sparse.csr_matrix:
+    """Share of each view at each vertex: of the faces round it, spread over ``rings`` rings of vertices."""
+    seen = labels >= 0
+    corner = faces[seen].ravel().astype(np.int64)
+    label = np.repeat(labels[seen], 3).astype(np.int64)
+    share = sparse.coo_matrix(
+        (np.ones(len(corner), np.float32), (corner, label)), shape=(vertices, views)
+    ).tocsr()
+    share = _rows_to_one(share)
+    if rings > 1:
+        start, end = faces.ravel().astype(np.int64), np.roll(faces, -1, axis=1).ravel().astype(np.int64)
+        every = np.arange(vertices)
+        graph = sparse.coo_matrix(
+            (
+                np.ones(2 * len(start) + vertices, np.float32),
+                (np.concatenate([start, end, every]), np.concatenate([end, start, every])),
+            ),
+            shape=(vertices, vertices),
+        ).tocsr()
+        graph.data[:] = 1.0
+        for _ in range(rings - 1):
+            share = _rows_to_one(graph @ share)
+    share.sort_indices()
+    return share
+
+
+def _rows_to_one(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    return sparse.diags(1.0 / np.where(total > 0, total, 1.0)).astype(np.float32) @ matrix
+
+
+def solve_corrections(
+    faces: Int32[np.ndarray, "m 3"],
+    share: sparse.csr_matrix,
+    candidates: Candidates,
+    agreement: Agreement,
+    gains: Float64[np.ndarray, "v 3"],
+    *,
+    consensus: float = 0.02,
+    seam: float = 1.0,
+    limit: float = 60.0,
+) -> VertexViews:
+    """Solve for the smooth corrections that make the photos equal where they meet.
+
+    Unknown is a correction g for every vertex and every view that has a share in it. Minimised is, per channel,
+
+        sum over edges with both ends in one view   (g_i - g_j)^2
+      + seam * sum over vertices with several views (g_i + f_i - g_k - f_k)^2
+      + consensus * sum                             (g_i + f_i - c)^2
+
+    with f the photo's colour and c what the views agree on, both from the colours of the faces round the vertex that
+    the view sees. The first two terms are those of Lempitsky & Ivanov 2007 (section 3.3) and Waechter et al. 2014
+    (section 4.2); the third is ours: it draws the texture, on a large scale, to the median of all photos, and fixes
+    the constant that the other two leave open.
+
+    Args:
+        share: from ``blend_weights``.
+        consensus, seam: weights.
+        limit: largest correction, grey levels.
+    """
+    views = share.shape[1]
+    vertices = share.shape[0]
+    share = share.tocsr()
+    node_vertex = np.repeat(np.arange(vertices, dtype=np.int64), np.diff(share.indptr))
+    node_view = share.indices.astype(np.int64)
+    key = node_vertex * views + node_view
+    n = len(key)
+    table = None
+    if vertices * views <= _TABLE:
+        table = np.full(vertices * views, -1, np.int32)
+        table[key] = np.arange(n)
+    result = VertexViews(key, share.data.astype(np.float32), np.zeros((n, 3), np.float32), views, table)
+    if n == 0:
+        return result
+    # Consensus minus photo, averaged over the faces round a vertex that the view sees.
+    at, slot = np.nonzero(agreement.accepted)
+    view = candidates.view[at, slot].astype(np.int64)
+    own = candidates.color[at, slot] * gains[view].astype(np.float32)
+    wanted = agreement.color[at] - own
+    rows = np.concatenate([result.find(faces[at, c].astype(np.int64), view) for c in range(3)])
+    wanted3 = np.concatenate([wanted] * 3)
+    hit = rows >= 0
+    number = np.bincount(rows[hit], minlength=n)
+    total3 = np.stack([np.bincount(rows[hit], wanted3[hit, c], n) for c in range(3)], axis=1)
+    target = np.asarray(total3 / np.maximum(number, 1)[:, None], np.float64)
+    known = number > 0
+    # Smoothness: edges of faces within one view.
+    ones, twos = [], []
+    for c in range(3):
+        u, v = faces[:, c].astype(np.int64), faces[:, (c + 1) % 3].astype(np.int64)
+        keep = u < v
+        u, v = u[keep], v[keep]
+        # All views of one end; those that the other end has too make an edge.
+        first, length = share.indptr[u], np.diff(share.indptr)[u]
+        total = int(length.sum())
+        index = np.arange(total) - np.repeat(np.cumsum(length) - length, length) + np.repeat(first, length)
+        other = result.find(np.repeat(v, length), node_view[index])
+        both = other >= 0
+        ones.append(index[both])
+        twos.append(other[both])
+    # Seams: views of one vertex, each with the next.
+    following = np.flatnonzero((node_vertex[1:] == node_vertex[:-1]) & known[1:] & known[:-1])
+    e1, e2 = np.concatenate(ones), np.concatenate(twos)
+    s1, s2 = following, following + 1
+    weight = np.concatenate([np.ones(len(e1)), np.full(len(s1), seam)])
+    i, j = np.concatenate([e1, s1]), np.concatenate([e2, s2])
+    laplacian = sparse.coo_matrix(
+        (
+            np.concatenate([weight, weight, -weight, -weight]),
+            (np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])),
+        ),
+        shape=(n, n),
+    ).tocsr()
+    pull = np.where(known, max(consensus, 1e-4), 1e-4)
+    matrix = (laplacian + sparse.diags(pull)).tocsr()
+    right = pull[:, None] * target * known[:, None]
+    step = target[s1] - target[s2]
+    for c in range(3):
+        right[:, c] = right[:, c] + seam * (np.bincount(s1, step[:, c], n) - np.bincount(s2, step[:, c], n))
+    inverse = sparse.diags(1.0 / matrix.diagonal())
+    solution = np.zeros((n, 3), np.float32)
+    for c in range(3):
+        g, _ = cg(matrix, right[:, c], x0=target[:, c] * known, rtol=1e-3, maxiter=300, M=inverse)
+        solution[:, c] = np.clip(g, -limit, limit)
+    return replace(result, correction=solution)
+
+
+def diffuse_colors(
+    faces: Int32[np.ndarray, "m 3"],
+    color: Float64[np.ndarray, "n 3"],
+    known: Bool[np.ndarray, " n"],
+) -> Float64[np.ndarray, "n 3"]:
+    """Fill the colours of vertices that are not known: each the mean of its neighbours (Laplace's equation).
+
+    Parts of the mesh in which nothing is known take the mean of all that is (mid-grey if nothing is).
+    """
+    out = np.array(color, np.float64)
+    n = len(out)
+    out[~known] = out[known].mean(axis=0) if known.any() else 128.0
+    unknown = np.flatnonzero(~known)
+    if len(unknown) == 0 or not known.any():
+        return out
+    start, end = faces.ravel().astype(np.int64), np.roll(faces, -1, axis=1).ravel().astype(np.int64)
+    graph = sparse.coo_matrix(
+        (np.ones(2 * len(start)), (np.concatenate([start, end]), np.concatenate([end, start]))), shape=(n, n)
+    ).tocsr()
+    rows = graph[unknown]
+    degree = np.asarray(rows.sum(axis=1)).ravel()
+    # The smallest pull to the mean keeps parts without any known vertex solvable.
+    matrix = (sparse.diags(degree * (1 + 1e-6) + 1e-9) - rows[:, unknown]).tocsr()
+    given = np.flatnonzero(known)
+    right = rows[:, given] @ out[given] + (degree * 1e-6 + 1e-9)[:, None] * out[unknown]
+    inverse = sparse.diags(1.0 / matrix.diagonal())
+    for c in range(3):
+        solved, _ = cg(matrix, right[:, c], x0=out[unknown, c], rtol=1e-4, maxiter=2000, M=inverse)
+        out[unknown, c] = solved
+    return out

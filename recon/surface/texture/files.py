@@ -1,0 +1,198 @@
+"""Textured meshes as OBJ with MTL, and as binary glTF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+
+from recon.errors import ReconError
+from recon.surface.io import glb_container
+from recon.surface.texture.topology import vertex_normals
+from recon.surface.texture.types import TexturedMesh
+
+_FAR_FROM_ORIGIN = 1e4
+"""From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter."""
+
+
+def encode_picture(
+    rgb: UInt8[np.ndarray, "h w 3"], kind: Literal["jpg", "png"] = "jpg", quality: int = 95
+) -> bytes:
+    """Encode a picture; JPEG with full colour resolution (charts are cut out of a texture at every texel)."""
+    options = (
+        [
+            cv2.IMWRITE_JPEG_QUALITY,
+            quality,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+        ]
+        if kind == "jpg"
+        else []
+    )
+    done, data = cv2.imencode("." + kind, np.ascontiguousarray(rgb[..., ::-1]), options)
+    if not done:
+        raise ReconError(
+            f"a picture of {rgb.shape[1]} x {rgb.shape[0]} pixels could not be encoded as {kind}"
+        )
+    return data.tobytes()
+
+
+def split_vertices(
+    mesh: TexturedMesh,
+) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, "k 2"], Int64[np.ndarray, "m 3"]]:
+    """Split vertices where charts meet, so that each has one texture coordinate.
+
+    Returns:
+        The vertex that each split vertex comes from, its texture coordinate, and the faces over split vertices.
+    """
+    corner = mesh.faces.ravel().astype(np.int64)
+    uv = mesh.uvs.reshape(-1, 2)
+    order = np.lexsort((uv[:, 1], uv[:, 0], corner))
+    new = np.ones(len(order), bool)
+    new[1:] = (corner[order][1:] != corner[order][:-1]) | (uv[order][1:] != uv[order][:-1]).any(axis=1)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(new) - 1
+    first = order[new]
+    return corner[first], uv[first], number.reshape(-1, 3)
+
+
+def coordinate_digits(vertices: Float[np.ndarray, "n 3"]) -> int:
+    """Digits that coordinates are written with: 9, more far from the origin, where nine are coarser than 1e-7 of the
+    extent."""
+    if not len(vertices):
+        return 9
+    extent = float(np.ptp(vertices, axis=0).max())
+    farthest = float(np.abs(vertices).max())
+    if extent <= 0 or farthest <= 0:
+        return 9
+    return int(np.clip(np.ceil(np.log10(farthest / extent)) + 7, 9, 17))
+
+
+def write_textured_obj(
+    path: Path,
+    mesh: TexturedMesh,
+    texture_name: str,
+    *,
+    material_path: Path,
+    material_name: str | None = None,
+) -> None:
+    """Write an OBJ and its MTL.
+
+    Args:
+        path: of the OBJ. mesh: to write.
+        texture_name: name of the picture as the MTL gives it (relative to the MTL; written by the caller).
+        material_path: of the MTL.
+        material_name: how the OBJ names it; its file name by default.
+    """
+    _, uv, split = split_vertices(mesh)
+    lines = [
+        "# recon: one vertex per position, one texture coordinate per chart",
+        f"mtllib {material_name or material_path.name}",
+        "o mesh",
+    ]
+    digits = coordinate_digits(mesh.vertices)
+    lines += [f"v {x:.{digits}g} {y:.{digits}g} {z:.{digits}g}" for x, y, z in mesh.vertices.tolist()]
+    lines += [f"vt {u:.7g} {v:.7g}" for u, v in uv.tolist()]
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    lines += [f"vn {x:.4g} {y:.4g} {z:.4g}" for x, y, z in normals.tolist()]
+    lines += ["usemtl photos", "s 1"]
+    table = np.concatenate([mesh.faces.astype(np.int64) + 1, split + 1], axis=1)
+    lines += [f"f {a}/{d}/{a} {b}/{e}/{b} {c}/{f}/{c}" for a, b, c, d, e, f in table.tolist()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # illum 0: the colour is the photo's, no light is added.
+    material_path.write_text(
+        f"newmtl photos\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 0\nmap_Kd {texture_name}\n",
+        encoding="utf-8",
+    )
+
+
+def textured_glb(mesh: TexturedMesh, picture: bytes, kind: Literal["jpg", "png"] = "jpg") -> bytes:
+    """A textured mesh as binary glTF 2.0 with the picture inside.
+
+    The material is unlit (KHR_materials_unlit: the photos' light is in the texture already); programs that do not know
+    that extension find a rough, non-metallic one. Far from the origin the positions are relative to a
+    node's translation.
+    """
+    vertex, uv, split = split_vertices(mesh)
+    centre = 0.5 * (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0))
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    far = (
+        float(np.abs(centre).max()) > _FAR_FROM_ORIGIN * max(extent, 1e-30)
+        or float(np.abs(centre).max()) > 1e4
+    )
+    origin = np.rint(centre) if far else np.zeros(3)
+    positions: Float32[np.ndarray, "k 3"] = (mesh.vertices[vertex] - origin).astype(np.float32)
+    normals = vertex_normals(mesh.vertices, mesh.faces)[vertex]
+    coordinates = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float32)
+    index = split.astype(np.uint32 if len(vertex) > 65535 else np.uint16).ravel()
+    parts = [positions.tobytes(), normals.tobytes(), coordinates.tobytes(), index.tobytes(), picture]
+    views: list[dict[str, Any]] = []
+    at = 0
+    for number, part in enumerate(parts):
+        view: dict[str, Any] = {"buffer": 0, "byteOffset": at, "byteLength": len(part)}
+        if number < 4:
+            view["target"] = 34963 if number == 3 else 34962
+        views.append(view)
+        at += len(part) + (-len(part) % 4)
+    binary = b"".join(part + b"\0" * (-len(part) % 4) for part in parts)
+    node: dict[str, Any] = {"mesh": 0, "name": "mesh"}
+    if far:
+        node["translation"] = origin.tolist()
+    document = {
+        "asset": {"version": "2.0", "generator": "recon"},
+        "extensionsUsed": ["KHR_materials_unlit"],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [node],
+        "meshes": [
+            {
+                "primitives": [
+                    {
+                        "attributes": {"POSITION": 0, "NORMAL": 1, "TEXCOORD_0": 2},
+                        "indices": 3,
+                        "material": 0,
+                        "mode": 4,
+                    }
+                ]
+            }
+        ],
+        "materials": [
+            {
+                "name": "photos",
+                "pbrMetallicRoughness": {
+                    "baseColorTexture": {"index": 0},
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 1.0,
+                },
+                "doubleSided": True,
+                "extensions": {"KHR_materials_unlit": {}},
+            }
+        ],
+        "textures": [{"sampler": 0, "source": 0}],
+        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
+        "images": [{"bufferView": 4, "mimeType": "image/jpeg" if kind == "jpg" else "image/png"}],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": len(positions),
+                "type": "VEC3",
+                "min": positions.min(axis=0).tolist(),
+                "max": positions.max(axis=0).tolist(),
+            },
+            {"bufferView": 1, "componentType": 5126, "count": len(positions), "type": "VEC3"},
+            {"bufferView": 2, "componentType": 5126, "count": len(positions), "type": "VEC2"},
+            {
+                "bufferView": 3,
+                "componentType": 5125 if index.dtype == np.uint32 else 5123,
+                "count": len(index),
+                "type": "SCALAR",
+            },
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    return glb_container(document, binary)

@@ -1,0 +1,228 @@
+"""From a mesh and its photos to a textured mesh."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+
+from recon.photos.types import PinholeView
+from recon.surface.texture.bake import bake, blend_of_faces, fill_gaps, paint_faces
+from recon.surface.texture.charts import lay_out
+from recon.surface.texture.color import (
+    blend_weights,
+    diffuse_colors,
+    find_agreement,
+    fit_gains,
+    solve_corrections,
+)
+from recon.surface.texture.rendering import look_up
+from recon.surface.texture.topology import Adjacency, face_adjacency
+from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
+from recon.surface.texture.view_selection import choose_views, drop_small_regions, face_costs, seam_lengths
+from recon.surface.texture.visibility import find_candidates, project, sample
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 2)
+        self._last = now
+
+
+def texture_mesh(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
+    options: TextureOptions | None = None,
+    vertex_colors: UInt8[np.ndarray, "n 3"] | None = None,
+) -> tuple[TexturedMesh, TextureReport]:
+    """Texture a mesh from posed photos.
+
+    Views that see each face (visibility, angle, resolution) → exposure per photo → views that contradict the
+    others go → the best view per face with short seams → charts → colours levelled over the seams → texels. The
+    frame is that of Waechter, Moehrle & Goesele, "Let there be color!", ECCV 2014; what differs is said at each part.
+
+    Args:
+        vertices, faces: a mesh with its faces counter-clockwise seen from outside.
+        views, images: undistorted photos and their cameras.
+        masks: True where a photo may be used.
+        options: see ``TextureOptions``.
+        vertex_colors: used in parts of the mesh that no photo sees at all.
+
+    Returns:
+        The textured mesh and figures about it.
+
+    Raises:
+        ValueError: no faces, no views, or sizes that do not fit together.
+    """
+    options = options or TextureOptions()
+    _check(vertices, faces, views, images, masks)
+    clock = _Clock()
+    used_masks: Sequence[Bool[np.ndarray, "_ _"] | None] = [None] * len(views) if masks is None else masks
+    centre = vertices.mean(axis=0)
+    local = np.asarray(vertices, np.float64) - centre
+    near = [_moved(view, centre) for view in views]
+    adjacency = face_adjacency(faces)
+    clock.lap("adjacency")
+    candidates = find_candidates(
+        local,
+        faces,
+        near,
+        images,
+        used_masks,
+        count=options.candidates,
+        max_angle_deg=options.max_angle_deg,
+    )
+    clock.lap("visibility")
+    gains = fit_gains(candidates, len(views)) if options.balance else np.ones((len(views), 3))
+    agreement = find_agreement(candidates, gains, adjacency, reject_levels=options.reject_levels)
+    clock.lap("consistency")
+    cost = face_costs(candidates, agreement)
+    seam = options.seam_cost * seam_lengths(local, faces, candidates)
+    labels = choose_views(cost, candidates.view, adjacency, seam)
+    labels = drop_small_regions(labels, cost, candidates, adjacency, seam)
+    clock.lap("best views")
+    pixels = np.zeros((len(faces), 3, 2))
+    for index, view in enumerate(near):
+        mine = np.flatnonzero(labels == index)
+        pixels[mine] = project(local[faces[mine].ravel()], view)[0].reshape(-1, 3, 2)
+    layout = lay_out(pixels, labels, adjacency, max_texture=options.max_texture, padding=options.padding)
+    clock.lap("atlas")
+    share = blend_weights(faces, labels, len(vertices), len(views), options.blend_rings)
+    at_vertices = solve_corrections(faces, share, candidates, agreement, gains, consensus=options.consensus)
+    if not options.balance:
+        at_vertices = replace(at_vertices, correction=np.zeros_like(at_vertices.correction))
+    clock.lap("levelling")
+    blend = blend_of_faces(faces, labels, candidates, agreement.accepted, at_vertices)
+    texture, owner = bake(local, faces, layout, blend, near, images, gains)
+    lost = np.flatnonzero(labels < 0)
+    if len(lost):
+        colors = _surrounding_colors(faces, labels, agreement.color, vertex_colors, len(vertices))
+        paint_faces(texture, owner, layout, lost.astype(np.int32), colors[faces[lost]].astype(np.float32))
+    fill = float((owner >= 0).mean())
+    fill_gaps(texture, owner)
+    clock.lap("texels")
+    size = np.array([layout.width, layout.height], np.float64)
+    uvs = (layout.corners + 0.5) / size
+    uvs[..., 1] = 1 - uvs[..., 1]
+    mesh = TexturedMesh(
+        np.asarray(vertices, np.float64), np.asarray(faces, np.int32), uvs, texture, labels, layout.chart
+    )
+    before, after = _seam_steps(mesh, adjacency, local, near, images)
+    valid = candidates.view >= 0
+    clock.lap("figures")
+    report = TextureReport(
+        charts=layout.charts,
+        seen_share=float((labels >= 0).mean()),
+        rejected_share=float((valid & ~agreement.accepted).sum() / max(int(valid.sum()), 1)),
+        fill=fill,
+        scale=layout.scale,
+        gains=tuple((float(g[0]), float(g[1]), float(g[2])) for g in gains),
+        seam_before=before,
+        seam_after=after,
+        seconds=clock.seconds,
+    )
+    return mesh, report
+
+
+def _check(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None,
+) -> None:
+    if len(faces) == 0:
+        raise ValueError("a mesh without faces cannot be textured")
+    if len(views) == 0 or len(views) != len(images) or (masks is not None and len(masks) != len(views)):
+        raise ValueError(f"{len(views)} views, {len(images)} images: one of each per photo, at least one")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError("a face names a vertex that is not there")
+    if not np.isfinite(vertices).all():
+        raise ValueError("a vertex is not finite")
+    for view, image in zip(views, images, strict=True):
+        if image.shape != (view.height, view.width, 3):
+            raise ValueError(
+                f"{view.name}: the image is {image.shape}, the view {view.width} x {view.height}"
+            )
+
+
+def _moved(view: PinholeView, origin: Float64[np.ndarray, "3"]) -> PinholeView:
+    """The view in a world whose origin is moved: rays are cast in float32."""
+    pose = view.cam_from_world.astype(np.float64).copy()
+    pose[:, 3] += pose[:, :3] @ origin
+    return replace(view, cam_from_world=pose)
+
+
+def _surrounding_colors(
+    faces: Int32[np.ndarray, "m 3"],
+    labels: Int32[np.ndarray, " m"],
+    color: Float32[np.ndarray, "m 3"],
+    vertex_colors: UInt8[np.ndarray, "n 3"] | None,
+    vertices: int,
+) -> Float64[np.ndarray, "n 3"]:
+    """Colours of all vertices: the mean of the faces round them that photos see, diffused to the others."""
+    seen = labels >= 0
+    corner = faces[seen].ravel()
+    number = np.bincount(corner, minlength=vertices)
+    total = np.stack(
+        [np.bincount(corner, np.repeat(color[seen][:, c], 3), vertices) for c in range(3)], axis=1
+    )
+    known = number > 0
+    value = total / np.maximum(number, 1)[:, None]
+    if vertex_colors is not None and not known.any():
+        return vertex_colors.astype(np.float64)
+    return diffuse_colors(faces, value, known)
+
+
+def _seam_steps(
+    mesh: TexturedMesh,
+    adjacency: Adjacency,
+    local: Float64[np.ndarray, "n 3"],
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+) -> tuple[float, float]:
+    """Median colour step over the seams: between the photos as they are, and between the two sides in the texture."""
+    step = seam_steps(mesh, adjacency)
+    i, j = adjacency.pairs[:, 0], adjacency.pairs[:, 1]
+    view_i, view_j = mesh.face_view[i], mesh.face_view[j]
+    seam = np.flatnonzero((view_i >= 0) & (view_j >= 0) & (view_i != view_j))
+    if len(seam) == 0:
+        return 0.0, 0.0
+    middle = 0.5 * (local[adjacency.edges[seam, 0]] + local[adjacency.edges[seam, 1]])
+    colors = np.zeros((2, len(seam), 3), np.float32)
+    for side, label in enumerate((view_i[seam], view_j[seam])):
+        for index in np.unique(label):
+            mine = label == index
+            colors[side, mine] = sample(
+                images[index].astype(np.float32), project(middle[mine], views[index])[0]
+            )
+    before = float(np.median(np.abs(colors[0] - colors[1]).mean(axis=1)))
+    return before, float(np.median(step)) if len(step) else 0.0
+
+
+def seam_steps(mesh: TexturedMesh, adjacency: Adjacency | None = None) -> Float32[np.ndarray, " s"]:
+    """Measure the colour step over each seam: the mean over channels between its sides, at the middle of the edge.
+
+    A seam is an edge whose two faces different photos texture. Grey levels of 255.
+    """
+    adjacency = adjacency or face_adjacency(mesh.faces)
+    i, j = adjacency.pairs[:, 0], adjacency.pairs[:, 1]
+    seam = (mesh.face_view[i] >= 0) & (mesh.face_view[j] >= 0) & (mesh.face_view[i] != mesh.face_view[j])
+    i, j, edge = i[seam], j[seam], adjacency.edges[seam]
+    sides = []
+    for face in (i, j):
+        on_edge = (mesh.faces[face][:, :, None] == edge[:, None, :]).any(axis=2).astype(np.float64)
+        uv = (mesh.uvs[face] * (0.5 * on_edge)[:, :, None]).sum(axis=1)
+        sides.append(look_up(mesh.texture, uv))
+    return np.abs(sides[0] - sides[1]).mean(axis=1)

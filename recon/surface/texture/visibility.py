@@ -1,0 +1,197 @@
+"""Which views see which faces, how well, and in what colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
+
+from recon.photos.types import PinholeView
+from recon.surface.texture.topology import face_frames
+
+# A ray to a surface point ends short of it by this many typical edges, so that the point's own faces, and faces
+# that lie on it within the accuracy of the surface, do not hide it.
+_SHORT_BY_EDGES = 1.0
+_CHUNK = 1 << 20
+# Beside the outline of something nearer a photo shows that thing as soon as the surface is off by a pixel: a
+# face this near to an outline counts a tenth in that view.
+_FRINGE_PIXELS, _FRINGE_WORTH = 3, 0.1
+# What is nearer by less than this share of the depth (plus the slope of the face itself) is no outline.
+_FRINGE_DEPTH = 0.01
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best views of each face.
+
+    Attributes:
+        view: (m, k) index of the view, -1 for an empty slot.
+        area: (m, k) what the face covers in that view, square pixels; a tenth beside the outline of something nearer.
+        color: (m, k, 3) colour of the face's centre in that view, 0…255, blurred to about the size of a face.
+    """
+
+    view: Int16[np.ndarray, "m k"]
+    area: Float32[np.ndarray, "m k"]
+    color: Float32[np.ndarray, "m k 3"]
+
+
+def ray_scene(vertices: Float32[np.ndarray, "n 3"], faces: Int32[np.ndarray, "m 3"]) -> Any:
+    """Build an Open3D ``RaycastingScene`` with one mesh."""
+    import open3d as o3d
+
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
+        o3d.core.Tensor(np.ascontiguousarray(faces, np.uint32)),
+    )
+    return scene
+
+
+def hidden(
+    scene: Any,
+    points: Float64[np.ndarray, "n 3"],
+    center: Float64[np.ndarray, "3"],
+    short_by: float,
+) -> Bool[np.ndarray, " n"]:
+    """Tell which points something hides from a camera centre; within ``short_by`` of a point nothing counts."""
+    import open3d as o3d
+
+    out = np.zeros(len(points), bool)
+    for start in range(0, len(points), _CHUNK):
+        part = points[start : start + _CHUNK] - center
+        distance = np.linalg.norm(part, axis=1, keepdims=True)
+        rays = np.empty((len(part), 6), np.float32)
+        rays[:, :3] = center
+        # The ray's parameter is 1 where it must stop.
+        rays[:, 3:] = part * np.maximum(1 - short_by / np.maximum(distance, 1e-30), 0)
+        out[start : start + _CHUNK] = scene.test_occlusions(o3d.core.Tensor(rays), 0.0, 1.0).numpy()
+    return out
+
+
+def nearest_depth(scene: Any, view: PinholeView, reach: int) -> tuple[Float32[np.ndarray, "h w"], float]:
+    """Least depth within ``reach`` pixels, at half the photo's size (infinite where nothing is), and the factor."""
+    import open3d as o3d
+
+    small = view.resized(max(1, view.width // 2), max(1, view.height // 2))
+    x = (np.arange(small.width) - small.K[0, 2]) / small.K[0, 0]
+    y = (np.arange(small.height) - small.K[1, 2]) / small.K[1, 1]
+    gx, gy = np.meshgrid(x, y)
+    gx = gx - small.K[0, 1] / small.K[0, 0] * gy
+    rays = np.empty((*gx.shape, 6), np.float32)
+    rays[..., :3] = view.center
+    rays[..., 3:] = np.stack([gx, gy, np.ones_like(gx)], axis=-1) @ view.cam_from_world[:, :3]
+    depth = scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
+    depth = np.where(np.isfinite(depth), depth, np.float32(1e30))
+    side = 2 * max(1, round(reach / 2)) + 1
+    return cv2.erode(depth, np.ones((side, side), np.uint8), borderValue=1e30), 0.5
+
+
+def project(
+    points: Float64[np.ndarray, "n 3"], view: PinholeView
+) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
+    """Project points into a view: pixel positions and z-depths (positions mean nothing where z <= 0)."""
+    local = points @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
+    z = local[:, 2]
+    flat = local @ view.K.T
+    safe = np.where(np.abs(flat[:, 2:]) < 1e-12, 1e-12, flat[:, 2:])
+    return flat[:, :2] / safe, z
+
+
+def sample(image: Float32[np.ndarray, "h w c"], xy: Float64[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n c"]:
+    """Sample an image bilinearly at positions (edge pixels repeated)."""
+    width, n, channels = 4096, len(xy), image.shape[2]  # cv2.remap takes no list longer than 32767
+    rows = max(1, -(-n // width))
+    padded = np.zeros((rows * width, 2), np.float32)
+    padded[:n] = xy
+    where = padded.reshape(rows, width, 2)
+    step = 8192
+    parts = [
+        cv2.remap(image, where[top : top + step], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for top in range(0, rows, step)
+    ]
+    return np.concatenate([part.reshape(-1, channels) for part in parts])[:n]
+
+
+def find_candidates(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"] | None],
+    *,
+    count: int = 8,
+    max_angle_deg: float = 82.0,
+) -> Candidates:
+    """Find the views that see each whole face, and keep those in which it is largest.
+
+    A view sees a face when the face is turned towards it, its corners and its centre lie in the photo and its mask,
+    and nothing hides them (rays against the mesh itself). The size in pixels joins resolution and angle in one
+    figure; faces beside the outline of something nearer count little.
+
+    Args:
+        vertices, faces: the mesh, near the origin (float32 rays).
+        views, images, masks: one each per view, of the view's size.
+        count: views kept per face.
+        max_angle_deg: between the normal and the direction to the camera.
+    """
+    m = len(faces)
+    count = max(1, min(count, len(views)))
+    best_view = np.full((m, count), -1, np.int16)
+    best_area = np.zeros((m, count), np.float32)
+    best_color = np.zeros((m, count, 3), np.float32)
+    if m == 0:
+        return Candidates(best_view, best_area, best_color)
+    centre, normal = face_frames(vertices, faces)
+    side = vertices[faces[:, 0]] - vertices[faces[:, 1]]
+    short_by = _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1)))
+    scene = ray_scene(vertices.astype(np.float32), faces)
+    least_cosine = np.cos(np.radians(max_angle_deg))
+    for index, (view, image, mask) in enumerate(zip(views, images, masks, strict=True)):
+        to_camera = view.center - centre
+        distance = np.linalg.norm(to_camera, axis=1)
+        cosine = (normal * to_camera).sum(axis=1) / np.maximum(distance, 1e-30)
+        xy, z = project(vertices, view)
+        usable = np.ones((view.height, view.width), np.uint8) if mask is None else mask.astype(np.uint8)
+        # One pixel from the border and from what is masked, for the interpolation's sake.
+        usable = cv2.erode(usable, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        column = np.clip(np.rint(xy[:, 0]), -1, view.width).astype(np.int64)
+        row = np.clip(np.rint(xy[:, 1]), -1, view.height).astype(np.int64)
+        inside = (z > 0) & (column >= 0) & (row >= 0) & (column < view.width) & (row < view.height)
+        inside[inside] = usable[row[inside], column[inside]] > 0
+        asked = (cosine > least_cosine) & inside[faces].all(axis=1)
+        # Corners are asked once each, and only those that some face in question has.
+        wanted = np.zeros(len(vertices), bool)
+        wanted[faces[asked].ravel()] = True
+        free = np.zeros(len(vertices), bool)
+        free[wanted] = ~hidden(scene, vertices[wanted], view.center, short_by)
+        asked &= free[faces].all(axis=1)
+        chosen = np.flatnonzero(asked)
+        chosen = chosen[~hidden(scene, centre[chosen], view.center, short_by)]
+        if len(chosen) == 0:
+            continue
+        corners = xy[faces[chosen]]
+        one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        area = (0.5 * np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])).astype(np.float32)
+        near, half = nearest_depth(scene, view, _FRINGE_PIXELS)
+        at, z_centre = project(centre[chosen], view)
+        place = np.rint((at + 0.5) * half - 0.5).astype(np.int64)
+        front = near[np.clip(place[:, 1], 0, near.shape[0] - 1), np.clip(place[:, 0], 0, near.shape[1] - 1)]
+        slope = np.sqrt(1 - np.clip(cosine[chosen], 0.05, 1) ** 2) / np.clip(cosine[chosen], 0.05, 1)
+        rise = 2 * _FRINGE_PIXELS * slope * z_centre / view.K[0, 0]
+        fringe = front < z_centre * (1 - _FRINGE_DEPTH) - rise
+        sigma = float(np.clip(0.5 * np.sqrt(np.median(area)), 0.7, 8.0))
+        soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        color = sample(soft, corners.mean(axis=1))
+        area[fringe] *= np.float32(_FRINGE_WORTH)
+        # The worst of the slots gives way.
+        worst = best_area[chosen].argmin(axis=1)
+        better = area > best_area[chosen, worst]
+        row_of, slot = chosen[better], worst[better]
+        best_view[row_of, slot] = index
+        best_area[row_of, slot] = area[better]
+        best_color[row_of, slot] = color[better]
+    return Candidates(best_view, best_area, best_color)

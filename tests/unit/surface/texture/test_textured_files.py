@@ -1,0 +1,115 @@
+"""Textured files read back by other programs' readers."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from texturing_scenes import arc, photos, sheet
+
+from recon.datasets.mesh_files import read_textured_mesh
+from recon.engine.stage import StageContext
+from recon.stages.texture import TextureSettings, TextureStage
+from recon.surface.texture.files import encode_picture, split_vertices, textured_glb, write_textured_obj
+from recon.surface.texture.rendering import look_up
+from recon.surface.texture.texturing import texture_mesh
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    views = arc(3)
+    return texture_mesh(*sheet(12), views, photos(views))[0]
+
+
+@pytest.fixture
+def folder(mesh, tmp_path):
+    where = tmp_path / "Fünf Brunnen"
+    where.mkdir()
+    (where / "texture.png").write_bytes(encode_picture(mesh.texture, "png"))
+    write_textured_obj(where / "t.obj", mesh, "texture.png", material_path=where / "t.mtl")
+    (where / "t.glb").write_bytes(textured_glb(mesh, encode_picture(mesh.texture, "png"), "png"))
+    return where
+
+
+def test_splitting_keeps_every_corner(mesh):
+    vertex, uv, faces = split_vertices(mesh)
+    assert (vertex[faces] == mesh.faces).all()
+    assert (uv[faces] == mesh.uvs).all()
+    assert len(np.unique(np.column_stack([vertex, uv]), axis=0)) == len(vertex)
+
+
+@pytest.mark.parametrize("name", ["t.obj", "t.glb"])
+def test_trimesh_sees_the_same_colours_at_the_same_places(mesh, folder, name):
+    trimesh = pytest.importorskip("trimesh")
+    read = trimesh.load(folder / name, process=False, force="mesh")
+    assert len(read.faces) == len(mesh.faces)
+    ours = mesh.vertices[mesh.faces]
+    theirs = np.asarray(read.vertices)[np.asarray(read.faces)]
+    assert np.abs(ours - theirs).max() < 1e-6
+    material = read.visual.material
+    picture = np.asarray((getattr(material, "baseColorTexture", None) or material.image).convert("RGB"))
+    assert (picture == mesh.texture).all()
+    # trimesh's v is up in both formats.
+    uv = np.asarray(read.visual.uv)[np.asarray(read.faces)].mean(axis=1)
+    assert np.abs(look_up(picture, uv) - look_up(mesh.texture, mesh.uvs.mean(axis=1))).max() < 1
+
+
+@pytest.mark.parametrize("name", ["t.obj", "t.glb"])
+def test_our_own_reader_of_foreign_files_agrees(mesh, folder, name):
+    read = read_textured_mesh(folder / name)
+    assert (read.texture == mesh.texture).all()
+    assert np.abs(read.vertices[read.faces] - mesh.vertices[mesh.faces]).max() < 1e-6
+    assert np.abs(read.uvs - mesh.uvs).max() < 1e-6
+
+
+def test_glb_as_pygltflib_sees_it(mesh, folder):
+    pygltflib = pytest.importorskip("pygltflib")
+    document = pygltflib.GLTF2().load(str(folder / "t.glb"))
+    assert document.extensionsUsed == ["KHR_materials_unlit"]
+    assert document.accessors[3].count == mesh.faces.size
+    blob = document.binary_blob()
+    assert document.buffers[0].byteLength == len(blob)
+    view = document.bufferViews[4]
+    png = blob[view.byteOffset : view.byteOffset + view.byteLength]
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert (picture == mesh.texture).all()
+    for accessor in document.accessors:
+        view = document.bufferViews[accessor.bufferView]
+        width = {5126: 4, 5125: 4, 5123: 2}[accessor.componentType]
+        parts = {"VEC3": 3, "VEC2": 2, "SCALAR": 1}[accessor.type]
+        assert view.byteLength == accessor.count * width * parts
+        assert view.byteOffset % 4 == 0
+    low = np.array(document.accessors[0].min)
+    assert low == pytest.approx(mesh.vertices.min(axis=0), abs=1e-6)
+
+
+def test_glb_far_from_the_origin_keeps_its_millimetres(mesh):
+    from dataclasses import replace
+
+    pygltflib = pytest.importorskip("pygltflib")
+    offset = np.array([4.5e5, 5.2e6, 300.0])
+    far = replace(mesh, vertices=mesh.vertices + offset)
+    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_picture(mesh.texture)))
+    view = document.bufferViews[0]
+    raw = document.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
+    positions = np.frombuffer(raw, "<f4").reshape(-1, 3).astype(float) + document.nodes[0].translation
+    vertex, _, _ = split_vertices(far)
+    assert np.abs(positions - far.vertices[vertex]).max() < 1e-6
+
+
+def test_jpeg_keeps_colours_at_chart_borders():
+    texture = np.zeros((64, 64, 3), np.uint8)
+    texture[:, ::2] = (255, 0, 0)
+    texture[:, 1::2] = (0, 0, 255)
+    data = encode_picture(texture, "jpg", 95)
+    back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    # With halved colour resolution both columns would be purple.
+    assert np.abs(back.astype(int) - texture).mean() < 12
+
+
+def test_a_stage_that_is_off_takes_old_files_away(tmp_path):
+    (tmp_path / "mesh").mkdir()
+    for name in ("textured.obj", "textured.glb", "mesh.ply"):
+        (tmp_path / "mesh" / name).write_text("old")
+    assert TextureStage().run(TextureSettings(enabled=False), StageContext(tmp_path)) == {"faces": 0}
+    assert sorted(path.name for path in (tmp_path / "mesh").iterdir()) == ["mesh.ply"]
