@@ -167,7 +167,7 @@ def scene_of(case: Case, out: Path) -> Scene:
 
         card = load_card(case.name)
         return find_scene(card.folder(data_root()) / ("" if card.convention else card.layout["images"]))
-    from recon.datasets.synthetic import render_benchmark_scene
+    from recon.synthetic.difficulties import render_benchmark_scene
 
     truth = render_benchmark_scene(
         out / "scene", scene=case.rendered, seed=4, photos=6, size=(480, 360), **case.difficulty

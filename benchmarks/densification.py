@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from _common import machine, table
 
-from recon.datasets.rendering import MeshData
-from recon.datasets.synthetic import SyntheticScene, make_scene
+from recon.core.raycasting import MeshData
 from recon.dense.filtering import filter_depths
 from recon.dense.fusion import fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
@@ -27,6 +26,8 @@ from recon.dense.types import DepthMap
 from recon.evaluation.depth import evaluate_depth
 from recon.evaluation.surface import evaluate_surface
 from recon.surface.meshing import clean_mesh, mesh_arrays, poisson_mesh, tsdf_mesh
+from recon.synthetic.presets import make_scene
+from recon.synthetic.scene import SyntheticScene
 
 T = TypeVar("T")
 

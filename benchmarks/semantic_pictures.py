@@ -88,8 +88,8 @@ def rendered() -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Two views of a rendered scene, the second in other light: contrast turned round in part, colours exchanged."""
     import tempfile
 
-    from recon.datasets.synthetic import render_benchmark_scene
-    from recon.datasets.warps import visible_positions
+    from recon.synthetic.difficulties import render_benchmark_scene
+    from recon.synthetic.warps import visible_positions
 
     with tempfile.TemporaryDirectory() as folder:
         truth = render_benchmark_scene(Path(folder) / "s", scene="facade", seed=3, photos=3, size=(320, 240))

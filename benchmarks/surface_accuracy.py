@@ -17,8 +17,9 @@ from pathlib import Path
 from _common import machine, table
 
 from recon.api import reconstruct
-from recon.datasets.synthetic import make_scene, write_scene
 from recon.evaluation.scene import judge_scene
+from recon.synthetic.files import write_scene
+from recon.synthetic.presets import make_scene
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.05)
 SCENES = ("relief", "zoom", "object")

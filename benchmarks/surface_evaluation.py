@@ -59,9 +59,10 @@ def main() -> None:
 
 def make_files(folder: Path, points: int, views: int) -> None:
     """Scans of a facade eight metres wide, as PLY and as arrays, and cameras before it."""
-    from recon.datasets.paths import arc_path, pinhole_views
-    from recon.datasets.shapes import facade_height, height_field_mesh
     from recon.evaluation.surface import sample_mesh
+    from recon.synthetic.paths import arc_path, pinhole_views
+    from recon.synthetic.reliefs import facade_height
+    from recon.synthetic.shapes import height_field_mesh
 
     mesh = height_field_mesh(facade_height(0), (-4.0, 4.0), (0.0, 5.0), 0.02)
     truth = sample_mesh(mesh, points, seed=1)

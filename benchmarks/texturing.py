@@ -34,7 +34,6 @@ from _common import data_root, machine, table
 from recon.api import reconstruct
 from recon.datasets.cards import load_card
 from recon.datasets.mesh_files import read_textured_mesh
-from recon.datasets.synthetic import make_benchmark_scene, make_scene
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
@@ -44,6 +43,8 @@ from recon.surface.texture.rendering import render_textured
 from recon.surface.texture.simplify import simplify_faces
 from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.types import TexturedMesh, TextureOptions
+from recon.synthetic.difficulties import make_benchmark_scene
+from recon.synthetic.presets import make_scene
 
 DEFAULT = ("fountain-P11", "Herz-Jesus-P8")
 RENDERED = ("relief", "rocks", "object")

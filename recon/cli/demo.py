@@ -20,8 +20,8 @@ def demo(
     """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
     with stoppable():
         from recon import api
-        from recon.datasets.demo import make_demo
         from recon.evaluation.scene import judge_demo
+        from recon.synthetic.presets import make_demo
 
         scene, run = out / "scene", out / "run"
         typer.echo(f"rendering photos of a façade into {scene}")

@@ -232,7 +232,7 @@ def _predict(
     result: SceneResult, root: Path, name: str, target: Target
 ) -> tuple[dict[str, float], UInt8[np.ndarray, "h w 3"]]:
     """Render mesh and points from the left-out camera and compare them with the photo."""
-    from recon.datasets.rendering import mesh_from_open3d
+    from recon.core.raycasting import mesh_from_open3d
     from recon.evaluation.poses import align_cameras, poses_from_colmap
     from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
     from recon.photos.types import PinholeView

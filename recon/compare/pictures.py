@@ -367,7 +367,7 @@ def _meshes(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
 
 
 def _mesh_of(root: Path, name: str) -> Picture | None:
-    from recon.datasets.rendering import mesh_from_open3d
+    from recon.core.raycasting import mesh_from_open3d
     from recon.surface.io import read_mesh
 
     path = root / "mesh" / "mesh.ply"

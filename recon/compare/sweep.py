@@ -20,7 +20,7 @@ class Sweep:
     """What is rendered.
 
     Attributes:
-        parameter: a name of ``recon.datasets.synthetic.difficulties``.
+        parameter: a name of ``recon.synthetic.difficulties.difficulties``.
         values: of it, in order.
         scene: kind of scene, or the path of a textured mesh.
         photos: of each scene.
@@ -43,7 +43,8 @@ def parse_sweep(text: str, scene: str, photos: int, size: str, seed: int) -> Swe
         UsageError: an unknown difficulty, no numbers, or no size.
     """
     from recon.datasets.cards import load_cards
-    from recon.datasets.synthetic import BENCHMARK_SCENES, difficulties
+    from recon.synthetic.difficulties import difficulties
+    from recon.synthetic.surfaces import BENCHMARK_SCENES
 
     name, equals, listed = text.partition("=")
     known = difficulties()
@@ -102,7 +103,7 @@ def compare_sweep(
 
 
 def _scene(sweep: Sweep, value: float, folder: Path) -> Scene:
-    from recon.datasets.synthetic import render_benchmark_scene
+    from recon.synthetic.difficulties import render_benchmark_scene
 
     truth = render_benchmark_scene(
         folder,

@@ -68,7 +68,7 @@ def write_cameras_json(truth: GroundTruth, path: Path) -> None:
     Raises:
         ReconError: a camera has distortion, which that form does not hold.
     """
-    from recon.datasets.synthetic import CONVENTION
+    from recon.datasets.readers.uniform import CONVENTION
 
     distorted = [name for name, camera in truth.cameras.items() if camera.distortion is not None]
     if distorted:

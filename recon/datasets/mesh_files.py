@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
 
-from recon.datasets.rendering import MeshData
+from recon.core.raycasting import MeshData
 from recon.errors import ReconError
 
 # glTF 2.0, section 3.6.2.2: component types and numbers of components.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
-from recon.datasets.rendering import MeshData, mesh_from_open3d
+from recon.core.raycasting import MeshData, mesh_from_open3d
 from recon.dense.types import PointCloud
 from recon.errors import ReconError
 from recon.matching.types import SparseMatch

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from recon.core.raycasting import MeshData
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
-from recon.datasets.rendering import MeshData
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import (
     Statistic,

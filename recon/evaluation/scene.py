@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recon.datasets.rendering import mesh_from_open3d
+from recon.core.raycasting import mesh_from_open3d
 from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap, views_from_cameras_json
 from recon.evaluation.surface import SurfaceReport, evaluate_surface
 
@@ -26,7 +26,7 @@ def judge_scene(
     """Compare what a run left on disk with the truth of a rendered scene.
 
     Args:
-        scene: folder with ``cameras.json`` and ``truth/mesh.ply`` (``recon.datasets.synthetic.write_scene``).
+        scene: folder with ``cameras.json`` and ``truth/mesh.ply`` (``recon.synthetic.files.write_scene``).
         out: the run's folder; ``sparse/0``, and ``dense/points.ply`` and ``mesh/mesh.ply`` if they are there.
         thresholds: distances in the truth's units.
         samples: samples of each mesh.
@@ -57,7 +57,7 @@ def judge_demo(scene: Path, out: Path) -> str:
     """Say in a few lines how far the demo's cameras and surface are from the truth.
 
     Args:
-        scene: folder that ``recon.datasets.demo.make_demo`` made.
+        scene: folder that ``recon.synthetic.presets.make_demo`` made.
         out: the run's folder.
 
     Raises:

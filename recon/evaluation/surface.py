@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 from numba import njit
 
-from recon.datasets.rendering import MeshData, cast_view, ray_scene, tensor
+from recon.core.raycasting import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
 from recon.photos.types import PinholeView
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from recon.datasets.rendering import MeshData
+from recon.core.raycasting import MeshData
 from recon.evaluation.layout import SparseModel
 from recon.evaluation.poses import Similarity
 from recon.evaluation.surface import SurfaceReport, evaluate_surface

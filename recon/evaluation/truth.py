@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from recon.core.raycasting import MeshData, mesh_from_open3d
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
-from recon.datasets.rendering import MeshData, mesh_from_open3d
 from recon.errors import ReconError
 from recon.photos.types import Intrinsics
 

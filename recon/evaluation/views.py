@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
-from recon.datasets.rendering import MeshData, render_vertex_colors
+from recon.core.raycasting import MeshData, render_vertex_colors
 from recon.photos.types import PinholeView
 
 # Wang et al. 2004, section III-C: an 11x11 Gaussian window with deviation 1.5, K1 = 0.01, K2 = 0.03.

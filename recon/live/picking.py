@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from recon.datasets.rendering import MeshData, ray_scene, tensor
+from recon.core.raycasting import MeshData, ray_scene, tensor
 from recon.errors import ReconError
 from recon.live.clipping import ClipBox
 from recon.live.levels import Blocks

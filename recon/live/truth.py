@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from recon.datasets.rendering import MeshData, ray_scene, tensor
+from recon.core.raycasting import MeshData, ray_scene, tensor
 from recon.errors import ReconError
 from recon.evaluation.poses import Similarity, align_cameras, matched_names, poses_from_cameras_json
 from recon.render.scene import ViewScene, is_mesh_file, read_view_mesh

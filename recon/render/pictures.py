@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
-from recon.datasets.rendering import MeshData
+from recon.core.raycasting import MeshData
 from recon.photos.types import PinholeView
 from recon.render.canvas import Canvas, Style, Surface, draw_points
 from recon.render.frusta import camera_lines

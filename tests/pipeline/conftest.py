@@ -30,7 +30,8 @@ class Scene:
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Eight small photos of a façade, rendered on the spot."""
-    from recon.datasets.synthetic import make_scene, write_scene
+    from recon.synthetic.files import write_scene
+    from recon.synthetic.presets import make_scene
 
     folder = tmp_path_factory.mktemp("scene")
     write_scene(make_scene("demo", size=(400, 300)), folder)

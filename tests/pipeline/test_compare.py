@@ -48,7 +48,7 @@ class BrokenMatcher:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    from recon.datasets.synthetic import render_benchmark_scene
+    from recon.synthetic.difficulties import render_benchmark_scene
 
     folder = tmp_path_factory.mktemp("compare") / "scene"
     render_benchmark_scene(folder, scene="facade", seed=1, photos=5, size=(240, 180))

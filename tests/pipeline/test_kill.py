@@ -65,7 +65,8 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    from recon.datasets.synthetic import make_scene, write_scene
+    from recon.synthetic.files import write_scene
+    from recon.synthetic.presets import make_scene
 
     folder = tmp_path_factory.mktemp("kill")
     write_scene(make_scene("demo", size=(240, 180), coarseness=2.0), folder / "scene")

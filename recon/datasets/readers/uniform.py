@@ -13,6 +13,14 @@ from recon.datasets.readers.common import Reader, read_text, rotation
 from recon.datasets.types import GroundTruth, TruthCamera
 from recon.errors import ReconError
 
+CONVENTION = (
+    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera "
+    "axes: +x right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel "
+    "coordinates (integer = pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner "
+    "origin) add 0.5 to cx, cy. Camera centre C = -R^T t. Depth maps are z-depth along the optical axis in "
+    "world units."
+)
+
 _METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre": 0.001}
 
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from recon.datasets.mesh_files import read_textured_mesh
-from recon.datasets.rendering import SurfaceSamples, texture_albedo
-from recon.datasets.shapes import mesh_on_ground
 from recon.errors import ReconError
+from recon.synthetic.materials import SurfaceSamples, texture_albedo
+from recon.synthetic.surfaces import mesh_on_ground
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)
 QUARTERS[:4, :4], QUARTERS[:4, 4:] = (255, 0, 0), (0, 255, 0)

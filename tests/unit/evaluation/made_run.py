@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from recon.core.raycasting import MeshData, cast_view, ray_scene, render_vertex_colors
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
-from recon.datasets.paths import look_at, pinhole_views
-from recon.datasets.rendering import MeshData, cast_view, ray_scene, render_vertex_colors
-from recon.datasets.shapes import height_field_mesh
 from recon.dense.types import DepthMap, PointCloud
 from recon.evaluation.poses import Similarity, camera_center
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
@@ -21,6 +19,8 @@ from recon.photos.types import PinholeView
 from recon.stages.depth import save_depth
 from recon.stages.match import save_sparse_match, write_dense_match
 from recon.surface.io import write_points_ply
+from recon.synthetic.paths import look_at, pinhole_views
+from recon.synthetic.shapes import height_field_mesh
 
 RUN_FROM_TRUTH = Similarity(
     0.4, Rotation.from_euler("xyz", [0.3, -0.5, 1.1]).as_matrix(), np.array([3.0, -2.0, 5.0])

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.datasets.rendering import MeshData
-from recon.datasets.synthetic import look_at, pinhole_views
+from recon.core.raycasting import MeshData
 from recon.evaluation.poses import Similarity
 from recon.evaluation.surface import (
     evaluate_surface,
@@ -19,6 +18,7 @@ from recon.evaluation.surface import (
     truth_depths,
     visible_count,
 )
+from recon.synthetic.paths import look_at, pinhole_views
 
 ABOVE = pinhole_views(
     [look_at((x, 0, 4), (x, 0, 0), up=(0, 1, 0)) for x in (-0.5, 0.5)], 200, 200, field_of_view=40

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d
 
-from recon.datasets.rendering import MeshData
-from recon.datasets.synthetic import look_at, pinhole_views
+from recon.core.raycasting import MeshData
 from recon.evaluation.depth import evaluate_depth
 from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh, psnr, ssim, ssim_map
+from recon.synthetic.paths import look_at, pinhole_views
 
 VIEW = pinhole_views([look_at((0, 0, 4), (0, 0, 0), up=(0, 1, 0))], 64, 48, field_of_view=40)[0]
 

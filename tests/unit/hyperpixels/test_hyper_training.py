@@ -13,10 +13,10 @@ import torch
 from test_hyper_network import tiny_network
 
 from recon.datasets.types import TruthCamera
-from recon.datasets.warps import random_warp, visible_positions
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
 from recon.hyperpixels.training import Trainer, TrainingPair, TrainingSettings, nearest_cells
+from recon.synthetic.warps import random_warp, visible_positions
 from recon.training import pairs as training_pairs
 from recon.training.dhpf import run_training
 from recon.training.options import TrainingOptions

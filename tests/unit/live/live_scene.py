@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.datasets.rendering import MeshData, ray_scene, render_vertex_colors
+from recon.core.raycasting import MeshData, ray_scene, render_vertex_colors
 from recon.dense.types import PointCloud
 from recon.engine.workspace import FORMAT
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene

@@ -22,7 +22,6 @@ import pytest
 pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.cli.looking import open_view_scene
-from recon.datasets.synthetic import write_ply
 from recon.live.camera import photo_corners
 from recon.live.linked import link
 from recon.live.serving import PairPage, free_port
@@ -30,6 +29,7 @@ from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.surface.texture.files import encode_picture, textured_glb
 from recon.surface.texture.types import TexturedMesh
+from recon.synthetic.files import write_ply
 
 SIZE = {"width": 820, "height": 520}
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.cli.looking import open_view_scene
-from recon.datasets.synthetic import CONVENTION, write_ply
+from recon.datasets.readers.uniform import CONVENTION
 from recon.errors import ReconError
 from recon.evaluation.poses import Similarity
 from recon.exports.scene import reconstruction_from_scene
@@ -23,6 +23,7 @@ from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.scene import ViewScene
 from recon.surface.io import read_ply_vertices, write_points_ply
+from recon.synthetic.files import write_ply
 
 FAR = np.array([430_000.0, 5_410_000.0, 300.0])
 

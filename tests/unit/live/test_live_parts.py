@@ -522,7 +522,7 @@ def test_lengths_are_in_metres_only_with_a_georeference(scene: ViewScene) -> Non
 
 
 def test_error_against_a_truth(scene: ViewScene, tmp_path: Path) -> None:
-    from recon.datasets.synthetic import write_ply
+    from recon.synthetic.files import write_ply
 
     mesh = tmp_path / "truth.ply"
     write_ply(mesh, live_scene.wall(200, shift=-0.05))

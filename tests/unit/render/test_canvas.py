@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from recon.datasets.rendering import MeshData, render_vertex_colors
-from recon.datasets.synthetic import superellipsoid_mesh
+from recon.core.raycasting import MeshData, render_vertex_colors
 from recon.photos.types import PinholeView
 from recon.render.canvas import (
     Canvas,
@@ -19,6 +18,7 @@ from recon.render.frusta import camera_lines, frustum_size, photo_frames
 from recon.render.trajectories import look_at
 from recon.surface.texture.rendering import render_textured
 from recon.surface.texture.types import TexturedMesh
+from recon.synthetic.shapes import superellipsoid_mesh
 
 WHITE = (255, 255, 255)
 K = np.array([[120.0, 0, 79.5], [0, 120.0, 59.5], [0, 0, 1]])

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.datasets.rendering import MeshData, cast_view, ray_scene
-from recon.datasets.synthetic import look_at, pinhole_views, superellipsoid_mesh
+from recon.core.raycasting import MeshData, cast_view, ray_scene
 from recon.photos.types import PinholeView
 from recon.render.frusta import camera_lines
 from recon.render.pictures import (
@@ -31,6 +30,8 @@ from recon.render.pictures import (
     view_graph_picture,
     warp_picture,
 )
+from recon.synthetic.paths import look_at, pinhole_views
+from recon.synthetic.shapes import superellipsoid_mesh
 
 VIEW = pinhole_views([look_at((0, 0, 4), (0, 0, 0), up=(0, 1, 0))], 60, 40, 40)[0]
 PAPER = (250, 250, 248)

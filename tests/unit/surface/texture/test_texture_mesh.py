@@ -97,7 +97,7 @@ def test_what_hides_the_surface_does_not_paint_it():
     faces = np.concatenate([wall_faces, plate_faces + len(wall)]).astype(np.int32)
     rgb = np.zeros((len(vertices), 3), np.uint8)
     rgb[: len(wall)], rgb[len(wall) :] = (20, 200, 20), (200, 20, 20)
-    from recon.datasets.rendering import MeshData, render_vertex_colors
+    from recon.core.raycasting import MeshData, render_vertex_colors
 
     views = [camera(k, (x, 0.2, 2.5)) for k, x in enumerate((-1.2, -0.4, 0.4, 1.2))]
     exact = MeshData(vertices.astype(np.float32), faces, rgb)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.datasets.paths import look_at
-from recon.datasets.rendering import MeshData, render_vertex_colors
+from recon.core.raycasting import MeshData, render_vertex_colors
 from recon.photos.types import PinholeView
+from recon.synthetic.paths import look_at
 
 
 def height(x, y):

@@ -10,25 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
+from recon.core.raycasting import MeshData
 from recon.datasets.ground_truth import load_ground_truth
-from recon.datasets.noise import fractal_noise
-from recon.datasets.rendering import (
-    Lighting,
-    MeshData,
-    SurfaceSamples,
-    _averaged,
-    render_radiance,
-)
-from recon.datasets.shapes import plainer, rock_albedo, rock_height, tiled
-from recon.datasets.synthetic import (
-    SyntheticScene,
-    difficulties,
-    look_at,
-    make_benchmark_scene,
-    pinhole_views,
-    render_benchmark_scene,
-)
 from recon.errors import ReconError, UsageError
+from recon.synthetic.difficulties import difficulties, make_benchmark_scene, render_benchmark_scene
+from recon.synthetic.materials import SurfaceSamples, plainer, rock_albedo, tiled
+from recon.synthetic.noise import fractal_noise
+from recon.synthetic.paths import look_at, pinhole_views
+from recon.synthetic.reliefs import rock_height
+from recon.synthetic.rendering import Lighting, _averaged, render_radiance
+from recon.synthetic.scene import SyntheticScene
 
 SIZE = (96, 72)
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.datasets.noise import fractal_noise
-from recon.datasets.rendering import (
-    Lighting,
-    MeshData,
-    bake_lighting,
-    cast_view,
-    depth_and_normals,
-    ray_scene,
-    render_radiance,
-    render_vertex_colors,
-    texture_albedo,
-)
-from recon.datasets.synthetic import look_at, pinhole_views
+from recon.core.raycasting import MeshData, cast_view, depth_and_normals, ray_scene, render_vertex_colors
+from recon.synthetic.materials import texture_albedo
+from recon.synthetic.noise import fractal_noise
+from recon.synthetic.paths import look_at, pinhole_views
+from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 
 
 def quad(corners: list[list[float]], **more: np.ndarray) -> MeshData:

@@ -11,24 +11,14 @@ import pytest
 from PIL import Image
 
 from recon.datasets.cards import load_card, load_cards
-from recon.datasets.demo import make_demo
-from recon.datasets.synthetic import (
-    Sensor,
-    SyntheticScene,
-    arc_path,
-    grid_faces,
-    knot_mesh,
-    look_at,
-    make_scene,
-    object_mesh,
-    photograph,
-    pinhole_views,
-    superellipsoid_mesh,
-    write_scene,
-    zoom_path,
-)
 from recon.errors import UsageError
 from recon.evaluation.poses import views_from_cameras_json
+from recon.synthetic.files import write_scene
+from recon.synthetic.paths import arc_path, look_at, pinhole_views, zoom_path
+from recon.synthetic.presets import make_demo, make_scene
+from recon.synthetic.scene import SyntheticScene
+from recon.synthetic.sensor import Sensor, photograph
+from recon.synthetic.shapes import grid_faces, knot_mesh, object_mesh, superellipsoid_mesh
 
 
 @pytest.fixture(scope="module")

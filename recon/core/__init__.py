@@ -1,0 +1,1 @@
+"""Cameras, meshes and geometry that every room shares."""

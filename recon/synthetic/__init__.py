@@ -1,0 +1,1 @@
+"""Rendered scenes with exact truth: shapes, materials, light, cameras, sensors, presets and difficulties."""

@@ -1,0 +1,70 @@
+"""A rendered scene as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from recon.core.raycasting import MeshData
+from recon.datasets.readers.uniform import CONVENTION
+from recon.synthetic.scene import SyntheticScene
+
+
+def write_scene(scene: SyntheticScene, folder: Path) -> None:
+    """Write a scene: ``images/*.png`` (with the focal length in EXIF), ``cameras.json``,
+    ``truth/mesh.ply``, and for each view ``truth/depth/*.npz`` (depth and normals) and ``truth/masks/*.png``
+    (white where the surface is seen).
+
+    PNG keeps the pixels as they are in the scene, JPEG losses of its camera included.
+    """
+    from PIL import Image
+
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "truth" / "depth").mkdir(parents=True, exist_ok=True)
+    (folder / "truth" / "masks").mkdir(parents=True, exist_ok=True)
+    entries = []
+    for image, view, depth, normal, mask in zip(
+        scene.images, scene.views, scene.depths, scene.normals, scene.masks, strict=True
+    ):
+        picture = Image.fromarray(image)
+        exif = picture.getexif()
+        exif[0x010F], exif[0x0110] = "recon", "synthetic pinhole"  # make and model
+        # 35 mm equivalent by the width of the frame, as cameras with a 3:2 sensor count it.
+        exif.get_ifd(0x8769)[0xA405] = round(36.0 * float(view.K[0, 0]) / view.width)
+        picture.save(folder / "images" / view.name, exif=exif)
+        np.savez_compressed(
+            folder / "truth" / "depth" / f"{Path(view.name).stem}.npz", depth=depth, normal=normal
+        )
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "truth" / "masks" / view.name)
+        entries.append(
+            {
+                "name": view.name,
+                "width": view.width,
+                "height": view.height,
+                "fx": float(view.K[0, 0]),
+                "fy": float(view.K[1, 1]),
+                "cx": float(view.K[0, 2]),
+                "cy": float(view.K[1, 2]),
+                "R": view.cam_from_world[:, :3].tolist(),
+                "t": view.cam_from_world[:, 3].tolist(),
+            }
+        )
+    document = {"convention": CONVENTION, "world_unit": "metre", "name": scene.name, "images": entries}
+    (folder / "cameras.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    write_ply(folder / "truth" / "mesh.ply", scene.mesh)
+
+
+def write_ply(path: Path, mesh: MeshData) -> None:
+    """Write a mesh as binary PLY."""
+    import open3d as o3d
+
+    out = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    if mesh.colors is not None:
+        out.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255.0)
+    if not o3d.io.write_triangle_mesh(path, out):
+        raise OSError(f"{path}: cannot be written")

@@ -1,0 +1,93 @@
+"""Photos of a known surface from known cameras, with exact truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from recon.core.raycasting import MeshData, depth_and_normals, ray_scene, render_vertex_colors
+from recon.photos.types import PinholeView
+from recon.synthetic.materials import Albedo, vertex_albedo
+from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
+from recon.synthetic.sensor import Sensor, photograph
+
+
+@dataclass(frozen=True)
+class SyntheticScene:
+    """Photos of a known surface from known cameras.
+
+    Attributes:
+        name: name of the scene.
+        images: (h, w, 3) uint8 RGB per view.
+        views: cameras; names are the photos' file names.
+        depths: exact z-depth per view, (h, w) float32, 0 where the surface is not met.
+        normals: exact unit normals in camera coordinates per view, (h, w, 3) float32.
+        masks: (h, w) bool per view, True where the surface is met.
+        mesh: the surface, with colours at its vertices (reflectance, gamma-coded).
+    """
+
+    name: str
+    images: tuple[UInt8[np.ndarray, "h w 3"], ...]
+    views: tuple[PinholeView, ...]
+    depths: tuple[Float32[np.ndarray, "h w"], ...]
+    normals: tuple[Float32[np.ndarray, "h w 3"], ...]
+    masks: tuple[Bool[np.ndarray, "h w"], ...]
+    mesh: MeshData
+
+
+def render_scene(
+    name: str,
+    mesh: MeshData,
+    albedo: Albedo,
+    views: Sequence[PinholeView],
+    lighting: Lighting | None = None,
+    sensor: Sensor | None = None,
+    samples: int = 2,
+    seed: int = 0,
+    exposures: Sequence[float] | None = None,
+) -> SyntheticScene:
+    """Photograph a mesh from all views.
+
+    Args:
+        name: name of the scene.
+        mesh: the surface.
+        albedo: its reflectance.
+        views: the cameras.
+        lighting, sensor: light and camera; the defaults are diffuse light and a good camera.
+        samples: rays per pixel and axis.
+        seed: of exposure and noise.
+        exposures: factor on the light of each photo; None draws them as the sensor says.
+    """
+    lighting = lighting or Lighting()
+    sensor = sensor or Sensor()
+    rng = np.random.default_rng(seed)
+    scene = ray_scene(mesh)
+    baked = bake_lighting(mesh, lighting, seed)
+    images, depths, normals = [], [], []
+    for index, view in enumerate(views):
+        radiance = render_radiance(mesh, view, albedo, lighting, baked, samples, scene=scene)
+        drawn = 2.0 ** float(rng.uniform(-sensor.exposure_spread, sensor.exposure_spread))
+        exposure = 1.15 * (drawn if exposures is None else exposures[index])
+        images.append(photograph(radiance, sensor, exposure, seed * 1000 + index))
+        depth, normal = depth_and_normals(mesh, view, scene)
+        depths.append(depth)
+        normals.append(normal)
+    at_vertices = vertex_albedo(mesh, albedo, 0.01)
+    colors = np.rint(np.clip(at_vertices, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+    return SyntheticScene(
+        name,
+        tuple(images),
+        tuple(views),
+        tuple(depths),
+        tuple(normals),
+        tuple(depth > 0 for depth in depths),
+        replace(mesh, colors=colors if mesh.colors is None else mesh.colors),
+    )
+
+
+def render_truth(scene: SyntheticScene, view: PinholeView) -> UInt8[np.ndarray, "h w 3"]:
+    """Render the truth's reflectance from a view."""
+    return render_vertex_colors(scene.mesh, view)[0]
