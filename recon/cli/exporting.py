@@ -18,19 +18,13 @@ import pycolmap
 from jaxtyping import Bool, UInt8
 
 from recon.cli.opening import MARK, Run, load_scene, open_run, read_georeference
+from recon.core.frames import Y_UP_FROM_Z_UP, offset_to_origin, translation, upright_rotation
 from recon.errors import ReconError, UsageError
 from recon.evaluation.poses import Similarity
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.georeference import Georeference, offset_to_origin
-from recon.exports.meshes import (
-    Y_UP_FROM_Z_UP,
-    move_glb,
-    move_obj,
-    to_obj,
-    translation,
-    upright_rotation,
-)
+from recon.exports.georeference import Georeference
+from recon.exports.meshes import move_glb, move_obj, to_obj
 from recon.exports.scene import (
     Scene,
     SceneView,

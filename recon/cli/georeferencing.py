@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run
+from recon.core.frames import up_of_photos
 from recon.engine.files import atomic_path
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import (
@@ -22,7 +23,7 @@ from recon.exports.georeference import (
     georeference_length,
     triangulate_rays,
 )
-from recon.exports.gravity import dominant_plane, up_from_exif, up_of_directions, up_of_photos
+from recon.exports.gravity import dominant_plane, up_from_exif, up_of_directions
 from recon.exports.scene import Scene, SceneView
 from recon.photos.exif import exif_facts
 from recon.sfm.adapter import PosedCamera, camera_from_intrinsics

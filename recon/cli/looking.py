@@ -10,8 +10,8 @@ import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 
 from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run, read_georeference
+from recon.core.frames import offset_to_origin
 from recon.errors import ReconError, UsageError
-from recon.exports.georeference import offset_to_origin
 from recon.render.scene import (
     MESH_SUFFIXES,
     UnreadCloud,

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from recon.core.frames import level_rotation
 from recon.evaluation.poses import Similarity, align_similarity
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
-from recon.exports.gravity import level_rotation
 
 GPS_SIGMA_M = 5.0
 """What a phone's or camera's GPS errs by, horizontally, under open sky (GPS.gov: 4.9 m for smartphones)."""
@@ -382,21 +382,6 @@ def georeference_length(
         "length",
         gravity if up is not None else "none",
     )
-
-
-def offset_to_origin(centers: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "3"]:
-    """What to take away from a model's coordinates so that single precision can hold them; 0 if it can already.
-
-    Single precision has 24 bits. Where its steps at the cameras are more than 1e-5 of the cameras' spread, as for a
-    model in UTM, the offset is their middle, rounded to the power of ten below the spread.
-    """
-    c = np.asarray(centers, np.float64)
-    middle = np.median(c, axis=0)
-    spread = float(np.median(np.linalg.norm(c - middle, axis=1)))
-    if spread <= 0.0 or float(np.abs(middle).max()) * 2.0**-24 <= 1e-5 * spread:
-        return np.zeros(3)
-    unit = 10.0 ** math.floor(math.log10(spread))
-    return np.asarray(np.round(np.floor(middle / unit) * unit, 9))
 
 
 def triangulate_rays(

@@ -19,38 +19,6 @@ _GIMBAL = {
 }
 """DJI's XMP: drone-dji:GimbalPitchDegree (-90 looks straight down) and GimbalRollDegree."""
 
-_ROLL_SIGMA = math.radians(6.0)
-"""How level people hold cameras, about the optical axis; weighs roll against the mean of the photos' up."""
-
-
-def up_of_photos(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "3"]:
-    """The direction in the world that photos held level have as up.
-
-    Cameras are pitched at will but seldom rolled: their x axes lie in the horizontal plane (Snavely, Seitz and
-    Szeliski, "Photo tourism", SIGGRAPH 2006, section 5.1). The mean of the cameras' up decides where the x axes
-    leave a choice, as they do when all photos look the same way.
-
-    Args:
-        rotations: world to camera, of upright photos.
-
-    Returns:
-        A unit vector.
-
-    Raises:
-        ValueError: no photos, or they are turned so differently that their up cancels.
-    """
-    R = np.asarray(rotations, np.float64).reshape(-1, 3, 3)
-    if not len(R):
-        raise ValueError("no photos")
-    mean = -R[:, 1, :].mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    if length < 0.1:
-        raise ValueError("the photos are turned so differently that they do not tell where up is")
-    x = R[:, 0, :]
-    ridge = _ROLL_SIGMA**2
-    up = np.linalg.solve(x.T @ x / len(R) + ridge * np.eye(3), mean / length)
-    return np.asarray(up / np.linalg.norm(up))
-
 
 def up_of_directions(
     rotations: Float[np.ndarray, "n 3 3"], ups: Float[np.ndarray, "n 3"]
@@ -134,29 +102,6 @@ def dominant_plane(
     inside = np.zeros(len(finite), bool)
     inside[finite] = on
     return np.asarray(normal), inside
-
-
-def level_rotation(
-    up: Float[np.ndarray, "3"], north: Float[np.ndarray, "3"] | None = None
-) -> Float64[np.ndarray, "3 3"]:
-    """The rotation that brings ``up`` to z, and the horizontal part of ``north`` to y.
-
-    Without a direction for y, or with a vertical one, the world's own axes decide.
-    """
-    z = np.asarray(up, np.float64) / np.linalg.norm(up)
-    candidates = [] if north is None else [np.asarray(north, np.float64)]
-    for direction in (
-        *candidates,
-        np.array([0.0, 0.0, 1.0]),
-        np.array([0.0, 1.0, 0.0]),
-        np.array([1.0, 0.0, 0.0]),
-    ):
-        flat = direction - (direction @ z) * z
-        length = np.linalg.norm(flat)
-        if length > 0.2 * np.linalg.norm(direction):
-            y = flat / length
-            return np.stack([np.cross(y, z), y, z])
-    raise AssertionError("one of three axes is not vertical")
 
 
 def up_in_camera(elevation: float, roll: float = 0.0) -> Float64[np.ndarray, "3"]:

@@ -11,14 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from recon.exports.georeference import offset_to_origin
-from recon.exports.gravity import level_rotation, up_of_photos
+from recon.core.frames import offset_to_origin, translation, upright_rotation
 from recon.photos.types import PinholeView
 from recon.surface.io import JSON_CHUNK, MODEL_FROM_SCENE, read_glb
 from recon.surface.texture.files import coordinate_digits
-
-Y_UP_FROM_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-"""glTF 2.0, section 3.4: y is up, z is forward."""
 
 
 def to_obj(
@@ -116,26 +112,6 @@ def _own_matrix(node: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
     if "matrix" in node:
         own = np.array(node.pop("matrix"), np.float64).reshape(4, 4).T
     return own
-
-
-def translation(offset: Float[np.ndarray, "3"]) -> Float64[np.ndarray, "4 4"]:
-    """The 4x4 matrix that adds an offset."""
-    matrix = np.eye(4)
-    matrix[:3, 3] = offset
-    return matrix
-
-
-def upright_rotation(rotations: Float[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "3 3"]:
-    """From a model to glTF's axes (y up): upright as the photos were held, its front (towards the photos) to z.
-
-    Args:
-        rotations: world to camera, of the photos.
-
-    Raises:
-        ValueError: the photos do not tell where up is.
-    """
-    ahead = np.asarray(rotations, np.float64)[:, 2, :].mean(axis=0)
-    return Y_UP_FROM_Z_UP @ level_rotation(up_of_photos(rotations), ahead)
 
 
 def upright_glb(data: bytes, views: Sequence[PinholeView]) -> bytes:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
 
+from recon.core.frames import offset_to_origin, up_of_photos
 from recon.errors import ReconError
-from recon.exports.georeference import Georeference, offset_to_origin
-from recon.exports.gravity import up_of_photos
+from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
 from recon.photos.reading import load_photo, read_png
 from recon.photos.types import Intrinsics, PinholeView

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.frames import offset_to_origin
 from recon.dense.filtering import background_fringe, filter_depths, smooth_regions
 from recon.dense.neighbours import select_neighbours
 from recon.dense.refinement import refine_depth
@@ -19,7 +20,6 @@ from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_fl
 from recon.dense.types import DepthMap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.exports.georeference import offset_to_origin
 from recon.photos.types import Intrinsics, PhotoSet, PinholeView
 from recon.sfm.adapter import (
     intrinsics_from_reconstruction,

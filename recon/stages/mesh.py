@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.frames import offset_to_origin, translation
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.exports.georeference import offset_to_origin
-from recon.exports.meshes import move_glb, to_obj, translation, upright_glb
+from recon.exports.meshes import move_glb, to_obj, upright_glb
 from recon.stages.depth import DenseScene, load_depths
 from recon.stages.map import load_views
 from recon.surface.io import read_points_ply, write_mesh

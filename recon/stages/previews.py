@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from recon.core.frames import offset_to_origin
 from recon.engine.stage import StageContext
-from recon.exports.georeference import offset_to_origin
 from recon.photos.reading import png_bytes
 from recon.photos.types import PinholeView
 from recon.render import pictures

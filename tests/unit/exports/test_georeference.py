@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from recon.core.frames import level_rotation, offset_to_origin, up_of_photos
 from recon.evaluation.poses import Similarity, align_similarity, rotation_angle
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 from recon.exports.georeference import (
@@ -21,16 +22,13 @@ from recon.exports.georeference import (
     georeference_control,
     georeference_gps,
     georeference_length,
-    offset_to_origin,
     triangulate_rays,
 )
 from recon.exports.gravity import (
     dominant_plane,
-    level_rotation,
     up_from_exif,
     up_in_camera,
     up_of_directions,
-    up_of_photos,
 )
 
 UP = np.array([0.0, 0.0, 1.0])

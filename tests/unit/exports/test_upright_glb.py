@@ -11,7 +11,8 @@ import pytest
 from exports_scene import camera_of, look_at, write_workspace
 from scipy.spatial.transform import Rotation
 
-from recon.exports.meshes import move_glb, upright_glb, upright_rotation
+from recon.core.frames import upright_rotation
+from recon.exports.meshes import move_glb, upright_glb
 from recon.exports.scene import reconstruction_from_scene
 from recon.photos.types import PinholeView
 from recon.surface.io import model_from_scene, read_glb, read_mesh
