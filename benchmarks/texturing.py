@@ -37,9 +37,11 @@ from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
+from recon.photos.types import PinholeView
+from recon.render.canvas import Canvas, Surface
 from recon.stages.depth import DenseScene
 from recon.surface.io import model_from_scene, read_glb
-from recon.surface.texture.rendering import render_textured
+from recon.surface.texture.files import split_vertices
 from recon.surface.texture.simplify import simplify_faces
 from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.types import TexturedMesh, TextureOptions
@@ -289,6 +291,29 @@ def rendered_scenes(root: Path, args: argparse.Namespace) -> list[list]:
             ]
         )
     return rows
+
+
+def render_textured(
+    mesh: TexturedMesh, view: PinholeView, samples: int, seen_only: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """A picture, and where at least half of a pixel's rays meet the mesh (``seen_only``: a face with a photo)."""
+    centre = mesh.vertices.mean(axis=0)
+    pose = view.cam_from_world.copy()
+    pose[:, 3] += pose[:, :3] @ centre
+    near = replace(view, cam_from_world=pose)
+    vertex, uv, faces = split_vertices(mesh)
+    vertices = mesh.vertices[vertex] - centre
+    canvas = Canvas.blank(near, (0, 0, 0), samples)
+    Surface(vertices, faces, uv=uv, texture=mesh.texture).draw(canvas, "texture")
+    unseen = mesh.face_view < 0
+    if seen_only and unseen.any():
+        hide = Canvas.blank(near, (0, 0, 0), samples)
+        Surface(vertices, faces[unseen]).draw(hide)
+        behind = canvas.depth >= hide.depth
+        canvas.color[behind], canvas.depth[behind] = 0, np.inf
+    share = np.isfinite(canvas.depth).reshape(view.height, samples, view.width, samples).mean(axis=(1, 3))
+    picture = canvas.picture() / np.maximum(share, 1e-6)[..., None]  # the mean of the rays that meet it
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8), share >= 0.5
 
 
 def _save(path: Path, photo: np.ndarray, picture: np.ndarray) -> None:

@@ -26,14 +26,6 @@ _SRGB = np.arange(256) / 255
 _LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
 
 
-def tone_mapped(linear: Float32[np.ndarray, "*shape 3"]) -> Float32[np.ndarray, "*shape 3"]:
-    """What the canvas makes of linear colours: sRGB in 0…1."""
-    film = np.asarray(linear, np.float64) / _EXPOSURE @ _TO_FILM.T
-    film = (film * (film + _A) - _B) / (film * (_C * film + _D) + _E)
-    seen = np.clip(film @ _FROM_FILM.T, 0.0, 1.0)
-    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
 def before_tone_mapping(rgb: UInt8[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     """Linear colours that are seen as these sRGB ones; where none are, the nearest that are not negative."""
     out = np.empty(rgb.shape, np.float32)

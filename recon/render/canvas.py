@@ -14,9 +14,9 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt32
 
+from recon.core.raycasting import MeshData, ray_scene, tensor
 from recon.photos.types import PinholeView
 from recon.surface.texture.topology import vertex_normals
-from recon.surface.texture.visibility import ray_scene
 
 Style = Literal["color", "texture", "shaded", "normals"]
 
@@ -83,7 +83,7 @@ class Surface:
         self.rgb = grey if rgb is None else _writable(rgb, np.uint8)
         self.uv = None if uv is None else _writable(uv, np.float32)
         self.texture = None if texture is None else _writable(texture, np.uint8)
-        self.scene = ray_scene(self.vertices, self.faces) if scene is None else scene
+        self.scene = ray_scene(MeshData(self.vertices, self.faces)) if scene is None else scene
 
     @cached_property
     def normals(self) -> Float32[np.ndarray, "n 3"]:
@@ -156,15 +156,13 @@ def _writable(values: Any, kind: Any) -> Any:
 
 def _cast_bands(scene: Any, view: PinholeView) -> Any:
     """Cast the rays through all pixel centres, some rows at a time: (first row, Open3D's answer)."""
-    import open3d as o3d
-
     rows = max(1, _RAYS // view.width)
     rays = np.empty((rows, view.width, 6), np.float32)
     inverse = np.linalg.inv(view.K)
     for top in range(0, view.height, rows):
         number = min(rows, view.height - top)
         _fill_rays(rays[:number], top, inverse, view.cam_from_world[:, :3].astype(np.float64), view.center)
-        yield top, scene.cast_rays(o3d.core.Tensor(rays[:number].reshape(-1, 6)))
+        yield top, scene.cast_rays(tensor(rays[:number].reshape(-1, 6)))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -64,17 +64,6 @@ def flow_picture(flow: Float[np.ndarray, "h w 2"], largest: float | None = None)
     return _bytes(np.where(known[..., None], color, 0) * 255)
 
 
-def flow_wheel_picture(size: int = 151) -> Picture:
-    """Draw the key to ``flow_picture``: the flow that points from the middle to each pixel, length 1 at
-    the rim."""
-    y, x = np.mgrid[:size, :size].astype(np.float64) - (size - 1) / 2
-    radius = (size - 1) / 2
-    disc = np.hypot(x, y) <= radius
-    picture = flow_picture(np.stack([x, y], axis=-1), radius)
-    picture[~disc] = _PAPER
-    return picture
-
-
 def warp_picture(target: Picture, flow: Float[np.ndarray, "h w 2"]) -> Picture:
     """Put the target's colours where the flow says they belong in the source; a checkerboard where it leaves.
 
@@ -130,13 +119,6 @@ def normal_picture(normal: Float[np.ndarray, "h w 3"]) -> Picture:
     known = np.linalg.norm(normal, axis=-1, keepdims=True) > 0.5
     color = (normal * np.array([1, -1, -1], np.float32) + 1) * 127.5
     return _bytes(np.where(known, color, np.array(_HOLE)))
-
-
-def confidence_picture(confidence: Float[np.ndarray, "h w"], legend: bool = True) -> Picture:
-    """Colour a confidence of 0…1."""
-    return _scalar_picture(
-        confidence.astype(np.float64), "confidence", legend, (0, 1), colormap=cv2.COLORMAP_CIVIDIS
-    )
 
 
 # ---- surfaces and clouds -------------------------------------------------------------------------

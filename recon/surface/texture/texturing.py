@@ -19,11 +19,10 @@ from recon.surface.texture.color import (
     fit_gains,
     solve_corrections,
 )
-from recon.surface.texture.rendering import look_up
 from recon.surface.texture.topology import Adjacency, face_adjacency
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.view_selection import choose_views, drop_small_regions, face_costs, seam_lengths
-from recon.surface.texture.visibility import find_candidates, project, sample
+from recon.surface.texture.visibility import find_candidates, look_up, project, sample
 
 
 class _Clock:

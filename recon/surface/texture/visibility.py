@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
 
+from recon.core.raycasting import MeshData, cast_view, ray_scene, tensor
 from recon.photos.types import PinholeView
 from recon.surface.texture.topology import face_frames
 
@@ -39,18 +40,6 @@ class Candidates:
     color: Float32[np.ndarray, "m k 3"]
 
 
-def ray_scene(vertices: Float32[np.ndarray, "n 3"], faces: Int32[np.ndarray, "m 3"]) -> Any:
-    """Build an Open3D ``RaycastingScene`` with one mesh."""
-    import open3d as o3d
-
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
-        o3d.core.Tensor(np.ascontiguousarray(faces, np.uint32)),
-    )
-    return scene
-
-
 def hidden(
     scene: Any,
     points: Float64[np.ndarray, "n 3"],
@@ -58,8 +47,6 @@ def hidden(
     short_by: float,
 ) -> Bool[np.ndarray, " n"]:
     """Tell which points something hides from a camera centre; within ``short_by`` of a point nothing counts."""
-    import open3d as o3d
-
     out = np.zeros(len(points), bool)
     for start in range(0, len(points), _CHUNK):
         part = points[start : start + _CHUNK] - center
@@ -68,24 +55,15 @@ def hidden(
         rays[:, :3] = center
         # The ray's parameter is 1 where it must stop.
         rays[:, 3:] = part * np.maximum(1 - short_by / np.maximum(distance, 1e-30), 0)
-        out[start : start + _CHUNK] = scene.test_occlusions(o3d.core.Tensor(rays), 0.0, 1.0).numpy()
+        out[start : start + _CHUNK] = scene.test_occlusions(tensor(rays), 0.0, 1.0).numpy()
     return out
 
 
 def nearest_depth(scene: Any, view: PinholeView, reach: int) -> tuple[Float32[np.ndarray, "h w"], float]:
     """Least depth within ``reach`` pixels, at half the photo's size (infinite where nothing is), and the factor."""
-    import open3d as o3d
-
     small = view.resized(max(1, view.width // 2), max(1, view.height // 2))
-    x = (np.arange(small.width) - small.K[0, 2]) / small.K[0, 0]
-    y = (np.arange(small.height) - small.K[1, 2]) / small.K[1, 1]
-    gx, gy = np.meshgrid(x, y)
-    gx = gx - small.K[0, 1] / small.K[0, 0] * gy
-    rays = np.empty((*gx.shape, 6), np.float32)
-    rays[..., :3] = view.center
-    rays[..., 3:] = np.stack([gx, gy, np.ones_like(gx)], axis=-1) @ view.cam_from_world[:, :3]
-    depth = scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
-    depth = np.where(np.isfinite(depth), depth, np.float32(1e30))
+    hits = cast_view(scene, small)
+    depth = np.where(hits.mask, hits.depth, np.float32(1e30))
     side = 2 * max(1, round(reach / 2)) + 1
     return cv2.erode(depth, np.ones((side, side), np.uint8), borderValue=1e30), 0.5
 
@@ -114,6 +92,20 @@ def sample(image: Float32[np.ndarray, "h w c"], xy: Float64[np.ndarray, "n 2"]) 
         for top in range(0, rows, step)
     ]
     return np.concatenate([part.reshape(-1, channels) for part in parts])[:n]
+
+
+def look_up(
+    texture: UInt8[np.ndarray, "h w 3"], uv: Float64[np.ndarray, "n 2"]
+) -> Float32[np.ndarray, "n 3"]:
+    """Sample a texture at texture coordinates (v up), bilinearly."""
+    h, w = texture.shape[:2]
+    x, y = np.clip(uv[:, 0] * w - 0.5, 0, w - 1), np.clip((1 - uv[:, 1]) * h - 0.5, 0, h - 1)
+    x0, y0 = np.minimum(x.astype(np.int64), max(w - 2, 0)), np.minimum(y.astype(np.int64), max(h - 2, 0))
+    x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
+    fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
+    top = texture[y0, x0] * (1 - fx) + texture[y0, x1] * fx
+    low = texture[y1, x0] * (1 - fx) + texture[y1, x1] * fx
+    return (top * (1 - fy) + low * fy).astype(np.float32)
 
 
 def find_candidates(
@@ -148,7 +140,7 @@ def find_candidates(
     centre, normal = face_frames(vertices, faces)
     side = vertices[faces[:, 0]] - vertices[faces[:, 1]]
     short_by = _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1)))
-    scene = ray_scene(vertices.astype(np.float32), faces)
+    scene = ray_scene(MeshData(vertices.astype(np.float32), faces))
     least_cosine = np.cos(np.radians(max_angle_deg))
     for index, (view, image, mask) in enumerate(zip(views, images, masks, strict=True)):
         to_camera = view.center - centre

@@ -7,12 +7,21 @@ import pytest
 
 pytest.importorskip("viser", reason="viser is not installed")
 
-from recon.live.tone import (
-    BRIGHTEST,
-    before_tone_mapping,
-    picture_before_tone_mapping,
-    tone_mapped,
-)
+from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
+
+
+def tone_mapped(linear: np.ndarray) -> np.ndarray:
+    """What the browser makes of linear colours (ACESFilmicToneMapping of three.js, exposure 1): sRGB in 0…1."""
+    to_film = np.array(
+        [[0.59719, 0.35458, 0.04823], [0.07600, 0.90834, 0.01566], [0.02840, 0.13383, 0.83777]]
+    )
+    from_film = np.array(
+        [[1.60475, -0.53108, -0.07367], [-0.10208, 1.10813, -0.00605], [-0.00327, -0.07276, 1.07602]]
+    )
+    film = np.asarray(linear, np.float64) / 0.6 @ to_film.T
+    film = (film * (film + 0.0245786) - 0.000090537) / (film * (0.983729 * film + 0.4329510) + 0.238081)
+    seen = np.clip(film @ from_film.T, 0.0, 1.0)
+    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def test_undone_and_mapped_again_colours_are_the_same() -> None:

@@ -16,12 +16,10 @@ from recon.render.pictures import (
     cameras_picture,
     cloud_picture,
     color_wheel,
-    confidence_picture,
     consistency_picture,
     contact_sheet,
     depth_picture,
     flow_picture,
-    flow_wheel_picture,
     mesh_picture,
     normal_picture,
     overview_view,
@@ -71,12 +69,6 @@ def test_flow_saturation_is_length(u: float, v: float) -> None:
     assert (picture[0, 2:] == 0).all()
 
 
-def test_wheel_picture_reads_like_the_flow() -> None:
-    wheel = flow_wheel_picture(101)
-    np.testing.assert_array_equal(wheel[50, 95], flow_picture(np.array([[[45.0, 0.0]]]), 50.0)[0, 0])
-    assert tuple(wheel[0, 0]) == PAPER
-
-
 def test_warp_brings_the_target_back() -> None:
     rng = np.random.default_rng(0)
     source = rng.integers(0, 200, (20, 30, 3)).astype(np.uint8)
@@ -112,7 +104,6 @@ def test_depth_is_brighter_near_and_marks_holes() -> None:
     assert framed.shape[1] > 80
     assert depth_picture(np.zeros((20, 20), np.float32)).shape[0] == 20
     assert scale_picture(np.full((30, 30), 2.0)).shape[0] == 30
-    assert confidence_picture(np.zeros((30, 30), np.float32), legend=False).shape == (30, 30, 3)
 
 
 def test_scales_are_logarithmic() -> None:

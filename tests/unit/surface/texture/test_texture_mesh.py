@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from texturing_scenes import arc, camera, color, photos, sheet
+from texturing_scenes import arc, camera, color, drawn, photos, sheet
 
 from recon.errors import ReconError
 from recon.evaluation.views import compare_view
-from recon.surface.texture.rendering import look_up, render_textured
 from recon.surface.texture.texturing import seam_steps, texture_mesh
 from recon.surface.texture.topology import face_adjacency
 from recon.surface.texture.types import TextureOptions
+from recon.surface.texture.visibility import look_up
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_unseen_view_and_every_face_have_the_true_colours(scene):
     assert np.percentile(np.abs(got - want)[seen], 99) < 8
     between = camera(9, (0.3, 0.5, 2.3))
     truth = photos([between])[0]
-    picture, covered = render_textured(mesh, between)
+    picture, covered = drawn(mesh, between)
     result = compare_view(picture, covered, truth, fit_exposure=False)
     assert result.psnr > 35
     assert result.coverage == pytest.approx((truth.sum(axis=2) > 0).mean(), abs=0.01)
@@ -140,8 +140,8 @@ def test_large_coordinates_change_nothing(scene):
     assert np.mean(near_mesh.face_view == far_mesh.face_view) > 0.97
     got, want = centre_colors(replace(far_mesh, vertices=vertices))
     assert np.abs(got - want).mean() < 4
-    near_picture, _ = render_textured(near_mesh, views[0])
-    far_picture, _ = render_textured(far_mesh, far[0])
+    near_picture, _ = drawn(near_mesh, views[0])
+    far_picture, _ = drawn(far_mesh, far[0])
     assert np.abs(near_picture.astype(int) - far_picture).mean() < 1
 
 

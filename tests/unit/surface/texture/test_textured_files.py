@@ -11,8 +11,8 @@ from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
 from recon.stages.texture import TextureSettings, TextureStage
 from recon.surface.texture.files import encode_picture, split_vertices, textured_glb, write_textured_obj
-from recon.surface.texture.rendering import look_up
 from recon.surface.texture.texturing import texture_mesh
+from recon.surface.texture.visibility import look_up
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recon.core.raycasting import MeshData, render_vertex_colors
 from recon.photos.types import PinholeView
+from recon.render.canvas import Canvas, Surface
+from recon.surface.texture.files import split_vertices
 from recon.synthetic.paths import look_at
 
 
@@ -53,3 +57,18 @@ def arc(count=5):
         camera(k, (1.6 * np.sin(a), 0.3 * (-1) ** k, 2.2 * np.cos(a)))
         for k, a in enumerate(np.linspace(-0.7, 0.7, count))
     ]
+
+
+def drawn(mesh, view, samples=2):
+    """A picture of a textured mesh, and where at least half of a pixel's rays meet it."""
+    centre = mesh.vertices.mean(axis=0)
+    vertex, uv, faces = split_vertices(mesh)
+    surface = Surface(mesh.vertices[vertex] - centre, faces, uv=uv, texture=mesh.texture)
+    pose = view.cam_from_world.copy()
+    pose[:, 3] += pose[:, :3] @ centre
+    canvas = Canvas.blank(replace(view, cam_from_world=pose), (0, 0, 0), samples)
+    surface.draw(canvas, "texture")
+    rays = np.isfinite(canvas.depth).reshape(view.height, samples, view.width, samples)
+    share = rays.mean(axis=(1, 3))
+    picture = canvas.picture() / np.maximum(share, 0.25)[..., None]  # the mean of the rays that meet it
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8), share >= 0.5
