@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ def stages() -> tuple[Stage, ...]:
 
 
 def reconstruct(
-    photos: str | Path,
+    photos: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     recipe: str | Path = "siftflow",
@@ -71,11 +71,13 @@ def reconstruct(
     seed: int = 0,
     resume: bool = True,
     camera_sharing: str | None = None,
+    frames: int | None = None,
 ) -> RunSummary:
-    """Cameras, dense points and a mesh from a folder of photos.
+    """Cameras, dense points and a mesh from photos or films.
 
     Args:
-        photos: folder of photos, searched with all that is below it.
+        photos: folder of photos and films, searched with all that is below it; or a photo, a film, a pattern such as
+            ``DCIM/*.JPG``, a text file with one name a line; or several of these.
         out: workspace; what is already done there with the same settings is not done again.
         recipe: a name in ``pipelines/`` or the path of a TOML file.
         quality: "preview", "normal" or "high".
@@ -86,6 +88,7 @@ def reconstruct(
         threads: None for all cores.
         seed: of every random choice.
         camera_sharing: "auto", "single" or "per-photo"; None for what the recipe says.
+        frames: how many frames to take of each film; None for as many as its motion asks for.
 
     Returns:
         What the run did, stage by stage; the results are files in ``out`` (see ``out/summary.txt``).
@@ -95,14 +98,16 @@ def reconstruct(
     """
     from recon.engine.recipe import load_recipe
     from recon.engine.runner import RunOptions
+    from recon.photos.scanning import source_folder
 
-    folder = Path(photos)
-    if not folder.exists():
-        raise UsageError(f"{folder}: there is no such folder")
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; give the folder that holds the photos")
+    sources = [str(photos)] if isinstance(photos, (str, Path)) else [str(one) for one in photos]
+    source = source_folder(sources)
+    if frames is not None and frames < 2:
+        raise UsageError(f"--frames {frames}: a reconstruction needs two or more")
     every = stages()
-    inputs: dict[str, Any] = {"photos": str(folder)}
+    inputs: dict[str, Any] = {"photos": sources[0] if len(sources) == 1 else tuple(sources)}
+    if frames is not None:
+        inputs["frames"] = frames
     if intrinsics is not None:
         inputs["intrinsics"] = str(intrinsics)
     if masks is not None:
@@ -111,7 +116,7 @@ def reconstruct(
         inputs["camera_sharing"] = camera_sharing
     options = RunOptions(
         inputs=inputs,
-        source=str(folder.resolve()),
+        source=str(source.resolve()),
         threads=threads,
         seed=seed,
         stop_after=stop_after,

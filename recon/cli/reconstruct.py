@@ -11,8 +11,10 @@ from recon.cli.signals import stoppable
 
 
 def reconstruct(
-    photos: Path = typer.Argument(
-        ..., metavar="PHOTOS", help="Folder of photos; folders below it are searched too."
+    photos: list[Path] = typer.Argument(
+        ...,
+        metavar="PHOTOS...",
+        help="Folder of photos and films (searched with all below it), files, a film, or a text file of names.",
     ),
     out: Path = typer.Option(..., "--out", "-o", help="Workspace folder: everything goes there."),
     recipe: str = typer.Option("siftflow", help="A recipe of the folder 'pipelines', or the path of one."),
@@ -31,6 +33,9 @@ def reconstruct(
     camera_sharing: str | None = typer.Option(
         None,
         help="Which photos share a camera: auto (by EXIF, size and folder; the default), single, per-photo.",
+    ),
+    frames: int | None = typer.Option(
+        None, min=2, help="Frames to take of each film; by default as many as its motion asks for."
     ),
     stop_after: str | None = typer.Option(None, metavar="STAGE", help="Last stage to run."),
     restart_from: str | None = typer.Option(
@@ -61,6 +66,7 @@ def reconstruct(
             seed=seed,
             resume=resume,
             camera_sharing=camera_sharing,
+            frames=frames,
         )
     typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
     list_results(out)

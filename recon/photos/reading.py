@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,22 +14,52 @@ from PIL import Image, UnidentifiedImageError
 
 from recon.errors import ReconError
 from recon.photos.exif import ExifFacts, exif_facts, upright
+from recon.photos.resize import resize_mask
 from recon.photos.types import LoadedPhoto
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"}
-)
 _HEIF_SUFFIXES = frozenset({".heic", ".heif"})
-_HEIF_BRANDS = (
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"mif1",
-    b"msf1",
-)  # ISO/IEC 23008-12, B.4
+_JXL_SUFFIXES = frozenset({".jxl"})
+RAW_SUFFIXES = frozenset(
+    {
+        ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr",
+        ".iiq", ".rwl",
+    }
+)  # fmt: skip
+"""Raw files of cameras, read through LibRaw (rawpy)."""
+PHOTO_SUFFIXES = (
+    frozenset(
+        {
+            ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp",
+            ".avif", ".jp2", ".j2k",
+        }
+    )
+    | _HEIF_SUFFIXES
+    | _JXL_SUFFIXES
+    | RAW_SUFFIXES
+)  # fmt: skip
+IMAGE_NAMES = "JPEG, PNG, TIFF, WebP, HEIC, AVIF, JPEG 2000, JPEG XL, raw files"
+
+# First bytes of a HEIF file after its box length (ISO/IEC 23008-12, B.4).
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# First bytes of the formats that Pillow reads, of JPEG XL, and of AVIF after its box length.
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"II*\0",
+    b"MM\0*",
+    b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+)
+_JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_AVIF_BRANDS = (b"avif", b"avis")
+
+# From so many pixels on a JPEG is decoded at a half, a quarter or an eighth of its size. Full decoding would need
+# gigabytes, and no working size asks for that much.
+_DRAFT_PIXELS = 178_000_000
+# Other formats cannot be decoded in part; so many pixels need about three gigabytes.
+_MOST_PIXELS = 400_000_000
+# Masks of another size are resized when the longer side errs by less than this share (or by their rounding).
+_MASK_ASPECT = 0.005
 _OPAQUE = 128  # alpha from here on counts as picture
 
 # TIFF 6.0, section 8 (baseline fields) and section 21 (YCbCr images).
@@ -42,8 +73,8 @@ _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TI
 )
 _TIFF_STRIPS, _TIFF_STRIP_BYTES, _TIFF_PLANES, _TIFF_SUBSAMPLING = 273, 279, 284, 530
 
-# Large panoramas are photos too; what is beyond Pillow's hard limit (178 megapixels) still raises.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Large panoramas are photos too: what is too large is decided here, with memory in mind.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class PhotoError(ReconError):
@@ -52,18 +83,17 @@ class PhotoError(ReconError):
 
 @dataclass(frozen=True)
 class DecodedPhoto:
-    """A photo at its full size, upright, with what EXIF says."""
+    """An upright photo with what EXIF says.
+
+    Attributes:
+        pixels: at full size; a very large JPEG at a half, a quarter or an eighth of it.
+        width, height: full size, upright.
+    """
 
     pixels: LoadedPhoto
     exif: ExifFacts
-
-    @property
-    def width(self) -> int:
-        return int(self.pixels.rgb.shape[1])
-
-    @property
-    def height(self) -> int:
-        return int(self.pixels.rgb.shape[0])
+    width: int
+    height: int
 
 
 def load_photo(path: Path | str) -> LoadedPhoto:
@@ -87,10 +117,16 @@ def decode_photo(path: Path | str) -> DecodedPhoto:
         PhotoError: the file cannot be read as a photo.
     """
     path = Path(path)
-    if path.suffix.lower() in _HEIF_SUFFIXES or _is_heif(path):
+    start = _first_bytes(path, 16)
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return _decode_raw(path)
+    if path.suffix.lower() in _HEIF_SUFFIXES or _has_brand(start, _HEIF_BRANDS):
         _register_heif()
+    if path.suffix.lower() in _JXL_SUFFIXES or start.startswith(_JXL_SIGNATURES):
+        _register_jxl()
     try:
         with Image.open(path) as image:
+            full_size = _reduced(image)
             facts = exif_facts(image.getexif())
             alpha: np.ndarray | None = None
             if _is_plain_ycbcr(image):
@@ -102,8 +138,6 @@ def decode_photo(path: Path | str) -> DecodedPhoto:
                 values, alpha = _to_arrays(image)
     except UnidentifiedImageError:
         raise PhotoError(_not_an_image(path)) from None
-    except Image.DecompressionBombError:
-        raise PhotoError("has more than 178 million pixels; make it smaller") from None
     except PhotoError:
         raise
     except FileNotFoundError:
@@ -114,17 +148,20 @@ def decode_photo(path: Path | str) -> DecodedPhoto:
     mask = upright(alpha >= _OPAQUE, turn) if alpha is not None else None
     if mask is not None and mask.all():
         mask = None
-    return DecodedPhoto(LoadedPhoto(rgb, mask), facts)
+    height, width = rgb.shape[:2]
+    if full_size is not None:
+        width, height = full_size if facts.orientation < 5 else full_size[::-1]
+    return DecodedPhoto(LoadedPhoto(rgb, mask), facts, width, height)
 
 
 def read_mask(path: Path | str, width: int, height: int, orientation: int = 1) -> Bool[np.ndarray, "h w"]:
     """A mask file as booleans: white may be used, black may not.
 
     A mask has the size of the upright photo. One that was drawn over the photo as it is stored on disk
-    (COLMAP's way) is turned upright when the sizes tell that.
+    (COLMAP's way) is turned upright when the sizes tell that. One of another size but the same shape is resized.
 
     Raises:
-        ReconError: it cannot be read, or has another size than the photo.
+        ReconError: it cannot be read, or has another shape than the photo.
     """
     try:
         with Image.open(path) as image:
@@ -137,12 +174,17 @@ def read_mask(path: Path | str, width: int, height: int, orientation: int = 1) -
     mask: np.ndarray = brightness >= (_OPAQUE if brightness.max() >= _OPAQUE else 1)
     if orientation >= 5 and mask.shape == (width, height) and width != height:
         mask = upright(mask, orientation)
-    if mask.shape != (height, width):
+    mask_height, mask_width = mask.shape
+    if (mask_width, mask_height) == (width, height):
+        return mask
+    if max(
+        abs(mask_width * height / mask_height - width), abs(mask_height * width / mask_width - height)
+    ) > max(_MASK_ASPECT * max(width, height), max(width / mask_width, height / mask_height)):
         raise ReconError(
-            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its photo is {width}x{height}; "
+            f"{path}: the mask is {mask_width}x{mask_height} pixels, its photo is {width}x{height}: another shape; "
             "make the mask anew at the photo's size, or take it away"
         )
-    return mask
+    return resize_mask(mask, width, height)
 
 
 def read_png(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
@@ -220,14 +262,87 @@ def _linear_8bit(values: np.ndarray, mode: str) -> np.ndarray:
     return ((deep + 128) // 257).astype(np.uint8)
 
 
-def _is_heif(path: Path) -> bool:
-    """The content is HEIF whatever the name says: phones and mail programs rename without converting."""
+def _reduced(image: Image.Image) -> tuple[int, int] | None:
+    """Make Pillow decode a very large JPEG at a smaller size; its full size as stored, None where nothing is done.
+
+    Raises:
+        PhotoError: it is too large and of a format that can only be decoded as a whole.
+    """
+    width, height = image.size
+    if width * height <= _DRAFT_PIXELS:
+        return None
+    if image.format in {"JPEG", "MPO"} and image.draft("RGB", (width // 2, height // 2)) is not None:
+        while image.size[0] * image.size[1] > _DRAFT_PIXELS:
+            before = image.size
+            image.draft("RGB", (image.size[0] // 2, image.size[1] // 2))
+            if image.size == before:
+                break
+        if image.size[0] * image.size[1] <= _DRAFT_PIXELS:
+            return width, height
+    if width * height > _MOST_PIXELS:
+        limit = _MOST_PIXELS // 1_000_000
+        raise PhotoError(
+            f"has {width}x{height} pixels, more than {limit} million; make it smaller, or save it as JPEG"
+        )
+    return None
+
+
+def _decode_raw(path: Path) -> DecodedPhoto:
+    """A camera's raw file, developed with the camera's white balance and LibRaw's other defaults."""
+    try:
+        import rawpy
+    except ImportError:
+        raise PhotoError("reading raw files needs an extra library: pip install 'recon[raw]'") from None
+    try:
+        with rawpy.imread(str(path)) as raw:
+            facts = exif_facts(_raw_exif(path, raw))
+            rgb = np.ascontiguousarray(raw.postprocess(use_camera_wb=True, output_bps=8))
+    except (rawpy.LibRawError, OSError) as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+        raise PhotoError(
+            f"cannot be decoded ({reason}); the file is damaged or of an unknown camera"
+        ) from None
+    return DecodedPhoto(LoadedPhoto(rgb, None), facts, rgb.shape[1], rgb.shape[0])
+
+
+def _raw_exif(path: Path, raw: Any) -> Image.Exif:
+    """EXIF of a raw file: most are TIFF files themselves; of the others the camera's preview has it."""
+    exif = Image.Exif()
     try:
         with path.open("rb") as stream:
-            start = stream.read(12)
+            exif.load_from_fp(stream)
+            if exif:
+                exif_facts(exif)  # reads the inner directories while the file is open
+                return exif
+    except (OSError, SyntaxError, ValueError, KeyError):
+        pass
+    try:
+        preview = raw.extract_thumb()
+        with Image.open(io.BytesIO(preview.data)) as image:
+            return image.getexif()
+    except Exception:  # whatever the preview is, the pixels do not depend on it
+        return Image.Exif()
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(count)
     except OSError:
-        return False
-    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+        return b""
+
+
+def _has_brand(start: bytes, brands: tuple[bytes, ...]) -> bool:
+    """An ISO media file of one of these brands: phones and mail programs rename without converting."""
+    return start[4:8] == b"ftyp" and start[8:12] in brands
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether the content is an image of a known format, whatever the name says."""
+    start = _first_bytes(path, 16)
+    if start.startswith((*_SIGNATURES, *_JXL_SIGNATURES)) or _has_brand(start, _HEIF_BRANDS + _AVIF_BRANDS):
+        return True
+    return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
 
 
 def _register_heif() -> None:
@@ -236,6 +351,13 @@ def _register_heif() -> None:
     except ImportError:
         raise PhotoError("reading HEIC needs an extra library: pip install 'recon[heic]'") from None
     register_heif_opener()
+
+
+def _register_jxl() -> None:
+    try:
+        import pillow_jxl  # noqa: F401  registers itself
+    except ImportError:
+        raise PhotoError("reading JPEG XL needs an extra library: pip install 'recon[jxl]'") from None
 
 
 def _not_an_image(path: Path) -> str:
@@ -248,4 +370,4 @@ def _not_an_image(path: Path) -> str:
         return "is an empty file"
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start) and b"<svg" not in start.lower():
         return f"is a text file, not an image, in spite of its name ({path.suffix})"
-    return "is not an image of a known format (JPEG, PNG, TIFF, WebP, HEIC)"
+    return f"is not an image of a known format ({IMAGE_NAMES})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.features.interest_points import match_interest_points
 from recon.graph.two_view import verify_pair
+from recon.photos.films import FILM_SUFFIXES
 from recon.photos.pairs import (
     exhaustive_pairs,
     pairs_from_file,
@@ -134,7 +135,7 @@ def _candidates(
     if mode == "file":
         return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
     found = retrieval_pairs([descriptors[i] for i in range(n)], settings.retrieved, work.seed)
-    return sorted({*found, *_consecutive(photo_set)})
+    return sorted({*found, *_consecutive(photo_set), *_along_films(photo_set, settings.overlap)})
 
 
 def _without_weak(scores: dict[Pair, int], share: float) -> dict[Pair, int]:
@@ -149,6 +150,18 @@ def _without_weak(scores: dict[Pair, int], share: float) -> dict[Pair, int]:
 def _consecutive(photo_set: PhotoSet) -> list[Pair]:
     """Neighbours in name order: photos taken one after the other often see the same thing."""
     return list(pairwise(range(len(photo_set.photos))))
+
+
+def _along_films(photo_set: PhotoSet, overlap: int) -> list[Pair]:
+    """Frames of one film that follow each other; retrieval finds where the film comes back to a place."""
+    films: dict[str, list[int]] = {}
+    for photo in photo_set.photos:
+        folder = PurePosixPath(photo.name).parent
+        if folder.suffix.lower() in FILM_SUFFIXES:
+            films.setdefault(str(folder), []).append(photo.id)
+    return [
+        (frames[i], frames[j]) for frames in films.values() for i, j in sequential_pairs(len(frames), overlap)
+    ]
 
 
 def load_pairs(work: StageContext) -> list[Pair]:

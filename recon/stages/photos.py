@@ -17,13 +17,16 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
 from recon.photos.intrinsics import read_intrinsics
-from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_mask, read_png
+from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, png_bytes, read_mask, read_png
 from recon.photos.resize import resize_mask, resize_rgb, working_size
-from recon.photos.scanning import PhotoFile, file_sha256, find_masks, scan_folder
+from recon.photos.scanning import Found, PhotoFile, file_sha256, find_masks, find_photos
 from recon.photos.types import Intrinsics, LeftOut, Photo, PhotoSet
+from recon.stages.frames import take_frames
 
 PHOTO_SET = "photos.json"
 FOLDER = "photos"
+_LONGEST_NAME = 200
+"""Bytes of a flat file name without its suffixes; file systems take 255 in all."""
 
 
 class PhotosSettings(BaseModel):
@@ -63,9 +66,10 @@ class PhotosStage:
     def inputs_fingerprint(self, work: StageContext) -> str:
         """Hash of names and contents of photos, masks and intrinsics."""
         _sharing_option(work)
-        files = _files(work)
-        masks = _masks(work, files)
-        listed = [("photo", one.name, one.path) for one in files]
+        found = _found(work)
+        masks = _masks(work, found)
+        listed = [("photo", one.name, one.path) for one in found.photos]
+        listed += [("film", one.name, one.path) for one in found.films]
         listed += [("mask", name, path) for name, path in sorted(masks.items())]
         listed += [("intrinsics", path.name, path) for path in _intrinsics_files(work)]
         digest = hashlib.sha256()
@@ -73,21 +77,25 @@ class PhotosStage:
             listed, work.map(_sha_of, listed, "looking at the photos"), strict=True
         ):
             digest.update(f"{kind}\0{name}\0{sha}\n".encode("utf-8", "surrogateescape"))
-        for option in ("intrinsics", "camera_sharing"):
+        for option in ("intrinsics", "camera_sharing", "frames"):
             value = work.inputs.get(option)
             if value and not Path(str(value)).exists():
                 digest.update(f"{option}\0{value}\n".encode())
         return digest.hexdigest()
 
     def run(self, settings: PhotosSettings, work: StageContext) -> dict[str, Any]:
-        files = _files(work)
-        masks = _masks(work, files)
+        found = _found(work)
+        frames, bad_films = take_frames(found.films, work)
+        files = (*found.photos, *frames)
+        masks = _masks(work, found)
+        _say_what_was_found(found, files, masks, work)
         with work.fresh_directory(FOLDER) as folder:
 
             def read(file: PhotoFile) -> _Read | LeftOut:
                 return _read(file, masks.get(file.name), settings, folder)
 
             usable, left_out = _without_duplicates(work.map(read, files, "reading photos"))
+            left_out = [*bad_films, *left_out]
             for one in left_out:
                 work.warn(f"left out {one.name}: {one.reason}")
                 for path in (folder / file_name(one.name), folder / mask_name(one.name)):
@@ -104,6 +112,8 @@ class PhotosStage:
             "cameras_with_focal_length": with_prior,
             "left_out": len(left_out),
             "px_longest_side": longest,
+            **({"films": len(found.films), "frames": len(frames)} if found.films else {}),
+            **({"files_passed_over": len(found.passed_over)} if found.passed_over else {}),
         }
 
 
@@ -157,17 +167,34 @@ def photo_set_from_json(data: Mapping[str, Any]) -> PhotoSet:
 # The parts of the stage
 
 
-def _files(work: StageContext) -> tuple[PhotoFile, ...]:
-    """The photo files; the workspace and the masks may lie inside the photo folder."""
-    folder = Path(str(work.inputs["photos"]))
+def _found(work: StageContext) -> Found:
+    """What lies in the places that the user named; the workspace and the masks may lie inside the photo folder."""
+    given = work.inputs["photos"]
+    sources = [given] if isinstance(given, (str, Path)) else list(given)
     exclude = [work.root, *([Path(str(work.inputs["masks"]))] if work.inputs.get("masks") else [])]
-    files = scan_folder(folder, exclude)
-    if not files:
-        raise ReconError(
-            f"{folder}: holds no photos; looked for JPEG, PNG, TIFF, WebP and HEIC files, "
-            "also in the folders below it"
-        )
-    return files
+    found = find_photos(sources, exclude)
+    if not found.photos and not found.films:
+        text = f"{', '.join(map(str, sources))}: holds no photos and no film; read are {IMAGE_NAMES}"
+        for one in found.passed_over[:5]:
+            text += f"\n  {one.name}: {one.reason}"
+        raise ReconError(text)
+    return found
+
+
+def _say_what_was_found(
+    found: Found, files: tuple[PhotoFile, ...], masks: Mapping[str, Path], work: StageContext
+) -> None:
+    """Tell of files that were passed over, and of photos that have no mask although others do."""
+    if found.passed_over:
+        first = "; ".join(f"{one.name} {one.reason}" for one in found.passed_over[:5])
+        more = f"; and {len(found.passed_over) - 5} more" if len(found.passed_over) > 5 else ""
+        work.log.info("passed over %d files: %s%s", len(found.passed_over), first, more)
+    without = [one.name for one in files if one.name not in masks]
+    if masks and without:
+        names = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
+        work.warn(f"masks for {len(masks)} of {len(files)} photos; these are used whole: {names}")
+    elif masks:
+        work.log.info("masks for all %d photos", len(files))
 
 
 def _sharing_option(work: StageContext) -> CameraSharing | None:
@@ -181,9 +208,10 @@ def _sharing_option(work: StageContext) -> CameraSharing | None:
     return None
 
 
-def _masks(work: StageContext, files: tuple[PhotoFile, ...]) -> dict[str, Path]:
+def _masks(work: StageContext, found: Found) -> dict[str, Path]:
+    """The masks of the folder that the user gave, else those that lie beside the photos."""
     folder = work.inputs.get("masks")
-    return find_masks(Path(str(folder)), files) if folder else {}
+    return find_masks(Path(str(folder)), found.photos) if folder else dict(found.masks)
 
 
 def _intrinsics_files(work: StageContext) -> list[Path]:
@@ -213,7 +241,11 @@ def _read(file: PhotoFile, mask_path: Path | None, settings: PhotosSettings, fol
     rgb = resize_rgb(decoded.pixels.rgb, width, height)
     mask = decoded.pixels.mask
     if mask_path is not None:
-        drawn = read_mask(mask_path, decoded.width, decoded.height, decoded.exif.orientation)
+        rgb_height, rgb_width = decoded.pixels.rgb.shape[:2]
+        try:
+            drawn = read_mask(mask_path, rgb_width, rgb_height, decoded.exif.orientation)
+        except ReconError as error:
+            return LeftOut(file.name, str(error))
         mask = drawn if mask is None else mask & drawn
     if mask is not None:
         mask = resize_mask(mask, width, height)
@@ -245,7 +277,9 @@ def _without_duplicates(results: list[_Read | LeftOut]) -> tuple[list[_Read], li
 
 def _too_few(work: StageContext, usable: list[_Read], left_out: list[LeftOut]) -> str:
     found = "only one photo" if usable else "no photo"
-    text = f"{work.inputs['photos']}: {found} can be used; a reconstruction needs two or more that overlap"
+    given = work.inputs["photos"]
+    where = given if isinstance(given, (str, Path)) else ", ".join(map(str, given))
+    text = f"{where}: {found} can be used; a reconstruction needs two or more that overlap"
     for one in left_out[:5]:
         text += f"\n  {one.name}: {one.reason}"
     if len(left_out) > 5:
@@ -286,8 +320,16 @@ def _photo_set(
 
 
 def file_name(name: str) -> str:
-    """A flat file name for a photo in nested folders; different names stay different."""
-    return name.replace("%", "%25").replace("/", "%2F") + ".png"
+    """A flat file name for a photo in nested folders; different names stay different.
+
+    A name that is too long for a file is cut, and told apart by a hash.
+    """
+    flat = name.replace("%", "%25").replace("/", "%2F")
+    if len(flat.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        start = flat.encode("utf-8", "surrogateescape")[: _LONGEST_NAME - len(digest) - 3]
+        flat = f"{start.decode('utf-8', 'ignore')}%23{digest}"
+    return flat + ".png"
 
 
 def mask_name(name: str) -> str:

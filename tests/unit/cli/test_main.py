@@ -90,10 +90,11 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
         "--recipe sift --quality high --set match.window=5 --set mesh.depth=9 --intrinsics 1,2,3,4 --masks m"
     )
     more = "--stop-after map --restart-from pairs --threads 3 --seed 7 --no-resume --camera-sharing single"
-    assert main(["reconstruct", "photos", "--out", str(out), *arguments.split(), *more.split()]) == 0
+    places = ["photos", "film.mp4", "--frames", "40"]
+    assert main(["reconstruct", *places, "--out", str(out), *arguments.split(), *more.split()]) == 0
     assert fake_api.calls == [
         (
-            (Path("photos"), out),
+            ([Path("photos"), Path("film.mp4")], out),
             {
                 "recipe": "sift",
                 "quality": "high",
@@ -106,6 +107,7 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
                 "seed": 7,
                 "resume": False,
                 "camera_sharing": "single",
+                "frames": 40,
             },
         )
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import ReconError
+from recon.photos import reading
 from recon.photos.exif import upright
-from recon.photos.reading import PhotoError, decode_photo, load_photo, png_bytes, read_mask, read_png
+from recon.photos.reading import (
+    PhotoError,
+    decode_photo,
+    load_photo,
+    looks_like_image,
+    png_bytes,
+    read_mask,
+    read_png,
+)
 
 # What Pillow itself does for each orientation (Exif 2.32, table of tag 274).
 TRANSPOSES = {
@@ -267,9 +278,140 @@ def test_mask_over_the_stored_photo_turns_with_it(tmp_path: Path) -> None:
 
 
 def test_mask_of_the_wrong_size_names_both_sizes(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(ReconError, match=r"m\.png: the mask is 30x20 pixels, its photo is 96x64"):
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(
+        ReconError, match=r"m\.png: the mask is 20x20 pixels, its photo is 96x64: another shape"
+    ):
         read_mask(tmp_path / "m.png", 96, 64)
     (tmp_path / "m.png").write_text("no mask")
     with pytest.raises(ReconError, match=r"m\.png: the mask cannot be read"):
         read_mask(tmp_path / "m.png", 96, 64)
+
+
+def test_mask_of_another_size_but_the_same_shape_is_resized(tmp_path: Path) -> None:
+    keep = np.zeros((32, 48), np.uint8)
+    keep[8:, 12:] = 255
+    Image.fromarray(keep).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", 97, 64)
+    assert mask.shape == (64, 97)
+    assert mask.mean() == pytest.approx(0.75 * 0.75, abs=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jfif", ".pjpeg", ".mpo", ".jp2", ""])
+def test_formats_by_name_and_by_content(tmp_path: Path, suffix: str) -> None:
+    pixels = np.asarray(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).resize((96, 64)))
+    path = tmp_path / f"photo{suffix}"
+    kind = {".avif": "AVIF", ".jp2": "JPEG2000", ".mpo": "MPO"}.get(suffix, "JPEG")
+    Image.fromarray(pixels).save(path, format=kind, quality=95)
+    assert looks_like_image(path)
+    read = decode_photo(path)
+    assert (read.width, read.height) == (96, 64)
+    assert np.abs(read.pixels.rgb.astype(int) - pixels).mean() < 6.0
+
+
+def test_text_does_not_look_like_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("no image")
+    assert not looks_like_image(tmp_path / "a")
+    assert not looks_like_image(tmp_path / "not there")
+
+
+def test_jpeg_of_200_megapixels_is_decoded_at_a_fraction_of_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    small = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    small.convert("L").resize((20000, 10100), Image.Resampling.NEAREST).save(path, quality=30, exif=exif)
+    read = decode_photo(path)
+    assert (read.width, read.height) == (10100, 20000)
+    assert read.pixels.rgb.shape == (10000, 5050, 3)
+
+
+def test_too_large_for_a_format_that_is_decoded_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (300, 200)).save(tmp_path / "a.png")
+    monkeypatch.setattr(reading, "_DRAFT_PIXELS", 1000)
+    monkeypatch.setattr(reading, "_MOST_PIXELS", 50_000)
+    with pytest.raises(ReconError, match=r"a\.png: has 300x200 pixels.*save it as JPEG"):
+        load_photo(tmp_path / "a.png")
+
+
+def raw_file(path: Path, orientation: int) -> None:
+    """A minimal DNG (Adobe DNG 1.4): a Bayer mosaic whose left half is red and whose right half is blue."""
+    width, height = 96, 64
+    mosaic = np.full((height, width), 200, np.uint16)
+    mosaic[0::2, 0 : width // 2 : 2] = 40000
+    mosaic[1::2, width // 2 + 1 :: 2] = 40000
+    rational = struct.pack
+    matrix = b"".join(rational("<ii", int(v * 10000), 10000) for v in (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    inner = [(0x920A, 5, 1, struct.pack("<II", 50, 1)), (0xA405, 3, 1, struct.pack("<H", 75))]
+    tags = [
+        (254, 4, 1, struct.pack("<I", 0)),
+        (256, 4, 1, struct.pack("<I", width)),
+        (257, 4, 1, struct.pack("<I", height)),
+        (258, 3, 1, struct.pack("<H", 16)),
+        (259, 3, 1, struct.pack("<H", 1)),
+        (262, 3, 1, struct.pack("<H", 32803)),
+        (271, 2, 5, b"Maker"),
+        (272, 2, 6, b"Model1"),
+        (273, 4, 1, b"pixels"),
+        (274, 3, 1, struct.pack("<H", orientation)),
+        (277, 3, 1, struct.pack("<H", 1)),
+        (278, 4, 1, struct.pack("<I", height)),
+        (279, 4, 1, struct.pack("<I", mosaic.nbytes)),
+        (33421, 3, 2, struct.pack("<HH", 2, 2)),
+        (33422, 1, 4, bytes((0, 1, 1, 2))),
+        (34665, 4, 1, b"inner"),
+        (50706, 1, 4, bytes((1, 4, 0, 0))),
+        (50708, 2, 6, b"Model1"),
+        (50717, 4, 1, struct.pack("<I", 65535)),
+        (50721, 10, 9, matrix),
+        (50728, 5, 3, struct.pack("<IIIIII", 1, 1, 1, 1, 1, 1)),
+        (50778, 3, 1, struct.pack("<H", 21)),
+    ]
+    data = bytearray()
+    start = 8 + 2 + 12 * len(tags) + 4 + 2 + 12 * len(inner) + 4
+
+    def stored(value: bytes) -> bytes:
+        if len(value) <= 4:
+            return value.ljust(4, b"\0")
+        where = start + len(data)
+        data.extend(value + b"\0" * (len(value) % 2))
+        return struct.pack("<I", where)
+
+    def directory(entries: list[tuple[int, int, int, bytes]]) -> bytes:
+        body = b"".join(
+            struct.pack("<HHI", tag, kind, count) + stored(value) for tag, kind, count, value in entries
+        )
+        return struct.pack("<H", len(entries)) + body + struct.pack("<I", 0)
+
+    inner_at = 8 + 2 + 12 * len(tags) + 4
+    pixels_at = stored(mosaic.tobytes())
+    found = {b"inner": struct.pack("<I", inner_at), b"pixels": pixels_at}
+    outer = directory([(tag, kind, count, found.get(value, value)) for tag, kind, count, value in tags])
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + outer + directory(inner) + bytes(data))
+
+
+def test_raw_file_is_developed_upright_with_its_exif(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy", reason="raw files are read by the extra 'raw'")
+    raw_file(tmp_path / "a.dng", orientation=6)
+    read = decode_photo(tmp_path / "a.dng")
+    assert (read.width, read.height) == (64, 96)
+    assert (read.exif.focal_mm, read.exif.focal_35mm, read.exif.model) == (50.0, 75.0, "Model1")
+    top, bottom = (
+        read.pixels.rgb[part].reshape(-1, 3).mean(axis=0) for part in (slice(8, 40), slice(56, 88))
+    )
+    assert top[0] > 2 * top[2]  # the left half of the mosaic is above after the turn
+    assert bottom[2] > 2 * bottom[0]
+    (tmp_path / "cut.dng").write_bytes((tmp_path / "a.dng").read_bytes()[:300])
+    with pytest.raises(ReconError, match=r"cut\.dng: cannot be decoded"):
+        load_photo(tmp_path / "cut.dng")
+
+
+def test_raw_file_without_the_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    raw_file(tmp_path / "a.dng", orientation=1)
+    with pytest.raises(ReconError, match=r"a\.dng: reading raw files needs.*recon\[raw\]"):
+        load_photo(tmp_path / "a.dng")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -126,11 +127,11 @@ def test_one_usable_photo_is_not_enough(tmp_path: Path) -> None:
 
 
 def test_empty_and_missing_folders(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"photos: there is no such folder"):
+    with pytest.raises(UsageError, match=r"photos: there is no such file or folder"):
         run(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "readme.txt").write_text("hello")
-    with pytest.raises(ReconError, match=r"photos: holds no photos.*JPEG"):
+    with pytest.raises(ReconError, match=r"(?s)photos: holds no photos.*JPEG.*readme\.txt"):
         run(tmp_path)
 
 
@@ -259,3 +260,83 @@ def test_photo_set_survives_json() -> None:
     assert photo_set.photos[0].latitude_longitude_altitude == (1.5, 2.5, -3.0)
     assert photo_set.cameras[0].K[0, 0] == 1.1
     assert json.loads(json.dumps(photo_set_to_json(photo_set))) == json.loads(text)
+
+
+def test_what_lies_in_the_folder_besides_photos_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(3):
+        save(tmp_path / "photos" / f"{index}.jpg", index)
+    (tmp_path / "photos" / "notes.txt").write_text("hello")
+    with caplog.at_level("INFO", logger="recon"):
+        summary = run(tmp_path)
+    assert summary.counts("photos")["files_passed_over"] == 1
+    assert "passed over 1 files: notes.txt is no photo" in caplog.text
+
+
+def test_masks_beside_photos_are_used_and_photos_without_are_named(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    keep = np.zeros((120, 200), np.uint8)
+    keep[40:] = 255
+    for index in range(4):
+        save(photos / f"{index}.jpg", index)
+    Image.fromarray(keep).save(photos / "0.jpg.png")
+    Image.fromarray(keep).resize((400, 240)).save(photos / "1_mask.JPG")  # another size, the same shape
+    Image.fromarray(keep[:100]).save(photos / "2_MASK.png")  # another shape
+    summary = run(tmp_path)
+    work, photo_set = loaded(tmp_path)
+    assert [photo.name for photo in photo_set.photos] == ["0.jpg", "1.jpg", "3.jpg"]
+    for index in (0, 1):
+        np.testing.assert_array_equal(load_mask(work, photo_set.photos[index]), keep > 0)
+    assert load_mask(work, photo_set.photos[2]) is None
+    assert "the mask is 200x100 pixels, its photo is 200x120" in left_out(tmp_path)["2.jpg"]
+    assert any("masks for 3 of 4 photos; these are used whole: 3.jpg" in text for text in summary.warnings)
+
+
+def test_long_names_and_deep_folders_fit(tmp_path: Path) -> None:
+    deep = "照片" * 20 + "/" + "文件夹" * 20
+    names = [f"{deep}/{'あ' * 80}{index}.jpg" for index in range(3)]
+    pixels = {
+        name: save(tmp_path / "photos" / name.replace(".jpg", ".png"), i) for i, name in enumerate(names)
+    }
+    run(tmp_path)
+    work, photo_set = loaded(tmp_path)
+    assert len({photo_path(work, photo) for photo in photo_set.photos}) == 3
+    for photo in photo_set.photos:
+        np.testing.assert_array_equal(load_rgb(work, photo), pixels[photo.name.replace(".png", ".jpg")])
+
+
+def test_several_places_and_a_list_of_names(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path / "photos" / f"{index}.png", index)
+    save(tmp_path / "more" / "5.png", 5)
+    (tmp_path / "list.txt").write_text("# chosen\nphotos/1.png\n\nphotos/3.png\n", encoding="utf-8")
+    run(tmp_path, photos=(str(tmp_path / "list.txt"), str(tmp_path / "more")))
+    assert [photo.name for photo in loaded(tmp_path)[1].photos] == [
+        "more/5.png",
+        "photos/1.png",
+        "photos/3.png",
+    ]
+    run(tmp_path, photos=str(tmp_path / "photos" / "[02].png"))
+    assert [photo.name for photo in loaded(tmp_path)[1].photos] == ["0.png", "2.png"]
+
+
+def test_film_among_photos(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for index in range(2):
+        save(photos / f"{index}.png", index)
+    wide = np.asarray(Image.fromarray(save(photos / "1.png", 1)).resize((600, 128), Image.Resampling.BICUBIC))
+    writer = cv2.VideoWriter(str(photos / "walk.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (160, 128))
+    for offset in range(0, 400, 20):
+        writer.write(np.ascontiguousarray(wide[:, offset : offset + 160, ::-1]))
+    writer.release()
+    (photos / "broken.mp4").write_bytes(b"no film")
+    summary = run(tmp_path, ("photos.min_side=64",), frames=5)
+    names = [photo.name for photo in loaded(tmp_path)[1].photos]
+    assert len(names) == 7
+    assert sum(name.startswith("walk.avi/frame_") for name in names) == 5
+    assert "is no film that can be decoded" in left_out(tmp_path)["broken.mp4"]
+    listing = json.loads((tmp_path / "out" / "frames" / "frames.json").read_text())
+    assert [entry["photo"] for entry in listing] == names[2:]
+    assert all(entry["seconds"] == pytest.approx(entry["frame"] / 10) for entry in listing)
+    assert summary.counts("photos")["frames"] == 5
