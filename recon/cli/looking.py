@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 
-from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run, read_georeference
+from recon.cli.opening import open_run
 from recon.core.frames import offset_to_origin
 from recon.errors import ReconError, UsageError
+from recon.exports.source import GEOREFERENCE, Run, load_scene, read_georeference
 from recon.render.scene import (
     MESH_SUFFIXES,
     UnreadCloud,
@@ -122,14 +123,12 @@ def _photo_files(
     run: Run, photos: Path | None
 ) -> tuple[Callable[[str], Path | None], Callable[[list[str]], tuple[str, ...]]]:
     """Where the pixels of a photo are, and what to say of photos that are missing."""
-    from recon.stages.photos import FOLDER, file_name
-
     folder = photos or run.source
 
     def file_of(name: str) -> Path | None:
         candidates = [folder / name] if folder is not None else []
-        if name in run.photos and photos is None:
-            candidates.insert(0, run.root / FOLDER / file_name(name))
+        if name in run.pictures and photos is None:
+            candidates.insert(0, run.pictures[name])
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(names: list[str]) -> tuple[str, ...]:

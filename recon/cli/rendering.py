@@ -16,13 +16,14 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from recon.cli.exporting import ExportReport
 from recon.cli.looking import open_view_scene
-from recon.cli.opening import load_scene, open_run
+from recon.cli.opening import open_run
 from recon.cli.render import LAYERS
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
+from recon.exports.options import ExportReport
 from recon.exports.scene import Scene
+from recon.exports.source import load_scene
 from recon.photos.types import PinholeView
 from recon.render import trajectories, video
 from recon.render.canvas import (

@@ -9,11 +9,16 @@ views have one.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from recon.exports.scene import Scene, SceneView, scene_of_views
+from recon.errors import ReconError
+from recon.exports.export import Export, Format
+from recon.exports.files import Imported, first_file
+from recon.exports.scene import Scene, SceneView, centred_pinhole, scene_of_views
+from recon.photos.reading import PhotoError, decode_photo
 from recon.photos.types import Intrinsics
 
 BUNDLE, LIST = "bundle.out", "list.txt"
@@ -136,6 +141,46 @@ def from_bundle(text: str, names: list[str], sizes: list[tuple[int, int]]) -> Sc
     number = {view: {key: i for i, key in enumerate(sorted(keypoints[view]))} for view in kept}
     observations = [(p, kept[v], number[v][k]) for p, v, k in seen if v in kept]
     return scene_of_views(intrinsics, views, xyz, rgb, observations)
+
+
+def write(job: Export, folder: Path) -> str:
+    """Write ``bundle.out`` and ``list.txt`` into a folder; returns what it wrote in words."""
+    scene = job.with_folder(job.prepared(folder))
+    (folder / BUNDLE).write_text(to_bundle(scene), encoding="ascii")
+    (folder / LIST).write_text(to_list(scene), encoding="utf-8")
+    return scene.in_words()
+
+
+def read(source: Path, photos: Path | None, notes: list[str]) -> Imported:
+    """Read ``bundle.out`` and ``list.txt``."""
+    path = first_file(source, (BUNDLE, "bundle/bundle.out", "bundle.rd.out"), "")
+    listing = next(
+        (
+            place / name
+            for place in (path.parent, path.parent.parent)
+            for name in (LIST, "bundle.out.list.txt")
+            if (place / name).is_file()
+        ),
+        None,
+    )
+    if listing is None:
+        raise ReconError(f"{path}: its list of photos (list.txt) is not beside it")
+    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    folder = photos or listing.parent
+    sizes = []
+    for name in names:
+        try:
+            decoded = decode_photo(folder / name)
+        except PhotoError as error:
+            raise ReconError(
+                f"{folder / name}: {error}; Bundler's files do not say how large photos are: give --photos DIR"
+            ) from error
+        sizes.append((decoded.width, decoded.height))
+    del notes
+    return Imported(from_bundle(path.read_text(encoding="ascii"), names, sizes), photos=(folder,))
+
+
+FORMAT = Format(write, unrepresentable, centred_pinhole, one_word_names=True)
 
 
 def _radial(camera: Intrinsics) -> tuple[float, ...]:

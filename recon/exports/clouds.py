@@ -29,6 +29,11 @@ class Cloud:
     normals: Float32[np.ndarray, "n 3"]
     rgb: UInt8[np.ndarray, "n 3"]
 
+    @classmethod
+    def of_points(cls, xyz: Float64[np.ndarray, "n 3"], rgb: UInt8[np.ndarray, "n 3"]) -> Cloud:
+        """Points without normals."""
+        return cls(xyz, np.zeros((len(xyz), 3), np.float32), rgb)
+
     def __len__(self) -> int:
         return len(self.xyz)
 

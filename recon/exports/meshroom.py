@@ -8,11 +8,15 @@ fy / fx (since version 1.2.5).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from recon.exports.export import Export, Format
+from recon.exports.files import Imported, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, scene_of_views
 from recon.photos.types import Intrinsics
 
@@ -140,6 +144,32 @@ def from_sfm(data: Mapping[str, Any]) -> Scene:
     observations = [(p, row_of[v], keypoint[v, f]) for p, v, f in raw if v in row_of]
     colours = np.array(rgb, np.uint8).reshape(-1, 3)
     return scene_of_views(cameras, views, np.array(xyz, np.float64).reshape(-1, 3), colours, observations)
+
+
+def write(job: Export, folder: Path) -> str:
+    """Write a ``.sfm`` file into a folder; returns what it wrote in words."""
+    scene = job.prepared(folder)
+    root = job.photo_root()
+    paths = {view.name: f"{root}/{view.name}" for view in scene.views} if root else {}
+    write_json(folder / FILE, to_sfm(scene, paths))
+    return scene.in_words()
+
+
+def read(source: Path, photos: Path | None, notes: list[str]) -> Imported:
+    """Read a ``.sfm`` file."""
+    del photos, notes
+    path = first_file(source, (FILE, "sfm.sfm", "sfm.json", "cameras.json"), "")
+    scene = from_sfm(read_json(path))
+    # Its paths are absolute, perhaps another computer's: names are what lies below the folder of them all.
+    paths = {view.name: PurePosixPath(view.name.replace("\\", "/")) for view in scene.views}
+    if paths and all(len(one.parts) > 1 for one in paths.values()):
+        common = os.path.commonpath([str(one.parent) for one in paths.values()])
+        scene = scene.renamed({name: one.relative_to(common).as_posix() for name, one in paths.items()})
+        return Imported(scene, photos=(path.parent / common,))
+    return Imported(scene)
+
+
+FORMAT = Format(write, unrepresentable)
 
 
 def _intrinsic(row: int, camera: Intrinsics) -> dict[str, Any]:

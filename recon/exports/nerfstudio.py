@@ -7,11 +7,15 @@ world stays as it is: no ``applied_transform`` is written, so the points and the
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from recon.exports.clouds import Cloud, to_ply
+from recon.exports.export import Export, Format
+from recon.exports.files import Imported, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, scene_of_views
 from recon.photos.types import Intrinsics
 from recon.sfm.adapter import HALF_PIXEL
@@ -107,6 +111,30 @@ def from_transforms(data: dict[str, Any]) -> Scene:
             )
         )
     return scene_of_views(cameras, views, np.zeros((0, 3)), np.zeros((0, 3), np.uint8), [])
+
+
+def write(job: Export, folder: Path) -> str:
+    """Write a ``transforms.json``, points and photos into a folder; returns what it wrote in words."""
+    scene = job.with_folder(job.prepared(folder))
+    points = None
+    if len(scene.xyz):
+        points = "points.ply"
+        cloud = Cloud.of_points(scene.xyz, scene.rgb)
+        (folder / points).write_bytes(to_ply(cloud, job.remarks()))
+    write_json(folder / FILE, to_transforms(scene, points))
+    return scene.in_words()
+
+
+def read(source: Path, photos: Path | None, notes: list[str]) -> Imported:
+    """Read a ``transforms.json``, points and photos."""
+    del photos
+    data = read_json(first_file(source, (FILE,), ""))
+    if "applied_transform" in data:
+        notes.append("applied_transform is kept: the world is nerfstudio's, not the one before it")
+    return Imported(from_transforms(data))
+
+
+FORMAT = Format(write, unrepresentable, masks="all")
 
 
 def _camera(camera: Intrinsics) -> dict[str, Any]:

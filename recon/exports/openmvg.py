@@ -8,12 +8,17 @@ the first use of a class or an object carries the highest bit of 32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from recon.exports.scene import Scene, SceneView, scene_of_views
+from recon.errors import ReconError
+from recon.exports.colmap import database_pairs
+from recon.exports.export import Export, Format
+from recon.exports.files import Imported, Pairs, first_file, read_json, write_json
+from recon.exports.scene import Scene, SceneView, pairs_of_tracks, scene_of_views, square_pinhole
 from recon.photos.types import Intrinsics
 
 FILE, MATCHES = "sfm_data.json", "matches.f.txt"
@@ -210,6 +215,86 @@ def from_matches(text: str) -> dict[tuple[int, int], Int64[np.ndarray, "k 2"]]:
         found[a, b] = numbers[at + 3 : at + 3 + 2 * count].reshape(-1, 2)
         at += 3 + 2 * count
     return found
+
+
+def write(job: Export, folder: Path) -> str:
+    """Write an ``sfm_data.json`` with features and matches into a folder; returns what it wrote in words."""
+    scene = job.prepared(folder)
+    write_json(folder / FILE, to_sfm_data(scene, job.photo_root()))
+    pairs = database_pairs(job.run.root / "database.db", scene, job.names) or pairs_of_tracks(scene)
+    matches = folder / "matches"
+    matches.mkdir()
+    (matches / MATCHES).write_text(to_matches(pairs), encoding="ascii")
+    taken: set[str] = set()
+    for view in scene.views:
+        stem = PurePosixPath(view.name).stem
+        if stem.lower() in taken:
+            job.notes.append(
+                f"two photos are called {stem}: OpenMVG keeps features by that name, only one has some"
+            )
+            continue
+        taken.add(stem.lower())
+        (matches / f"{stem}.feat").write_text(to_features(view), encoding="ascii")
+    return f"{scene.in_words()}, matches of {len(pairs)} pairs"
+
+
+def read(source: Path, photos: Path | None, notes: list[str]) -> Imported:
+    """An ``sfm_data.json`` and, where they can be found, its features and matches."""
+    del photos
+    path = first_file(
+        source, ("sfm_data.json", "reconstruction/sfm_data.json", "reconstruction_sequential/sfm_data.json",
+                 "reconstruction_global/sfm_data.json", "out/sfm_data.json"),
+        "openMVG_main_ConvertSfM_DataFormat -i sfm_data.bin -o sfm_data.json makes one of the binary file",
+    )  # fmt: skip
+    data = read_json(path)
+    folder = path.parent if source.is_file() else source
+    places = [
+        folder,
+        folder / "matches",
+        path.parent,
+        path.parent / "matches",
+        path.parent.parent / "matches",
+    ]
+    match_file = next(
+        (
+            place / name
+            for place in places
+            for name in (MATCHES, "matches.e.txt", "matches.h.txt")
+            if (place / name).is_file()
+        ),
+        None,
+    )
+    features: dict[int, np.ndarray] = {}
+    if match_file is not None:
+        for entry in data["views"]:
+            view = entry["value"].get("ptr_wrapper", {"data": entry["value"]})["data"]
+            name = match_file.parent / f"{Path(str(view['filename'])).stem}.feat"
+            if name.is_file():
+                features[int(view["id_view"])] = from_features(name.read_text(encoding="ascii"))
+    scene, row_of = from_sfm_data(data, features or None)
+    pairs: Pairs = {}
+    if match_file is not None and features:
+        for (a, b), rows in from_matches(match_file.read_text(encoding="ascii")).items():
+            if a not in row_of or b not in row_of:
+                continue
+            i, j = row_of[a], row_of[b]
+            sizes = len(scene.views[i].keypoints), len(scene.views[j].keypoints)
+            if len(rows) and (rows.max(axis=0) >= sizes).any():
+                raise ReconError(
+                    f"{match_file}: pair {a} {b} names features that the .feat files do not have"
+                )
+            if len(rows):
+                pairs[min(i, j), max(i, j)] = rows if i < j else rows[:, ::-1]
+        notes.append(f"matches from {match_file}")
+    elif match_file is not None:
+        notes.append(f"{match_file}: its .feat files are not beside it, so the matches stay behind")
+    if not data.get("structure"):
+        notes.append("the file has no structure: cameras only")
+    root = str(data.get("root_path", ""))
+    return Imported(scene, pairs, (folder / root,) if root else ())  # an absolute root stays itself
+
+
+FORMAT = Format(write, unrepresentable, square_pinhole, bare_names=True)
 
 
 class _Pointers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
@@ -67,6 +68,31 @@ class Scene:
     def intrinsics(self, view: SceneView) -> Intrinsics:
         """The camera that took this view."""
         return self.cameras[view.camera]
+
+    def in_words(self) -> str:
+        """How much there is of it."""
+        return f"{len(self.views)} photos, {len(self.cameras)} cameras, {len(self.xyz)} points"
+
+    def to_cameras_json(self) -> dict[str, Any]:
+        """Posed pinhole cameras as the project's own cameras.json (docs/conventions.md)."""
+        images = []
+        for view in self.views:
+            camera = self.intrinsics(view)
+            K = camera.K
+            images.append(
+                {
+                    "name": view.name,
+                    "width": camera.width,
+                    "height": camera.height,
+                    "fx": K[0, 0],
+                    "fy": K[1, 1],
+                    "cx": K[0, 2],
+                    "cy": K[1, 2],
+                    "R": view.cam_from_world[:, :3].tolist(),
+                    "t": view.cam_from_world[:, 3].tolist(),
+                }
+            )
+        return {"images": images}
 
     def tracks(self) -> list[Int64[np.ndarray, "k 2"]]:
         """The (view, keypoint) rows of each point."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from recon.cli.opening import GEOREFERENCE, Run, load_scene, open_run
 from recon.core.frames import up_of_photos
-from recon.engine.files import atomic_path
 from recon.errors import ReconError, UsageError
+from recon.exports.control import Sighting, read_control
+from recon.exports.files import write_json
 from recon.exports.georeference import (
     Crs,
     Georeference,
@@ -24,39 +21,23 @@ from recon.exports.georeference import (
     triangulate_rays,
 )
 from recon.exports.gravity import dominant_plane, up_from_exif, up_of_directions
+from recon.exports.options import GeoreferenceOptions
 from recon.exports.scene import Scene, SceneView
+from recon.exports.source import GEOREFERENCE, Run, load_scene
 from recon.photos.exif import exif_facts
 from recon.sfm.adapter import PosedCamera, camera_from_intrinsics
-
-Gravity = Literal["auto", "exif", "photos", "plane", "none"]
 
 _BAD_SIGHTING_PX = 10.0
 """A control point that reprojects this far from where it was marked was marked wrongly."""
 
 
-@dataclass(frozen=True)
-class GeoreferenceOptions:
-    """What a user can say; see ``recon georeference --help``."""
-
-    control: Path | None = None
-    length: str | None = None
-    points: Path | None = None
-    crs: str = "auto"
-    gravity: Gravity = "auto"
-    gps_error: float = 5.0
-    photos: Path | None = None
-    seed: int = 0
-    level: bool = False
-
-
-def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
+def run_georeference(run: Run, options: GeoreferenceOptions) -> list[str]:
     """Fit, write OUT/georeference.json, and say what was found, line by line.
 
     Raises:
         ReconError: what is known does not suffice, or contradicts itself; the message says which part is missing.
         UsageError: files or options that make no sense.
     """
-    run = open_run(root)
     scene = load_scene(run)
     lines: list[str] = []
     up, told_by = _up(run, scene, options, lines)
@@ -71,13 +52,12 @@ def run_georeference(root: Path, options: GeoreferenceOptions) -> list[str]:
         hint = ""
         if options.control is None and options.length is None and not options.level:
             hint = "; --gps-error takes a larger error, --control and --length need no GPS"
-        raise ReconError(f"{root}: no georeference: {error}{hint}") from error
+        raise ReconError(f"{run.root}: no georeference: {error}{hint}") from error
     path = run.root / GEOREFERENCE
+    partial = path.with_name(f".{path.name}.part")
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(
-                json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+        write_json(partial, found.to_json())
+        partial.replace(path)
     except OSError as error:
         raise ReconError(f"{path}: cannot be written ({error.strerror})") from error
     return [*lines, *_summary(found), f"written: {path}"]
@@ -323,69 +303,6 @@ def _crs(text: str) -> Crs:
 
 
 # Points that were marked in photos
-
-
-Sighting = tuple[str, float, float]
-"""A photo and where in it a point was seen: pixels of the upright photo at its full size, (0, 0) the centre of
-the top-left pixel."""
-
-
-def read_control(path: Path) -> tuple[dict[str, tuple[float, float, float]], dict[str, list[Sighting]]]:
-    """World coordinates and sightings of the points of a CSV file.
-
-    The first line names the columns: name, and photo, x, y for sightings, and X, Y, Z for coordinates; any
-    order, separated by commas, semicolons or tabs. A row has a sighting, coordinates or both; coordinates of a
-    point may be repeated.
-
-    Raises:
-        UsageError: it cannot be read, lacks a column, or contradicts itself; names the line.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if not lines:
-        raise UsageError(f"{path}: is empty")
-    separator = max(",;\t", key=lines[0].count)
-    rows = csv.reader(lines, delimiter=separator)
-    header = [cell.strip() for cell in next(rows)]
-    missing = {"name"} - set(header)
-    has_world, has_sightings = {"X", "Y", "Z"} <= set(header), {"photo", "x", "y"} <= set(header)
-    if missing or not (has_world or has_sightings):
-        raise UsageError(
-            f"{path}: its first line has to name the columns: name, X, Y, Z, photo, x, y (it has {', '.join(header)})"
-        )
-    world: dict[str, tuple[float, float, float]] = {}
-    sightings: dict[str, list[Sighting]] = {}
-    for number, row in enumerate(rows, 2):
-        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
-        where = f"{path}: row {number}"
-        if not cells.get("name"):
-            raise UsageError(f"{where}: has no name")
-        name = cells["name"]
-        if has_world and all(cells.get(axis) for axis in "XYZ"):
-            place = (
-                _float(cells["X"], where),
-                _float(cells["Y"], where),
-                _float(cells["Z"], where),
-            )
-            if world.setdefault(name, place) != place:
-                raise UsageError(f"{where}: {name} has other coordinates than above")
-        if has_sightings and cells.get("photo"):
-            seen = (cells["photo"], _float(cells.get("x", ""), where), _float(cells.get("y", ""), where))
-            sightings.setdefault(name, []).append(seen)
-    return world, sightings
-
-
-def _float(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{where}: {text!r} is not a number")
-    return value
 
 
 def _locate(

@@ -1,0 +1,112 @@
+"""COLMAP's own model, binary and text, with photos as they are or undistorted for OpenMVS; and its database."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
+import numpy as np
+import pycolmap
+
+from recon.errors import ReconError, UsageError
+from recon.exports.export import Export, Format
+from recon.exports.files import Pairs
+from recon.exports.scene import Scene, reconstruction_from_scene
+from recon.sfm.adapter import camera_from_intrinsics, points_to_colmap
+
+
+def _write_binary(job: Export, folder: Path) -> str:
+    scene = job.prepared(folder)
+    (folder / "sparse" / "0").mkdir(parents=True)
+    reconstruction_from_scene(scene).write_binary(folder / "sparse" / "0")
+    return scene.in_words()
+
+
+def _write_text(job: Export, folder: Path) -> str:
+    scene = job.prepared(folder)
+    (folder / "sparse" / "0").mkdir(parents=True)
+    reconstruction_from_scene(scene).write_text(folder / "sparse" / "0")
+    return scene.in_words()
+
+
+def _write_undistorted(job: Export, folder: Path) -> str:
+    """Undistorted photos and a pinhole model, by COLMAP itself."""
+    if not job.options.images:
+        raise UsageError("openmvs is made of undistorted photos: leave out --no-images")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as name:
+        raw = Path(name)
+        scene = job.prepared(raw)
+        (raw / "model").mkdir()
+        reconstruction_from_scene(scene).write_binary(raw / "model")
+        pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
+        pycolmap.undistort_images(folder, raw / "model", raw / "images")
+        if (raw / "masks").is_dir():
+            job.notes.append("masks are not carried over: OpenMVS has them in a form of its own")
+    sparse = folder / "sparse"
+    if not any(sparse.glob("cameras.*")):
+        raise ReconError(f"{sparse}: COLMAP wrote no undistorted model")
+    pycolmap.Reconstruction(sparse).write_text(sparse)  # InterfaceCOLMAP before OpenMVS 2 reads nothing else
+    return f"{scene.in_words()}; next: InterfaceCOLMAP -i DIR -o DIR/scene.mvs --image-folder DIR/images"
+
+
+BINARY = Format(_write_binary, masks="colmap")
+TEXT = Format(_write_text, masks="colmap", one_word_names=True)
+OPENMVS = Format(_write_undistorted, masks="colmap", one_word_names=True)
+
+
+def database_pairs(path: Path, scene: Scene, names: dict[str, str]) -> Pairs:
+    """Read the verified matches of a database; nothing if it is not there or does not fit the model.
+
+    Args:
+        names: what the photos of the database are called in the scene, where that differs.
+    """
+    if not path.is_file():
+        return {}
+    row = {view.name: index for index, view in enumerate(scene.views)}
+    found: Pairs = {}
+    with pycolmap.Database.open(path) as database:
+        rows: dict[int, int] = {}
+        for image in database.read_all_images():
+            index = row.get(names.get(image.name, image.name))
+            if index is None:
+                continue
+            if len(database.read_keypoints(image.image_id)) != len(scene.views[index].keypoints):
+                return {}
+            rows[image.image_id] = index
+        ids = sorted(rows)
+        for i, a in enumerate(ids):
+            for b in ids[i + 1 :]:
+                if not database.exists_two_view_geometry(a, b):
+                    continue
+                matches = np.asarray(database.read_two_view_geometry(a, b).inlier_matches, np.int64)
+                if not len(matches):
+                    continue
+                pair = (rows[a], rows[b])
+                found[min(pair), max(pair)] = matches if pair[0] < pair[1] else matches[:, ::-1]
+    return found
+
+
+def write_database(path: Path, scene: Scene, pairs: Pairs) -> None:
+    """Write cameras, photos, features and matches as COLMAP's database."""
+    with pycolmap.Database.open(path) as database:
+        for row, intrinsics in enumerate(scene.cameras):
+            camera = camera_from_intrinsics(intrinsics, row + 1)
+            database.write_camera(camera, use_camera_id=True)
+            rig = pycolmap.Rig(rig_id=row + 1)
+            rig.add_ref_sensor(camera.sensor_id)
+            database.write_rig(rig, use_rig_id=True)
+        for row, view in enumerate(scene.views):
+            image = pycolmap.Image(name=view.name, image_id=row + 1, camera_id=view.camera + 1)
+            database.write_image(image, use_image_id=True)
+            frame = pycolmap.Frame(frame_id=row + 1, rig_id=view.camera + 1)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            database.write_keypoints(row + 1, points_to_colmap(view.keypoints.astype(np.float32)))
+        for (a, b), rows in pairs.items():
+            matches = np.ascontiguousarray(rows, np.uint32)
+            database.write_matches(a + 1, b + 1, matches)
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = int(pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED)
+            geometry.inlier_matches = matches
+            database.write_two_view_geometry(a + 1, b + 1, geometry)
