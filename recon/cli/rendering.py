@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from recon.cli.looking import open_view_scene
 from recon.cli.opening import open_run
-from recon.cli.render import LAYERS
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
@@ -34,6 +33,7 @@ from recon.render.canvas import (
     draw_points,
 )
 from recon.render.frusta import camera_lines, frustum_size, photo_frames
+from recon.render.options import LAYERS, RenderOptions
 from recon.render.pictures import overview_view, point_spacing
 from recon.render.pose_splines import interpolate_poses, parse_tum
 from recon.render.scene import ViewScene, read_view_mesh
@@ -53,26 +53,6 @@ _MAX_SIDE = 8192
 _STEPS = 101
 """A way is cut into so many places to choose one from."""
 _PHOTO_TEXELS = 256
-
-
-@dataclass(frozen=True)
-class RenderOptions:
-    """What a user can say about a rendering; see the command's help."""
-
-    trajectory: str = "orbit"
-    layer: str | None = None
-    shaded: bool = False
-    cameras: bool = False
-    stills: int | None = None
-    at: float | None = None
-    size: str = "960x540"
-    fps: float = 30.0
-    seconds: float | None = None
-    background: str = "white"
-    distance: float | None = None
-    samples: int = 2
-    photos: Path | None = None
-    threads: int | None = None
 
 
 def run_render(path: Path, out: Path, options: RenderOptions) -> ExportReport:
