@@ -106,7 +106,7 @@ def run_case(case: str, folder: Path) -> dict[str, float]:
         score = next(metrics[name] for name in metrics if name in {"points.f_20mm", "points.f_0.02u"})
     else:
         from recon.evaluation.poses import views_from_cameras_json
-        from recon.evaluation.surface import evaluate_surface
+        from recon.evaluation.surface import SurfaceProtocol, evaluate_surface
 
         with np.load(folder / "clouds.npz") as data:
             truth, estimate = data["truth"], data["estimate"]
@@ -115,7 +115,9 @@ def run_case(case: str, folder: Path) -> dict[str, float]:
         )
         start = time.perf_counter()
         voxel = 0.005 if "thinned" in case else None
-        report = evaluate_surface(estimate, truth, views, (0.01, 0.02, 0.05), voxel=voxel)
+        report = evaluate_surface(
+            estimate, truth, views, (0.01, 0.02, 0.05), protocol=SurfaceProtocol(voxel=voxel)
+        )
         seconds = time.perf_counter() - start
         used = resource.getrusage(resource.RUSAGE_SELF)
         score = report.f_score[1]

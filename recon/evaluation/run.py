@@ -44,7 +44,7 @@ from recon.evaluation.poses import (
 from recon.evaluation.repeats import judge_left_out
 from recon.evaluation.report import Curve, RunReport, Samples, evaluation_thresholds
 from recon.evaluation.sources import check_same_world
-from recon.evaluation.surface import SurfaceReport, evaluate_surface, truth_depths
+from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface, truth_depths
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.truth import (
     load_surface,
@@ -581,11 +581,13 @@ class _Judge:
                 self._truth_views(),
                 limits,
                 self.truth_from_run,
-                seed=self.seed,
+                SurfaceProtocol(
+                    seed=self.seed,
+                    voxel=0.5 * limits[0],
+                    max_distance=DTU_LONGEST / unit if self.truth.layout == "dtu" else None,
+                ),
                 depths=self._seen_truth,
                 region=self.truth.region,
-                voxel=0.5 * limits[0],
-                max_distance=DTU_LONGEST / unit if self.truth.layout == "dtu" else None,
             )
         except ValueError as error:
             self.notes.append(f"{name}: {error}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recon.core.raycasting import mesh_from_open3d
 from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap, views_from_cameras_json
-from recon.evaluation.surface import SurfaceReport, evaluate_surface
+from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def judge_scene(
     poses = evaluate_poses(poses_from_colmap(out / "sparse" / "0"), truth_poses)
     truth = mesh_from_open3d(read_mesh(scene / "truth" / "mesh.ply"))
     cloud = mesh = None
-    every = list(views.values())
+    every, how = list(views.values()), SurfaceProtocol(samples)
     if (out / "dense" / "points.ply").is_file():
         xyz = read_points_ply(out / "dense" / "points.ply").xyz
-        cloud = evaluate_surface(xyz, truth, every, thresholds, poses.truth_from_estimate, samples)
+        cloud = evaluate_surface(xyz, truth, every, thresholds, poses.truth_from_estimate, how)
     if (out / "mesh" / "mesh.ply").is_file():
         found = mesh_from_open3d(read_mesh(out / "mesh" / "mesh.ply"))
-        mesh = evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, samples)
+        mesh = evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, how)
     return SceneReport(poses, cloud, mesh)
 
 

@@ -14,14 +14,19 @@ from recon.core.raycasting import MeshData, cast_view, ray_scene, tensor
 from recon.evaluation.poses import Similarity
 from recon.photos.types import PinholeView
 
-_CURVE = 64
 # Distances at which precision and recall are kept for a plot.
-_DEPTH_SIZE = 1024.0
+_CURVE = 64
 # Pixels: what decides visibility needs no more.
-_CELL = 16
+_DEPTH_SIZE = 1024.0
 # Pixels: side of the cells in which the density of projected points is measured.
-_MIN_DENSITY = 1.0
+_CELL = 16
 # Points per pixel on average, below which the closing of a depth buffer leaves holes where the scan is thin.
+_MIN_DENSITY = 1.0
+
+SeenDepth = tuple[PinholeView, Float32[np.ndarray, "h w"]]
+"""A camera and the depth that it sees, 0 where there is nothing."""
+Region = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]]
+"""True for points that a benchmark judges."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +84,41 @@ class SurfaceReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class SurfaceProtocol:
+    """How surfaces are sampled and counted; benchmarks differ in it.
+
+    Attributes:
+        samples: samples of meshes; clouds larger than five times this are thinned evenly at random.
+        min_views: cameras that must see a sample of the truth for it to count.
+        seed: of the sampling.
+        behind: "wrong" counts points behind the truth for every camera that has them in the picture, if none of those
+            sees beside the truth: right where the truth is complete and the points are said to come from the photos.
+        voxel: thin estimate and truth to the mean of the points in each voxel of this side (Tanks and Temples: half the
+            threshold).
+        average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
+        max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
+    """
+
+    samples: int = 400_000
+    min_views: int = 2
+    seed: int = 0
+    behind: Literal["ignored", "wrong"] = "ignored"
+    voxel: float | None = None
+    average_voxel: float | None = None
+    max_distance: float | None = None
+
+
 def evaluate_surface(
     estimate: MeshData | Float[np.ndarray, "n 3"],
     truth: MeshData | Float[np.ndarray, "m 3"],
     views: Sequence[PinholeView] = (),
     thresholds: Sequence[float] = (0.01, 0.02, 0.05),
     truth_from_estimate: Similarity | None = None,
-    samples: int = 400_000,
-    min_views: int = 2,
-    seed: int = 0,
+    protocol: SurfaceProtocol | None = None,
     *,
-    behind: Literal["ignored", "wrong"] = "ignored",
-    region: Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None = None,
-    voxel: float | None = None,
-    average_voxel: float | None = None,
-    max_distance: float | None = None,
-    depths: Sequence[tuple[PinholeView, Float32[np.ndarray, "h w"]]] | None = None,
+    region: Region | None = None,
+    depths: Sequence[SeenDepth] | None = None,
 ) -> SurfaceReport:
     """Compare a cloud or a mesh with the true surface.
 
@@ -117,16 +141,8 @@ def evaluate_surface(
         views: cameras in the truth's world; empty judges everything.
         thresholds: distances in world units.
         truth_from_estimate: applied to the estimate first (``align_cameras``).
-        samples: samples of meshes; clouds larger than five times this are thinned evenly at random.
-        min_views: cameras that must see a sample of the truth.
-        seed: of the sampling.
-        behind: "wrong" counts points behind the truth for every camera that has them in the picture, if none of those
-            sees beside the truth: right where the truth is complete and the points are said to come from the photos.
+        protocol: how both are sampled and counted.
         region: True for points where the truth can judge (the benchmark's own mask); applied to both sides.
-        voxel: thin estimate and truth to the mean of the points in each voxel of this side (Tanks and Temples: half the
-            threshold).
-        average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
-        max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
         depths: what the views see of the truth (``truth_depths``), where it is at hand from another evaluation.
 
     Raises:
@@ -135,58 +151,35 @@ def evaluate_surface(
     limits = tuple(sorted(float(t) for t in thresholds))
     if not limits:
         raise ValueError("at least one threshold is needed")
-    rng = np.random.default_rng(seed)
-    transform = truth_from_estimate or Similarity(1.0, np.eye(3), np.zeros(3))
-    if isinstance(estimate, MeshData):
-        moved = transform(estimate.vertices).astype(np.float32)
-        estimate = MeshData(moved, estimate.faces)
-        points = sample_mesh(estimate, samples, seed)
-    else:
-        points = np.asarray(estimate)[:, :3]
-        points = points[np.isfinite(points).all(axis=1)]
-        if len(points) > 5 * samples:
-            points = points[rng.choice(len(points), 5 * samples, replace=False)]
-        points = transform(points).astype(np.float32)
-    truth_points = (
-        sample_mesh(truth, samples, seed + 1)
-        if isinstance(truth, MeshData)
-        else np.asarray(truth, np.float32)[:, :3]
-    )
-    truth_points = truth_points[np.isfinite(truth_points).all(axis=1)]
-    if not len(truth_points):
-        raise ValueError("the truth is empty")
-    if not isinstance(truth, MeshData):
-        truth = truth_points
-    all_points = points
-    if voxel is not None:
-        truth_points = thin(truth_points, voxel)
-        if not isinstance(estimate, MeshData):
-            points = thin(points, voxel)
+    how = protocol or SurfaceProtocol()
+    found, points = _moved(estimate, truth_from_estimate or Similarity(1.0, np.eye(3), np.zeros(3)), how)
+    known, truth_points = _finite_truth(truth, how)
+    if how.voxel is not None:
+        truth_points = thin(truth_points, how.voxel)
+        if not isinstance(found, MeshData):
+            points = thin(points, how.voxel)
     seen = np.ones(len(truth_points), bool)
-    judged = np.ones(len(points), bool)
-    hidden = np.zeros(len(points), bool)
+    judged, hidden = np.ones(len(points), bool), np.zeros(len(points), bool)
     if views:
-        depths = truth_depths(truth, views) if depths is None else depths
-        judging = [view for view, _ in depths]
-        maps = [depth for _, depth in depths]
-        seen = visible_count(truth_points, judging, maps, 0.25 * limits[0]) >= min_views
-        judged, hidden = _judge(points, judging, maps, limits[-1])
-        if behind == "wrong":
+        depths = truth_depths(known, views) if depths is None else depths
+        seen = visible_count(truth_points, depths, 0.25 * limits[0]) >= how.min_views
+        judged, hidden = points_to_judge(points, depths, limits[-1])
+        if how.behind == "wrong":
             judged = judged | hidden
     if region is not None:
         seen &= region(truth_points)
         judged &= region(points)
-    to_truth = _distance(points[judged], truth)
-    to_estimate = _distance(truth_points[seen], estimate if isinstance(estimate, MeshData) else all_points)
+    to_truth = _distance(points[judged], known)
+    to_estimate = _distance(truth_points[seen], found)
     shares = np.r_[np.linspace(0.0, limits[-1], _CURVE), limits]
-    precision = _shares(to_truth, shares, points[judged], average_voxel)
-    recall = _shares(to_estimate, shares, truth_points[seen], average_voxel)
+    precision = _shares(to_truth, shares, points[judged], how.average_voxel)
+    recall = _shares(to_estimate, shares, truth_points[seen], how.average_voxel)
     return SurfaceReport(
         limits,
         tuple(precision[_CURVE:].tolist()),
         tuple(recall[_CURVE:].tolist()),
-        _mean_median(to_truth, max_distance),
-        _mean_median(to_estimate, max_distance),
+        _mean_median(to_truth, how.max_distance),
+        _mean_median(to_estimate, how.max_distance),
         int(judged.sum()),
         len(points),
         int(seen.sum()),
@@ -194,6 +187,38 @@ def evaluate_surface(
         float(hidden.mean()) if len(hidden) else 0.0,
         np.column_stack([shares[:_CURVE], precision[:_CURVE], recall[:_CURVE]]),
     )
+
+
+def _moved(
+    estimate: MeshData | Float[np.ndarray, "n 3"], truth_from_estimate: Similarity, how: SurfaceProtocol
+) -> tuple[MeshData | Float32[np.ndarray, "n 3"], Float32[np.ndarray, "k 3"]]:
+    """The estimate in the truth's world, and points of it: samples of a mesh, or the cloud itself."""
+    if isinstance(estimate, MeshData):
+        mesh = MeshData(truth_from_estimate(estimate.vertices).astype(np.float32), estimate.faces)
+        return mesh, sample_mesh(mesh, how.samples, how.seed)
+    points = np.asarray(estimate)[:, :3]
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) > 5 * how.samples:
+        rng = np.random.default_rng(how.seed)
+        points = points[rng.choice(len(points), 5 * how.samples, replace=False)]
+    points = truth_from_estimate(points).astype(np.float32)
+    return points, points
+
+
+def _finite_truth(
+    truth: MeshData | Float[np.ndarray, "m 3"], how: SurfaceProtocol
+) -> tuple[MeshData | Float32[np.ndarray, "m 3"], Float32[np.ndarray, "k 3"]]:
+    """The truth without what is not finite, and points of it."""
+    mesh = isinstance(truth, MeshData)
+    points = (
+        sample_mesh(truth, how.samples, how.seed + 1)
+        if isinstance(truth, MeshData)
+        else np.asarray(truth, np.float32)[:, :3]
+    )
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        raise ValueError("the truth is empty")
+    return (truth if mesh else points), points
 
 
 def thin(points: Float[np.ndarray, "n 3"], side: float) -> Float32[np.ndarray, "m 3"]:
@@ -237,24 +262,20 @@ def sample_mesh(mesh: MeshData, count: int, seed: int = 0) -> Float32[np.ndarray
 
 
 def visible_count(
-    points: Float[np.ndarray, "n 3"],
-    views: Sequence[PinholeView],
-    depths: Sequence[Float32[np.ndarray, "h w"]],
-    tolerance: float,
-) -> np.ndarray:
+    points: Float[np.ndarray, "n 3"], depths: Sequence[SeenDepth], tolerance: float
+) -> Int[np.ndarray, " n"]:
     """Count the views that see each point: inside the picture and not behind the surface.
 
     Args:
         points: in the world.
-        views, depths: cameras and the depth of the surface in each (0 where there is none).
-        tolerance: how far behind the surface counts as on it; the surface's own slope within a pixel is
-            added.
+        depths: cameras and the depth of the surface in each (0 where there is none).
+        tolerance: how far behind the surface counts as on it; the surface's own slope within a pixel is added.
 
     Returns:
         (n,) int.
     """
     count = np.zeros(len(points), int)
-    for view, depth in zip(views, depths, strict=True):
+    for view, depth in depths:
         z, low, high, inside = _look_up(points, view, depth)
         # Between the nearest and the farthest of the pixels round about: a slanted or jagged surface is not
         # hidden by itself.
@@ -264,37 +285,24 @@ def visible_count(
     return count
 
 
-def judged_points(
-    points: Float[np.ndarray, "n 3"],
-    views: Sequence[PinholeView],
-    depths: Sequence[Float32[np.ndarray, "h w"]],
-    tolerance: float,
-    behind: Literal["ignored", "wrong"] = "ignored",
-) -> Bool[np.ndarray, " n"]:
+def points_to_judge(
+    points: Float[np.ndarray, "n 3"], depths: Sequence[SeenDepth], tolerance: float
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Decide which points the known surface allows to judge (see ``evaluate_surface``).
 
     Args:
         points: in the world.
-        views, depths: cameras and the depth of the true surface in each (0 where there is none).
+        depths: cameras and the depth of the true surface in each (0 where there is none).
         tolerance: a point this far behind the surface still lies on it.
-        behind: what becomes of points behind the surface for every camera.
+
+    Returns:
+        Which points lie on or in front of the surface for some camera; and which lie behind it for all that have them
+        in the picture, and beside it for none.
     """
-    front, hidden = _judge(points, views, depths, tolerance)
-    return front | hidden if behind == "wrong" else front
-
-
-def _judge(
-    points: Float[np.ndarray, "n 3"],
-    views: Sequence[PinholeView],
-    depths: Sequence[Float32[np.ndarray, "h w"]],
-    tolerance: float,
-) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Which points lie on or in front of the surface for some camera, and which lie behind it for all (and beside it
-    for none)."""
     front = np.zeros(len(points), bool)
     behind = np.zeros(len(points), bool)
     beside = np.zeros(len(points), bool)
-    for view, depth in zip(views, depths, strict=True):
+    for view, depth in depths:
         z, column, row, inside = _pixels(points, view)
         center = depth[row, column]
         covered = inside & (center > 0)
@@ -304,9 +312,7 @@ def _judge(
     return front, behind & ~front & ~beside
 
 
-def truth_depths(
-    truth: MeshData | Float[np.ndarray, "m 3"], views: Sequence[PinholeView]
-) -> list[tuple[PinholeView, Float32[np.ndarray, "h w"]]]:
+def truth_depths(truth: MeshData | Float[np.ndarray, "m 3"], views: Sequence[PinholeView]) -> list[SeenDepth]:
     """Compute what each view sees of the truth: ray cast for a mesh, a depth buffer with its holes closed for points.
 
     Returns:
@@ -332,9 +338,7 @@ def _fit(view: PinholeView, size: float) -> PinholeView:
     return view.resized(max(1, round(view.width * factor)), max(1, round(view.height * factor)))
 
 
-def _splat(
-    points: Float[np.ndarray, "m 3"], view: PinholeView
-) -> tuple[PinholeView, Float32[np.ndarray, "h w"]]:
+def _splat(points: Float[np.ndarray, "m 3"], view: PinholeView) -> SeenDepth:
     """The nearest point of each pixel, with gaps of up to four pixels closed."""
     import cv2
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Float, Float64
 
 from recon.core.raycasting import MeshData
 from recon.evaluation.layout import SparseModel
 from recon.evaluation.poses import Similarity
-from recon.evaluation.surface import SurfaceReport, evaluate_surface
+from recon.evaluation.surface import Region, SeenDepth, SurfaceProtocol, SurfaceReport, evaluate_surface
 from recon.photos.types import PinholeView
 
 TOLERANCES = (0.01, 0.02, 0.05)
@@ -64,8 +64,8 @@ def evaluate_tracks(
     voxel: float | None = VOXEL,
     truth_from_estimate: Similarity | None = None,
     seed: int = 0,
-    depths: Sequence[tuple[PinholeView, Float32[np.ndarray, "h w"]]] | None = None,
-    region: Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None = None,
+    depths: Sequence[SeenDepth] | None = None,
+    region: Region | None = None,
 ) -> TrackReport:
     """Compute lengths, reprojection errors, and ETH3D's accuracy and completeness of the points.
 
@@ -94,8 +94,7 @@ def evaluate_tracks(
             views,
             thresholds,
             truth_from_estimate,
-            seed=seed,
-            average_voxel=voxel,
+            SurfaceProtocol(seed=seed, average_voxel=voxel),
             depths=depths,
             region=region,
         )

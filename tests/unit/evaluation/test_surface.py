@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 from recon.core.raycasting import MeshData
 from recon.evaluation.poses import Similarity
 from recon.evaluation.surface import (
+    SurfaceProtocol,
     evaluate_surface,
-    judged_points,
+    points_to_judge,
     sample_mesh,
     thin,
     truth_depths,
@@ -45,7 +46,7 @@ def test_a_cloud_equals_itself_in_any_world(seed: int) -> None:
 
 def test_a_lifted_plane() -> None:
     truth, estimate = square(1.0), square(1.0, 0.03)
-    report = evaluate_surface(estimate, truth, (), (0.02, 0.04), samples=2000)
+    report = evaluate_surface(estimate, truth, (), (0.02, 0.04), protocol=SurfaceProtocol(samples=2000))
     assert report.precision == (0.0, 1.0)
     assert report.recall == (0.0, 1.0)
     assert report.accuracy == pytest.approx((0.03, 0.03), rel=1e-4)
@@ -55,7 +56,7 @@ def test_a_lifted_plane() -> None:
 def test_half_a_plane_is_half_the_recall() -> None:
     half = square(1.0)
     half.vertices[1:3, 0] = 0.0
-    report = evaluate_surface(half, square(1.0), (), (1e-4,), samples=20000)
+    report = evaluate_surface(half, square(1.0), (), (1e-4,), protocol=SurfaceProtocol(samples=20000))
     assert report.precision == (1.0,)
     assert report.recall[0] == pytest.approx(0.5, abs=0.01)
     assert report.f_score[0] == pytest.approx(2 / 3, abs=0.01)
@@ -68,13 +69,15 @@ def test_truth_that_no_camera_sees_is_not_missed() -> None:
         np.concatenate([seen.vertices, hidden.vertices]), np.concatenate([seen.faces, seen.faces + 4])
     )
     estimate = square(1.6)
-    strict = evaluate_surface(estimate, truth, (), (0.01,), samples=20000)
-    fair = evaluate_surface(estimate, truth, ABOVE, (0.01,), samples=20000)
+    strict = evaluate_surface(estimate, truth, (), (0.01,), protocol=SurfaceProtocol(samples=20000))
+    fair = evaluate_surface(estimate, truth, ABOVE, (0.01,), protocol=SurfaceProtocol(samples=20000))
     assert strict.recall[0] < 0.2
     assert fair.recall[0] == 1.0
     # Both cameras see a strip 1.91 wide and 2.91 long, of 2 · 36 area units.
     assert fair.seen / fair.sampled == pytest.approx(1.91 * 2.91 / 72, abs=0.01)
-    one = evaluate_surface(estimate, truth, ABOVE, (0.01,), samples=20000, min_views=1)
+    one = evaluate_surface(
+        estimate, truth, ABOVE, (0.01,), protocol=SurfaceProtocol(samples=20000, min_views=1)
+    )
     assert one.seen / one.sampled == pytest.approx(3.91 * 2.91 / 72, abs=0.015)
 
 
@@ -91,11 +94,13 @@ def test_floaters_count_and_surroundings_do_not() -> None:
         ],
         np.float32,
     )
-    report = evaluate_surface(points, truth, ABOVE, (0.01,), samples=1000)
+    report = evaluate_surface(points, truth, ABOVE, (0.01,), protocol=SurfaceProtocol(samples=1000))
     assert (report.judged, report.estimated) == (2, 6)
     assert report.precision[0] == pytest.approx(1 / 2)
     assert report.behind == pytest.approx(1 / 6)
-    strict = evaluate_surface(points, truth, ABOVE, (0.01,), samples=1000, behind="wrong")
+    strict = evaluate_surface(
+        points, truth, ABOVE, (0.01,), protocol=SurfaceProtocol(samples=1000, behind="wrong")
+    )
     assert (strict.judged, strict.estimated) == (3, 6)
     assert strict.precision[0] == pytest.approx(1 / 3)
 
@@ -104,11 +109,12 @@ def test_judgement_by_hand() -> None:
     depth = np.full((200, 200), 4.0, np.float32)
     depth[:, :100] = 0
     points = np.array([[0.7, 0, 0], [0.7, 0, -0.5], [0.3, 0, 0], [0.7, 0, 9]], np.float32)
-    view = ABOVE[1:]
-    assert judged_points(points, view, [depth], 0.1).tolist() == [True, False, False, False]
-    assert judged_points(points, view, [depth], 0.1, "wrong").tolist() == [True, True, False, False]
-    assert judged_points(points, view, [depth], 0.6).tolist() == [True, True, False, False]
-    assert visible_count(points, view, [depth], 0.1).tolist() == [1, 0, 0, 0]
+    seen = [(ABOVE[1], depth)]
+    front, behind = points_to_judge(points, seen, 0.1)
+    assert front.tolist() == [True, False, False, False]
+    assert behind.tolist() == [False, True, False, False]
+    assert points_to_judge(points, seen, 0.6)[0].tolist() == [True, True, False, False]
+    assert visible_count(points, seen, 0.1).tolist() == [1, 0, 0, 0]
 
 
 def test_truth_from_a_scan() -> None:
@@ -133,7 +139,9 @@ def test_samples_are_even_by_area() -> None:
 
 
 def test_nothing_estimated() -> None:
-    report = evaluate_surface(np.zeros((0, 3)), square(1.0), ABOVE, (0.1,), samples=500)
+    report = evaluate_surface(
+        np.zeros((0, 3)), square(1.0), ABOVE, (0.1,), protocol=SurfaceProtocol(samples=500)
+    )
     assert report.precision == (0.0,)
     assert report.recall == (0.0,)
     assert report.f_score == (0.0,)
@@ -158,7 +166,7 @@ def test_distances_against_open3d() -> None:
     ]
     accuracy = np.asarray(clouds[0].compute_point_cloud_distance(clouds[1]))
     completeness = np.asarray(clouds[1].compute_point_cloud_distance(clouds[0]))
-    report = evaluate_surface(estimate, truth, (), (0.02, 0.05), max_distance=0.06)
+    report = evaluate_surface(estimate, truth, (), (0.02, 0.05), protocol=SurfaceProtocol(max_distance=0.06))
     for k, t in enumerate((0.02, 0.05)):
         p, r = (accuracy <= t).mean(), (completeness <= t).mean()
         assert report.precision[k] == pytest.approx(p, abs=1e-3)
@@ -197,7 +205,7 @@ def test_average_over_voxels_by_hand() -> None:
     truth = np.array([[0.5, 0.5, 0.5], [5.5, 0.5, 0.5], [0, 0, 0]], np.float32)
     estimate = np.concatenate([np.tile([[0.5, 0.5, 0.5]], (99, 1)), [[5.5, 0.9, 0.5]]]).astype(np.float32)
     plain = evaluate_surface(estimate, truth, (), (0.1,))
-    voxels = evaluate_surface(estimate, truth, (), (0.1,), average_voxel=1.0)
+    voxels = evaluate_surface(estimate, truth, (), (0.1,), protocol=SurfaceProtocol(average_voxel=1.0))
     assert plain.precision[0] == pytest.approx(0.99)
     assert voxels.precision[0] == pytest.approx(0.5)
     # Of the truth, one of two points in the first voxel is found, and none in the second.
@@ -230,7 +238,9 @@ def test_a_sparse_scan_has_no_holes_to_fall_through() -> None:
 
 
 def test_empty_estimate_and_truth() -> None:
-    report = evaluate_surface(np.full((4, 3), np.nan), square(1.0), ABOVE, (0.1,), samples=100)
+    report = evaluate_surface(
+        np.full((4, 3), np.nan), square(1.0), ABOVE, (0.1,), protocol=SurfaceProtocol(samples=100)
+    )
     assert report.precision == report.recall == (0.0,)
     assert (report.judged, report.estimated) == (0, 0)
     with pytest.raises(ValueError, match="empty"):
