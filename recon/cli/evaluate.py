@@ -35,7 +35,7 @@ def evaluate_cameras(
 ) -> None:
     """Camera errors after similarity alignment, plain and robust; area under the curve of relative poses."""
     from recon.evaluation.layout import RunFiles
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     files = RunFiles(run)
@@ -46,7 +46,7 @@ def evaluate_cameras(
     known = read_truth(truth)
     if not known.cameras:
         raise ReconError(f"{truth}: holds no cameras; name a cameras.json or a COLMAP model")
-    report = judge_run(files, known, strict=True, parts=("poses", "two_view"))
+    report = evaluate_run(files, known, strict=True, parts=("poses", "two_view"))
     _tell(report, "poses", run, truth, json_)
 
 
@@ -61,7 +61,7 @@ def evaluate_pairs(
 ) -> None:
     """Epipolar precision, endpoint error (where depth is known), coverage and number of matches."""
     from recon.evaluation.layout import RunFiles
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     files = RunFiles(run.parent, database=run) if run.is_file() else RunFiles(run)
@@ -74,7 +74,7 @@ def evaluate_pairs(
         raise ReconError(
             f"{truth}: holds no cameras, so matches cannot be judged; name a cameras.json or COLMAP model"
         )
-    report = judge_run(files, known, strict=True, seed=seed, parts=("matches", "two_view"))
+    report = evaluate_run(files, known, strict=True, seed=seed, parts=("matches", "two_view"))
     if not any(name.startswith("matches.") for name in report.metrics):
         raise ReconError(
             f"{run}: none of its pairs has matches and two known cameras; name the truth of this scene"
@@ -106,7 +106,7 @@ def evaluate_points(
     """Accuracy, completeness, F at several distances and chamfer distance of points and mesh."""
     from dataclasses import replace
 
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     if what not in {"points", "mesh", "all"}:
@@ -122,7 +122,9 @@ def evaluate_points(
     if views is not None:
         known = replace(known, cameras=read_truth(views).cameras)
     limits = _numbers(thresholds)
-    report = judge_run(files, known, strict=True, thresholds=limits, seed=seed, parts=("surfaces", "tracks"))
+    report = evaluate_run(
+        files, known, strict=True, thresholds=limits, seed=seed, parts=("surfaces", "tracks")
+    )
     if not any(name.startswith(("points.", "mesh.")) for name in report.metrics):
         raise ReconError(f"{run}: no surface could be judged: {'; '.join(report.notes) or 'there is none'}")
     _tell(report, "surface", run, truth, json_)
@@ -140,7 +142,7 @@ def evaluate_depth_maps(
     json_: Path | None = typer.Option(None, "--json", metavar="FILE", help=_JSON),
 ) -> None:
     """Errors of depth maps, photo by photo, with the share of pixels that they cover."""
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     if run.is_file():
@@ -149,7 +151,7 @@ def evaluate_depth_maps(
     known = read_truth(truth)
     if known.depth is None:
         raise ReconError(f"{truth}: holds no depth maps; name a scene that has them")
-    report = judge_run(run, known, strict=True, parts=("poses", "depth"))
+    report = evaluate_run(run, known, strict=True, parts=("poses", "depth"))
     if "depth.coverage" not in report.metrics:
         reason = "; ".join(report.notes) or "no depth map of a photo with known depth was found"
         raise ReconError(f"{run}: no depth could be judged: {reason}")
@@ -185,18 +187,18 @@ def evaluate_all(
     seed: int = typer.Option(0, min=0, help=_SEED),
 ) -> None:
     """All that can be said of a run: with truth, without, and what it cost."""
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     known = None if truth is None else read_truth(truth)
-    report = judge_run(run, known, thresholds=_numbers(thresholds), seed=seed)
+    report = evaluate_run(run, known, thresholds=_numbers(thresholds), seed=seed)
     if not report.metrics:
         raise ReconError(f"{run}: nothing to judge is here: no cameras, points, mesh or manifest.json")
     _tell(report, "run", run, truth, json_)
 
 
 @evaluate.command("scene")
-def evaluate_run(
+def evaluate_rendered(
     run: Path = typer.Argument(..., metavar="RUN", help="A finished workspace."),
     scene: Path = typer.Option(..., help="A rendered scene: cameras.json and truth/mesh.ply."),
 ) -> None:
@@ -273,7 +275,7 @@ def _one_depth(run: Path, truth: Path, scale: float) -> RunReport:
 
 def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
     from recon.evaluation.report import RunReport
-    from recon.evaluation.run import judge_run
+    from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
     if run.is_file() and truth.is_file():
@@ -282,7 +284,7 @@ def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
         known = read_truth(truth)
         if known.flow is None:
             raise ReconError(f"{truth}: holds no known flow between photos; name a scene that does")
-        report = judge_run(run, known, strict=True, parts=("flow",))
+        report = evaluate_run(run, known, strict=True, parts=("flow",))
         if "flow.endpoint_px" not in report.metrics:
             raise ReconError(f"{run}: has no dense field of a pair whose flow is known")
         return report

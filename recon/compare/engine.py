@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from recon.compare.judging import (
+from recon.compare.evaluation import (
     REPEATABILITY,
-    Judgement,
+    Evaluation,
     difference,
-    judged,
-    judged_repeatability,
+    evaluated,
+    evaluated_repeatability,
     write_text,
 )
 from recon.compare.metrics import describe
@@ -24,7 +24,8 @@ from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
 from recon.compare.running import Job, Outcome, run_job
 from recon.engine.workspace import StageRecord, read_manifest
 from recon.errors import ReconError, UsageError
-from recon.evaluation.bootstrap import Interval
+from recon.evaluation.bootstrap import Interval, confidence_interval, mean
+from recon.evaluation.report import Samples
 
 Say = Callable[[str], None]
 """Takes a line for the user."""
@@ -58,7 +59,7 @@ class Entry:
         error: why its run failed, empty where it did not.
         failed_stage: where.
         root: its workspace (of the first seed).
-        judgement: of the first seed.
+        evaluation: of the first seed.
         metrics: medians over the seeds; those of the first seed where there is only one.
         spread: smallest and largest value over the seeds, where there are several.
         stage_seconds: wall time by stage.
@@ -70,7 +71,7 @@ class Entry:
     root: Path
     error: str = ""
     failed_stage: str = ""
-    judgement: Judgement = field(default_factory=lambda: Judgement({}))
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation({}))
     metrics: dict[str, float] = field(default_factory=dict)
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
@@ -141,9 +142,9 @@ def compare_scene(
     for contender in contenders:
         result.entries.append(_judge(contender, outcomes[contender.label], scene, options, out, say))
     if options.leave_out:
-        from recon.compare.left_out import judge_left_out
+        from recon.compare.left_out import predict_left_out
 
-        judge_left_out(result, intrinsics, say)
+        predict_left_out(result, intrinsics, say)
     return result
 
 
@@ -198,7 +199,7 @@ def _inside_noise(name: str, best: Entry, other: Entry) -> bool | None:
     """Whether a difference is inside the noise; None where nothing says how large the noise is."""
     if best.metrics[name] == other.metrics[name]:
         return True
-    test = difference(name, best.judgement, other.judgement)
+    test = difference(name, best.evaluation, other.evaluation)
     verdict = None if test is None or test.count < 2 else test.inside_noise
     if name in best.spread and name in other.spread:
         a, b = best.spread[name], other.spread[name]
@@ -371,10 +372,10 @@ def _judge(
         if records.get("match") is not None and records["match"].state == "done":
             kept = out / "judged" / f"{root.parent.name}-{root.name}.json"
             try:
-                report = judged(root, scene, kept, seed=options.seed)
+                report = evaluated(root, scene, kept, seed=options.seed)
                 metrics = {**report.metrics, **metrics}
                 if number == 0:
-                    entry.judgement = report
+                    entry.evaluation = report
             except (ReconError, ValueError) as error:
                 say(f"{scene.name}: {contender.label} could not be judged: {error}")
                 entry.warnings = (*entry.warnings, f"could not be judged: {error}")
@@ -393,7 +394,7 @@ def _judge(
     ]
     if len(matched) > 1:
         kept = out / "judged" / f"{contender.label}-repeatability.json"
-        values = judged_repeatability(matched, scene, kept, seed=options.seed)
+        values = evaluated_repeatability(matched, scene, kept, seed=options.seed)
         add_samples(entry, REPEATABILITY, values)
     return entry
 
@@ -428,20 +429,17 @@ def _over_seeds(entry: Entry, found: Sequence[Mapping[str, float]]) -> None:
 
 def add_samples(entry: Entry, name: str, values: Mapping[str, float]) -> None:
     """Add a metric that is the mean of a value per photo, with its interval."""
-    from recon.compare.judging import statistic_name
-    from recon.evaluation.bootstrap import confidence_interval, mean
-
     known = {key: value for key, value in values.items() if not math.isnan(value)}
     if not known:
         return
     entry.metrics[name] = mean(np.array(list(known.values())))
-    entry.judgement.intervals[name] = confidence_interval(list(known.values()), mean)
-    entry.judgement.samples[name] = (statistic_name(mean), dict(known))
+    entry.evaluation.intervals[name] = confidence_interval(list(known.values()), mean)
+    entry.evaluation.samples[name] = Samples(known, "mean")
 
 
 def interval(entry: Entry, name: str) -> Interval | None:
     """The confidence interval of a metric, None where there is none."""
-    found = entry.judgement.intervals.get(name)
+    found = entry.evaluation.intervals.get(name)
     return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
 
 

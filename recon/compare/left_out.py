@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from recon.compare.engine import FIELDS, Entry, Say, SceneResult, add_samples, donors, poses_place
-from recon.compare.judging import finite, write_text
+from recon.compare.evaluation import finite, write_text
 from recon.compare.plan import Options
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
@@ -52,7 +52,7 @@ def choose(names: tuple[str, ...], count: int) -> list[str]:
     return [names[i] for i in sorted({round(position) for position in inner})]
 
 
-def judge_left_out(result: SceneResult, intrinsics: str | None, say: Say) -> None:
+def predict_left_out(result: SceneResult, intrinsics: str | None, say: Say) -> None:
     """Leave photos out, one at a time, and add ``left_out.*`` to every entry's metrics.
 
     Raises:
@@ -313,7 +313,8 @@ def pictures(result: SceneResult, folder: Path, width: int) -> list[dict[str, An
                 continue
             file = f"left{number}-{entry.contender.label}.jpg"
             cv2.imwrite(str(folder / file), cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
-            value = entry.judgement.samples.get("left_out.mesh_psnr", ("", {}))[1].get(name)
+            samples = entry.evaluation.samples.get("left_out.mesh_psnr")
+            value = None if samples is None else samples.values.get(name)
             panels.append({"label": entry.contender.label, "file": file, "psnr": value})
         found.append({"photo": name, "panels": panels})
     return found

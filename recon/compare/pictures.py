@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from recon.compare import left_out
 from recon.compare.engine import Entry, SceneResult
-from recon.compare.judging import truth_fingerprint, write_text
+from recon.compare.evaluation import truth_fingerprint, write_text
 from recon.engine.stage import StageContext
 from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
@@ -96,7 +96,8 @@ def _key(result: SceneResult) -> str:
 
 
 def _left_out_of(result: SceneResult) -> list[Any]:
-    return [[e.contender.label, e.judgement.samples.get("left_out.mesh_psnr")] for e in result.entries]
+    samples = [(e.contender.label, e.evaluation.samples.get("left_out.mesh_psnr")) for e in result.entries]
+    return [[label, None if found is None else dict(found.values)] for label, found in samples]
 
 
 # Matches

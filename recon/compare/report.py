@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recon.compare.engine import SceneResult
-from recon.compare.judging import write_text
+from recon.compare.evaluation import write_text
 from recon.compare.page import as_html
 from recon.compare.pictures import draw
 from recon.compare.tables import as_csv, as_data, as_json

@@ -8,11 +8,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from recon.compare.engine import Entry, SceneResult, interval
-from recon.compare.judging import finite
+from recon.compare.evaluation import finite
 from recon.compare.metrics import describe, key_metrics
+from recon.evaluation.report import Curve
 
 FORMAT = 1
+
+# A curve keeps so many points: more cannot be seen on a screen.
+_CURVE_POINTS = 160
 
 
 def as_data(results: Sequence[SceneResult], sweep: tuple[str, Sequence[str]] | None = None) -> dict[str, Any]:
@@ -90,13 +96,25 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "error": entry.error,
         "failed_stage": entry.failed_stage,
         "warnings": list(entry.warnings),
-        "notes": list(entry.judgement.notes),
+        "notes": list(entry.evaluation.notes),
         "stage_seconds": entry.stage_seconds,
         "metrics": dict(entry.metrics),
         "intervals": {name: [i.low, i.high] for name, i in intervals.items() if i is not None},
         "spread": {name: list(ends) for name, ends in entry.spread.items()},
-        "curves": entry.judgement.curves,
+        "curves": {
+            name: {"label": c.label, "unit": c.unit, **_thinned(c)}
+            for name, c in entry.evaluation.curves.items()
+        },
     }
+
+
+def _thinned(curve: Curve) -> dict[str, list[float]]:
+    x, y = curve.x, curve.y
+    if len(x) > _CURVE_POINTS:
+        rows = np.unique(np.rint(np.linspace(0, len(x) - 1, _CURVE_POINTS)).astype(int))
+        x, y = x[rows], y[rows]
+    keep = np.isfinite(x) & np.isfinite(y)
+    return {"x": x[keep].tolist(), "y": y[keep].tolist()}
 
 
 def as_json(data: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,20 @@ class PairedTest:
     count: int
 
 
+def statistic(name: str) -> Statistic:
+    """Look up a statistic: "mean", "median", or "auc_5" for the area under the recall curve of errors up to 5.
+
+    Raises:
+        ValueError: there is no such statistic.
+    """
+    if name in _NAMED:
+        return _NAMED[name]
+    kind, _, limit = name.partition("_")
+    if kind != "auc" or not limit:
+        raise ValueError(f"no statistic is called {name!r}")
+    return partial(area_under_curve, limit=float(limit))
+
+
 def mean(values: Float64[np.ndarray, " n"]) -> float:
     """Compute the mean, NaN of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
@@ -58,6 +73,22 @@ def mean(values: Float64[np.ndarray, " n"]) -> float:
 def median(values: Float64[np.ndarray, " n"]) -> float:
     """Compute the median, NaN of nothing."""
     return float(np.median(values)) if len(values) else float("nan")
+
+
+def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
+    """Compute the area under the recall curve of errors up to a limit, in 0…1 (trapezoids between the sorted
+    errors, as in Sarlin et al., SuperGlue, CVPR 2020, section 5.2)."""
+    if len(errors) == 0:
+        return 0.0
+    ordered = np.sort(np.asarray(errors, np.float64))
+    recall = np.arange(1, len(ordered) + 1) / len(ordered)
+    ordered, recall = np.r_[0.0, ordered], np.r_[0.0, recall]
+    last = int(np.searchsorted(ordered, limit))
+    x, y = np.r_[ordered[:last], limit], np.r_[recall[:last], recall[last - 1]]
+    return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / limit)
+
+
+_NAMED: Mapping[str, Statistic] = {"mean": mean, "median": median}
 
 
 def confidence_interval(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
 from recon.datasets.flow_files import FLO_TAG, FLO_UNKNOWN
 from recon.datasets.flow_files import read_flo as read_flo
@@ -125,28 +125,6 @@ def evaluate_flow(
         float(np.median(endpoint)),
         float(unknown.sum() / total),
     )
-
-
-def resize_truth(
-    flow: Float[np.ndarray, "h w 2"], target_width: float, target_height: float
-) -> Float32[np.ndarray, "h w 2"]:
-    """Compute the flow to a target that was resized by these factors (x' = (x + 0.5) · s − 0.5); unknown
-    stays.
-
-    Args:
-        flow: (h, w, 2) to the target as it was.
-        target_width, target_height: factors, new size over old.
-    """
-    h, w = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(w, dtype=np.float64), np.arange(h, dtype=np.float64))
-    moved = np.stack(
-        [
-            (x + flow[..., 0] + 0.5) * target_width - 0.5 - x,
-            (y + flow[..., 1] + 0.5) * target_height - 0.5 - y,
-        ],
-        axis=-1,
-    )
-    return np.where(known_flow(flow)[..., None], moved, 2 * FLO_UNKNOWN).astype(np.float32)
 
 
 def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:

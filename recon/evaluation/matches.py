@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
 from recon.matching.types import SparseMatch
-from recon.photos.types import PinholeView
+from recon.photos.types import Intrinsics, PinholeView
 
 PIXELS = (1.0, 3.0, 5.0)
 """Pixels: thresholds of the matching precision."""
@@ -79,6 +79,30 @@ def fundamental_matrix(a: PinholeView, b: PinholeView) -> Float64[np.ndarray, "3
     F = np.linalg.inv(b.K).T @ cross @ R @ np.linalg.inv(a.K)
     norm = float(np.linalg.norm(F))
     return np.asarray(F / norm if norm > 0 else F, np.float64)
+
+
+def without_distortion(
+    match: SparseMatch, cameras: Sequence[Intrinsics | None], views: tuple[PinholeView, PinholeView]
+) -> SparseMatch:
+    """Move matches from distorted photos to pinhole views.
+
+    Args:
+        match: in the pixels of the photos.
+        cameras: of both photos, at the size of the views; None where there is no distortion.
+        views: pinhole cameras of both.
+
+    Returns:
+        The match in the pixels of the views; the very same object where neither photo has distortion.
+    """
+    if all(camera is None or camera.is_pinhole for camera in cameras):
+        return match
+    from recon.sfm.adapter import undistort_points
+
+    a, b = (
+        xy if camera is None else undistort_points(xy, camera, view.K).astype(np.float32)
+        for xy, camera, view in zip((match.xy_a, match.xy_b), cameras, views, strict=True)
+    )
+    return SparseMatch(a, b, match.score)
 
 
 def epipolar_distances(

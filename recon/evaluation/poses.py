@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from recon.errors import ReconError
+from recon.evaluation.bootstrap import area_under_curve
 from recon.photos.types import PinholeView
 
 # Singular values of the centred camera centres below this share of the largest count as zero: the centres lie
@@ -63,8 +64,7 @@ class PoseReport:
         center_errors: distance of the centres after alignment, in units of the truth, one per name.
         rotation_errors: degrees after alignment, one per name.
         registered, total: how many cameras of the truth were estimated, and how many there are.
-        auc: area under the recall curve of the relative pose error (the larger of the angles of rotation
-            and of
+        auc: area under the recall curve of the relative pose error (the larger of the angles of rotation and of
             direction of translation, all pairs of the truth) up to 1, 3, 5, 10 and 20 degrees, in 0…1.
         truth_from_estimate: the similarity that was used.
         missing: the truth's cameras that were not estimated, sorted.
@@ -232,14 +232,6 @@ def align_cameras(
     return Similarity(scale, rotation, b.mean(axis=0) - scale * rotation @ a.mean(axis=0))
 
 
-def relative_pose_errors(
-    estimated: Mapping[str, Float[np.ndarray, "3 4"]], truth: Mapping[str, Float[np.ndarray, "3 4"]]
-) -> Float64[np.ndarray, " pairs"]:
-    """Compute, for each pair of the truth's cameras, the larger of the errors of relative rotation and of
-    direction of relative translation, in degrees; infinite where a camera is missing."""
-    return np.array(list(multi_view_errors(estimated, truth).values()), np.float64)
-
-
 def multi_view_errors(
     estimated: Mapping[str, Float[np.ndarray, "3 4"]], truth: Mapping[str, Float[np.ndarray, "3 4"]]
 ) -> dict[tuple[str, str], float]:
@@ -280,9 +272,7 @@ def two_view_errors(
         if (a, b) in estimated:
             errors[a, b] = relative_pose_error(estimated[a, b], known, fold=True)
         elif (b, a) in estimated:
-            back = np.asarray(estimated[b, a], np.float64)
-            forth = np.column_stack([back[:, :3].T, -back[:, :3].T @ back[:, 3]])
-            errors[a, b] = relative_pose_error(forth, known, fold=True)
+            errors[a, b] = relative_pose_error(inverse_pose(estimated[b, a]), known, fold=True)
         else:
             errors[a, b] = float("inf")
     return errors
@@ -319,19 +309,6 @@ def matched_names(estimated: Iterable[str], truth: Iterable[str]) -> dict[str, s
         if found:
             return found
     return {}
-
-
-def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
-    """Compute the area under the recall curve of errors up to a limit, in 0…1 (trapezoids between the sorted
-    errors, as in Sarlin et al., SuperGlue, CVPR 2020, section 5.2)."""
-    if len(errors) == 0:
-        return 0.0
-    ordered = np.sort(np.asarray(errors, np.float64))
-    recall = np.arange(1, len(ordered) + 1) / len(ordered)
-    ordered, recall = np.r_[0.0, ordered], np.r_[0.0, recall]
-    last = int(np.searchsorted(ordered, limit))
-    x, y = np.r_[ordered[:last], limit], np.r_[recall[:last], recall[last - 1]]
-    return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / limit)
 
 
 def evaluate_poses(
@@ -439,6 +416,12 @@ def relative_pose(a: Float[np.ndarray, "3 4"], b: Float[np.ndarray, "3 4"]) -> F
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     R = b[:, :3] @ a[:, :3].T
     return np.column_stack([R, b[:, 3] - R @ a[:, 3]])
+
+
+def inverse_pose(b_from_a: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
+    """Compute a_from_b."""
+    pose = np.asarray(b_from_a, np.float64)
+    return np.column_stack([pose[:, :3].T, -pose[:, :3].T @ pose[:, 3]])
 
 
 def _last_part(name: str) -> str:

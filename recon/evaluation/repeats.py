@@ -1,4 +1,4 @@
-"""What is judged of runs made for the purpose: photos left out and predicted, the same run made again."""
+"""Measures of runs made for the purpose: photos left out and predicted, the same run made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LeftOutReport:
     cloud: Mapping[str, ViewReport]
 
 
-def judge_left_out(
+def predict_left_out(
     run: Path,
     cameras: Mapping[str, PinholeView],
     photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
@@ -73,7 +73,7 @@ def judge_left_out(
     return LeftOutReport(from_mesh, from_cloud)
 
 
-def judge_repeatability(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
+def repeatability_of_runs(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
     """Compute for each pair how much of its matches comes again in runs that differ only by their seed.
 
     Args:

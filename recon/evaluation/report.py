@@ -1,4 +1,4 @@
-"""What an evaluation finds, and which of two runs is better by it."""
+"""The report of an evaluation: metrics, the values behind them, curves and notes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from jaxtyping import Float64
 
 from recon.evaluation.bootstrap import (
     Interval,
-    PairedTest,
-    Statistic,
     confidence_interval,
-    paired_difference,
+    statistic,
 )
 from recon.evaluation.layout import Pair
 
-_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Metres: the thresholds of benchmarks; those between 0.04% and 2.5% of the scene's extent are taken.
-_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
+_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Of the extent, where the unit is unknown.
+_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02)
 
 
 @dataclass(frozen=True)
@@ -43,23 +41,28 @@ class Curve:
 
 @dataclass(frozen=True)
 class Samples:
-    """Where a metric comes from: the values per photo or per pair and how they make one number."""
+    """Where a metric comes from.
+
+    Attributes:
+        values: per photo or per pair.
+        statistic: how they make one number, by its name (``bootstrap.statistic``).
+    """
 
     values: Mapping[Any, float]
-    statistic: Statistic
+    statistic: str
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """All that could be judged of a run.
+    """All that could be evaluated of a run.
 
     Attributes:
-        metrics: flat name to value; see docs/metrics.md. What could not be judged is absent.
+        metrics: flat name to value; see docs/metrics.md. What could not be evaluated is absent.
         per_photo: quantity to photo name to value.
         per_pair: quantity to pair of photo names (in order) to value; infinite for a miss.
         curves: error-over-threshold curves by name.
         samples: for metrics that are a statistic over photos or pairs, the values and the statistic.
-        notes: what could not be judged, and why.
+        notes: what could not be evaluated, and why.
     """
 
     metrics: Mapping[str, float]
@@ -76,21 +79,48 @@ class RunReport:
     def intervals(self, *, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
         """Bootstrap confidence intervals of the metrics that are statistics over photos or pairs."""
         return {
-            name: confidence_interval(list(s.values.values()), s.statistic, level=level, seed=seed)
+            name: confidence_interval(list(s.values.values()), statistic(s.statistic), level=level, seed=seed)
             for name, s in self.samples.items()
         }
 
 
-def compare_reports(
-    a: RunReport, b: RunReport, *, level: float = 0.95, seed: int = 0
-) -> dict[str, PairedTest]:
-    """Compute, for each metric that both runs have values per photo or pair of, the difference of A and B over
-    the same photos or pairs, and whether it is inside the noise."""
-    return {
-        name: paired_difference(s.values, b.samples[name].values, s.statistic, level=level, seed=seed)
-        for name, s in a.samples.items()
-        if name in b.samples
-    }
+class ReportBuilder:
+    """Collects what the parts of an evaluation find."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.per_photo: dict[str, dict[str, float]] = {}
+        self.per_pair: dict[str, dict[Pair, float]] = {}
+        self.curves: dict[str, Curve] = {}
+        self.samples: dict[str, Samples] = {}
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def statistic(self, name: str, values: Mapping[Any, float], kind: str) -> None:
+        """Add a metric that is a statistic of values; those that are NaN are left out of it."""
+        array = np.array([v for v in values.values() if not np.isnan(v)], np.float64)
+        self.metrics[name] = statistic(kind)(array) if len(array) else float("nan")
+        self.samples[name] = Samples(dict(values), kind)
+
+    def photos(self, name: str, values: Mapping[str, float], kind: str = "mean") -> None:
+        """Add a metric that is a statistic over photos, with its values."""
+        self.per_photo[name] = dict(values)
+        self.statistic(name, values, kind)
+
+    def pairs(self, name: str, values: Mapping[Pair, float], kind: str = "mean") -> None:
+        """Add a metric that is a statistic over pairs, with its values."""
+        self.per_pair[name] = dict(values)
+        self.statistic(name, values, kind)
+
+    def report(self) -> RunReport:
+        """The report of all that was added."""
+        return RunReport(
+            self.metrics, self.per_photo, self.per_pair, self.curves, self.samples, tuple(self.notes)
+        )
 
 
 def evaluation_thresholds(

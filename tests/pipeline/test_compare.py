@@ -97,7 +97,7 @@ def test_again_from_the_disk(
         raise AssertionError("computed again")
 
     monkeypatch.setattr(Job, "run", nothing)
-    monkeypatch.setattr("recon.compare.judging.judge_run", nothing)
+    monkeypatch.setattr("recon.compare.judging.evaluate_run", nothing)
     monkeypatch.setattr("recon.compare.pictures._draw_all", nothing)
     again = compare_scene(small, contenders(["dis"], SETTINGS), OPTIONS, out)
     assert again.entries[0].error == ""

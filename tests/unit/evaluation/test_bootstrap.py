@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from recon.evaluation.bootstrap import confidence_interval, mean, median, paired_difference
-from recon.evaluation.poses import area_under_curve
+from recon.evaluation.bootstrap import (
+    area_under_curve,
+    confidence_interval,
+    mean,
+    median,
+    paired_difference,
+    statistic,
+)
 
 
 def test_against_scipy() -> None:
@@ -91,3 +97,12 @@ def test_only_shared_items_are_compared() -> None:
     empty = paired_difference({}, {"a": 1.0}, mean)
     assert math.isnan(empty.difference)
     assert empty.inside_noise
+
+
+def test_statistics_by_name() -> None:
+    errors = np.array([0.5, 2.0, 4.0])
+    for name, expected in (("mean", 6.5 / 3), ("median", 2.0), ("auc_5", area_under_curve(errors, 5.0))):
+        assert statistic(name)(errors) == pytest.approx(expected)
+    for name in ("mode", "auc", "auc_"):
+        with pytest.raises(ValueError, match="no statistic"):
+            statistic(name)

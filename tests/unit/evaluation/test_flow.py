@@ -16,7 +16,6 @@ from recon.evaluation.flow import (
     evaluate_flow,
     known_flow,
     read_flo,
-    resize_truth,
     write_flo,
 )
 
@@ -50,17 +49,6 @@ def test_refuses_to_compare_nothing() -> None:
         evaluate_flow(np.zeros((2, 2, 2)), np.full((2, 2, 2), np.nan))
     with pytest.raises(ValueError, match="truth"):
         evaluate_flow(np.zeros((2, 2, 2)), np.zeros((2, 3, 2)))
-
-
-def test_resized_target() -> None:
-    """The centre of the target's left column stays in the middle of a column half as wide."""
-    truth = np.zeros((2, 4, 2), np.float32)
-    truth[1, 3] = np.inf
-    flow = resize_truth(truth, 0.5, 0.5)
-    np.testing.assert_allclose(flow[0, :, 0], [-0.25, -0.75, -1.25, -1.75])
-    np.testing.assert_allclose(flow[:, 0, 1], [-0.25, -0.75])
-    assert not known_flow(flow)[1, 3]
-    assert known_flow(flow).sum() == 7
 
 
 def test_flo_bytes(tmp_path: Path) -> None:

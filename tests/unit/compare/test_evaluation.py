@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_up import entries, entry, judgement
+from made_up import entries, entry, evaluation
 
-from recon.compare import judging
+from recon.compare import evaluation as evaluations
 from recon.compare.engine import rank
-from recon.compare.judging import Judgement, difference, finite, judged, statistic_name, statistic_of
+from recon.compare.evaluation import Evaluation, difference, evaluated, finite
 from recon.compare.metrics import describe, key_metrics, written
 from recon.compare.plan import Scene
-from recon.evaluation.bootstrap import mean, median, paired_difference
-from recon.evaluation.poses import area_under_curve
+from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
 
 
-def test_statistics_by_name() -> None:
-    errors = np.array([0.5, 2.0, np.inf])
-    for statistic in (mean, median, partial(area_under_curve, limit=5.0)):
-        found = statistic_of(statistic_name(statistic))
-        assert found is not None
-        assert found(errors[:2]) == statistic(errors[:2])
-    assert statistic_name(lambda values: float(values[0])) == ""
-    assert statistic_of(json.dumps(["function", "os", "system", {}])) is None
-
-
-def test_a_report_is_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def judge(*_: object, **__: object) -> RunReport:
         calls.append(1)
         values = {("a", "b"): 1.0, ("a", "c"): math.inf}
-        return RunReport({"x": math.inf, "y": math.nan}, samples={"x": Samples(values, mean)}, notes=("n",))
+        return RunReport({"x": math.inf, "y": math.nan}, samples={"x": Samples(values, "mean")}, notes=("n",))
 
     run = tmp_path / "run"
     run.mkdir()
@@ -49,29 +36,31 @@ def test_a_report_is_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             json.dumps({"format": 1, "source": "", "source_fingerprint": "", "stages": stages})
         )
 
-    monkeypatch.setattr(judging, "judge_run", judge)
+    monkeypatch.setattr(evaluations, "evaluate_run", judge)
     scene = Scene("s", tmp_path)
     manifest("one")
-    first = judged(run, scene, tmp_path / "kept.json")
-    again = judged(run, scene, tmp_path / "kept.json")
+    first = evaluated(run, scene, tmp_path / "kept.json")
+    again = evaluated(run, scene, tmp_path / "kept.json")
     assert len(calls) == 1
     assert again.metrics["x"] == math.inf
     assert math.isnan(again.metrics["y"])
     assert again.samples == first.samples
     assert again.notes == ("n",)
     manifest("two")
-    judged(run, scene, tmp_path / "kept.json")
+    evaluated(run, scene, tmp_path / "kept.json")
     assert len(calls) == 2
     (tmp_path / "kept.json").write_text("{")
-    judged(run, scene, tmp_path / "kept.json")
+    evaluated(run, scene, tmp_path / "kept.json")
     assert len(calls) == 3
 
 
 def test_the_difference_is_the_paired_one() -> None:
-    a, b = judgement(2.0, 0.2, 1), judgement(2.3, 0.2, 2)
+    a, b = evaluation(2.0, 0.2, 1), evaluation(2.3, 0.2, 2)
     found = difference("poses.mean_error", a, b)
     assert found is not None
-    expected = paired_difference(a.samples["poses.mean_error"][1], b.samples["poses.mean_error"][1], mean)
+    expected = paired_difference(
+        a.samples["poses.mean_error"].values, b.samples["poses.mean_error"].values, mean
+    )
     assert found == expected
     assert not found.inside_noise  # the photos' own spread, 0.5, would hide it without the pairing
     assert difference("mesh.f_20mm", a, b) is None
@@ -95,7 +84,7 @@ def test_who_found_fewer_cameras_is_not_more_accurate() -> None:
     listed = [
         entry(
             label,
-            Judgement({"registered.share": share, "poses.mean_error": error, "matches.precision_1px": good}),
+            Evaluation({"registered.share": share, "poses.mean_error": error, "matches.precision_1px": good}),
         )
         for label, share, error, good in values
     ]
@@ -104,7 +93,7 @@ def test_who_found_fewer_cameras_is_not_more_accurate() -> None:
 
 
 def test_seeds_that_overlap_are_the_same() -> None:
-    a, b = (entry(name, Judgement({"mesh.f_20mm": value})) for name, value in (("a", 0.8), ("b", 0.7)))
+    a, b = (entry(name, Evaluation({"mesh.f_20mm": value})) for name, value in (("a", 0.8), ("b", 0.7)))
     a.spread["mesh.f_20mm"], b.spread["mesh.f_20mm"] = (0.75, 0.85), (0.6, 0.76)
     assert rank([a, b])["mesh.f_20mm"].inside_noise == ("b",)
     b.spread["mesh.f_20mm"] = (0.6, 0.74)

@@ -22,11 +22,12 @@ from made_run import (
 
 from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
+from recon.evaluation.bootstrap import paired_difference, statistic
 from recon.evaluation.cost import evaluate_cost
 from recon.evaluation.layout import RunFiles, SparseModel
-from recon.evaluation.repeats import judge_left_out, judge_repeatability
-from recon.evaluation.report import compare_reports, evaluation_thresholds
-from recon.evaluation.run import judge_run
+from recon.evaluation.repeats import predict_left_out, repeatability_of_runs
+from recon.evaluation.report import evaluation_thresholds
+from recon.evaluation.run import evaluate_run
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.truth import truth_intrinsics
 from recon.sfm.adapter import distort_points
@@ -49,7 +50,7 @@ def run(exact: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_without_errors(scene: Scene, exact: Path) -> None:
-    report = judge_run(exact, scene.truth)
+    report = evaluate_run(exact, scene.truth)
     rows = report.rows()
     assert rows["registered.share"] == 1.0
     assert rows["poses.mean_error"] < 1e-6
@@ -82,12 +83,12 @@ def test_a_run_without_errors(scene: Scene, exact: Path) -> None:
     assert all(isinstance(value, float) for value in rows.values())
     assert report.curves["mesh.recall"].y[-1] == 1.0
     assert set(report.per_photo["poses.mean_error"]) == set(NAMES)
-    assert judge_run(exact, scene.truth).rows() == rows
+    assert evaluate_run(exact, scene.truth).rows() == rows
 
 
 def test_points_moved_by_a_known_distance(scene: Scene, tmp_path: Path) -> None:
     """The relief's slope makes the distance to it a little smaller than the shift."""
-    report = judge_run(
+    report = evaluate_run(
         make_run(scene, tmp_path, shift=-0.03), scene.truth, thresholds=(0.02, 0.05), parts=("surfaces",)
     )
     rows = report.rows()
@@ -104,17 +105,18 @@ def test_points_moved_by_a_known_distance(scene: Scene, tmp_path: Path) -> None:
 def test_sparse_matches_and_their_misses(scene: Scene, tmp_path: Path) -> None:
     root = make_run(scene, tmp_path, kind="sparse")
     # Dense fields for the densification do not count as the sparse matcher's matches.
-    report = judge_run(root, scene.truth, parts=("matches",))
+    report = evaluate_run(root, scene.truth, parts=("matches",))
     assert report.metrics["matches.count"] == 300
     assert report.metrics["matches.precision_1px"] == 1.0
     (root / "matches" / "0_1.npz").unlink()
-    spoiled = judge_run(root, scene.truth, parts=("matches",))
+    spoiled = evaluate_run(root, scene.truth, parts=("matches",))
     assert spoiled.metrics["matches.precision_1px"] == pytest.approx(6 / 7)
     assert spoiled.per_pair["matches.count"]["0000.png", "0001.png"] == 0
     assert spoiled.metrics["matches.coverage"] == pytest.approx(
         report.metrics["matches.coverage"] * 6 / 7, rel=0.1
     )
-    test = compare_reports(report, spoiled)["matches.count"]
+    a, b = (one.samples["matches.count"] for one in (report, spoiled))
+    test = paired_difference(a.values, b.values, statistic(a.statistic))
     assert test.difference == pytest.approx(300 / 7)
 
 
@@ -124,7 +126,7 @@ def test_the_offset_of_matches_comes_out(scene: Scene, tmp_path: Path) -> None:
         data = dict(np.load(path))
         data["xy_b"] = data["xy_b"] + np.array([0, 2.5], np.float32)
         np.savez(path, **data)
-    rows = judge_run(root, scene.truth, parts=("matches",)).rows()
+    rows = evaluate_run(root, scene.truth, parts=("matches",)).rows()
     assert rows["matches.endpoint_median_px"] == pytest.approx(2.5, abs=0.01)
     assert rows["matches.endpoint_within_1px"] == 0.0
     assert rows["matches.endpoint_within_3px"] == 1.0
@@ -134,20 +136,20 @@ def test_the_offset_of_matches_comes_out(scene: Scene, tmp_path: Path) -> None:
 
 def test_an_unregistered_photo_is_a_miss(scene: Scene, run: Path) -> None:
     write_model(run / "sparse" / "0", scene.views[:4])
-    report = judge_run(run, scene.truth, parts=("poses",))
+    report = evaluate_run(run, scene.truth, parts=("poses",))
     assert report.metrics["registered.share"] == 0.8
     # Six of ten pairs are there, without error: the recall is 0.6 up to any limit.
     assert report.metrics["poses.auc_5"] == pytest.approx(0.6, abs=1e-4)
     assert "not registered: 0004.png" in report.notes
     write_model(run / "sparse" / "0", scene.views[:1])
-    alone = judge_run(run, scene.truth)
+    alone = evaluate_run(run, scene.truth)
     assert alone.metrics["poses.auc_20"] == 0.0
     assert "mesh.f_2mm" not in alone.metrics
 
 
 def test_left_out_photos(scene: Scene, tmp_path: Path) -> None:
     """The run of four photos predicts the fifth, and is not blamed for not registering it."""
-    report = judge_run(make_run(scene, tmp_path, given=4), scene.truth)
+    report = evaluate_run(make_run(scene, tmp_path, given=4), scene.truth)
     assert report.metrics["registered.share"] == 1.0
     assert report.metrics["left_out.mesh_coverage"] == pytest.approx((scene.depths[4] > 0).mean(), abs=0.02)
     assert report.metrics["left_out.mesh_psnr"] > 40
@@ -155,10 +157,10 @@ def test_left_out_photos(scene: Scene, tmp_path: Path) -> None:
     assert report.metrics["left_out.cloud_psnr"] > 15
     assert list(report.per_photo["left_out.mesh_psnr"]) == ["0004.png"]
     spoiled = {"0004.png": np.roll(scene.photos[4], 12, axis=1)}
-    worse = judge_left_out(tmp_path, scene.truth.views(), spoiled)
+    worse = predict_left_out(tmp_path, scene.truth.views(), spoiled)
     assert worse.mesh["0004.png"].psnr < report.metrics["left_out.mesh_psnr"] - 15
     with pytest.raises(ReconError, match=r"other\.png"):
-        judge_left_out(tmp_path, scene.truth.views(), {"other.png": scene.photos[0]})
+        predict_left_out(tmp_path, scene.truth.views(), {"other.png": scene.photos[0]})
 
 
 def test_known_flow(scene: Scene, exact: Path) -> None:
@@ -167,7 +169,7 @@ def test_known_flow(scene: Scene, exact: Path) -> None:
             return None
         return true_flow(scene, NAMES.index(a), NAMES.index(b)).astype(np.float32)
 
-    rows = judge_run(exact, replace(scene.truth, flow=flow), parts=("flow",)).rows()
+    rows = evaluate_run(exact, replace(scene.truth, flow=flow), parts=("flow",)).rows()
     assert rows["flow.endpoint_px"] < 1 / 32
     assert rows["flow.fl_outliers"] == 0.0
 
@@ -176,12 +178,12 @@ def test_known_flow(scene: Scene, exact: Path) -> None:
         return None if found is None else np.repeat(np.repeat(2 * found, 2, 0), 2, 1)
 
     # A truth at twice the size: its blocks of 2x2 equal pixels are off the linear flow by less than half its slope.
-    big = judge_run(exact, replace(scene.truth, flow=doubled), parts=("flow",)).rows()
+    big = evaluate_run(exact, replace(scene.truth, flow=doubled), parts=("flow",)).rows()
     assert big["flow.consistent_endpoint_px"] < 0.2
 
 
 def test_without_truth(exact: Path) -> None:
-    report = judge_run(exact, None)
+    report = evaluate_run(exact, None)
     assert report.metrics["registered.share"] == 1.0
     assert report.metrics["photo_consistency"] > 0.97
     assert set(report.per_photo["photo_consistency"]) <= set(NAMES)
@@ -195,7 +197,7 @@ def test_names_of_other_tools(scene: Scene, run: Path) -> None:
         (run / file).unlink()
     for rename in (lambda name: f"undistorted/{name}", lambda name: name.replace(".png", ".jpg")):
         write_model(run / "sparse" / "0", scene.views, tuple(map(rename, NAMES)))
-        report = judge_run(run, scene.truth, parts=("poses",))
+        report = evaluate_run(run, scene.truth, parts=("poses",))
         assert report.metrics["registered.share"] == 1.0
         assert report.metrics["poses.mean_error"] < 1e-6
 
@@ -203,16 +205,16 @@ def test_names_of_other_tools(scene: Scene, run: Path) -> None:
 def test_the_truth_of_another_scene(scene: Scene, run: Path) -> None:
     others = {f"other{i}.jpg": camera for i, camera in enumerate(scene.truth.cameras.values())}
     with pytest.raises(ReconError, match=r"share no photo name.*0000\.png.*other0\.jpg"):
-        judge_run(run, replace(scene.truth, cameras=others))
+        evaluate_run(run, replace(scene.truth, cameras=others))
     square = {name: replace(camera, width=120) for name, camera in scene.truth.cameras.items()}
     with pytest.raises(ReconError, match="another shape"):
-        judge_run(run, replace(scene.truth, cameras=square))
+        evaluate_run(run, replace(scene.truth, cameras=square))
     turned = dict(zip(NAMES, list(scene.truth.cameras.values())[::-1], strict=True))
     flipped = {
         name: replace(c, R=np.diag([-1.0, -1, 1]) @ c.R, t=np.diag([-1.0, -1, 1]) @ c.t) if i % 2 else c
         for i, (name, c) in enumerate(turned.items())
     }
-    report = judge_run(run, replace(scene.truth, cameras=flipped), parts=("poses",))
+    report = evaluate_run(run, replace(scene.truth, cameras=flipped), parts=("poses",))
     assert any("another scene" in note for note in report.notes)
 
 
@@ -220,8 +222,8 @@ def test_damaged_files(scene: Scene, run: Path) -> None:
     (run / "dense" / "points.ply").write_bytes(b"ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\n"
                                                b"property float y\nproperty float z\nend_header\n")  # fmt: skip
     with pytest.raises(ReconError, match=r"points\.ply.*no points"):
-        judge_run(run, scene.truth, strict=True)
-    lenient = judge_run(run, scene.truth)
+        evaluate_run(run, scene.truth, strict=True)
+    lenient = evaluate_run(run, scene.truth)
     assert sum(note.startswith("points: ") and "points.ply" in note for note in lenient.notes) == 1
     assert lenient.metrics["mesh.f_2mm"] > 0.99
     assert lenient.metrics["poses.auc_5"] > 0.99
@@ -232,12 +234,12 @@ def test_damaged_files(scene: Scene, run: Path) -> None:
         "element face 0\nproperty list uchar int vertex_indices\nend_header\n0 0 0\n"
     )
     with pytest.raises(ReconError, match=r"mesh\.ply.*no triangles"):
-        judge_run(run, scene.truth, strict=True)
+        evaluate_run(run, scene.truth, strict=True)
     (run / "pairs.json").write_text("[")
     with pytest.raises(ReconError, match=r"pairs\.json"):
-        judge_run(run, scene.truth, strict=True)
+        evaluate_run(run, scene.truth, strict=True)
     with pytest.raises(ReconError, match="no such folder"):
-        judge_run(run / "nothing", scene.truth)
+        evaluate_run(run / "nothing", scene.truth)
 
 
 def test_thresholds() -> None:
@@ -259,7 +261,7 @@ def test_thresholds() -> None:
 
 def test_repeatability_of_runs(scene: Scene, exact: Path, tmp_path: Path) -> None:
     again = make_run(scene, tmp_path / "again")
-    assert set(judge_repeatability([exact, again]).values()) == {1.0}
+    assert set(repeatability_of_runs([exact, again]).values()) == {1.0}
     files = RunFiles(exact)
     match, count = files.pair_matches(("0000.png", "0001.png"), 50) or (None, 0)
     assert match is not None
@@ -269,15 +271,17 @@ def test_repeatability_of_runs(scene: Scene, exact: Path, tmp_path: Path) -> Non
 
 def test_truth_at_another_size_and_as_listed_pairs(scene: Scene, exact: Path) -> None:
     """Cameras of photos twice as large, or the relative poses of a benchmark's list, judge matches alike."""
-    plain = judge_run(exact, replace(scene.truth, depth=None), parts=("matches", "two_view"))
+    plain = evaluate_run(exact, replace(scene.truth, depth=None), parts=("matches", "two_view"))
     twice = {name: camera.resized(320, 240) for name, camera in scene.truth.cameras.items()}
-    large = judge_run(exact, replace(scene.truth, depth=None, cameras=twice), parts=("matches", "two_view"))
+    large = evaluate_run(
+        exact, replace(scene.truth, depth=None, cameras=twice), parts=("matches", "two_view")
+    )
     views = scene.views
     listed = (
         TruthPair(NAMES[0], NAMES[1], views[0].K, views[1].K, relative_pose_of(views[0], views[1])),
         TruthPair(NAMES[3], NAMES[1], views[3].K, views[1].K, relative_pose_of(views[3], views[1])),
     )
-    pairs = judge_run(
+    pairs = evaluate_run(
         exact, replace(scene.truth, depth=None, cameras={}, pairs=listed), parts=("matches", "two_view")
     )
     values = pairs.per_pair["matches.epipolar_median_px"]
@@ -301,8 +305,8 @@ def test_true_cameras_with_distortion(scene: Scene, tmp_path: Path) -> None:
             intrinsics = truth_intrinsics(cameras[NAMES[0]])
             data[key] = distort_points(data[key], intrinsics, scene.views[0].K).astype(np.float32)
         np.savez(path, **data)
-    fitting = judge_run(root, replace(scene.truth, cameras=cameras), parts=("matches",)).metrics
-    pinhole = judge_run(root, scene.truth, parts=("matches",)).metrics
+    fitting = evaluate_run(root, replace(scene.truth, cameras=cameras), parts=("matches",)).metrics
+    pinhole = evaluate_run(root, scene.truth, parts=("matches",)).metrics
     assert fitting["matches.epipolar_median_px"] < 1e-3
     assert "matches.endpoint_median_px" not in fitting
     assert pinhole["matches.endpoint_median_px"] > 0.1
@@ -310,16 +314,16 @@ def test_true_cameras_with_distortion(scene: Scene, tmp_path: Path) -> None:
 
 def test_a_surface_without_cameras_must_lie_in_the_world_of_the_truth(scene: Scene, tmp_path: Path) -> None:
     write_mesh_ply(tmp_path / "mesh.ply", scene.mesh)
-    here = judge_run(tmp_path, scene.truth)
+    here = evaluate_run(tmp_path, scene.truth)
     assert here.metrics["mesh.chamfer"] < 1e-5
     assert here.metrics["registered.share"] == 0.0
     assert any("taken to be in the world of the truth" in note for note in here.notes)
     turned = replace(scene.mesh, vertices=scene.mesh.vertices[:, [1, 0, 2]].copy())
     write_mesh_ply(tmp_path / "mesh.ply", turned)
-    assert any("in one world?" in note for note in judge_run(tmp_path, scene.truth).notes)
+    assert any("in one world?" in note for note in evaluate_run(tmp_path, scene.truth).notes)
     moved = replace(scene.mesh, vertices=RUN_FROM_TRUTH(scene.mesh.vertices).astype(np.float32))
     write_mesh_ply(tmp_path / "mesh.ply", moved)
-    there = judge_run(tmp_path, scene.truth)
+    there = evaluate_run(tmp_path, scene.truth)
     assert "mesh.chamfer" not in there.metrics
     assert any("different worlds" in note for note in there.notes)
 
