@@ -6,10 +6,27 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from numba import njit
+from pydantic import BaseModel, ConfigDict, Field
 
 from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.texture import TEXTURE_THRESHOLD, textured_mask
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
+
+
+class ConsistencySettings(BaseModel):
+    """Which pixels every dense matcher calls consistent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tolerance: float = Field(
+        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
+    )
+    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
+    texture_threshold: float = Field(
+        TEXTURE_THRESHOLD,
+        ge=0,
+        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
+    )
 
 
 def finish_pair(
@@ -17,15 +34,13 @@ def finish_pair(
     b: MatchImage,
     a_to_b: Float32[np.ndarray, "ha wa 2"],
     b_to_a: Float32[np.ndarray, "hb wb 2"],
+    settings: ConsistencySettings,
     *,
     sift_a: UInt8[np.ndarray, "ha wa c"] | None = None,
     sift_b: UInt8[np.ndarray, "hb wb c"] | None = None,
-    tolerance: float = 1.5,
-    border: int = 20,
-    texture_threshold: float = TEXTURE_THRESHOLD,
     diagnostics: MatchDiagnostics | None = None,
 ) -> DenseMatch:
-    """Both directions with confidence and two-sided consistency.
+    """Assemble both directions of a pair with confidence and two-sided consistency.
 
     A pixel is consistent when its round trip ends within ``tolerance``, it and its target keep ``border`` from the
     edges, it lies in texture (``texture_threshold`` 0 switches that off) and neither it nor its target is masked.
@@ -48,10 +63,12 @@ def finish_pair(
         if sift is not None and sift_other is not None:
             confidence *= 0.5 + 0.5 * descriptor_margin(sift, sift_other, there)
         confidence[~valid] = 0
-        consistent = valid & (error <= tolerance) & inside_border(there, other.rgb.shape[:2], border)
-        if texture_threshold > 0:
+        consistent = (
+            valid & (error <= settings.tolerance) & inside_border(there, other.rgb.shape[:2], settings.border)
+        )
+        if settings.texture_threshold > 0:
             gray = cv2.cvtColor(own.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-            consistent &= textured_mask(gray, threshold=texture_threshold)
+            consistent &= textured_mask(gray, threshold=settings.texture_threshold)
         fields.append(FlowField(np.ascontiguousarray(there, np.float32), confidence))
         masks.append(consistent)
     return DenseMatch(fields[0], fields[1], masks[0], masks[1], diagnostics)

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from recon.errors import UsageError
-from recon.matching.confidence import finish_pair
+from recon.matching.confidence import ConsistencySettings, finish_pair
 from recon.matching.hyperpixel_weights import load_backbone, load_network
-from recon.matching.registry import BUILT_IN
+from recon.matching.registry import built_in
 from recon.matching.siftflow import DescriptorPyramid, sift_flow_pyramid
 from recon.matching.siftflow_matcher import SiftFlowMatcher, SiftFlowMatcherSettings
 from recon.matching.subpixel import refine_flow
-from recon.matching.texture import TEXTURE_THRESHOLD
 from recon.matching.torch_threads import inference
 from recon.matching.types import Capabilities, DenseMatch, MatchDiagnostics, MatchImage, PairContext
 from recon.photos.resize import resize_rgb
@@ -37,10 +36,8 @@ MOST_ENLARGED = 4.0
 """Small images are enlarged by no more than this."""
 
 
-class HyperpixelSettings(BaseModel):
-    """What the hyperpixel matchers share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _StartSettings(BaseModel):
+    """The network and the size of images that it compares; SIFT Flow that starts from it has these too."""
 
     backbone: str = Field(
         "", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's"
@@ -55,17 +52,16 @@ class HyperpixelSettings(BaseModel):
     size: int = Field(
         320, ge=64, le=1024, description="longest side at most, in pixels, at which whole images are compared"
     )
+
+
+class _NetworkSettings(_StartSettings):
     hough: bool = Field(True, description="regularized Hough matching")
     subpixel: bool = Field(True, description="refine the flow below the pixel on the grey images")
-    tolerance: float = Field(
-        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
-    )
-    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
-    texture_threshold: float = Field(
-        TEXTURE_THRESHOLD,
-        ge=0,
-        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
-    )
+
+
+class HyperpixelSettings(ConsistencySettings, _NetworkSettings):
+    """Settings that the hyperpixel matchers share."""
+
     device: str = Field("cpu", description="cpu or cuda")
 
 
@@ -143,9 +139,7 @@ class HyperpixelMatcher(ABC):
             b.image,
             a_to_b,
             b_to_a,
-            tolerance=settings.tolerance,
-            border=settings.border,
-            texture_threshold=settings.texture_threshold,
+            settings=settings,
             diagnostics=MatchDiagnostics(notes={"layers": list(layers)}),
         )
 
@@ -217,11 +211,10 @@ class HyperpixelMatcher(ABC):
         )
 
 
+@built_in("dhpf")
 class DhpfMatcher(HyperpixelMatcher):
     """Dynamic Hyperpixel Flow: each pair selects the layers that describe it."""
 
-    name: ClassVar[str] = "dhpf"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["dhpf"].capabilities
     Settings: ClassVar[type[BaseModel]] = DhpfSettings
 
     def _load(self) -> Any:
@@ -235,11 +228,10 @@ class DhpfMatcher(HyperpixelMatcher):
         return self._network.correlate(a, b, layers), layers
 
 
+@built_in("hpf")
 class HpfMatcher(HyperpixelMatcher):
     """Hyperpixel Flow: the same layers of the ImageNet backbone for every pair; needs no training."""
 
-    name: ClassVar[str] = "hpf"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["hpf"].capabilities
     Settings: ClassVar[type[BaseModel]] = HpfSettings
 
     def _load(self) -> Any:
@@ -254,21 +246,18 @@ class HpfMatcher(HyperpixelMatcher):
         return self._network.correlate(a, b), self._network.layers
 
 
-class DhpfSiftFlowSettings(SiftFlowMatcherSettings):
-    """Settings of SIFT Flow that starts from DHPF: SIFT Flow's own, and those of the start."""
-
+class _StartChoice(SiftFlowMatcherSettings):
     checkpoint: str = Field(
         "", description="DHPF: gates and transforms, a file of ours or of its authors; empty: the shipped one"
     )
     layers: str = Field(
         "", description="start from HPF with these layers instead, numbers with commas; needs no checkpoint"
     )
-    backbone: str = Field(
-        "", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's"
-    )
-    weights: str = Field("", description="ImageNet weights of the backbone, a file or folder")
-    download: bool = Field(False, description="fetch missing ImageNet weights, with checksum")
-    size: int = Field(320, ge=64, le=1024, description="longest side at which whole images are compared")
+
+
+class DhpfSiftFlowSettings(_StartSettings, _StartChoice):
+    """Settings of SIFT Flow that starts from DHPF: SIFT Flow's own, and those of the start."""
+
     device: str = Field("cpu", description="of DHPF: cpu or cuda")
     start_level: int = Field(
         2, ge=0, le=5, description="SIFT Flow starts at images halved this often, on DHPF's flow there"
@@ -276,18 +265,15 @@ class DhpfSiftFlowSettings(SiftFlowMatcherSettings):
     start_window: int = Field(6, ge=1, le=20, description="search radius at that level, in its pixels")
 
 
+@built_in("dhpf-siftflow")
 class DhpfSiftFlowMatcher(SiftFlowMatcher):
     """SIFT Flow whose windows are centred on DHPF's flow: it finds what looks alike, SIFT Flow the pixel."""
 
-    name: ClassVar[str] = "dhpf-siftflow"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["dhpf-siftflow"].capabilities
     Settings: ClassVar[type[BaseModel]] = DhpfSiftFlowSettings
 
     def __init__(self, settings: DhpfSiftFlowSettings) -> None:
         super().__init__(settings)
-        shared = {
-            key: getattr(settings, key) for key in ("backbone", "weights", "download", "size", "device")
-        }
+        shared = {key: getattr(settings, key) for key in (*_StartSettings.model_fields, "device")}
         self._start: HyperpixelMatcher
         if settings.layers:
             shared["backbone"] = settings.backbone or "mobilenetv2"
@@ -317,9 +303,7 @@ class DhpfSiftFlowMatcher(SiftFlowMatcher):
             b_to_a,
             sift_a=pyramid_a.sift[0],
             sift_b=pyramid_b.sift[0],
-            tolerance=settings.tolerance,
-            border=settings.border,
-            texture_threshold=settings.texture_threshold,
+            settings=settings,
             diagnostics=MatchDiagnostics(scale_a, scale_b, {"propagation": used, "layers": list(layers)}),
         )
 

@@ -18,9 +18,9 @@ from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.errors import UsageError
-from recon.matching.registry import BUILT_IN
+from recon.matching.registry import built_in
 from recon.matching.torch_threads import inference
-from recon.matching.types import Capabilities, MatchImage, PairContext, SparseMatch
+from recon.matching.types import MatchImage, PairContext, SparseMatch
 from recon.matching.weights import WeightsFile, find_weights, load_into, load_state
 
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv"
@@ -267,11 +267,10 @@ def _as_match(xy_a: Any, xy_b: Any, score: Any) -> SparseMatch:
     return SparseMatch(array(xy_a), array(xy_b), np.clip(array(score), 0, 1))
 
 
+@built_in("aliked+lightglue")
 class AlikedLightGlueMatcher(_LearnedMatcher):
     """ALIKED-n16 points matched by LightGlue."""
 
-    name: ClassVar[str] = "aliked+lightglue"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["aliked+lightglue"].capabilities
     Settings: ClassVar[type[BaseModel]] = AlikedLightGlueSettings
     files = (ALIKED_N16, ALIKED_LIGHTGLUE)
     alone_beyond = 1e6  # it takes 1.6 KB per pixel
@@ -297,11 +296,10 @@ class AlikedLightGlueMatcher(_LearnedMatcher):
         return _glue(self._matcher, a, b)
 
 
+@built_in("disk+lightglue")
 class DiskLightGlueMatcher(_LearnedMatcher):
     """DISK points (trained with depth) matched by LightGlue. Points are whole pixels."""
 
-    name: ClassVar[str] = "disk+lightglue"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["disk+lightglue"].capabilities
     Settings: ClassVar[type[BaseModel]] = LightGlueSettings
     files = (DISK_DEPTH, DISK_LIGHTGLUE)
     alone_beyond = 1e6
@@ -346,11 +344,10 @@ class _XFeatBase(_LearnedMatcher):
         return _strongest(image, xy, found["descriptors"], found["scores"], count)
 
 
+@built_in("xfeat")
 class XFeatMatcher(_XFeatBase):
     """XFeat points, mutual nearest neighbours of similar descriptors."""
 
-    name: ClassVar[str] = "xfeat"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["xfeat"].capabilities
     Settings: ClassVar[type[BaseModel]] = XFeatSettings
     files = (XFEAT,)
 
@@ -362,11 +359,10 @@ class XFeatMatcher(_XFeatBase):
         return _as_match(a.xy[rows_a], b.xy[rows_b], similarity)
 
 
+@built_in("xfeat+lighterglue")
 class XFeatLighterGlueMatcher(_XFeatBase):
     """XFeat points matched by LighterGlue, the small LightGlue that was trained for them."""
 
-    name: ClassVar[str] = "xfeat+lighterglue"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["xfeat+lighterglue"].capabilities
     Settings: ClassVar[type[BaseModel]] = XFeatLighterGlueSettings
     files = (XFEAT, XFEAT_LIGHTERGLUE)
 
@@ -378,6 +374,7 @@ class XFeatLighterGlueMatcher(_XFeatBase):
         return _glue(self._matcher, a, b)
 
 
+@built_in("xfeat-star")
 class XFeatStarMatcher(_XFeatBase):
     """XFeat's semi-dense matches: cells of 8 pixels at two sizes, matched, then moved below the cell in A.
 
@@ -388,8 +385,6 @@ class XFeatStarMatcher(_XFeatBase):
     and zoomed photos both together bring the median error from 1.7 to 0.9 px.
     """
 
-    name: ClassVar[str] = "xfeat-star"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["xfeat-star"].capabilities
     Settings: ClassVar[type[BaseModel]] = XFeatStarSettings
     files = (XFEAT,)
 

@@ -9,37 +9,20 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from recon.matching.confidence import finish_pair
-from recon.matching.registry import BUILT_IN
-from recon.matching.texture import TEXTURE_THRESHOLD
-from recon.matching.types import Capabilities, DenseMatch, MatchImage, PairContext
-
-
-class OpticalFlowSettings(BaseModel):
-    """What all optical flow matchers share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tolerance: float = Field(
-        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
-    )
-    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
-    texture_threshold: float = Field(
-        TEXTURE_THRESHOLD,
-        ge=0,
-        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
-    )
+from recon.matching.confidence import ConsistencySettings, finish_pair
+from recon.matching.registry import built_in
+from recon.matching.types import DenseMatch, MatchImage, PairContext
 
 
-class DisSettings(OpticalFlowSettings):
+class DisSettings(ConsistencySettings):
     """Settings of DIS flow."""
 
     preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="OpenCV's preset")
 
 
-class FarnebackSettings(OpticalFlowSettings):
+class FarnebackSettings(ConsistencySettings):
     """Settings of Farneback flow (OpenCV's names)."""
 
     levels: int = Field(5, ge=1, le=12, description="pyramid levels")
@@ -70,9 +53,7 @@ class _OpticalFlowMatcher(ABC):
             b.image,
             self._direction(a.gray, b.gray),
             self._direction(b.gray, a.gray),
-            tolerance=self.settings.tolerance,
-            border=self.settings.border,
-            texture_threshold=self.settings.texture_threshold,
+            settings=self.settings,
         )
 
     def _direction(self, source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "hb wb"]) -> Any:
@@ -94,11 +75,10 @@ class _OpticalFlowMatcher(ABC):
         """Flow between two grey images of one size, (h, w, 2) float32."""
 
 
+@built_in("dis")
 class DisMatcher(_OpticalFlowMatcher):
     """Dense inverse search (Kroeger et al., ECCV 2016) as OpenCV has it."""
 
-    name: ClassVar[str] = "dis"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["dis"].capabilities
     Settings: ClassVar[type[BaseModel]] = DisSettings
 
     def _flow(
@@ -115,11 +95,10 @@ class DisMatcher(_OpticalFlowMatcher):
         return np.asarray(cv2.DISOpticalFlow.create(preset).calc(source, target, None), np.float32)
 
 
+@built_in("farneback")
 class FarnebackMatcher(_OpticalFlowMatcher):
     """Polynomial expansion (Farneback, SCIA 2003) as OpenCV has it."""
 
-    name: ClassVar[str] = "farneback"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["farneback"].capabilities
     Settings: ClassVar[type[BaseModel]] = FarnebackSettings
 
     def _flow(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,79 +27,75 @@ class BuiltIn:
     capabilities: Capabilities
 
 
+def _dense(place: str, notes: str, **further: Any) -> BuiltIn:
+    return BuiltIn(f"recon.matching.{place}", Capabilities(kind="dense", notes=notes, **further))
+
+
+def _sparse(place: str, notes: str, **further: Any) -> BuiltIn:
+    return BuiltIn(f"recon.matching.{place}", Capabilities(kind="sparse", notes=notes, **further))
+
+
+_POINTS = {"uses_interest_points": True}
+_SEEDS = {"uses_interest_points": True, "uses_seeds": True}
+_DEVICES = {"devices": ("cpu", "cuda")}
+
 BUILT_IN: dict[str, BuiltIn] = {
-    "siftflow": BuiltIn(
-        "recon.matching.siftflow_matcher:SiftFlowMatcher",
-        Capabilities(
-            kind="dense",
-            uses_interest_points=True,
-            uses_seeds=True,
-            notes="SIFT Flow on descriptors at propagated scales, sub-pixel refined",
-        ),
+    "siftflow": _dense(
+        "siftflow_matcher:SiftFlowMatcher",
+        "SIFT Flow on descriptors at propagated scales, sub-pixel refined",
+        **_SEEDS,
     ),
-    "dsift-flow": BuiltIn(
-        "recon.matching.siftflow_matcher:FixedScaleMatcher",
-        Capabilities(kind="dense", notes="SIFT Flow on dense SIFT of one scale, without propagation"),
+    "dsift-flow": _dense(
+        "siftflow_matcher:FixedScaleMatcher", "SIFT Flow on dense SIFT of one scale, without propagation"
     ),
-    "dis": BuiltIn(
-        "recon.matching.opencv_matchers:DisMatcher",
-        Capabilities(kind="dense", notes="OpenCV's DIS optical flow: fast, for small motion"),
+    "dis": _dense("opencv_matchers:DisMatcher", "OpenCV's DIS optical flow: fast, for small motion"),
+    "farneback": _dense(
+        "opencv_matchers:FarnebackMatcher", "OpenCV's Farneback optical flow: for small motion"
     ),
-    "farneback": BuiltIn(
-        "recon.matching.opencv_matchers:FarnebackMatcher",
-        Capabilities(kind="dense", notes="OpenCV's Farneback optical flow: for small motion"),
+    "dhpf": _dense(
+        "hyperpixel_matcher:DhpfMatcher",
+        "Dynamic Hyperpixel Flow: semantic correspondence, layers chosen per pair",
+        **_DEVICES,
     ),
-    "dhpf": BuiltIn(
-        "recon.matching.hyperpixel_matcher:DhpfMatcher",
-        Capabilities(
-            kind="dense",
-            devices=("cpu", "cuda"),
-            notes="Dynamic Hyperpixel Flow: semantic correspondence, layers chosen per pair",
-        ),
+    "hpf": _dense(
+        "hyperpixel_matcher:HpfMatcher",
+        "Hyperpixel Flow: semantic correspondence, fixed layers",
+        **_DEVICES,
     ),
-    "hpf": BuiltIn(
-        "recon.matching.hyperpixel_matcher:HpfMatcher",
-        Capabilities(
-            kind="dense",
-            devices=("cpu", "cuda"),
-            notes="Hyperpixel Flow: semantic correspondence, fixed layers",
-        ),
+    "dhpf-siftflow": _dense(
+        "hyperpixel_matcher:DhpfSiftFlowMatcher",
+        "SIFT Flow that starts from Dynamic Hyperpixel Flow",
+        **_SEEDS,
+        **_DEVICES,
     ),
-    "dhpf-siftflow": BuiltIn(
-        "recon.matching.hyperpixel_matcher:DhpfSiftFlowMatcher",
-        Capabilities(
-            kind="dense",
-            uses_interest_points=True,
-            uses_seeds=True,
-            devices=("cpu", "cuda"),
-            notes="SIFT Flow that starts from Dynamic Hyperpixel Flow",
-        ),
+    "sift": _sparse("sift_matcher:SiftMatcher", "pycolmap's SIFT, mutual ratio test", **_POINTS),
+    "aliked+lightglue": _sparse(
+        "learned:AlikedLightGlueMatcher", "ALIKED points matched by LightGlue, through kornia"
     ),
-    "sift": BuiltIn(
-        "recon.matching.sift_matcher:SiftMatcher",
-        Capabilities(kind="sparse", uses_interest_points=True, notes="pycolmap's SIFT, mutual ratio test"),
+    "disk+lightglue": _sparse(
+        "learned:DiskLightGlueMatcher", "DISK points matched by LightGlue, through kornia"
     ),
-    "aliked+lightglue": BuiltIn(
-        "recon.matching.learned:AlikedLightGlueMatcher",
-        Capabilities(kind="sparse", notes="ALIKED points matched by LightGlue, through kornia"),
+    "xfeat": _sparse("learned:XFeatMatcher", "XFeat points, mutual nearest neighbours, through kornia"),
+    "xfeat+lighterglue": _sparse(
+        "learned:XFeatLighterGlueMatcher", "XFeat points matched by LighterGlue, through kornia"
     ),
-    "disk+lightglue": BuiltIn(
-        "recon.matching.learned:DiskLightGlueMatcher",
-        Capabilities(kind="sparse", notes="DISK points matched by LightGlue, through kornia"),
-    ),
-    "xfeat": BuiltIn(
-        "recon.matching.learned:XFeatMatcher",
-        Capabilities(kind="sparse", notes="XFeat points, mutual nearest neighbours, through kornia"),
-    ),
-    "xfeat+lighterglue": BuiltIn(
-        "recon.matching.learned:XFeatLighterGlueMatcher",
-        Capabilities(kind="sparse", notes="XFeat points matched by LighterGlue, through kornia"),
-    ),
-    "xfeat-star": BuiltIn(
-        "recon.matching.learned:XFeatStarMatcher",
-        Capabilities(kind="sparse", notes="XFeat's semi-dense matches, through kornia", repeatable=False),
+    "xfeat-star": _sparse(
+        "learned:XFeatStarMatcher", "XFeat's semi-dense matches, through kornia", repeatable=False
     ),
 }
+
+_Class = TypeVar("_Class", bound=type[Any])
+
+
+def built_in(name: str) -> Callable[[_Class], _Class]:
+    """Give a built-in matcher's class the name and the capabilities that ``BUILT_IN`` states."""
+
+    def named(matcher: _Class) -> _Class:
+        matcher.name, matcher.capabilities = name, BUILT_IN[name].capabilities
+        return matcher
+
+    return named
+
 
 FAMILIES: dict[str, str] = {"vismatch": "recon.matching.vismatch_adapter:vismatch_matcher"}
 """Collections whose matchers are named ``FAMILY:NAME``: a function from the name to the class."""

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.features.interest_points import extract_interest_points, match_interest_points
 from recon.features.types import InterestPoints
-from recon.matching.registry import BUILT_IN
-from recon.matching.types import Capabilities, MatchImage, PairContext, SparseMatch
+from recon.matching.registry import built_in
+from recon.matching.types import MatchImage, PairContext, SparseMatch
 
 
 class SiftSettings(BaseModel):
@@ -26,14 +26,13 @@ class SiftSettings(BaseModel):
     )
 
 
+@built_in("sift")
 class SiftMatcher:
     """pycolmap's SIFT, mutual nearest neighbours that pass the ratio test (Lowe, IJCV 2004, section 7.1).
 
     Points that come with the image are used as they are, so that no photo is searched twice.
     """
 
-    name: ClassVar[str] = "sift"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["sift"].capabilities
     Settings: ClassVar[type[BaseModel]] = SiftSettings
 
     def __init__(self, settings: SiftSettings) -> None:

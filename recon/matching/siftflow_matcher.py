@@ -14,12 +14,11 @@ from pydantic import BaseModel, Field
 from recon.features.dense_sift import SiftLadder, build_ladder, dense_sift, describe
 from recon.features.scale_propagation import propagate_scales
 from recon.features.types import InterestPoints
-from recon.matching.confidence import finish_pair
-from recon.matching.registry import BUILT_IN
+from recon.matching.confidence import ConsistencySettings, finish_pair
+from recon.matching.registry import built_in
 from recon.matching.siftflow import DescriptorPyramid, SiftFlowSettings, descriptor_pyramid, sift_flow_pyramid
 from recon.matching.subpixel import refine_flow
-from recon.matching.texture import TEXTURE_THRESHOLD
-from recon.matching.types import Capabilities, DenseMatch, MatchDiagnostics, MatchImage, PairContext
+from recon.matching.types import DenseMatch, MatchDiagnostics, MatchImage, PairContext
 
 MINIMUM_SEEDS = 8
 """Match-aware propagation needs this many matched points; with fewer it falls back on image-aware."""
@@ -35,7 +34,7 @@ REACH = 1 / 3
 """With an automatic top window a pixel can move this share of the longer side of the target."""
 
 
-class FixedScaleSettings(SiftFlowSettings):
+class FixedScaleSettings(ConsistencySettings, SiftFlowSettings):
     """SIFT Flow's own settings and those of what follows it."""
 
     levels: int = Field(
@@ -43,16 +42,6 @@ class FixedScaleSettings(SiftFlowSettings):
     )
     top_window: int = Field(
         0, ge=0, le=60, description="search radius at the coarsest level; 0: a third of its longer side"
-    )
-
-    tolerance: float = Field(
-        1.5, gt=0, description="largest round trip error of a consistent pixel, in pixels"
-    )
-    border: int = Field(20, ge=0, description="pixels this close to an edge are never consistent")
-    texture_threshold: float = Field(
-        TEXTURE_THRESHOLD,
-        ge=0,
-        description="mean squared gradient (0…1 grey) of a textured region; 0 switches it off",
     )
     subpixel: bool = Field(True, description="refine the flow below the pixel")
     threads: int = Field(1, ge=1, description="threads within one pair: 2 match both directions at once")
@@ -82,6 +71,7 @@ class _Prepared:
     scale_map: Float32[np.ndarray, "h w"] | None
 
 
+@built_in("siftflow")
 class SiftFlowMatcher:
     """SIFT Flow on descriptors whose scale is propagated from interest points to every pixel.
 
@@ -90,8 +80,6 @@ class SiftFlowMatcher:
     image-aware propagation from all points, and an image without points gets one fixed scale.
     """
 
-    name: ClassVar[str] = "siftflow"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["siftflow"].capabilities
     Settings: ClassVar[type[BaseModel]] = SiftFlowMatcherSettings
 
     def __init__(self, settings: FixedScaleSettings) -> None:
@@ -147,9 +135,7 @@ class SiftFlowMatcher:
             b_to_a,
             sift_a=pyramid_a.sift[0],
             sift_b=pyramid_b.sift[0],
-            tolerance=settings.tolerance,
-            border=settings.border,
-            texture_threshold=settings.texture_threshold,
+            settings=settings,
             diagnostics=MatchDiagnostics(scale_a, scale_b, {"propagation": used}),
         )
 
@@ -207,11 +193,10 @@ class SiftFlowMatcher:
         return descriptor_pyramid(sift, levels, image.mask)
 
 
+@built_in("dsift-flow")
 class FixedScaleMatcher(SiftFlowMatcher):
     """SIFT Flow on dense SIFT of one scale (cells of 3 px), as the original SIFT Flow."""
 
-    name: ClassVar[str] = "dsift-flow"
-    capabilities: ClassVar[Capabilities] = BUILT_IN["dsift-flow"].capabilities
     Settings: ClassVar[type[BaseModel]] = FixedScaleSettings
 
 

@@ -8,7 +8,7 @@ import pytest
 from matcher_contract import textured
 from scipy.ndimage import map_coordinates
 
-from recon.matching.confidence import descriptor_margin, finish_pair, flow_confidence
+from recon.matching.confidence import ConsistencySettings, descriptor_margin, finish_pair, flow_confidence
 from recon.matching.consistency import round_trip_error, two_sided_consistency
 from recon.matching.subpixel import refine_flow, upsample_flow
 from recon.matching.texture import textured_mask
@@ -137,7 +137,7 @@ def test_finish_pair_applies_every_rule() -> None:
     mask[40:50] = False
     image = MatchImage(rgb, mask=mask)
     zero = np.zeros((100, 120, 2), np.float32)
-    match = finish_pair(image, image, zero, zero, border=15)
+    match = finish_pair(image, image, zero, zero, ConsistencySettings(border=15))
     assert match.consistent_a[20:40, 20:55].all()
     assert not match.consistent_a[40:50].any()
     assert not match.consistent_a[:, 85:].any()
