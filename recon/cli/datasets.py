@@ -80,10 +80,11 @@ def fetch_dataset(
     from recon.datasets.cards import data_root, load_card
     from recon.datasets.fetching import fetch
     from recon.datasets.ground_truth import complete_layout
+    from recon.io.download import ProgressBar
 
     card = load_card(name)
     root = to.expanduser() if to is not None else data_root()
-    with stoppable(), _Bar() as bar:
+    with stoppable(), ProgressBar() as bar:
         done = fetch(card, root, with_, bar)
         made = complete_layout(card, root)
     typer.echo(f"{card.name}: {len(done.downloaded)} downloaded, {len(done.kept)} here already")
@@ -98,38 +99,6 @@ def fetch_dataset(
     typer.echo(f"cite: {card.citation}")
     for line in _found(done.folder):
         typer.echo(line)
-
-
-class _Bar:
-    """A progress bar that changes to each file in turn."""
-
-    def __init__(self) -> None:
-        self._bar: object | None = None
-        self._name = ""
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        from tqdm import tqdm
-
-        if name != self._name:
-            self._close()
-            self._name = name
-            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False, disable=None)
-        bar = self._bar
-        if isinstance(bar, tqdm):
-            bar.update(done - bar.n)
-
-    def _close(self) -> None:
-        from tqdm import tqdm
-
-        if isinstance(self._bar, tqdm):
-            self._bar.close()
-        self._bar = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
 
 
 def _root() -> Path | None:

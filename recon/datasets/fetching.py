@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -10,26 +9,17 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recon.datasets.cards import Card, RemoteFile
 from recon.errors import ReconError, UsageError
+from recon.io.download import Progress, discard, download, file_digest, file_name
 
-_CHUNK = 1 << 20
-_TRIES = 5
-_AGENT = "recon"
 _RECORD = ".fetched.json"
-
-Progress = Callable[[str, int, "int | None"], None]
-"""Called with the name of a file, bytes that are here, and bytes in all (None if the server does not say)."""
 
 
 @dataclass(frozen=True)
@@ -147,143 +137,24 @@ def _is_there(one: RemoteFile, folder: Path, record: dict[str, str]) -> bool:
     if not path.is_file():
         return False
     if one.sha256 is not None:
-        return _digest(path) == one.sha256
+        return file_digest(path) == one.sha256
     return one.bytes is None or path.stat().st_size == one.bytes
 
 
 def _get(one: RemoteFile, folder: Path, progress: Progress | None, pause: float, timeout: float) -> None:
     """Download, verify, and move or unpack into place."""
-    name = PurePosixPath(urllib.parse.urlsplit(one.url).path).name or "download"
     place = folder / (one.to or ".")
-    archive = folder / name if one.unpack else place
+    archive = folder / file_name(one.url) if one.unpack else place
     if not one.unpack:
         _inside(folder, one.to)
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(archive.name + ".part")
-    download(one.url, part, progress, pause, timeout)
-    if one.bytes is not None and part.stat().st_size != one.bytes:
-        found = part.stat().st_size
-        _discard(part)
-        raise ReconError(
-            f"{one.url}: {found} bytes came where {one.bytes} are expected; the download was removed. "
-            "Its publisher may have changed the file"
-        )
-    if one.sha256 is not None:
-        found_sum = _digest(part)
-        if found_sum != one.sha256:
-            _discard(part)
-            raise ReconError(
-                f"{one.url}: wrong checksum, the download was removed: sha256 {found_sum} came where "
-                f"{one.sha256} is expected. Fetch it again; if it stays, its publisher has changed the file"
-            )
+    download(one.url, part, progress, size=one.bytes, sha256=one.sha256, pause=pause, timeout=timeout)
     if one.unpack:
         unpack(part, one.unpack, place, one.strip)
-        _discard(part)
     else:
         os.replace(part, place)
-        _discard(part)
-
-
-def download(
-    url: str,
-    part: Path,
-    progress: Progress | None = None,
-    pause: float = 1.0,
-    timeout: float = 30.0,
-) -> None:
-    """Download into a file that may hold the beginning already.
-
-    Beside it a ``.tag`` keeps what the server called this version of the file: what is left is asked for only
-    of the same version, otherwise the download begins anew.
-
-    Raises:
-        UsageError: the address is not of the web.
-        OSError, http.client.HTTPException: the last of the tries failed.
-    """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"{url}: only http and https are fetched")
-    for attempt in range(_TRIES):
-        try:
-            _download_once(url, part, progress, timeout)
-            return
-        except urllib.error.HTTPError as error:
-            # The server's own no will be its answer tomorrow too; only its troubles pass.
-            if error.code < 500 and error.code not in (408, 429):
-                raise
-            last: Exception = error
-        except urllib.error.URLError as error:
-            # Without any answer at all there is no network, or no such server.
-            if not part.exists() or attempt == _TRIES - 1:
-                raise
-            last = error
-        except (OSError, http.client.HTTPException) as error:
-            last = error
-        if attempt == _TRIES - 1:
-            raise last
-        time.sleep(pause * 2**attempt)
-
-
-def _download_once(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
-    tag_path = part.with_name(part.name + ".tag")
-    have = part.stat().st_size if part.is_file() else 0
-    tag = tag_path.read_text(encoding="utf-8") if have and tag_path.is_file() else ""
-    if have and not tag:
-        # Whose beginning this is cannot be known.
-        have = 0
-    headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:
-            # Nothing is left to send, or the file has become shorter; the total tells which.
-            total = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(have):
-                return
-            _discard(part)
-            raise http.client.HTTPException("the file on the server has changed") from error
-        raise
-    with answer:
-        start = 0
-        if answer.status == 206:
-            stated = answer.headers.get("Content-Range", "")
-            start = int(stated.removeprefix("bytes ").partition("-")[0] or -1)
-            if start != have:
-                raise http.client.HTTPException(f"the server sent another part than was asked for: {stated}")
-        length = answer.headers.get("Content-Length")
-        total_size = start + int(length) if length is not None else None
-        new_tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        # A weak tag does not promise the same bytes (RFC 9110, section 8.8.1).
-        if new_tag.startswith("W/"):
-            new_tag = answer.headers.get("Last-Modified") or ""
-        if start == 0:
-            _discard(tag_path)
-            if new_tag:
-                tag_path.write_text(new_tag, encoding="utf-8")
-        done = start
-        name = part.name.removesuffix(".part")
-        with open(part, "ab" if start else "wb") as file:
-            while block := answer.read(_CHUNK):
-                file.write(block)
-                done += len(block)
-                if progress is not None:
-                    progress(name, done, total_size)
-        if total_size is not None and done < total_size:
-            raise http.client.HTTPException(f"cut off after {done} of {total_size} bytes")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _discard(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + ".tag").unlink(missing_ok=True)
+    discard(part)
 
 
 # ---- archives ------------------------------------------------------------------------------------

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recon.errors import ReconError, UsageError
-
-CHUNK = 1 << 20
+from recon.io.download import ProgressBar, discard, download
 
 
 @dataclass(frozen=True)
@@ -115,26 +112,18 @@ def fetch(file: WeightsFile, folder: Path) -> Path:
         ReconError: the download failed, or what came is not what was published.
     """
     target = folder / file.name
-    partial = folder / f".{file.name}.{os.getpid()}.partial"
-    digest = hashlib.sha256()
+    part = folder / f".{file.name}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(file.url, timeout=60) as answer, partial.open("wb") as stream:
-            while chunk := answer.read(CHUNK):
-                digest.update(chunk)
-                stream.write(chunk)
-        if not digest.hexdigest().startswith(file.sha256):
-            raise ReconError(
-                f"{file.url}: what came has the checksum {digest.hexdigest()}, {file.sha256} was expected; nothing was "
-                "kept"
-            )
-        os.replace(partial, target)
-    except (urllib.error.URLError, OSError) as error:
+        with ProgressBar() as bar:
+            download(file.url, part, bar, sha256=file.sha256)
+        os.replace(part, target)
+    except (OSError, http.client.HTTPException) as error:
         raise ReconError(
             f"{file.url}: could not be fetched ({error}); fetch it on another machine and put it into {folder}"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        discard(part)
     return target
 
 

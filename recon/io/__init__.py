@@ -1,0 +1,1 @@
+"""Files: one codec for each format, and downloads."""
