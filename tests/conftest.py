@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers import server as server
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that look through a real browser are marked: they want the machine to themselves."""

@@ -73,7 +73,7 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     for photo in sorted((folder / "scene" / "images").iterdir())[4:]:
         photo.unlink()
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("kill_server.py"))],
+        [sys.executable, str(ROOT / "tests" / "support" / "kill_server.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

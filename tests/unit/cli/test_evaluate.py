@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
-from made_run import NAMES, RUN_FROM_TRUTH, Scene, make_run, make_scene, write_mesh_ply, write_model
-
 from recon.cli.evaluate import evaluate
 from recon.errors import ReconError, UsageError
 from recon.evaluation.flow import write_flo
+from tests.support.evaluation_run import (
+    NAMES,
+    RUN_FROM_TRUTH,
+    Scene,
+    make_run,
+    make_scene,
+    write_mesh_ply,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")

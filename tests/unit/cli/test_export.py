@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "exports"))
-
-from exports_scene import (
+from recon.cli import main
+from recon.exports import bundler, nerfstudio, openmvg
+from recon.exports.georeference import Georeference
+from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
+from recon.surface.io import read_glb
+from tests.support.exports_scene import (
     NAMES,
     SPOTS,
     assert_same_cameras,
@@ -25,12 +27,6 @@ from exports_scene import (
     spot_offset,
     write_workspace,
 )
-
-from recon.cli import main
-from recon.exports import bundler, nerfstudio, openmvg
-from recon.exports.georeference import Georeference
-from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
-from recon.surface.io import read_glb
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

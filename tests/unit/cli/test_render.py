@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "exports"))
-
-from exports_scene import camera_of, read_rgb, write_workspace
-
 from recon.cli import main
 from recon.exports.scene import Scene, reconstruction_from_scene
+from tests.support.exports_scene import camera_of, read_rgb, write_workspace
 
 SMALL = ["--size", "160x90", "--samples", "1"]
 

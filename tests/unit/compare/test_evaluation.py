@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import pytest
-from made_up import entries, entry, evaluation
 
 from recon.compare import evaluation as evaluations
 from recon.compare.engine import rank
@@ -16,6 +15,7 @@ from recon.compare.metrics import describe, key_metrics, written
 from recon.compare.plan import Scene
 from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
+from tests.support.compare_inputs import entries, entry, evaluation
 
 
 def test_a_run_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from made_up import PHOTOS, result
 
 from recon.compare.page import LARGEST, as_html
 from recon.compare.tables import as_csv, as_data, as_json
+from tests.support.compare_inputs import PHOTOS, result
 
 
 def pictured(folder: Path) -> Any:

@@ -17,7 +17,7 @@ from recon.datasets.ground_truth import (
 )
 from recon.datasets.types import GroundTruth
 from recon.errors import ReconError, UsageError
-from tests.unit.datasets import scene
+from tests.support import dataset_scene as scene
 
 
 def write_uniform(folder: Path, **more: object) -> None:

@@ -23,8 +23,8 @@ from recon.datasets.readers.dtu import split_projection
 from recon.datasets.readers.mvsnet import read_pfm
 from recon.datasets.readers.tanks_and_temples import in_polygon
 from recon.errors import ReconError
-from tests.unit.datasets import scene
-from tests.unit.datasets.scene import CENTERS, HEIGHT, POINTS, ROTATIONS, WIDTH, K, row
+from tests.support import dataset_scene as scene
+from tests.support.dataset_scene import CENTERS, HEIGHT, POINTS, ROTATIONS, WIDTH, K, row
 
 NAMES = ["0000.jpg", "0001.jpg", "0002.jpg"]
 

@@ -6,16 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dense_scenes import (
-    HEIGHT,
-    PLANE_NORMAL,
-    PLANE_OFFSET,
-    WIDTH,
-    exact_map,
-    make_views,
-    plane_depth,
-    world_points,
-)
 from scipy.spatial import cKDTree
 
 from recon.dense.filtering import (
@@ -28,6 +18,16 @@ from recon.dense.filtering import (
 from recon.dense.fusion import fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
 from recon.dense.types import DepthMap
+from tests.support.dense_scenes import (
+    HEIGHT,
+    PLANE_NORMAL,
+    PLANE_OFFSET,
+    WIDTH,
+    exact_map,
+    make_views,
+    plane_depth,
+    world_points,
+)
 
 
 def scene(count=4):

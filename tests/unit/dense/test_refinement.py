@@ -5,7 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from dense_scenes import (
+
+from recon.dense import refinement
+from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of, refine_depth
+from recon.dense.types import DepthMap
+from tests.support.dense_scenes import (
     HEIGHT,
     PLANE_NORMAL,
     SPHERE_CENTRE,
@@ -17,10 +21,6 @@ from dense_scenes import (
     texture,
     world_points,
 )
-
-from recon.dense import refinement
-from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of, refine_depth
-from recon.dense.types import DepthMap
 
 
 def plane_scene(count=4):

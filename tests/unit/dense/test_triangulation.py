@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dense_scenes import HEIGHT, PLANE_NORMAL, WIDTH, exact_flow, make_views, plane_depth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
+from tests.support.dense_scenes import HEIGHT, PLANE_NORMAL, WIDTH, exact_flow, make_views, plane_depth
 
 ALL = np.ones((HEIGHT, WIDTH), bool)
 SURE = np.ones((HEIGHT, WIDTH), np.float32)

@@ -1,13 +1,10 @@
-"""Makes the fake stages importable and gives a folder with numbers."""
+"""A folder with numbers for the fake stages."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fake_stages
 import pytest
-from fake_stages import STAGES, results, run
 
 from recon.engine.recipe import load_recipe
 from recon.engine.runner import InterruptedRunError, RunOptions, counts_in_words, run_stages
 from recon.errors import ReconError, UsageError
+from tests.support import fake_stages
+from tests.support.fake_stages import STAGES, results, run
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -13,15 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_stages
 import numpy as np
 import pytest
-from fake_stages import results, run
 
 from recon.engine.files import check_growth
 from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, StageRecord, Workspace, read_manifest, writing_failed
 from recon.errors import ReconError
+from tests.support import fake_stages
+from tests.support.fake_stages import results, run
 
 
 def test_second_run_on_one_workspace_is_refused_and_names_the_process(tmp_path: Path) -> None:

@@ -8,17 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_run import (
-    NAMES,
-    RUN_FROM_TRUTH,
-    Scene,
-    make_run,
-    make_scene,
-    relative_pose_of,
-    true_flow,
-    write_mesh_ply,
-    write_model,
-)
 
 from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
@@ -31,6 +20,17 @@ from recon.evaluation.run import evaluate_run
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.truth import truth_intrinsics
 from recon.sfm.adapter import distort_points
+from tests.support.evaluation_run import (
+    NAMES,
+    RUN_FROM_TRUTH,
+    Scene,
+    make_run,
+    make_scene,
+    relative_pose_of,
+    true_flow,
+    write_mesh_ply,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from made_run import NAMES, Scene, make_scene, write_mesh_ply, write_model
 
 from recon.errors import ReconError, UsageError
 from recon.evaluation.layout import (
@@ -20,6 +19,7 @@ from recon.evaluation.layout import (
     photo_sizes_from_database,
 )
 from recon.evaluation.sources import check_same_world, has_faces, read_truth
+from tests.support.evaluation_run import NAMES, Scene, make_scene, write_mesh_ply, write_model
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from made_run import Scene, center_of, make_scene
 
 from recon.evaluation.consistency import PATCH, PhotoView, _correlation, photo_consistency
 from recon.photos.types import PinholeView
+from tests.support.evaluation_run import Scene, center_of, make_scene
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from exports_scene import (
-    PARAMS,
-    assert_same_cameras,
-    assert_same_points,
-    camera_of,
-    make_scene,
-    square,
-)
 
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.scene import (
@@ -23,6 +15,14 @@ from recon.exports.scene import (
     reconstruction_from_scene,
     same_pinhole,
     scene_from_reconstruction,
+)
+from tests.support.exports_scene import (
+    PARAMS,
+    assert_same_cameras,
+    assert_same_points,
+    camera_of,
+    make_scene,
+    square,
 )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exports_scene import camera_of, look_at, write_workspace
 from scipy.spatial.transform import Rotation
 
 from recon.core.frames import upright_rotation
@@ -18,6 +17,7 @@ from recon.photos.types import PinholeView
 from recon.surface.io import model_from_scene, read_glb, read_mesh
 from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
 from recon.surface.texture.types import TexturedMesh
+from tests.support.exports_scene import camera_of, look_at, write_workspace
 
 trimesh = pytest.importorskip("trimesh")
 pygltflib = pytest.importorskip("pygltflib")

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import live_scene
 import numpy as np
 import pytest
+
+from tests.support import live_scene
 
 pytest.importorskip("viser", reason="viser is not installed")
 

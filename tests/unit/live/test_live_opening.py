@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import live_scene
 import numpy as np
 import pytest
+
+from tests.support import live_scene
 
 pytest.importorskip("viser", reason="viser is not installed")
 

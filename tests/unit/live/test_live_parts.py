@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import live_scene
 import numpy as np
 import pytest
 import trimesh
@@ -54,6 +53,7 @@ from recon.photos.types import PinholeView
 from recon.render.scene import ViewCloud, ViewScene
 from recon.sfm.adapter import distort_points
 from recon.surface.io import write_points_ply
+from tests.support import live_scene
 
 HEADER = (
     "ply\nformat ascii 1.0\nelement vertex {}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from matcher_contract import textured
 from scipy.ndimage import map_coordinates
 
 from recon.matching.confidence import ConsistencySettings, descriptor_margin, finish_pair, flow_confidence
@@ -13,6 +12,7 @@ from recon.matching.consistency import round_trip_error, two_sided_consistency
 from recon.matching.subpixel import refine_flow, upsample_flow
 from recon.matching.texture import textured_mask
 from recon.matching.types import MatchImage
+from tests.support.matcher_contract import textured
 
 
 def affine_flow(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from matcher_contract import SparseMatcherContract, shifted
 
 from recon.api import match, match_files
 from recon.matching.learned import (
@@ -23,6 +22,7 @@ from recon.matching.learned import (
 )
 from recon.matching.registry import BUILT_IN, create_matcher
 from recon.matching.types import Matcher, SparseMatch
+from tests.support.matcher_contract import SparseMatcherContract, shifted
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "matchers.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from matcher_contract import DenseMatcherContract, run, textured
 
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import create_backbone
@@ -17,6 +16,8 @@ from recon.matching import hyperpixel_weights
 from recon.matching.hyperpixel_matcher import working_sizes
 from recon.matching.registry import create_matcher
 from recon.matching.types import Matcher, MatchImage
+from tests.support.matcher_contract import DenseMatcherContract, run, textured
+from tests.support.servers import Server
 
 
 @pytest.fixture(scope="module")
@@ -136,19 +137,17 @@ def test_what_is_missing_is_said(files: Path, tmp_path: Path, monkeypatch: pytes
             create_matcher("hpf", device="cuda", weights=str(files / "backbone.pt"))
 
 
-def test_a_download_is_held_to_its_checksum(tmp_path: Path) -> None:
+def test_a_download_is_held_to_its_checksum(server: Server, tmp_path: Path) -> None:
     """torch hub's file names carry the first digits of the checksum; a file with others is refused."""
     from recon.matching.weights import WeightsFile, fetch
 
-    published = tmp_path / "published.pth"
-    published.write_bytes(b"weights")
+    server.files["/published.pth"] = b"weights"
+    published = f"{server.url}/published.pth"
     digest = "9b9af6945c95f1aa302a61acf75c9bd6"  # not that of the content
     with pytest.raises(ReconError, match=f"checksum.*{digest[:8]}"):
-        fetch(WeightsFile("w.pth", published.as_uri(), digest[:8], 7), tmp_path / "hub")
+        fetch(WeightsFile("w.pth", published, digest[:8], 7), tmp_path / "hub")
     assert not (tmp_path / "hub" / "w.pth").exists()
     import hashlib
 
     right = hashlib.sha256(b"weights").hexdigest()[:8]
-    assert (
-        fetch(WeightsFile("w.pth", published.as_uri(), right, 7), tmp_path / "hub").read_bytes() == b"weights"
-    )
+    assert fetch(WeightsFile("w.pth", published, right, 7), tmp_path / "hub").read_bytes() == b"weights"

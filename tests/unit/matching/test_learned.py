@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from matcher_contract import SparseMatcherContract, run_sparse, textured
 
 from recon.errors import ReconError, UsageError
 from recon.matching import registry
@@ -18,6 +14,8 @@ from recon.matching.learned import ALIKED_LIGHTGLUE, ALIKED_N16, XFEAT, XFEAT_LI
 from recon.matching.registry import create_matcher
 from recon.matching.types import Matcher, MatchImage
 from recon.matching.weights import WeightsFile, fetch, find_weights, load_state
+from tests.support.matcher_contract import SparseMatcherContract, run_sparse, textured
+from tests.support.servers import Server
 
 
 def weights_folder(*files: WeightsFile) -> str:
@@ -148,48 +146,26 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "list.pt")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server on this machine, and the folder that it serves."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            super().__init__(*args, directory=str(folder), **kwargs)
-
-        def log_message(self, *_):  # type: ignore[no-untyped-def]
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
-        thread = threading.Thread(target=service.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{service.server_port}", folder
-        service.shutdown()
-        thread.join()
-
-
 def test_download_only_on_request_and_only_what_was_published(
-    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, folder = server
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("RECON_DATA", raising=False)
     content = os.urandom(3 << 20)
-    (folder / "w.bin").write_bytes(content)
-    file = WeightsFile("w.bin", f"{url}/w.bin", hashlib.sha256(content).hexdigest(), len(content))
+    server.files["/w.bin"] = content
+    file = WeightsFile("w.bin", f"{server.url}/w.bin", hashlib.sha256(content).hexdigest(), len(content))
     with pytest.raises(UsageError):
         find_weights((file,), "", download=False, matcher="m")
     (path,) = find_weights((file,), "", download=True, matcher="m")
     assert path.read_bytes() == content
     assert path.parent == tmp_path / "torch" / "hub" / "checkpoints"
-    (folder / "w.bin").unlink()  # what is there is not fetched again
+    del server.files["/w.bin"]  # what is there is not fetched again
     assert find_weights((file,), "", download=True, matcher="m") == [path]
 
     other = tmp_path / "other"
     with pytest.raises(ReconError, match="could not be fetched"):
         fetch(file, other)
-    (folder / "w.bin").write_bytes(content[:-1])
+    server.files["/w.bin"] = content[:-1]
     with pytest.raises(ReconError, match="checksum"):
         fetch(file, other)
     assert list(other.iterdir()) == []

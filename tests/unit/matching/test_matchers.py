@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from matcher_contract import DenseMatcherContract, run, textured
 
 from recon.features.interest_points import extract_interest_points
 from recon.matching import siftflow_matcher
 from recon.matching.registry import create_matcher
 from recon.matching.types import MatchImage, PairContext
+from tests.support.matcher_contract import DenseMatcherContract, run, textured
 
 
 class TestSiftFlow(DenseMatcherContract):

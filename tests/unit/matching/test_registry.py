@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from matcher_contract import textured
 from pydantic import BaseModel
 
 from recon.errors import UsageError
@@ -13,6 +12,7 @@ from recon.matching import registry
 from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.registry import available_matchers, create_matcher, matcher_settings, register
 from recon.matching.types import Capabilities, Matcher
+from tests.support.matcher_contract import textured
 
 
 def test_built_in_names() -> None:

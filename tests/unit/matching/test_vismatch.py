@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from matcher_contract import MatcherContract, run_any, run_sparse, shifted, textured
 
 from recon.errors import ReconError, UsageError
 from recon.matching.registry import available_matchers, create_matcher, matcher_settings
 from recon.matching.types import Capabilities, Matcher, MatchImage, SparseMatch
+from tests.support.matcher_contract import MatcherContract, run_any, run_sparse, shifted, textured
 
 
 class StandIn:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_report import NAMES, content, picture, sheet, view
 
 import recon.report
 from recon.report.charts import count, histogram_svg, view_graph_svg
@@ -24,6 +23,7 @@ from recon.report.content import Histogram, Points, ReportContent
 from recon.report.packing import STEPS, Blob, add_points, add_surface, box_of, start_of
 from recon.report.page import report_html
 from recon.stages.report_content import photo_side, widest_angles
+from tests.support.report_inputs import NAMES, content, picture, sheet, view
 
 
 def header_of(text: str) -> Any:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_report import NAMES, content, view
 from PIL import Image
 
 from recon.report.content import Points, ReportContent
 from recon.report.page import report_html
+from tests.support.report_inputs import NAMES, content, view
 
 DESK = {"viewport": {"width": 900, "height": 700}}
 PHONE = {

@@ -10,7 +10,6 @@ import pycolmap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sfm_scene import RING, exact_tracks, graph_of, make_scene, photo_set_of
 
 from recon.graph.tracks import pair_observations, track_matches
 from recon.graph.two_view import verify_many
@@ -32,6 +31,7 @@ from recon.sfm.adapter import (
     write_database,
 )
 from recon.sfm.mapping import map_incremental
+from tests.support.sfm_scene import RING, exact_tracks, graph_of, make_scene, photo_set_of
 
 CAMERAS = [
     Intrinsics("SIMPLE_PINHOLE", (500.0, 319.5, 239.5), 640, 480),

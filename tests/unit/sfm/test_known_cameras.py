@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sfm_scene import KNOWN, RING, exact_tracks, make_scene, photo_set_of
 
 from recon.errors import ReconError, UsageError
 from recon.sfm.adapter import points_of_tracks, posed_cameras
@@ -19,6 +18,7 @@ from recon.stages.given_cameras import (
     read_cameras,
     with_given_intrinsics,
 )
+from tests.support.sfm_scene import KNOWN, RING, exact_tracks, make_scene, photo_set_of
 
 
 def cameras_json(

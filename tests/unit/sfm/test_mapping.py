@@ -7,13 +7,21 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from sfm_scene import RING, centre_errors, exact_tracks, graph_of, look_at, make_scene, photo_set_of
 
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
 from recon.photos.types import Intrinsics
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
 from recon.sfm.mapping import MappingResult, MappingSettings, camera_centers, map_global, map_incremental
+from tests.support.sfm_scene import (
+    RING,
+    centre_errors,
+    exact_tracks,
+    graph_of,
+    look_at,
+    make_scene,
+    photo_set_of,
+)
 
 ONE_THREAD = MappingSettings(threads=1)
 

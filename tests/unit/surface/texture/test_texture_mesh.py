@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from texturing_scenes import arc, camera, color, drawn, photos, sheet
 
 from recon.errors import ReconError
 from recon.evaluation.views import compare_view
@@ -14,6 +13,7 @@ from recon.surface.texture.texturing import seam_steps, texture_mesh
 from recon.surface.texture.topology import face_adjacency
 from recon.surface.texture.types import TextureOptions
 from recon.surface.texture.visibility import look_up
+from tests.support.texturing_scenes import arc, camera, color, drawn, photos, sheet
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from texturing_scenes import arc, photos, sheet
 
 from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
@@ -13,6 +12,7 @@ from recon.stages.texture import TextureSettings, TextureStage
 from recon.surface.texture.files import encode_picture, split_vertices, textured_glb, write_textured_obj
 from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.visibility import look_up
+from tests.support.texturing_scenes import arc, photos, sheet
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay
-from texturing_scenes import sheet
 
 from recon.surface.texture.bake import paint_faces
 from recon.surface.texture.charts import lay_out
@@ -18,6 +17,7 @@ from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.topology import face_adjacency, regions
 from recon.surface.texture.view_selection import choose_views, drop_small_regions
 from recon.surface.texture.visibility import Candidates, sample
+from tests.support.texturing_scenes import sheet
 
 
 @settings(max_examples=25, deadline=None)
