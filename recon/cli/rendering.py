@@ -23,6 +23,7 @@ from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
 from recon.exports.scene import Scene
 from recon.exports.source import load_scene
+from recon.io.pictures import encode_picture
 from recon.photos.types import PinholeView
 from recon.render import trajectories, video
 from recon.render.canvas import (
@@ -37,7 +38,6 @@ from recon.render.options import LAYERS, RenderOptions
 from recon.render.pictures import overview_view, point_spacing
 from recon.render.pose_splines import interpolate_poses, parse_tum
 from recon.render.scene import ViewScene, read_view_mesh
-from recon.surface.texture.files import encode_picture
 
 _STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 _VIEWPOINTS = ("front", "oblique", "top")

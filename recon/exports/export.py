@@ -21,7 +21,8 @@ from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
 from recon.exports.scene import Scene, SceneView, same_pinhole
 from recon.exports.source import Run, load_scene
-from recon.photos.reading import PhotoError, decode_photo, png_bytes, read_png
+from recon.io.pictures import encode_picture
+from recon.photos.reading import PhotoError, decode_photo, read_png
 from recon.photos.types import Intrinsics
 from recon.sfm.adapter import undistortion_maps
 from recon.surface.io import read_points_ply
@@ -216,7 +217,7 @@ class Export:
             if file is not None:
                 shutil.copyfile(file, path)
             else:
-                path.write_bytes(png_bytes(rgb))
+                path.write_bytes(encode_picture(rgb))
             self.names[old.name] = name
             if mask is None and some_masked and self.format.masks == "all":
                 mask = np.ones(rgb.shape[:2], bool)
@@ -232,7 +233,7 @@ class Export:
         if self.format.masks == "all":
             whole = PurePosixPath("masks") / PurePosixPath(name).with_suffix(".png")
         (folder / whole).parent.mkdir(parents=True, exist_ok=True)
-        (folder / whole).write_bytes(png_bytes(mask))
+        (folder / whole).write_bytes(encode_picture(mask))
         return str(whole) if self.format.masks == "all" else None
 
     def _free_name(self, name: str, taken: set[str]) -> str:

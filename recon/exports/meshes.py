@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from recon.core.frames import offset_to_origin, translation, upright_rotation
+from recon.io.glb import MODEL_FROM_SCENE, pack_glb, read_glb
 from recon.photos.types import PinholeView
-from recon.surface.io import JSON_CHUNK, MODEL_FROM_SCENE, read_glb
 from recon.surface.texture.files import coordinate_digits
 
 
@@ -100,10 +98,7 @@ def move_glb(
         document["asset"].pop("extras", None)
     if extras:
         document["asset"].setdefault("extras", {}).update(extras)
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<II", len(text), JSON_CHUNK) + text + rest
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+    return pack_glb(document, rest)
 
 
 def _own_matrix(node: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:

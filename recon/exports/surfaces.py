@@ -11,7 +11,8 @@ from recon.core.frames import Y_UP_FROM_Z_UP, offset_to_origin, translation, upr
 from recon.errors import ReconError
 from recon.exports.export import Export, Format
 from recon.exports.meshes import move_glb, move_obj, to_obj
-from recon.surface.io import model_from_scene, read_glb, read_mesh, write_mesh
+from recon.io.glb import model_from_scene, read_glb
+from recon.surface.io import read_mesh, write_mesh
 
 
 def _write_obj(job: Export, folder: Path) -> str:

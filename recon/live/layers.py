@@ -12,10 +12,11 @@ import viser
 from jaxtyping import UInt8
 
 from recon.errors import ReconError
+from recon.io.pictures import encode_picture
 from recon.live.camera import frustum_depth, photo_corners, quaternion, scene_size
 from recon.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
 from recon.live.dense import Style
-from recon.live.glb import drawn_glb, jpeg_bytes
+from recon.live.glb import drawn_glb
 from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
 from recon.photos.types import PinholeView
 from recon.render.pictures import point_spacing
@@ -185,7 +186,7 @@ class MeshLayer:
         if style.mode == PHOTO and mesh.textured:
             if self._picture is None:
                 assert mesh.texture is not None
-                self._picture = jpeg_bytes(picture_before_tone_mapping(mesh.texture), 92)
+                self._picture = encode_picture(picture_before_tone_mapping(mesh.texture), "jpg", 92)
             data = drawn_glb(mesh.vertices, faces, uv=mesh.uv, picture=self._picture, brightness=BRIGHTEST)
         else:
             data = drawn_glb(mesh.vertices, faces, rgb=before_tone_mapping(self._colors(style)))
@@ -246,7 +247,7 @@ class PhotoOverlay:
     def __init__(self, client: viser.ClientHandle, photo: ViewPhoto, depth: float, size: int = 1600) -> None:
         self._client = client
         rgb, view = photo.undistorted(size)
-        self._jpeg = jpeg_bytes(picture_before_tone_mapping(rgb))
+        self._jpeg = encode_picture(picture_before_tone_mapping(rgb), "jpg", 90)
         corners = photo_corners(view, depth)
         self._vertices = corners.astype(np.float32)
         self._wxyz, self._position = quaternion(view.cam_from_world[:, :3].T), view.center

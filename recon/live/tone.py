@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numba import njit
 
+from recon.io.glb import linear_of_srgb, srgb_of_linear
+
 BRIGHTEST = 1.5
 """A texture holds colours up to this linear value; tone mapping makes 237 of 255 of it."""
 
@@ -22,8 +24,7 @@ _FROM_FILM = np.array(
     [[1.60475, -0.53108, -0.07367], [-0.10208, 1.10813, -0.00605], [-0.00327, -0.07276, 1.07602]]
 )
 _A, _B, _C, _D, _E = 0.0245786, 0.000090537, 0.983729, 0.4329510, 0.238081
-_SRGB = np.arange(256) / 255
-_LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
+_LINEAR = linear_of_srgb(np.arange(256) / 255)
 
 
 def before_tone_mapping(rgb: UInt8[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
@@ -36,8 +37,7 @@ def before_tone_mapping(rgb: UInt8[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n
 def picture_before_tone_mapping(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """A texture that is seen as this picture when its colours are multiplied by ``BRIGHTEST``."""
     steps = np.linspace(0.0, 1.0, 4096)
-    encoded = np.where(steps <= 0.0031308, 12.92 * steps, 1.055 * steps ** (1 / 2.4) - 0.055)
-    table = np.rint(255 * encoded).astype(np.uint8)
+    table = srgb_of_linear(steps)
     out = np.empty(rgb.shape, np.uint8)
     for row in range(len(rgb)):
         linear = before_tone_mapping(rgb[row])

@@ -200,18 +200,6 @@ def read_png(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     return rgb
 
 
-def png_bytes(image: UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"]) -> bytes:
-    """An RGB image or a mask (white is True) as a PNG."""
-    if image.dtype == np.bool_:
-        array: np.ndarray = image.astype(np.uint8) * 255
-    else:
-        array = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", array)
-    if not done:
-        raise ValueError(f"no PNG for an array of shape {image.shape}")
-    return bytes(data)
-
-
 def _to_arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """RGB uint8 and alpha uint8 (None without) of any Pillow mode."""
     mode = image.mode

@@ -9,16 +9,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int, Int32, UInt8, UInt16
 
 from recon.core.frames import offset_to_origin, up_of_photos
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
+from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.photos.reading import load_photo, read_png
 from recon.photos.types import Intrinsics, PinholeView
 from recon.sfm.adapter import pinhole_intrinsics, undistortion_maps
-from recon.surface.io import model_from_scene, ply_elements, read_glb, read_mesh, read_ply_vertices
+from recon.surface.io import ply_elements, read_mesh, read_ply_vertices
 
 CLOUD_SUFFIXES = (".ply",)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
@@ -412,12 +413,6 @@ def _read_with_trimesh(path: Path) -> tuple[Float64[np.ndarray, "n 3"], ViewMesh
         np.asarray(loaded.vertices, np.float64),
         ViewMesh(np.zeros((0, 3), np.float32), faces, rgb, uv, texture),
     )
-
-
-def srgb_of_linear(linear: Float[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]:
-    """Colours of photos of linear ones in 0…1, as glTF's vertices have them (IEC 61966-2-1)."""
-    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
-    return np.rint(np.clip(srgb, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _columns(rows: Any, names: tuple[str, ...], kind: Any) -> Any:

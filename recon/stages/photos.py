@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
+from recon.io.pictures import encode_picture
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
 from recon.photos.intrinsics import read_intrinsics
-from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, png_bytes, read_mask, read_png
+from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, read_mask, read_png
 from recon.photos.resize import resize_mask, resize_rgb, working_size
 from recon.photos.scanning import Found, PhotoFile, file_sha256, find_masks, find_photos
 from recon.photos.types import Intrinsics, LeftOut, Photo, PhotoSet
@@ -251,8 +252,8 @@ def _read(file: PhotoFile, mask_path: Path | None, settings: PhotosSettings, fol
         mask = resize_mask(mask, width, height)
         if not mask.any():
             return LeftOut(file.name, "its mask leaves nothing of it")
-        (folder / mask_name(file.name)).write_bytes(png_bytes(mask))
-    (folder / file_name(file.name)).write_bytes(png_bytes(rgb))
+        (folder / mask_name(file.name)).write_bytes(encode_picture(mask))
+    (folder / file_name(file.name)).write_bytes(encode_picture(rgb))
     candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
     pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
     return _Read(candidate, file_sha256(file.path), pixels, mask is not None)

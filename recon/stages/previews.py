@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from recon.core.frames import offset_to_origin
 from recon.engine.stage import StageContext
-from recon.photos.reading import png_bytes
+from recon.io.pictures import encode_picture
 from recon.photos.types import PinholeView
 from recon.render import pictures
 from recon.render.canvas import Surface
@@ -82,7 +82,7 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
             except Exception as error:  # a picture is not worth a run
                 work.warn(f"{FOLDER}/{name} could not be drawn ({type(error).__name__}: {error})")
                 continue
-            (folder / name).write_bytes(png_bytes(picture))
+            (folder / name).write_bytes(encode_picture(picture))
             written.append(f"{FOLDER}/{name}")
             bar.update()
     return written

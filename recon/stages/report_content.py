@@ -17,6 +17,7 @@ from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, library_versions
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
+from recon.io.pictures import encode_picture
 from recon.matching.types import SparseMatch
 from recon.photos.types import Intrinsics, Photo, PhotoSet, PinholeView
 from recon.render.match_lines import match_lines_picture
@@ -49,7 +50,6 @@ from recon.stages.photos import load_photo_set, load_rgb
 from recon.stages.report_surface import RunMesh, page_surface
 from recon.stages.verify import load_verification, load_view_graph
 from recon.surface.io import read_points_ply
-from recon.surface.texture.files import encode_picture
 
 _Made = TypeVar("_Made")
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from recon.engine.stage import StageContext
+from recon.io.pictures import encode_picture
 from recon.render.scene import ViewMesh, read_view_mesh
 from recon.report.content import Surface
-from recon.surface.texture.files import encode_picture
 
 _TEXTURED_FACES = 450_000
 """A textured mesh with more faces goes into the page by vertex colours, simplified."""

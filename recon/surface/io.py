@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float64
 
 from recon.dense.types import PointCloud
 from recon.errors import ReconError, UsageError
+from recon.io.glb import GlbBuilder, linear_of_srgb, model_from_scene, read_glb
 
 _POINT = np.dtype(
     [
@@ -31,10 +28,6 @@ _PLY_TYPES = {
 _PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int"}
 
 MESH_FORMATS = (".ply", ".obj", ".glb")
-
-JSON_CHUNK = 0x4E4F534A
-MODEL_FROM_SCENE = "model_from_scene"
-"""Entry of a GLB's ``asset.extras``: the matrix (by rows) that takes its scene back to the frame of the model."""
 
 
 def write_points_ply(path: Path, cloud: PointCloud) -> None:
@@ -199,100 +192,20 @@ def read_mesh(path: Path) -> Any:
 
 
 def _glb(mesh: Any) -> bytes:
-    """A mesh as binary glTF 2.0: one primitive with positions, normals and vertex colours.
+    """Write a mesh as binary glTF: positions, normals and vertex colours.
 
-    Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers; the format is
-    small enough to write (Khronos glTF 2.0 specification, section 4.4).
+    Open3D's own writer goes through Assimp, which leaves vertex colours out of some viewers.
     """
-    xyz = np.asarray(mesh.vertices, np.float32)
-    triangles = np.asarray(mesh.triangles, np.uint32)
-    parts: list[bytes] = []
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-
-    def add(data: npt.NDArray[Any], component: int, kind: str, target: int, **more: Any) -> int:
-        raw = np.ascontiguousarray(data).tobytes()
-        views.append(
-            {"buffer": 0, "byteOffset": sum(map(len, parts)), "byteLength": len(raw), "target": target}
-        )
-        parts.append(raw + b"\0" * (-len(raw) % 4))
-        accessors.append(
-            {
-                "bufferView": len(views) - 1,
-                "componentType": component,
-                "count": len(data) if kind != "SCALAR" else data.size,
-                "type": kind,
-                **more,
-            }
-        )
-        return len(accessors) - 1
-
-    low = xyz.min(axis=0).tolist() if len(xyz) else [0.0] * 3
-    high = xyz.max(axis=0).tolist() if len(xyz) else [0.0] * 3
-    attributes = {"POSITION": add(xyz, 5126, "VEC3", 34962, min=low, max=high)}
+    glb = GlbBuilder()
+    attributes = {"POSITION": glb.accessor(np.asarray(mesh.vertices, np.float32), bounds=True)}
     if mesh.has_vertex_normals():
-        attributes["NORMAL"] = add(np.asarray(mesh.vertex_normals, np.float32), 5126, "VEC3", 34962)
+        attributes["NORMAL"] = glb.accessor(np.asarray(mesh.vertex_normals, np.float32))
     if mesh.has_vertex_colors():
-        # glTF colours are linear; photos are sRGB (IEC 61966-2-1).
-        srgb = np.clip(np.asarray(mesh.vertex_colors), 0, 1)
-        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        linear = linear_of_srgb(np.clip(np.asarray(mesh.vertex_colors), 0, 1))
         rgba = np.concatenate([linear, np.ones((len(linear), 1))], 1)
-        attributes["COLOR_0"] = add(
-            np.round(rgba * 65535).astype(np.uint16), 5123, "VEC4", 34962, normalized=True
-        )
-    indices = add(triangles.reshape(-1), 5125, "SCALAR", 34963)
-    binary = b"".join(parts)
-    document = {
-        "asset": {"version": "2.0", "generator": "recon"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        "materials": [
-            {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
-        ],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
-    }
-    return glb_container(document, binary)
-
-
-def glb_container(document: Mapping[str, Any], binary: bytes) -> bytes:
-    """A GLB file of a glTF document and its one buffer, whose length is a multiple of four (glTF 2.0, section 4.4)."""
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    length = 12 + 8 + len(text) + 8 + len(binary)
-    return b"".join(
-        [
-            b"glTF",
-            np.array([2, length, len(text)], "<u4").tobytes(),
-            b"JSON",
-            text,
-            np.array([len(binary)], "<u4").tobytes(),
-            b"BIN\0",
-            binary,
-        ]
+        attributes["COLOR_0"] = glb.accessor(np.round(rgba * 65535).astype(np.uint16), normalized=True)
+    indices = glb.accessor(np.asarray(mesh.triangles, np.uint32).reshape(-1))
+    return glb.mesh(
+        {"attributes": attributes, "indices": indices, "material": 0},
+        {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True},
     )
-
-
-def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The document of a GLB and its remaining chunks as they are.
-
-    Raises:
-        ValueError: it is not a binary glTF 2.0 file.
-    """
-    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack_from("<I", data, 4)[0] != 2:
-        raise ValueError("not a binary glTF 2.0 file")
-    length, kind = struct.unpack_from("<II", data, 12)
-    if kind != JSON_CHUNK:
-        raise ValueError("a GLB that does not begin with its JSON")
-    document = json.loads(data[20 : 20 + length])
-    return document, data[20 + length :]
-
-
-def model_from_scene(document: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
-    """The matrix from a glTF document's scene to the model that it was made of; the identity for foreign files."""
-    found = document.get("asset", {}).get("extras", {})
-    rows = found.get(MODEL_FROM_SCENE) if isinstance(found, dict) else None
-    return np.eye(4) if rows is None else np.array(rows, np.float64).reshape(4, 4)

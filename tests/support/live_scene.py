@@ -11,8 +11,8 @@ from recon.core.raycasting import MeshData, ray_scene, render_vertex_colors
 from recon.dense.types import PointCloud
 from recon.engine.workspace import FORMAT
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene
-from recon.live.glb import drawn_glb, jpeg_bytes
-from recon.photos.reading import png_bytes
+from recon.io.pictures import encode_picture
+from recon.live.glb import drawn_glb
 from recon.photos.types import Intrinsics, Photo, PhotoSet, PinholeView
 from recon.stages.photos import file_name, photo_set_to_json
 from recon.surface.io import write_points_ply
@@ -119,7 +119,7 @@ def write_run(root: Path, textured: bool = True) -> Path:
     photos = []
     for row, view in enumerate(views()):
         rgb = render_vertex_colors(mesh, view, scene=rays)[0]
-        (root / "photos" / file_name(view.name)).write_bytes(png_bytes(rgb))
+        (root / "photos" / file_name(view.name)).write_bytes(encode_picture(rgb))
         photos.append(Photo(row, view.name, f"{row:064d}", 320, 240, 320, 240, 0))
     (root / "photos.json").write_text(json.dumps(photo_set_to_json(PhotoSet(tuple(photos), (CAMERA,)))))
     source = str(root.parent / "photos that moved")
@@ -140,4 +140,4 @@ def textured_wall() -> bytes:
     mesh = with_board()
     x, z = np.meshgrid(np.linspace(-2, 2, 512), np.linspace(1.5, -1.5, 384))
     uv = np.stack([(mesh.vertices[:, 0] + 2) / 4, (mesh.vertices[:, 2] + 1.5) / 3], -1)
-    return drawn_glb(mesh.vertices, mesh.faces, uv=uv, picture=jpeg_bytes(color(x, z), 95))
+    return drawn_glb(mesh.vertices, mesh.faces, uv=uv, picture=encode_picture(color(x, z), "jpg", 95))

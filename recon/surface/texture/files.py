@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64
 
-from recon.errors import ReconError
-from recon.surface.io import glb_container
+from recon.io.glb import GlbBuilder, one_texture
 from recon.surface.texture.topology import vertex_normals
 from recon.surface.texture.types import TexturedMesh
 
 _FAR_FROM_ORIGIN = 1e4
 """From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter."""
-
-
-def encode_picture(
-    rgb: UInt8[np.ndarray, "h w 3"], kind: Literal["jpg", "png"] = "jpg", quality: int = 95
-) -> bytes:
-    """Encode a picture; JPEG with full colour resolution (charts are cut out of a texture at every texel)."""
-    options = (
-        [
-            cv2.IMWRITE_JPEG_QUALITY,
-            quality,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-        ]
-        if kind == "jpg"
-        else []
-    )
-    done, data = cv2.imencode("." + kind, np.ascontiguousarray(rgb[..., ::-1]), options)
-    if not done:
-        raise ReconError(
-            f"a picture of {rgb.shape[1]} x {rgb.shape[0]} pixels could not be encoded as {kind}"
-        )
-    return data.tobytes()
 
 
 def split_vertices(
@@ -119,80 +95,31 @@ def textured_glb(mesh: TexturedMesh, picture: bytes, kind: Literal["jpg", "png"]
     vertex, uv, split = split_vertices(mesh)
     centre = 0.5 * (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0))
     extent = float(np.ptp(mesh.vertices, axis=0).max())
-    far = (
-        float(np.abs(centre).max()) > _FAR_FROM_ORIGIN * max(extent, 1e-30)
-        or float(np.abs(centre).max()) > 1e4
-    )
+    far = float(np.abs(centre).max()) > min(_FAR_FROM_ORIGIN * max(extent, 1e-30), 1e4)
     origin = np.rint(centre) if far else np.zeros(3)
     positions: Float32[np.ndarray, "k 3"] = (mesh.vertices[vertex] - origin).astype(np.float32)
     normals = vertex_normals(mesh.vertices, mesh.faces)[vertex]
     coordinates = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float32)
     index = split.astype(np.uint32 if len(vertex) > 65535 else np.uint16).ravel()
-    parts = [positions.tobytes(), normals.tobytes(), coordinates.tobytes(), index.tobytes(), picture]
-    views: list[dict[str, Any]] = []
-    at = 0
-    for number, part in enumerate(parts):
-        view: dict[str, Any] = {"buffer": 0, "byteOffset": at, "byteLength": len(part)}
-        if number < 4:
-            view["target"] = 34963 if number == 3 else 34962
-        views.append(view)
-        at += len(part) + (-len(part) % 4)
-    binary = b"".join(part + b"\0" * (-len(part) % 4) for part in parts)
-    node: dict[str, Any] = {"mesh": 0, "name": "mesh"}
-    if far:
-        node["translation"] = origin.tolist()
-    document = {
-        "asset": {"version": "2.0", "generator": "recon"},
-        "extensionsUsed": ["KHR_materials_unlit"],
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [node],
-        "meshes": [
-            {
-                "primitives": [
-                    {
-                        "attributes": {"POSITION": 0, "NORMAL": 1, "TEXCOORD_0": 2},
-                        "indices": 3,
-                        "material": 0,
-                        "mode": 4,
-                    }
-                ]
-            }
-        ],
-        "materials": [
-            {
-                "name": "photos",
-                "pbrMetallicRoughness": {
-                    "baseColorTexture": {"index": 0},
-                    "metallicFactor": 0.0,
-                    "roughnessFactor": 1.0,
-                },
-                "doubleSided": True,
-                "extensions": {"KHR_materials_unlit": {}},
-            }
-        ],
-        "textures": [{"sampler": 0, "source": 0}],
-        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [{"bufferView": 4, "mimeType": "image/jpeg" if kind == "jpg" else "image/png"}],
-        "accessors": [
-            {
-                "bufferView": 0,
-                "componentType": 5126,
-                "count": len(positions),
-                "type": "VEC3",
-                "min": positions.min(axis=0).tolist(),
-                "max": positions.max(axis=0).tolist(),
-            },
-            {"bufferView": 1, "componentType": 5126, "count": len(positions), "type": "VEC3"},
-            {"bufferView": 2, "componentType": 5126, "count": len(positions), "type": "VEC2"},
-            {
-                "bufferView": 3,
-                "componentType": 5125 if index.dtype == np.uint32 else 5123,
-                "count": len(index),
-                "type": "SCALAR",
-            },
-        ],
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
+    glb = GlbBuilder()
+    attributes = {
+        "POSITION": glb.accessor(positions, bounds=True),
+        "NORMAL": glb.accessor(normals),
+        "TEXCOORD_0": glb.accessor(coordinates),
     }
-    return glb_container(document, binary)
+    indices = glb.accessor(index)
+    return glb.mesh(
+        {"attributes": attributes, "indices": indices, "material": 0, "mode": 4},
+        {
+            "name": "photos",
+            "pbrMetallicRoughness": {
+                "baseColorTexture": {"index": 0},
+                "metallicFactor": 0.0,
+                "roughnessFactor": 1.0,
+            },
+            "doubleSided": True,
+            "extensions": {"KHR_materials_unlit": {}},
+        },
+        node={"name": "mesh", **({"translation": origin.tolist()} if far else {})},
+        textures=one_texture(glb.view(picture), "jpeg" if kind == "jpg" else "png"),
+    )

@@ -14,7 +14,7 @@ from recon.cli import main
 from recon.exports import bundler, nerfstudio, openmvg
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
-from recon.surface.io import read_glb
+from recon.io.glb import read_glb
 from tests.support.exports_scene import (
     NAMES,
     SPOTS,
@@ -294,7 +294,8 @@ def test_textured_meshes_bring_their_pictures(run: tuple[Path, Scene]) -> None:
 
 def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Scene]) -> None:
     """What stage texture leaves: the picture and the texture coordinates stay, the corners move."""
-    from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
+    from recon.io.pictures import encode_picture
+    from recon.surface.texture.files import textured_glb, write_textured_obj
     from recon.surface.texture.types import TexturedMesh
 
     root, _ = run

@@ -15,7 +15,7 @@ from recon.core.frames import Y_UP_FROM_Z_UP
 from recon.evaluation.poses import Similarity
 from recon.exports.clouds import Cloud, to_las, to_ply
 from recon.exports.meshes import move_glb, move_obj, to_obj
-from recon.surface.io import read_glb
+from recon.io.glb import read_glb
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

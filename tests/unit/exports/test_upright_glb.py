@@ -13,9 +13,11 @@ from scipy.spatial.transform import Rotation
 from recon.core.frames import upright_rotation
 from recon.exports.meshes import move_glb, upright_glb
 from recon.exports.scene import reconstruction_from_scene
+from recon.io.glb import model_from_scene, read_glb
+from recon.io.pictures import encode_picture
 from recon.photos.types import PinholeView
-from recon.surface.io import model_from_scene, read_glb, read_mesh
-from recon.surface.texture.files import encode_picture, textured_glb, write_textured_obj
+from recon.surface.io import read_mesh
+from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.types import TexturedMesh
 from tests.support.exports_scene import camera_of, look_at, write_workspace
 
@@ -68,7 +70,7 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(
 ) -> None:
     R = Rotation.random(random_state=seed).as_matrix()
     mesh, views = mesh_at(place, R), views_at(place, R)
-    data = upright_glb(textured_glb(mesh, encode_picture(mesh.texture)), views)
+    data = upright_glb(textured_glb(mesh, encode_picture(mesh.texture, "jpg")), views)
     corners = scene_vertices(data)
     plain = mesh_at(np.zeros(3), np.eye(3))
     wall = plain.vertices[plain.faces]
@@ -96,7 +98,7 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(
 
 def test_turned_and_turned_back_is_the_file_that_was() -> None:
     mesh, views = mesh_at(UTM, np.eye(3)), views_at(UTM, np.eye(3))
-    plain = textured_glb(mesh, encode_picture(mesh.texture))
+    plain = textured_glb(mesh, encode_picture(mesh.texture, "jpg"))
     data = upright_glb(plain, views)
     restored = move_glb(data, model_from_scene(read_glb(data)[0]), fresh=True)
     np.testing.assert_allclose(scene_vertices(restored), scene_vertices(plain), atol=1e-6)
@@ -111,7 +113,7 @@ def test_photos_held_in_every_way_leave_the_model_as_it_lies() -> None:
     with pytest.raises(ValueError, match="where up is"):
         upright_rotation(np.array([view.cam_from_world[:, :3] for view in turned]))
     mesh = mesh_at(np.zeros(3), np.eye(3))
-    plain = textured_glb(mesh, encode_picture(mesh.texture))
+    plain = textured_glb(mesh, encode_picture(mesh.texture, "jpg"))
     np.testing.assert_allclose(scene_vertices(upright_glb(plain, turned)), scene_vertices(plain), atol=1e-7)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import ReconError
+from recon.io.pictures import encode_picture
 from recon.photos import reading
 from recon.photos.exif import upright
 from recon.photos.reading import (
@@ -23,7 +24,6 @@ from recon.photos.reading import (
     decode_photo,
     load_photo,
     looks_like_image,
-    png_bytes,
     read_mask,
     read_png,
 )
@@ -249,10 +249,10 @@ def test_what_recon_stores_comes_back_exactly(height: int, width: int, seed: int
     mask = random.random((height, width)) < 0.5
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.png")
-        path.write_bytes(png_bytes(rgb))
+        path.write_bytes(encode_picture(rgb))
         np.testing.assert_array_equal(read_png(path), rgb)
         np.testing.assert_array_equal(np.asarray(Image.open(path)), rgb)
-        path.write_bytes(png_bytes(mask))
+        path.write_bytes(encode_picture(mask))
         np.testing.assert_array_equal(read_png(path)[:, :, 0] >= 128, mask)
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
+from recon.io.pictures import encode_picture
 from recon.stages.texture import TextureSettings, TextureStage
-from recon.surface.texture.files import encode_picture, split_vertices, textured_glb, write_textured_obj
+from recon.surface.texture.files import split_vertices, textured_glb, write_textured_obj
 from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.visibility import look_up
 from tests.support.texturing_scenes import arc, photos, sheet
@@ -89,7 +90,7 @@ def test_glb_far_from_the_origin_keeps_its_millimetres(mesh):
     pygltflib = pytest.importorskip("pygltflib")
     offset = np.array([4.5e5, 5.2e6, 300.0])
     far = replace(mesh, vertices=mesh.vertices + offset)
-    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_picture(mesh.texture)))
+    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_picture(mesh.texture, "jpg")))
     view = document.bufferViews[0]
     raw = document.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
     positions = np.frombuffer(raw, "<f4").reshape(-1, 3).astype(float) + document.nodes[0].translation

@@ -1,0 +1,143 @@
+"""Binary glTF 2.0: a builder of files, their document, and the colours of vertices."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, Float64, UInt8
+
+MODEL_FROM_SCENE = "model_from_scene"
+"""Entry of ``asset.extras``: the matrix (by rows) that takes the scene back to the frame of the model."""
+
+VERTICES, INDICES = 34962, 34963
+"""Targets of buffer views (glTF 2.0, section 5.11)."""
+
+_JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
+_COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
+_KINDS = {2: "VEC2", 3: "VEC3", 4: "VEC4"}
+
+
+@dataclass
+class GlbBuilder:
+    """Arrays and pictures of a file, one after the other in its one buffer."""
+
+    _parts: list[bytes] = field(default_factory=list)
+    _views: list[dict[str, Any]] = field(default_factory=list)
+    _accessors: list[dict[str, Any]] = field(default_factory=list)
+
+    def view(self, data: bytes, target: int | None = None) -> int:
+        """Add bytes; return the number of their buffer view."""
+        more = {} if target is None else {"target": target}
+        start = sum(map(len, self._parts))
+        self._views.append({"buffer": 0, "byteOffset": start, "byteLength": len(data), **more})
+        self._parts.append(data + b"\0" * (-len(data) % 4))
+        return len(self._views) - 1
+
+    def accessor(self, values: npt.NDArray[Any], bounds: bool = False, normalized: bool = False) -> int:
+        """Add an array: (n, 2…4) per vertex, or (n,) indices; return the number of its accessor.
+
+        Args:
+            bounds: state the least and the largest values, as positions must.
+            normalized: whole numbers stand for 0…1.
+        """
+        flat = values.ndim == 1
+        number = self.view(np.ascontiguousarray(values).tobytes(), INDICES if flat else VERTICES)
+        accessor = {
+            "bufferView": number,
+            "componentType": _COMPONENTS[values.dtype.name],
+            "count": len(values),
+            "type": "SCALAR" if flat else _KINDS[values.shape[1]],
+        }
+        if bounds:
+            some = values if len(values) else np.zeros((1, 3))
+            accessor |= {"min": some.min(axis=0).tolist(), "max": some.max(axis=0).tolist()}
+        if normalized:
+            accessor["normalized"] = True
+        self._accessors.append(accessor)
+        return len(self._accessors) - 1
+
+    def mesh(
+        self,
+        primitive: Mapping[str, Any],
+        material: Mapping[str, Any],
+        node: Mapping[str, Any] | None = None,
+        textures: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Make the file of one mesh in one node.
+
+        Args:
+            primitive: attributes and indices by the numbers of their accessors. material: its only one.
+            node: what the node has beside the mesh.
+            textures: ``textures``, ``samplers`` and ``images`` of the document.
+        """
+        binary = b"".join(self._parts)
+        unlit = material.get("extensions", {})
+        document = {
+            "asset": {"version": "2.0", "generator": "recon"},
+            **({"extensionsUsed": sorted(unlit)} if unlit else {}),
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"mesh": 0, **(node or {})}],
+            "meshes": [{"primitives": [primitive]}],
+            "materials": [material],
+            **(textures or {}),
+            "accessors": self._accessors,
+            "bufferViews": self._views,
+            "buffers": [{"byteLength": len(binary)}],
+        }
+        return pack_glb(document, struct.pack("<II", len(binary), _BINARY_CHUNK) + binary)
+
+
+def one_texture(image: int, kind: str) -> dict[str, Any]:
+    """Texture 0 of a document: a picture ("jpeg" or "png") in a buffer view, smoothly enlarged and reduced."""
+    return {
+        "textures": [{"sampler": 0, "source": 0}],
+        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
+        "images": [{"bufferView": image, "mimeType": f"image/{kind}"}],
+    }
+
+
+def pack_glb(document: Mapping[str, Any], chunks: bytes) -> bytes:
+    """Join a document and the chunks behind it to a file (glTF 2.0, section 4.4)."""
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    body = struct.pack("<II", len(text), _JSON_CHUNK) + text + chunks
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+
+
+def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take a file apart: its document, and the chunks behind it as they are.
+
+    Raises:
+        ValueError: it is not a binary glTF 2.0 file.
+    """
+    if len(data) < 20 or data[:4] != b"glTF" or struct.unpack_from("<I", data, 4)[0] != 2:
+        raise ValueError("not a binary glTF 2.0 file")
+    length, kind = struct.unpack_from("<II", data, 12)
+    if kind != _JSON_CHUNK:
+        raise ValueError("a GLB that does not begin with its JSON")
+    return json.loads(data[20 : 20 + length]), data[20 + length :]
+
+
+def model_from_scene(document: Mapping[str, Any]) -> Float64[np.ndarray, "4 4"]:
+    """The matrix from a document's scene to the model that it was made of; the identity for foreign files."""
+    found = document.get("asset", {}).get("extras", {})
+    rows = found.get(MODEL_FROM_SCENE) if isinstance(found, dict) else None
+    return np.eye(4) if rows is None else np.array(rows, np.float64).reshape(4, 4)
+
+
+def linear_of_srgb(srgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Turn the colours of photos (0…1) into linear ones, which glTF has at vertices (IEC 61966-2-1)."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_of_linear(linear: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Turn linear colours (0…1) into those of photos."""
+    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
+    return np.rint(np.clip(srgb, 0.0, 1.0) * 255).astype(np.uint8)

@@ -1,0 +1,41 @@
+"""Pictures as JPEG and PNG."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from recon.errors import ReconError
+
+
+def encode_picture(
+    picture: UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"],
+    kind: Literal["jpg", "png"] = "png",
+    quality: int = 95,
+) -> bytes:
+    """Encode an RGB picture, or a mask (True is white).
+
+    Args:
+        kind: JPEG keeps the full colour resolution (charts are cut out of a texture at every texel).
+        quality: of a JPEG.
+
+    Raises:
+        ReconError: it has no pixels, or more than the format takes.
+    """
+    mask = picture.dtype == np.bool_
+    data = picture.astype(np.uint8) * 255 if mask else np.ascontiguousarray(picture[..., ::-1])
+    options = []
+    if kind == "jpg":
+        sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
+    try:
+        done, encoded = cv2.imencode(f".{kind}", data, options)
+    except cv2.error:
+        done = False
+    if not done:
+        size = f"{picture.shape[1]} x {picture.shape[0]}"
+        raise ReconError(f"a picture of {size} pixels cannot be encoded as {kind}")
+    return encoded.tobytes()
