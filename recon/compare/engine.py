@@ -19,12 +19,12 @@ from recon.compare.evaluation import (
     evaluated_repeatability,
     write_text,
 )
-from recon.compare.metrics import describe
 from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
 from recon.compare.running import Job, Outcome, run_job
 from recon.engine.workspace import StageRecord, read_manifest
 from recon.errors import ReconError, UsageError
 from recon.evaluation.bootstrap import Interval, confidence_interval, mean
+from recon.evaluation.metrics import describe
 from recon.evaluation.report import Samples
 
 Say = Callable[[str], None]

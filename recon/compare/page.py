@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recon.compare.metrics import GROUPS, with_unit
+from recon.compare.metrics import with_unit
+from recon.evaluation.metrics import GROUPS
 from recon.report.html import json_for_script, machine, render_page
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"

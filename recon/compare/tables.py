@@ -12,7 +12,8 @@ import numpy as np
 
 from recon.compare.engine import Entry, SceneResult, interval
 from recon.compare.evaluation import finite
-from recon.compare.metrics import describe, key_metrics
+from recon.compare.metrics import key_metrics
+from recon.evaluation.metrics import describe
 from recon.evaluation.report import Curve
 
 FORMAT = 1

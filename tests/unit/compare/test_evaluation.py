@@ -11,7 +11,7 @@ import pytest
 from recon.compare import evaluation as evaluations
 from recon.compare.engine import rank
 from recon.compare.evaluation import Evaluation, difference, evaluated, finite
-from recon.compare.metrics import describe, key_metrics, written
+from recon.compare.metrics import key_metrics, written
 from recon.compare.plan import Scene
 from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
@@ -98,31 +98,6 @@ def test_seeds_that_overlap_are_the_same() -> None:
     assert rank([a, b])["mesh.f_20mm"].inside_noise == ("b",)
     b.spread["mesh.f_20mm"] = (0.6, 0.74)
     assert rank([a, b])["mesh.f_20mm"].inside_noise == ()
-
-
-@pytest.mark.parametrize(
-    ("name", "better", "unit"),
-    [
-        ("poses.auc_5", "higher", "share"),
-        ("poses.rotation_mean", "lower", "°"),
-        ("matches.endpoint_within_1px", "higher", "share"),
-        ("matches.impossible_share", "lower", "share"),
-        ("points.completeness_mean_error", "lower", "truth"),
-        ("mesh.accuracy_median_error", "lower", "truth"),
-        ("mesh.f_20mm", "higher", "share"),
-        ("mesh.judged_share", "", "share"),
-        ("tracks.accuracy_share_5mm", "higher", "share"),
-        ("tracks.reprojection_px", "lower", "px"),
-        ("depth.correct_1pct_share", "higher", "share"),
-        ("photo_consistency", "higher", ""),
-        ("left_out.mesh_psnr", "higher", "dB"),
-        ("left_out.cloud_coverage", "higher", "share"),
-        ("cost.bytes_on_disk", "lower", "bytes"),
-    ],
-)
-def test_which_way_is_better(name: str, better: str, unit: str) -> None:
-    found = describe(name)
-    assert (found.better, found.unit) == (better, unit)
 
 
 def test_the_short_table_has_the_middle_threshold() -> None:

@@ -14,6 +14,7 @@ from recon.errors import ReconError
 from recon.evaluation.bootstrap import paired_difference, statistic
 from recon.evaluation.cost import evaluate_cost
 from recon.evaluation.layout import RunFiles, SparseModel
+from recon.evaluation.metrics import describe
 from recon.evaluation.repeats import predict_left_out, repeatability_of_runs
 from recon.evaluation.report import evaluation_thresholds
 from recon.evaluation.run import evaluate_run
@@ -81,6 +82,7 @@ def test_a_run_without_errors(scene: Scene, exact: Path) -> None:
     assert rows["cost.seconds_per_pair"] == pytest.approx(4.0 / 7)
     assert rows["cost.bytes_on_disk"] == sum(p.stat().st_size for p in exact.rglob("*") if p.is_file())
     assert all(isinstance(value, float) for value in rows.values())
+    assert {describe(name).name for name in rows} == set(rows)
     assert report.curves["mesh.recall"].y[-1] == 1.0
     assert set(report.per_photo["poses.mean_error"]) == set(NAMES)
     assert evaluate_run(exact, scene.truth).rows() == rows
