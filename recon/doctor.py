@@ -14,10 +14,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+
+from recon import __version__
 
 PYTHON_RANGE = ((3, 10), (3, 13))
 """Versions from the first to below the second are supported."""
+
+DISTRIBUTION = "recon-photogrammetry"
+"""Name to install recon by; the name ``recon`` belongs to another project, on single-cell biology."""
 
 LIBRARIES: tuple[tuple[str, str], ...] = (
     ("numpy", "numpy"),
@@ -47,6 +53,8 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
 
 EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("pillow_heif", "pillow-heif", "reads HEIC photos"),
+    ("rawpy", "rawpy", "reads raw photos"),
+    ("pillow_jxl", "pillow-jxl-plugin", "reads JPEG XL photos"),
     ("av", "av", "writes films that every phone plays"),
     ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
     (
@@ -78,6 +86,9 @@ _OTHER_DEBIAN_PACKAGES = {
     "libstdc++.so.6": "libstdc++6",
     "libc++.so.1": "libc++1",
 }
+
+_SUMMARY = "Photos in, mesh out"
+"""How the summary of our distribution begins."""
 
 _MEMORY_GB = 4.0
 _DISK_GB = 5.0
@@ -115,6 +126,7 @@ def run_checks(folder: Path) -> list[Check]:
     imported = all(check.state == "ok" for check in libraries)
     return [
         check_python(),
+        check_own_name(),
         *libraries,
         *[check_extra(*extra) for extra in EXTRAS],
         *check_system_libraries(required=not imported),
@@ -156,6 +168,40 @@ def run_python(code: str) -> tuple[bool, str]:
     if done.returncode < 0:
         last = f"the process was ended by signal {-done.returncode} {last}".strip()
     return done.returncode == 0, last
+
+
+def check_own_name(run: Run = run_python, command: str | None = None, stranger: str | None = None) -> Check:
+    """Whether another ``recon`` stands in the way: a project of that name, a folder, or a command of another Python.
+
+    Args:
+        command: the ``recon`` that the shell starts; looked up by default.
+        stranger: summary of the installed project called ``recon``; looked up by default.
+    """
+    own = Path(__file__).resolve().parent
+    command = command if command is not None else shutil.which("recon")
+    if stranger is None:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            stranger = metadata.metadata("recon")["Summary"] or ""
+    if stranger is not None and not stranger.startswith(_SUMMARY):
+        return Check(
+            "note",
+            f"another project named recon is installed ({stranger or 'without a summary'}): its files mix with ours",
+            f"pip uninstall recon, then pip install --force-reinstall {DISTRIBUTION}",
+        )
+    works, found = run("import recon; print(recon.__file__)")
+    if works and Path(found).resolve().parent != own:
+        return Check(
+            "note",
+            f"'import recon' here finds {found}, not {own}",
+            "start Python in another folder, or take that one off PYTHONPATH",
+        )
+    if command is not None and Path(command).parent.absolute() != Path(sys.executable).parent.absolute():
+        return Check(
+            "note",
+            f"the command 'recon' on the path is {command}, of another Python than {sys.executable}",
+            f"activate the environment that holds {DISTRIBUTION}, or start {Path(sys.executable).with_name('recon')}",
+        )
+    return Check("ok", f"recon {__version__} ({own})")
 
 
 def check_library(module: str, package: str, run: Run = run_python) -> Check:

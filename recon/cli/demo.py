@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from recon.cli.options import image_size
 from recon.cli.results import list_results
 from recon.cli.signals import stoppable
 
@@ -15,6 +16,9 @@ def demo(
         Path("demo-output"), "--out", "-o", help="Folder for the scene and the results."
     ),
     quality: str = typer.Option("preview", help="preview, normal or high."),
+    size: str = typer.Option(
+        "640x480", metavar="WIDTHxHEIGHT", help="Size of the photos; smaller ones take less time."
+    ),
     threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
 ) -> None:
     """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
@@ -25,7 +29,7 @@ def demo(
 
         scene, run = out / "scene", out / "run"
         typer.echo(f"rendering photos of a façade into {scene}")
-        photos = make_demo(scene)
+        photos = make_demo(scene, size=image_size(size, "--size"))
         api.reconstruct(photos, run, quality=quality, intrinsics=scene / "cameras.json", threads=threads)
         typer.echo()
         typer.echo((run / "summary.txt").read_text(encoding="utf-8"))

@@ -374,7 +374,7 @@ def _write_film(
     finally:
         part.unlink(missing_ok=True)
     if "OpenCV" in coding:
-        notes.append("coded without PyAV, which is slow and not for every phone; pip install 'recon[video]'")
+        notes.append("coded without PyAV, which is slow and not for every phone; pip install av")
     return ExportReport(
         f"{count} pictures, {count / options.fps:.1f} s, {coding}", (out,), tuple(dict.fromkeys(notes))
     )

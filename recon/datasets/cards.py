@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,15 +161,12 @@ def data_root() -> Path:
 
 
 def card_folders() -> list[Path]:
-    """Folders of cards: the checkout's ``datasets``, then the installed ones."""
+    """Folders of cards: the installed package's, or the checkout's ``datasets``."""
     import recon
 
-    folders = [Path(recon.__file__).resolve().parent.parent / "datasets"]
-    schemes = [sysconfig.get_path("data")]
-    user_scheme = f"{'nt' if sys.platform == 'win32' else 'posix'}_user"
-    if user_scheme in sysconfig.get_scheme_names():
-        schemes.append(sysconfig.get_path("data", user_scheme))
-    return folders + [Path(root) / "share" / "recon" / "datasets" for root in schemes if root]
+    package = Path(recon.__file__).resolve().parent
+    installed = package / "cards"
+    return [installed if installed.is_dir() else package.parent / "datasets"]
 
 
 def load_cards(folder: Path | None = None) -> dict[str, Card]:

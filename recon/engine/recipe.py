@@ -6,7 +6,6 @@ import difflib
 import json
 import math
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,16 +97,12 @@ class _Source:
 
 
 def recipe_folders() -> list[Path]:
-    """Folders of recipes that have names: the checkout's ``pipelines``, then the installed ones."""
+    """Folders of recipes that have names: the installed package's, or the checkout's ``pipelines``."""
     import recon
 
-    folders = [Path(recon.__file__).resolve().parent.parent / "pipelines"]
-    schemes = [sysconfig.get_path("data")]
-    user_scheme = f"{'nt' if sys.platform == 'win32' else 'posix'}_user"
-    if user_scheme in sysconfig.get_scheme_names():
-        schemes.append(sysconfig.get_path("data", user_scheme))
-    folders += [Path(root) / "share" / "recon" / "pipelines" for root in schemes if root]
-    return folders
+    package = Path(recon.__file__).resolve().parent
+    installed = package / "pipelines"
+    return [installed if installed.is_dir() else package.parent / "pipelines"]
 
 
 def available_recipes() -> list[str]:

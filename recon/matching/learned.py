@@ -210,13 +210,13 @@ def _network(name: str) -> Any:
         import kornia.feature
     except ImportError as error:
         raise UsageError(
-            f"learned matchers need kornia ({error}); install it with: pip install 'recon[matchers]'"
+            f"learned matchers need kornia ({error}); install it with: pip install 'recon-photogrammetry[matchers]'"
         ) from error
     found = getattr(kornia.feature, name, None)
     if found is None:
         raise UsageError(
             f"kornia {kornia.__version__} has no {name}; kornia 0.9 has it, for Python 3.11 or later: "
-            "pip install 'recon[matchers]'"
+            "pip install 'recon-photogrammetry[matchers]'"
         )
     return found
 

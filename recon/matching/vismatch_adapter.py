@@ -25,7 +25,9 @@ from recon.errors import ReconError, UsageError
 from recon.matching.torch_threads import inference
 from recon.matching.types import Capabilities, MatchImage, PairContext, SparseMatch
 
-INSTALL = "pip install 'recon[vismatch]' (in an environment of its own: it needs an older kornia)"
+INSTALL = (
+    "pip install 'recon-photogrammetry[vismatch]' (in an environment of its own: it needs an older kornia)"
+)
 
 
 class VismatchSettings(BaseModel):

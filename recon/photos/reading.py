@@ -280,7 +280,9 @@ def _decode_raw(path: Path) -> DecodedPhoto:
     try:
         import rawpy
     except ImportError:
-        raise PhotoError("reading raw files needs an extra library: pip install 'recon[raw]'") from None
+        raise PhotoError(
+            "reading raw files needs an extra library: pip install 'recon-photogrammetry[raw]'"
+        ) from None
     try:
         with rawpy.imread(str(path)) as raw:
             facts = exif_facts(_raw_exif(path, raw))
@@ -337,7 +339,9 @@ def _register_heif() -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise PhotoError("reading HEIC needs an extra library: pip install 'recon[heic]'") from None
+        raise PhotoError(
+            "reading HEIC needs an extra library: pip install 'recon-photogrammetry[heic]'"
+        ) from None
     register_heif_opener()
 
 
@@ -345,7 +349,9 @@ def _register_jxl() -> None:
     try:
         import pillow_jxl  # noqa: F401  registers itself
     except ImportError:
-        raise PhotoError("reading JPEG XL needs an extra library: pip install 'recon[jxl]'") from None
+        raise PhotoError(
+            "reading JPEG XL needs an extra library: pip install 'recon-photogrammetry[jxl]'"
+        ) from None
 
 
 def _not_an_image(path: Path) -> str:

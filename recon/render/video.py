@@ -92,7 +92,7 @@ def _write_with_opencv(path: Path, frames: Iterable[Any], fps: float) -> int:
                 writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, four, fps, size)
                 if not writer.isOpened():
                     raise ReconError(
-                        f"{path}: no encoder for it is installed; pip install 'recon[video]', or use --stills"
+                        f"{path}: no encoder for it is installed; pip install av, or use --stills"
                     )
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
             count += 1

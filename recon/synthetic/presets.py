@@ -68,14 +68,14 @@ def make_scene(
     return _PRESETS[preset](size, seed, coarseness)
 
 
-def make_demo(folder: Path, seed: int = 0) -> Path:
+def make_demo(folder: Path, seed: int = 0, size: tuple[int, int] | None = None) -> Path:
     """Render the demo scene into a folder (see ``write_scene``) and return the folder with its photos.
 
     A scene that is already there is left as it is.
     """
     folder = Path(folder)
     if not (folder / "truth" / "mesh.ply").is_file():
-        write_scene(make_scene("demo", seed=seed), folder)
+        write_scene(make_scene("demo", size, seed), folder)
     return folder / "images"
 
 

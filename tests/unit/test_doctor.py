@@ -135,3 +135,34 @@ def test_every_package_that_an_installation_asks_for_is_looked_at() -> None:
         one for name, group in project["optional-dependencies"].items() if name != "test" for one in group
     ]
     assert names(extras) == {package for _, package, _ in doctor.EXTRAS}
+
+
+def test_another_recon_in_the_way_is_named(tmp_path: Path) -> None:
+    here = str(Path(doctor.__file__).parent / "__init__.py")
+    command = str(Path(sys.executable).with_name("recon"))
+    fine = doctor.check_own_name(lambda _: (True, here), command, "Photos in, mesh out: ...")
+    assert fine.state == "ok"
+    assert str(Path(here).parent) in fine.what
+    biology = doctor.check_own_name(lambda _: (True, here), command, "Connectivity of single cells")
+    assert biology.state == "note"
+    assert "Connectivity of single cells" in biology.what
+    assert "pip uninstall recon" in biology.remedy
+    folder = doctor.check_own_name(
+        lambda _: (True, "/elsewhere/recon/__init__.py"), command, "Photos in, mesh out"
+    )
+    assert "/elsewhere/recon/__init__.py" in folder.what
+    other = doctor.check_own_name(lambda _: (True, here), str(tmp_path / "recon"), "Photos in, mesh out")
+    assert str(tmp_path / "recon") in other.what
+    assert doctor.DISTRIBUTION in other.remedy
+
+
+def test_a_folder_called_recon_shadows_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recon").mkdir()
+    (tmp_path / "recon" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    check = doctor.check_own_name(
+        command=str(Path(sys.executable).with_name("recon")), stranger="Photos in, mesh out"
+    )
+    assert check.state == "note"
+    assert str(tmp_path / "recon" / "__init__.py") in check.what

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import sysconfig
 import threading
 from pathlib import Path
 
@@ -188,10 +187,8 @@ def test_cards_with_mistakes(only: Path, more: str, files: str, message: str) ->
 
 
 def test_cards_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a checkout, cards come from where pip puts a wheel's data files."""
-    write_card(tmp_path / "prefix" / "share" / "recon" / "datasets")
+    """Without a checkout, cards come from inside the package."""
+    write_card(tmp_path / "site-packages" / "recon" / "cards")
+    write_card(tmp_path / "site-packages" / "datasets", name="stranger")
     monkeypatch.setattr(recon, "__file__", str(tmp_path / "site-packages" / "recon" / "__init__.py"))
-    paths = {"data": str(tmp_path / "prefix")}
-    monkeypatch.setattr(sysconfig, "get_path", lambda name, *_: paths.get(name))
-    monkeypatch.setattr(sysconfig, "get_scheme_names", tuple)
     assert list(load_cards()) == ["toy"]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+import recon
 from recon.engine import recipe as recipes
 from recon.engine.recipe import available_recipes, load_recipe, parse_value
 from recon.errors import UsageError
@@ -162,10 +163,11 @@ def test_recipes_of_the_checkout_and_of_an_installation_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "siftflow" in available_recipes()
-    folder = tmp_path / "share" / "recon" / "pipelines"
+    folder = tmp_path / "recon" / "pipelines"
     folder.mkdir(parents=True)
     write(folder, 'name = "installed"\n', "only-installed.toml")
-    monkeypatch.setattr(recipes.sysconfig, "get_path", lambda *_: str(tmp_path))
+    monkeypatch.setattr(recon, "__file__", str(tmp_path / "recon" / "__init__.py"))
+    assert available_recipes() == ["only-installed"]
     assert load_recipe("only-installed", STAGES).name == "installed"
 
 
