@@ -20,7 +20,7 @@ from recon.cli.evaluate_semantic import evaluate_semantic
 from recon.cli.export import export, import_
 from recon.cli.georeference import georeference
 from recon.cli.match import match
-from recon.cli.reconstruct import reconstruct
+from recon.cli.reconstruct import WithExample, reconstruct
 from recon.cli.render import render
 from recon.cli.train import train
 from recon.cli.view import view
@@ -30,10 +30,9 @@ app = typer.Typer(
     name="recon",
     help="Photos in, mesh out: cameras, a dense point cloud and a mesh from dense correspondence fields.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(reconstruct)
+app.command(cls=WithExample)(reconstruct)
 app.command()(match)
 app.command()(doctor)
 app.command()(demo)

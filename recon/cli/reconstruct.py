@@ -2,48 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
+from recon.cli.options import takes_options
 from recon.cli.results import list_results
 from recon.cli.signals import stoppable
+from recon.options import option
+
+INPUT, QUALITY, CAMERAS, OUTPUT, MACHINE = "Input", "Quality", "Cameras", "Output", "Machine"
+
+EXAMPLE = """\
+recon reconstruct needs photos and a folder for the results, for example
+
+  recon reconstruct photos/ --out result/                      the usual quality
+  recon reconstruct photos/ --out result/ --quality preview    a first look, in a fraction of the time
+  recon reconstruct film.mp4 --out result/                     a film instead of photos
+
+'recon reconstruct --help' has all options; 'recon demo' runs on a scene of its own."""
 
 
+class WithExample(TyperCommand):
+    """A command that shows examples when it gets no arguments; the exit code says that the call was wrong."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Print the examples and end where there are no arguments."""
+        if not args:
+            typer.echo(EXAMPLE, err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """What a user can say about a reconstruction, the common options of each group first."""
+
+    masks: Path | None = option(
+        None, "Folder of masks: name.png or name.jpg.png, white may be used.", panel=INPUT
+    )
+    frames: int | None = option(
+        None, "Frames to take of each film; by default as many as its motion asks for.", min=2, panel=INPUT
+    )
+    quality: str = option("normal", "preview, normal or high.", panel=QUALITY)
+    recipe: str = option("siftflow", "A recipe of the folder 'pipelines', or the path of one.", panel=QUALITY)
+    overrides: tuple[str, ...] = option(
+        (),
+        "Change one setting of the recipe; may be repeated.",
+        flags=("--set",),
+        metavar="SECTION.KEY=VALUE",
+        panel=QUALITY,
+    )
+    intrinsics: str | None = option(
+        None,
+        "Known intrinsics: cameras.json, COLMAP's cameras.txt, or fx,fy,cx,cy for all.",
+        metavar="SPEC",
+        panel=CAMERAS,
+    )
+    camera_sharing: str | None = option(
+        None,
+        "Which photos share a camera: auto (by EXIF, size and folder; the default), single, per-photo.",
+        panel=CAMERAS,
+    )
+    resume: bool = option(
+        True, "Keep what an earlier run has finished.", flags=("--resume/--no-resume",), panel=OUTPUT
+    )
+    restart_from: str | None = option(
+        None, "Compute this stage and all after it anew.", metavar="STAGE", panel=OUTPUT
+    )
+    stop_after: str | None = option(None, "Last stage to run.", metavar="STAGE", panel=OUTPUT)
+    threads: int | None = option(None, "Threads to use; all cores by default.", min=1, panel=MACHINE)
+    seed: int = option(0, "Seed of every random choice.", min=0, panel=MACHINE)
+
+
+@takes_options
 def reconstruct(
     photos: list[Path] = typer.Argument(
         ...,
         metavar="PHOTOS...",
         help="Folder of photos and films (searched with all below it), files, a film, or a text file of names.",
     ),
-    out: Path = typer.Option(..., "--out", "-o", help="Workspace folder: everything goes there."),
-    recipe: str = typer.Option("siftflow", help="A recipe of the folder 'pipelines', or the path of one."),
-    quality: str = typer.Option("normal", help="preview, normal or high."),
-    set_: list[str] = typer.Option(
-        [], "--set", metavar="SECTION.KEY=VALUE", help="Change one setting of the recipe; may be repeated."
+    out: Path = typer.Option(
+        ..., "--out", "-o", help="Workspace folder: everything goes there.", rich_help_panel=OUTPUT
     ),
-    intrinsics: str | None = typer.Option(
-        None,
-        metavar="SPEC",
-        help="Known intrinsics: cameras.json, COLMAP's cameras.txt, or fx,fy,cx,cy for all.",
-    ),
-    masks: Path | None = typer.Option(
-        None, help="Folder of masks: name.png or name.jpg.png, white may be used."
-    ),
-    camera_sharing: str | None = typer.Option(
-        None,
-        help="Which photos share a camera: auto (by EXIF, size and folder; the default), single, per-photo.",
-    ),
-    frames: int | None = typer.Option(
-        None, min=2, help="Frames to take of each film; by default as many as its motion asks for."
-    ),
-    stop_after: str | None = typer.Option(None, metavar="STAGE", help="Last stage to run."),
-    restart_from: str | None = typer.Option(
-        None, metavar="STAGE", help="Compute this stage and all after it anew."
-    ),
-    threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
-    resume: bool = typer.Option(True, "--resume/--no-resume", help="Keep what an earlier run has finished."),
+    *,
+    options: ReconstructOptions,
 ) -> None:
     """Reconstruct a scene from a folder of photos.
 
@@ -52,21 +98,6 @@ def reconstruct(
     with stoppable():
         from recon import api
 
-        summary = api.reconstruct(
-            photos,
-            out,
-            recipe=recipe,
-            quality=quality,
-            overrides=tuple(set_),
-            intrinsics=intrinsics,
-            masks=masks,
-            stop_after=stop_after,
-            restart_from=restart_from,
-            threads=threads,
-            seed=seed,
-            resume=resume,
-            camera_sharing=camera_sharing,
-            frames=frames,
-        )
+        summary = api.reconstruct(photos, out, **asdict(options))
     typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
     list_results(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -80,6 +81,56 @@ def test_help_imports_nothing_heavy() -> None:
 def test_wrong_calls_end_with_2(arguments: list[str], fake_api: SimpleNamespace) -> None:
     assert main(arguments) == 2
     assert fake_api.calls == []
+
+
+def test_reconstruct_alone_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reconstruct"]) == 2
+    printed = capsys.readouterr()
+    assert "recon reconstruct photos/ --out result/" in printed.err
+    assert printed.out == ""
+
+
+def test_help_of_reconstruct_is_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reconstruct", "--help"]) == 0
+    text = capsys.readouterr().out
+    groups = {
+        "Arguments": ("PHOTOS",),
+        "Input": ("--masks", "--frames"),
+        "Quality": ("--quality", "--recipe", "--set"),
+        "Cameras": ("--intrinsics", "--camera-sharing"),
+        "Output": ("--out", "--no-resume", "--restart-from", "--stop-after"),
+        "Machine": ("--threads", "--seed"),
+    }
+    titles = [re.search(rf"─ {name} ─", text) for name in groups]
+    assert all(titles)
+    for title, options in zip(titles, groups.values(), strict=True):
+        assert title is not None
+        box = text[title.end() : text.index("╰", title.end())]
+        assert all(option in box for option in options)
+
+
+def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    for words, position, expected in (
+        ("recon reco", 1, "reconstruct"),
+        ("recon export --geo", 2, "--georeferenced"),
+    ):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_RECON_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(position),
+        }
+        code = "from recon.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert expected in done.stdout.split(), done.stderr
 
 
 def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
