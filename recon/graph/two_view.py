@@ -137,8 +137,8 @@ def verify_pair(
     LO-RANSAC estimates F, H and, where both focal lengths are known or come from EXIF, E (COLMAP's
     ``estimate_two_view_geometry``; Schönberger & Frahm, "Structure-from-Motion Revisited", section 4.1). H is
     chosen when it explains ``MAX_HOMOGRAPHY_SHARE`` of the inliers of the epipolar geometry: a plane or a
-    camera that only turned. E is preferred over F when it explains ``MIN_ESSENTIAL_SHARE`` of F's inliers.
-    The seed makes it repeatable.
+    camera that only turned. E is preferred over F when it explains ``MIN_ESSENTIAL_SHARE`` of F's inliers,
+    and always where both intrinsics are known. The seed makes it repeatable.
 
     Args:
         xy_a, xy_b: matched points in the pixels of ``camera_a`` and ``camera_b`` (their width and height).
@@ -157,7 +157,9 @@ def verify_pair(
         return nothing
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers = min_inliers
-    options.min_E_F_inlier_ratio = MIN_ESSENTIAL_SHARE
+    # With intrinsics that are known, a pair that only F explains is a wrong pair.
+    both_known = camera_a.known and camera_b.known
+    options.min_E_F_inlier_ratio = 0.0 if both_known else MIN_ESSENTIAL_SHARE
     options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE
     options.compute_relative_pose = True
     options.detect_watermark = False

@@ -7,7 +7,10 @@ Nodes are photo ids (int):
 Edges join photos whose pair was verified. Directed quantities go from the lower photo id to the higher one:
     model (str): "F", "E" or "H"; inliers, matches (int); inlier_ratio (float);
     consistent (float): share of the pixels of both photos that pass the two-sided check (0 for sparse
-    matchers); weight (float): the number of inliers, for spanning trees and drawings;
+    matchers); spread, residual, filled, confidence, sparse, agreement, essential: the other signs of
+    ``recon.graph.evidence.PairSigns``, absent where unknown;
+    alone (float): the chance, by the pair's own signs, that its relative pose is right; evidence (float): the same
+    after all loops were heard; weight (float): -log(1 - evidence), for spanning trees and drawings;
     angle (float): median triangulation angle in degrees, absent without relative pose;
     qw, qx, qy, qz, tx, ty, tz (float): relative pose higher_from_lower, absent where unknown;
     rotation_loops, rotation_loop_error, flow_loops, flow_loop_error: set by the loop checks (number of
@@ -25,11 +28,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.spatial.transform import Rotation
 
+from recon.graph.evidence import PairSigns
+from recon.graph.loops import Loop, against_stronger_chains, chances_after_loops, loop_words, strength
 from recon.graph.types import TwoViewGeometry, ViewGraph
 from recon.matching.types import FlowField
 from recon.photos.types import PhotoSet
 
-Loop = tuple[int, int, int]
 FlowLookup = Callable[[int, int], "tuple[FlowField, Bool[np.ndarray, 'h w']] | None"]
 """Flow from one photo to another at matching size with its consistency mask, or None where there is none."""
 
@@ -42,11 +46,15 @@ class PairEvidence:
         geometry: the robust geometry from the lower id to the higher one.
         matches: number of matches that went into it.
         consistent: share of pixels, over both photos, that pass the two-sided check; 0 for sparse matchers.
+        signs: everything else that speaks for the pair or against it.
+        chance: that its relative pose is right, by these signs; NaN where it is not known.
     """
 
     geometry: TwoViewGeometry
     matches: int
     consistent: float = 0.0
+    signs: PairSigns | None = None
+    chance: float = math.nan
 
 
 def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvidence]) -> ViewGraph:
@@ -79,6 +87,14 @@ def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvide
             "consistent": float(evidence.consistent),
             "weight": float(inliers),
         }
+        if evidence.signs is not None:
+            for name in ("spread", "residual", "filled", "confidence", "agreement", "essential", "sparse"):
+                value = float(getattr(evidence.signs, name))
+                if math.isfinite(value):
+                    attributes[name] = value
+        if math.isfinite(evidence.chance):
+            attributes["alone"] = attributes["evidence"] = float(evidence.chance)
+            attributes["weight"] = strength(evidence.chance)
         if math.isfinite(geometry.triangulation_angle):
             attributes["angle"] = math.degrees(geometry.triangulation_angle)
         if geometry.b_from_a is not None:
@@ -99,6 +115,16 @@ def rotation_between(graph: ViewGraph, source: int, target: int) -> Float[np.nda
         return None
     R = Rotation.from_quat([edge["qx"], edge["qy"], edge["qz"], edge["qw"]]).as_matrix()
     return R if source < target else R.T
+
+
+def relative_pose(graph: ViewGraph, source: int, target: int) -> Float[np.ndarray, "3 4"] | None:
+    """Pose target_from_source of an edge (unit translation), None where the pair has none."""
+    R = rotation_between(graph, source, target)
+    if R is None:
+        return None
+    edge = graph.edges[source, target]
+    t = np.array([edge["tx"], edge["ty"], edge["tz"]])
+    return np.column_stack([R, t if source < target else -R @ t])
 
 
 def prune_by_inliers(graph: ViewGraph, *, min_inliers: int = 30, min_ratio: float = 0.25) -> ViewGraph:
@@ -195,55 +221,82 @@ def carry(
     return (xy + top * (1 - fy) + bottom * fy).astype(np.float32), inside
 
 
-def prune_by_loops(
-    graph: ViewGraph,
-    errors: Mapping[Loop, float],
-    *,
-    max_error: float,
-    kind: str = "rotation",
-    min_loops: int = 1,
-) -> ViewGraph:
-    """A copy without the edges that no three-view loop confirms although loops were there to do so.
+# Rotations left after a loop, and misses of flow (pixels), are at most so large.
+_ROTATION_SPAN = 180.0
+_FLOW_SPAN = 150.0
+# Degrees that the rotation of one pair may contradict a chain of stronger ones, as a multiple of what a loop may miss.
+_CHAIN_FACTOR = 2.0
 
-    An edge is confirmed by a loop whose error is at most ``max_error``. Among the edges that have at least
-    ``min_loops`` loops left and no confirming one, the worst goes first (largest best error, then fewest
-    inliers); with it go its loops, so that a good edge is not blamed for a bad neighbour. Edges without loops
-    stay: nothing speaks against them.
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """What ``judge_pairs`` made of a view graph.
+
+    Attributes:
+        kept: the pairs that stay, with ``evidence`` and ``weight`` after the loops.
+        every: all pairs, with the same attributes; ``dropped`` says why one does not stay.
+        after_evidence: pairs that their own signs and the loops left, before chains were asked.
+    """
+
+    kept: ViewGraph
+    every: ViewGraph
+    after_evidence: int
+
+
+def judge_pairs(
+    graph: ViewGraph,
+    flow_between: FlowLookup | None = None,
+    *,
+    loops: bool = True,
+    min_chance: float = 0.3,
+    max_rotation_loop: float = 3.0,
+    max_flow_loop: float = 4.0,
+) -> JudgedPairs:
+    """Keep the pairs whose relative pose is likely right, given their own signs, three-view loops and longer chains.
+
+    Loops change the chance of each pair (``chances_after_loops``); pairs below ``min_chance`` go; then pairs whose
+    rotation a chain of stronger pairs contradicts go (``against_stronger_chains``).
 
     Args:
-        errors: of ``rotation_loop_errors`` (radians) or ``flow_loop_errors`` (pixels).
-        kind: "rotation" or "flow"; names the attributes that are set on the edges that stay.
+        graph: edges have ``evidence``; edges without it count as even.
+        flow_between: dense flow, for loops that are closed in pixels; None for rotations only.
+        loops: False judges each pair by itself.
+        max_rotation_loop: degrees. max_flow_loop: pixels at matching size.
     """
-    if kind not in {"rotation", "flow"}:
-        raise ValueError(f"kind must be 'rotation' or 'flow', not {kind!r}")
-    kept = graph.copy()
-    live = dict(errors)
+    every = graph.copy()
+    before = {(min(e), max(e)): float(graph.edges[e].get("evidence", 0.5)) for e in graph.edges}
+    after = dict(before)
+    if loops:
+        rotation = {loop: math.degrees(error) for loop, error in rotation_loop_errors(graph).items()}
+        words = loop_words(rotation, tolerance=max_rotation_loop, span=_ROTATION_SPAN)
+        _note_loops(every, rotation, "rotation")
+        if flow_between is not None:
+            flow = flow_loop_errors(graph, flow_between)
+            words += loop_words(flow, tolerance=max_flow_loop, span=_FLOW_SPAN)
+            _note_loops(every, flow, "flow")
+        after = chances_after_loops(before, words)
+    for edge, chance in after.items():
+        every.edges[edge].update(evidence=chance, weight=strength(chance))
+    unlikely = [edge for edge in after if after[edge] < min_chance]
+    likely = {edge: chance for edge, chance in after.items() if chance >= min_chance}
+    refused = (
+        against_stronger_chains(every, likely, tolerance=_CHAIN_FACTOR * max_rotation_loop) if loops else []
+    )
+    for edges, reason in ((unlikely, "evidence"), (refused, "chain")):
+        for edge in edges:
+            every.edges[edge]["dropped"] = reason
+    kept = every.copy()
+    kept.remove_edges_from([*unlikely, *refused])
+    return JudgedPairs(kept, every, len(likely))
 
-    def best_errors() -> dict[tuple[int, int], list[float]]:
-        of_edge: dict[tuple[int, int], list[float]] = {}
-        for (i, j, k), error in live.items():
-            for edge in ((i, j), (j, k), (i, k)):
-                of_edge.setdefault(edge, []).append(error)
-        return of_edge
 
-    while True:
-        of_edge = best_errors()
-        unconfirmed = [
-            (min(found), -kept.edges[edge]["inliers"], edge)
-            for edge, found in of_edge.items()
-            if len(found) >= min_loops and min(found) > max_error and kept.has_edge(*edge)
-        ]
-        if not unconfirmed:
-            break
-        worst = max(unconfirmed)[2]
-        kept.remove_edge(*worst)
-        live = {loop: error for loop, error in live.items() if not set(worst) <= set(loop)}
-    for edge, found in of_edge.items():
-        if kept.has_edge(*edge):
-            best = math.degrees(min(found)) if kind == "rotation" else min(found)
-            kept.edges[edge][f"{kind}_loops"] = len(found)
-            kept.edges[edge][f"{kind}_loop_error"] = float(best)
-    return kept
+def _note_loops(graph: ViewGraph, errors: Mapping[Loop, float], kind: str) -> None:
+    """Number of loops through each edge, and the smallest error among them."""
+    for (i, j, k), error in errors.items():
+        for edge in ((i, j), (j, k), (i, k)):
+            held = graph.edges[edge]
+            held[f"{kind}_loops"] = int(held.get(f"{kind}_loops", 0)) + 1
+            held[f"{kind}_loop_error"] = min(float(held.get(f"{kind}_loop_error", math.inf)), float(error))
 
 
 def components(graph: ViewGraph) -> list[list[int]]:
@@ -254,7 +307,7 @@ def components(graph: ViewGraph) -> list[list[int]]:
 
 
 def spanning_tree(graph: ViewGraph) -> ViewGraph:
-    """The spanning tree (forest) with the largest sum of inliers."""
+    """The spanning tree (forest) of the strongest pairs."""
     return nx.maximum_spanning_tree(graph, weight="weight")
 
 

@@ -62,7 +62,7 @@ class PairsStage:
     """Matches interest points of candidate pairs, verifies them, and picks the pairs to match densely."""
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "features")
     Settings: ClassVar[type[BaseModel]] = PairsSettings
 

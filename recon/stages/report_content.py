@@ -502,8 +502,8 @@ def _narrowing(verification: dict[str, Any]) -> list[str]:
     steps = [
         ("verified", "found no geometry, or too little confidence"),
         ("after_inliers", "had too few inliers"),
-        ("after_rotation_loops", "contradicted their neighbours by rotation"),
-        ("after_flow_loops", "contradicted their neighbours by flow"),
+        ("after_evidence", "are likely wrong by their evidence"),
+        ("after_loops", "contradicted stronger pairs"),
     ]
     before, said = int(verification["pairs"]), []
     for key, reason in steps:

@@ -1,8 +1,10 @@
-"""Stage ``verify``: two-view geometry of every matched pair, and the view graph that survives."""
+"""Stage ``verify``: two-view geometry of every matched pair, its evidence, and the view graph that survives."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -11,6 +13,16 @@ from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
+from recon.graph.evidence import (
+    DENSE_MODEL,
+    SPARSE_MODEL,
+    chance,
+    dense_features,
+    filled_share,
+    geometry_signs,
+    sparse_agreement,
+    sparse_features,
+)
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
@@ -23,18 +35,20 @@ from recon.graph.view_graph import (
     PairEvidence,
     build_view_graph,
     components,
-    flow_loop_errors,
+    judge_pairs,
     prune_by_inliers,
-    prune_by_loops,
-    rotation_loop_errors,
     spanning_tree,
 )
-from recon.matching.types import DenseMatch, FlowField
+from recon.matching.types import FlowField
+from recon.photos.types import PhotoSet
+from recon.stages.features import load_points
 from recon.stages.pair_results import DenseMatches, Pair, load_matching, load_sparse_match
 from recon.stages.pairs import load_sparse_matches
 from recon.stages.photos import load_photo_set
 
 GRAPH = "view_graph.graphml"
+EVERY_PAIR = "pair_evidence.graphml"
+"""The view graph before anything was dropped, with the chance of every pair."""
 
 
 class VerifySettings(BaseModel):
@@ -60,6 +74,13 @@ class VerifySettings(BaseModel):
     min_inliers: int = Field(60, ge=8, description="dense: pairs with fewer inliers are dropped")
     min_sparse_inliers: int = Field(20, ge=8, description="sparse: pairs with fewer inliers are dropped")
     min_inlier_ratio: float = Field(0.3, ge=0.0, le=1.0, description="pairs with a smaller share are dropped")
+    min_evidence: float = Field(
+        0.3,
+        ge=0.0,
+        le=1.0,
+        description="pairs whose relative pose is right with a smaller chance are dropped",
+    )
+    loops: bool = Field(True, description="let loops of pairs, and chains of stronger pairs, judge each pair")
     max_rotation_loop: float = Field(
         3.0, gt=0.0, description="largest rotation left after going round three views, degrees"
     )
@@ -71,11 +92,11 @@ class VerifySettings(BaseModel):
 
 
 class VerifyStage:
-    """Estimates F, E or H per pair, builds the view graph and prunes it by inliers and by three-view loops."""
+    """Estimates F, E or H per pair, and keeps the pairs whose pose is likely right by their signs and by loops."""
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("photos", "match")
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match")
     Settings: ClassVar[type[BaseModel]] = VerifySettings
 
     def run(self, settings: VerifySettings, work: StageContext) -> dict[str, Any]:
@@ -85,54 +106,15 @@ class VerifyStage:
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
         matches = DenseMatches(work, pairs)
-        min_inliers = settings.min_inliers if is_dense else settings.min_sparse_inliers
-        supported = set(load_sparse_matches(work))
-
-        def is_sure(pair: Pair, dense: DenseMatch) -> bool:
-            alone = pair not in supported
-            return match_confidence(dense) >= (
-                settings.min_confidence_alone if alone else settings.min_confidence
-            )
-
-        def verify(pair: Pair) -> tuple[TwoViewGeometry, int, float]:
-            a, b = photos[pair[0]], photos[pair[1]]
-            if is_dense:
-                dense = matches[pair]
-                sparse = sample_matches(
-                    dense,
-                    max_matches=settings.samples,
-                    size_a=(a.width, a.height),
-                    size_b=(b.width, b.height),
-                )
-                share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
-                if not is_sure(pair, dense):
-                    nothing = TwoViewGeometry("none", None, None, np.zeros(len(sparse.xy_a), bool))
-                    return nothing, len(sparse.xy_a), share
-            else:
-                sparse, share = load_sparse_match(work, pair), 0.0
-            geometry = verify_pair(
-                sparse.xy_a,
-                sparse.xy_b,
-                photo_set.cameras[a.camera],
-                photo_set.cameras[b.camera],
-                max_error_px=settings.max_error,
-                min_inliers=min_inliers,
-                seed=work.seed,
-            )
-            return geometry, len(sparse.xy_a), share
-
+        if is_dense:
+            verify = _dense_verifier(settings, work, photo_set, matches)
+        else:
+            verify = _sparse_verifier(settings, work, photo_set)
         found = dict(zip(pairs, work.map(verify, pairs, "two-view geometry"), strict=True))
-        graph = build_view_graph(
-            photo_set, {pair: PairEvidence(*evidence) for pair, evidence in found.items()}
-        )
-        verified = graph.number_of_edges()
-        graph = prune_by_inliers(graph, min_inliers=min_inliers, min_ratio=settings.min_inlier_ratio)
-        by_inliers = graph.number_of_edges()
-        rotation_errors = rotation_loop_errors(graph)
-        graph = prune_by_loops(
-            graph, rotation_errors, max_error=np.deg2rad(settings.max_rotation_loop), kind="rotation"
-        )
-        by_rotation = graph.number_of_edges()
+        every = build_view_graph(photo_set, found)
+        least = settings.min_inliers if is_dense else settings.min_sparse_inliers
+        graph = prune_by_inliers(every, min_inliers=least, min_ratio=settings.min_inlier_ratio)
+        counts = {"verified": every.number_of_edges(), "after_inliers": graph.number_of_edges()}
 
         def flow_between(a: int, b: int) -> tuple[FlowField, Bool[np.ndarray, "h w"]] | None:
             pair = (min(a, b), max(a, b))
@@ -141,9 +123,16 @@ class VerifyStage:
             dense = matches[pair]
             return (dense.a_to_b, dense.consistent_a) if a < b else (dense.b_to_a, dense.consistent_b)
 
-        if is_dense:
-            flow_errors = flow_loop_errors(graph, flow_between)
-            graph = prune_by_loops(graph, flow_errors, max_error=settings.max_flow_loop, kind="flow")
+        judged = judge_pairs(
+            graph,
+            flow_between if is_dense and settings.loops else None,
+            loops=settings.loops,
+            min_chance=settings.min_evidence,
+            max_rotation_loop=settings.max_rotation_loop,
+            max_flow_loop=settings.max_flow_loop,
+        )
+        graph = judged.kept
+        counts |= {"after_evidence": judged.after_evidence, "after_loops": graph.number_of_edges()}
         parts = components(graph)
         if len(parts) > 1:
             alone = ", ".join(photos[i].name for part in parts[1:] for i in part)
@@ -151,36 +140,122 @@ class VerifyStage:
         tree = {tuple(sorted(edge)) for edge in spanning_tree(graph).edges}
         for a, b in graph.edges:
             graph.edges[a, b]["tree"] = (min(a, b), max(a, b)) in tree
-        with work.writing(GRAPH) as path:
-            nx.write_graphml(graph, path)
-        arrays: dict[str, Any] = {}
-        for (i, j), (geometry, _, _) in found.items():
-            if geometry.model == "none" or not graph.has_edge(i, j):
-                continue
-            arrays[f"{i}_{j}_matrix"] = geometry.matrix
-            if geometry.b_from_a is not None:
-                arrays[f"{i}_{j}_pose"] = geometry.b_from_a
-            arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
-            if not is_dense:
-                arrays[f"{i}_{j}_agrees"] = geometry.inliers
-            arrays[f"{i}_{j}_model"] = np.array([geometry.model])
-        work.write_npz("two_view.npz", **arrays)
+        for a, b in judged.every.edges:
+            every.edges[a, b].update(judged.every.edges[a, b])
+        for name, one in ((GRAPH, graph), (EVERY_PAIR, every)):
+            with work.writing(name) as path:
+                nx.write_graphml(one, path)
+        _write_geometries(work, found, graph, with_inliers=not is_dense)
         work.write_json(
             "verification.json",
             {
                 "pairs": len(pairs),
-                "verified": verified,
-                "after_inliers": by_inliers,
-                "after_rotation_loops": by_rotation,
-                "after_flow_loops": graph.number_of_edges(),
+                **counts,
                 "models": {
-                    model: sum(1 for g, _, _ in found.values() if g.model == model)
+                    model: sum(1 for one in found.values() if one.geometry.model == model)
                     for model in ("E", "F", "H", "none")
                 },
                 "components": [[photos[i].name for i in part] for part in parts],
             },
         )
         return {"edges": graph.number_of_edges(), "pairs": len(pairs), "components": len(parts)}
+
+
+def _dense_verifier(
+    settings: VerifySettings, work: StageContext, photo_set: PhotoSet, matches: DenseMatches
+) -> Callable[[Pair], PairEvidence]:
+    """Geometry and signs of a pair from its dense match and the sparse first look."""
+    photos = photo_set.photos
+    looks = load_sparse_matches(work)
+    points = {photo.id: load_points(work, photo.id).xy for photo in photos}
+
+    def verify(pair: Pair) -> PairEvidence:
+        a, b = photos[pair[0]], photos[pair[1]]
+        size_a, size_b = (a.width, a.height), (b.width, b.height)
+        dense = matches[pair]
+        sample = sample_matches(dense, max_matches=settings.samples, size_a=size_a, size_b=size_b)
+        share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
+        confidence = match_confidence(dense)
+        if confidence < (settings.min_confidence if pair in looks else settings.min_confidence_alone):
+            nothing = TwoViewGeometry("none", None, None, np.zeros(len(sample.xy_a), bool))
+            return PairEvidence(nothing, len(sample.xy_a), share)
+        geometry = verify_pair(
+            sample.xy_a,
+            sample.xy_b,
+            photo_set.cameras[a.camera],
+            photo_set.cameras[b.camera],
+            max_error_px=settings.max_error,
+            min_inliers=settings.min_inliers,
+            seed=work.seed,
+        )
+        if geometry.model == "none":
+            return PairEvidence(geometry, len(sample.xy_a), share)
+        look = looks.get(pair, np.zeros((0, 2), np.int64))
+        seen_a, seen_b = points[pair[0]][look[:, 0]], points[pair[1]][look[:, 1]]
+        inside = geometry.inliers
+        signs = replace(
+            geometry_signs(geometry, sample, size_a, size_b),
+            consistent=share,
+            filled=min(
+                filled_share(sample.xy_a[inside], size_a, dense.consistent_a),
+                filled_share(sample.xy_b[inside], size_b, dense.consistent_b),
+            ),
+            confidence=confidence,
+            sparse=len(look),
+            agreement=sparse_agreement(dense, seen_a, seen_b, size_a, size_b),
+        )
+        return PairEvidence(
+            geometry, len(sample.xy_a), share, signs, chance(dense_features(signs), DENSE_MODEL)
+        )
+
+    return verify
+
+
+def _sparse_verifier(
+    settings: VerifySettings, work: StageContext, photo_set: PhotoSet
+) -> Callable[[Pair], PairEvidence]:
+    """Geometry and signs of a pair from point matches."""
+    photos = photo_set.photos
+
+    def verify(pair: Pair) -> PairEvidence:
+        a, b = photos[pair[0]], photos[pair[1]]
+        sparse = load_sparse_match(work, pair)
+        geometry = verify_pair(
+            sparse.xy_a,
+            sparse.xy_b,
+            photo_set.cameras[a.camera],
+            photo_set.cameras[b.camera],
+            max_error_px=settings.max_error,
+            min_inliers=settings.min_sparse_inliers,
+            seed=work.seed,
+        )
+        if geometry.model == "none":
+            return PairEvidence(geometry, len(sparse.xy_a))
+        signs = geometry_signs(geometry, sparse, (a.width, a.height), (b.width, b.height))
+        return PairEvidence(
+            geometry, len(sparse.xy_a), 0.0, signs, chance(sparse_features(signs), SPARSE_MODEL)
+        )
+
+    return verify
+
+
+def _write_geometries(
+    work: StageContext, found: Mapping[Pair, PairEvidence], graph: nx.Graph[int], *, with_inliers: bool
+) -> None:
+    """Leaves ``two_view.npz``: the geometry of every edge that stays, after a sparse matcher with its inliers."""
+    arrays: dict[str, Any] = {}
+    for (i, j), one in found.items():
+        geometry = one.geometry
+        if geometry.model == "none" or not graph.has_edge(i, j):
+            continue
+        arrays[f"{i}_{j}_matrix"] = geometry.matrix
+        if geometry.b_from_a is not None:
+            arrays[f"{i}_{j}_pose"] = geometry.b_from_a
+        arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
+        if with_inliers:
+            arrays[f"{i}_{j}_agrees"] = geometry.inliers
+        arrays[f"{i}_{j}_model"] = np.array([geometry.model])
+    work.write_npz("two_view.npz", **arrays)
 
 
 def load_view_graph(work: StageContext) -> nx.Graph[int]:

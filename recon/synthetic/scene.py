@@ -48,6 +48,7 @@ def render_scene(
     samples: int = 2,
     seed: int = 0,
     exposures: Sequence[float] | None = None,
+    background: tuple[float, float, float] = (0.35, 0.45, 0.6),
 ) -> SyntheticScene:
     """Photograph a mesh from all views.
 
@@ -60,6 +61,7 @@ def render_scene(
         samples: rays per pixel and axis.
         seed: of exposure and noise.
         exposures: factor on the light of each photo; None draws them as the sensor says.
+        background: radiance where no surface is met.
     """
     lighting = lighting or Lighting()
     sensor = sensor or Sensor()
@@ -68,7 +70,7 @@ def render_scene(
     baked = bake_lighting(mesh, lighting, seed)
     images, depths, normals = [], [], []
     for index, view in enumerate(views):
-        radiance = render_radiance(mesh, view, albedo, lighting, baked, samples, scene=scene)
+        radiance = render_radiance(mesh, view, albedo, lighting, baked, samples, background, scene=scene)
         drawn = 2.0 ** float(rng.uniform(-sensor.exposure_spread, sensor.exposure_spread))
         exposure = 1.15 * (drawn if exposures is None else exposures[index])
         images.append(photograph(radiance, sensor, exposure, seed * 1000 + index))

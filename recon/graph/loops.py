@@ -1,0 +1,172 @@
+"""Pairs judged by loops: the chance of each, given what went round three views and how it came back.
+
+Zach, Klopschitz & Pollefeys, "Disambiguating Visual Relations Using Loop Constraints", CVPR 2010: every pair is right
+or wrong, unknown; a loop of three right pairs closes but for noise, one with a wrong pair closes by accident only. Here
+the chances before the loops come from the pairs' own evidence, so that a loop that does not close is blamed on its
+weakest pair; and accidents are common, because look-alike things agree with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import networkx as nx
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from recon.graph.types import ViewGraph
+
+Edge = tuple[int, int]
+Loop = tuple[int, int, int]
+
+# Share of loops with a wrong pair that close all the same: windows that look alike are wrong together.
+ACCIDENTAL = 0.5
+# Share of loops of right pairs that do not close: a pose badly determined, a surface hardly shared.
+MISSED = 0.04
+# Belief propagation: rounds, and share of the old message that is kept (damping).
+_ROUNDS = 40
+_DAMPING = 0.5
+# A loop's word in nats at most: loops through a pair share its neighbours' faults and are no independent witnesses.
+_MAX_WORD = 1.5
+# Rotations along a chain of pairs add up their noise: the tolerance grows with the root of the chain's length.
+_MAX_CHAIN = 12
+
+
+@dataclass(frozen=True)
+class LoopWord:
+    """What a loop says of its pairs together.
+
+    Attributes:
+        edges: the pairs, ascending photo ids.
+        ratio: how much likelier the loop's error is when all of them are right than when one is wrong.
+    """
+
+    edges: tuple[Edge, ...]
+    ratio: float
+
+
+def loop_words(errors: Mapping[Loop, float], *, tolerance: float, span: float) -> list[LoopWord]:
+    """What three-view loops say, by their errors.
+
+    Right loops have errors of a half-normal distribution (two thirds within ``tolerance`` / 1.5) but for a share
+    ``MISSED`` that is anywhere up to ``span``; loops with a wrong pair are anywhere but for a share ``ACCIDENTAL``.
+
+    Args:
+        errors: of ``rotation_loop_errors`` or ``flow_loop_errors``.
+        tolerance: error up to which a loop counts as closed, same unit.
+        span: largest error that there can be.
+    """
+    words = []
+    sigma = tolerance / 1.5
+    for (i, j, k), error in sorted(errors.items()):
+        near = math.sqrt(2 / math.pi) / sigma * math.exp(-0.5 * (error / sigma) ** 2)
+        anywhere = 1 / span
+        right = (1 - MISSED) * near + MISSED * anywhere
+        wrong = ACCIDENTAL * near + (1 - ACCIDENTAL) * anywhere
+        words.append(LoopWord(((i, j), (j, k), (i, k)), right / wrong))
+    return words
+
+
+def chances_after_loops(before: Mapping[Edge, float], words: Sequence[LoopWord]) -> dict[Edge, float]:
+    """The chance of every pair after all loops have been heard: sum-product belief propagation, damped.
+
+    For a loop of pairs with cavity chances q the message to one of them is, in log-odds,
+    log(1 + prod(q of the others) (ratio - 1)): a loop that does not close says little against a pair whose partners
+    are doubtful themselves. A message is at most ``_MAX_WORD``, divided by the root of the number of loops through the
+    pair, as loops are not independent.
+
+    Args:
+        before: chance of each pair by its own evidence.
+        words: loops whose pairs are all in ``before``.
+    """
+    prior = {edge: _odds(value) for edge, value in before.items()}
+    through = dict.fromkeys(before, 0)
+    for word in words:
+        for edge in word.edges:
+            through[edge] += 1
+    weight = {edge: 1 / math.sqrt(max(count, 1)) for edge, count in through.items()}
+    messages = [dict.fromkeys(word.edges, 0.0) for word in words]
+    total = dict(prior)
+    for _ in range(_ROUNDS):
+        change = 0.0
+        new_total = dict(prior)
+        for word, message in zip(words, messages, strict=True):
+            cavity = {edge: _chance(total[edge] - weight[edge] * message[edge]) for edge in word.edges}
+            for edge in word.edges:
+                others = math.prod(cavity[other] for other in word.edges if other != edge)
+                said = math.log(max(1 + others * (word.ratio - 1), 1e-12))
+                said = min(max(said, -2 * _MAX_WORD), _MAX_WORD)
+                kept = _DAMPING * message[edge] + (1 - _DAMPING) * said
+                change = max(change, abs(kept - message[edge]))
+                message[edge] = kept
+        for message in messages:
+            for edge, said in message.items():
+                new_total[edge] += weight[edge] * said
+        total = new_total
+        if change < 1e-4:
+            break
+    return {edge: _chance(value) for edge, value in total.items()}
+
+
+def against_stronger_chains(
+    graph: ViewGraph, chance: Mapping[Edge, float], *, tolerance: float, min_chance: float = 0.5
+) -> list[Edge]:
+    """Pairs whose rotation a chain of stronger pairs contradicts, weakest first.
+
+    A pair outside the maximum spanning tree is the weakest of the loop that it closes with the tree (the cycle property
+    of spanning trees), so that a weak pair never removes a strong one. The chain's own noise is allowed for.
+
+    Args:
+        chance: of each pair; edges of the graph.
+        tolerance: degrees that one pair's rotation may be off.
+        min_chance: chains with a pair less likely than this prove nothing.
+    """
+    tree: ViewGraph = nx.Graph()
+    tree.add_nodes_from(graph)
+    turned = {edge: pose_rotation(graph, *edge) for edge in chance}
+    posed = [edge for edge in chance if turned[edge] is not None]
+    refused = []
+    for a, b in sorted(posed, key=lambda edge: (-chance[edge], edge)):
+        if not nx.has_path(tree, a, b):
+            tree.add_edge(a, b)
+            continue
+        path = nx.shortest_path(tree, a, b)
+        steps = [(min(p, q), max(p, q)) for p, q in pairwise(path)]
+        if len(steps) > _MAX_CHAIN or min(chance[step] for step in steps) < min_chance:
+            continue
+        chained = Rotation.identity()
+        for p, q in pairwise(path):
+            step = turned[(min(p, q), max(p, q))]
+            assert step is not None
+            chained = (step if p < q else step.inv()) * chained
+        own = turned[(a, b)]
+        assert own is not None
+        off = math.degrees((chained.inv() * own).magnitude())
+        if off > tolerance * math.sqrt(len(steps) + 1):
+            refused.append((a, b))
+    return refused[::-1]
+
+
+def pose_rotation(graph: ViewGraph, a: int, b: int) -> Rotation | None:
+    """Rotation b_from_a of an edge with a < b, None where the pair has no relative pose."""
+    edge = graph.edges[a, b]
+    if "qw" not in edge:
+        return None
+    return Rotation.from_quat([edge["qx"], edge["qy"], edge["qz"], edge["qw"]])
+
+
+def strength(chance: float) -> float:
+    """A pair's weight in spanning trees: -log of the chance that it is wrong, at least 0."""
+    return -math.log(max(1 - chance, 1e-9))
+
+
+def _odds(chance: float) -> float:
+    bounded = float(np.clip(chance, 1e-6, 1 - 1e-6))
+    return math.log(bounded / (1 - bounded))
+
+
+def _chance(odds: float) -> float:
+    return 1 / (1 + math.exp(-min(max(odds, -20.0), 20.0)))
