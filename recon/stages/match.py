@@ -62,8 +62,8 @@ class MatchSettings(BaseModel):
     )
     turn_upright: bool = Field(
         True,
-        description="turn the second photo by quarter turns, and bring it to the first one's scale, where the sparse "
-        "matches say that it is turned or taken from much nearer or farther",
+        description="turn the second photo by quarter turns, and bring it to the first one's scale and place, where "
+        "the sparse matches say that it is turned, shifted far, or taken from much nearer or farther",
     )
     dense_matcher: str = Field(
         "siftflow", description="with a sparse matcher: the dense one whose fields the densification uses"
@@ -87,7 +87,7 @@ class MatchStage:
     """Runs the matcher over the pairs, threads over pairs, each result written as soon as it is there."""
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs")
     Settings: ClassVar[type[BaseModel]] = MatchSettings
 

@@ -19,9 +19,10 @@ from recon.graph.view_graph import (
     build_view_graph,
     components,
     flow_loop_errors,
+    judge_pairs,
     layout,
     prune_by_inliers,
-    prune_by_loops,
+    relative_pose,
     rotation_between,
     rotation_loop_errors,
     spanning_tree,
@@ -36,9 +37,16 @@ def photo_set(n: int) -> PhotoSet:
     return PhotoSet(tuple(Photo(i, f"{i}.jpg", "", 64, 48, 64, 48, 0) for i in range(n)), (camera,))
 
 
-def evidence(pose: np.ndarray | None, inliers: int = 80, matches: int = 100) -> PairEvidence:
+def evidence(
+    pose: np.ndarray | None, inliers: int = 80, matches: int = 100, chance: float = math.nan
+) -> PairEvidence:
     flags = np.arange(matches) < inliers
-    return PairEvidence(TwoViewGeometry("E", np.eye(3), pose, flags, 0.2), matches, 0.5)
+    geometry = TwoViewGeometry("E", np.eye(3), pose, flags, 0.2)
+    return PairEvidence(geometry, matches, 0.5, chance=chance)
+
+
+def edges(graph: nx.Graph) -> set[tuple[int, int]]:
+    return {(min(e), max(e)) for e in graph.edges}
 
 
 def rotated_graph(n: int, seed: int, wrong: tuple[int, int] | None = None, angle: float = 0.5) -> nx.Graph:
@@ -76,24 +84,77 @@ def test_rotations_go_both_ways() -> None:
     np.testing.assert_allclose(there @ back, np.eye(3), atol=1e-12)
 
 
-def test_pruning_by_loops_removes_the_wrong_edge_alone() -> None:
+def test_a_wrong_pair_among_many_goes_alone() -> None:
     graph = rotated_graph(5, 2, wrong=(1, 3))
-    kept = prune_by_loops(graph, rotation_loop_errors(graph), max_error=math.radians(3))
-    assert {tuple(sorted(e)) for e in graph.edges} - {tuple(sorted(e)) for e in kept.edges} == {(1, 3)}
+    judged = judge_pairs(graph)
+    assert edges(graph) - edges(judged.kept) == {(1, 3)}
     assert graph.number_of_edges() == 10  # the input stays as it was
-    assert kept.edges[0, 1]["rotation_loops"] == 2
-    assert kept.edges[0, 1]["rotation_loop_error"] == pytest.approx(0, abs=1e-5)
+    assert judged.kept.edges[0, 1]["rotation_loops"] == 3
+    assert judged.kept.edges[0, 1]["rotation_loop_error"] == pytest.approx(0, abs=1e-5)
+    assert judged.kept.edges[0, 1]["evidence"] > 0.5
 
 
-def test_edges_without_loops_stay() -> None:
+def test_edges_without_loops_are_judged_by_themselves() -> None:
     pose = np.eye(3, 4)
     graph = build_view_graph(
-        photo_set(4), {(0, 1): evidence(pose), (1, 2): evidence(None), (2, 3): evidence(pose)}
+        photo_set(4), {(0, 1): evidence(pose), (1, 2): evidence(None), (2, 3): evidence(pose, chance=0.1)}
     )
     assert rotation_loop_errors(graph) == {}
-    assert prune_by_loops(graph, {}, max_error=0.1).number_of_edges() == 3
-    with pytest.raises(ValueError, match="kind"):
-        prune_by_loops(graph, {}, max_error=0.1, kind="colour")
+    assert edges(judge_pairs(graph).kept) == {(0, 1), (1, 2)}
+    assert edges(judge_pairs(graph, min_chance=0).kept) == {(0, 1), (1, 2), (2, 3)}
+
+
+def folded_graph(seed: int) -> nx.Graph:
+    """A ring of ten photos, each joined to the next two, and look-alikes: 5 to 7 joined to 0 to 2 as if the same.
+
+    Loops of look-alikes and their neighbours close; those of a look-alike across the ring do not."""
+    rng = np.random.default_rng(seed)
+    turns = np.radians(np.arange(10) * 36.0 + rng.normal(0, 0.3, 10))
+    rotations = Rotation.from_rotvec(np.outer(turns, [0, 1, 0])).as_matrix()
+    alias = rotations.copy()
+    alias[5:8] = rotations[0:3]
+    pairs = {}
+    for i in range(10):
+        for step in (1, 2):
+            a, b = sorted((i, (i + step) % 10))
+            pose = np.column_stack([rotations[b] @ rotations[a].T, [1.0, 0, 0]])
+            pairs[a, b] = evidence(pose, chance=float(rng.uniform(0.6, 0.95)))
+    for a in range(3):
+        for b in range(5, 8):
+            pose = np.column_stack([alias[b] @ rotations[a].T, [1.0, 0, 0]])
+            pairs[a, b] = evidence(pose, chance=float(rng.uniform(0.05, 0.5)))
+    return build_view_graph(photo_set(10), pairs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_look_alikes_that_outvote_the_right_pairs_go_and_no_right_pair_does(seed: int) -> None:
+    graph = folded_graph(seed)
+    errors = rotation_loop_errors(graph)
+    closing = sum(math.degrees(error) < 3 for loop, error in errors.items() if loop[2] in (5, 6, 7))
+    assert closing >= 9  # the look-alikes agree with each other
+    kept = edges(judge_pairs(graph).kept)
+    ring = {edge for edge in edges(graph) if (edge[1] - edge[0]) in (1, 2, 8, 9)}
+    assert kept == ring
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.3, 0.6])
+def test_a_weak_pair_never_removes_a_strong_one(chance: float) -> None:
+    """One right pair between two look-alike ones: the loop does not close, the right pair stays."""
+    turn = Rotation.from_euler("y", 90, degrees=True).as_matrix()
+    poses = {(0, 1): (turn, 0.95), (1, 2): (np.eye(3), chance), (0, 2): (np.eye(3), chance)}
+    pairs = {
+        pair: evidence(np.column_stack([R, [1.0, 0, 0]]), chance=value) for pair, (R, value) in poses.items()
+    }
+    assert (0, 1) in edges(judge_pairs(build_view_graph(photo_set(3), pairs)).kept)
+
+
+def test_relative_poses_go_both_ways() -> None:
+    graph = rotated_graph(3, 5)
+    forth, back = relative_pose(graph, 0, 2), relative_pose(graph, 2, 0)
+    assert forth is not None
+    assert back is not None
+    np.testing.assert_allclose(forth[:, :3] @ back[:, 3] + forth[:, 3], 0, atol=1e-9)
+    np.testing.assert_allclose(forth[:, :3] @ back[:, :3], np.eye(3), atol=1e-9)
 
 
 def flows(shifts: np.ndarray, wrong: tuple[int, int] | None = None):  # type: ignore[no-untyped-def]
@@ -118,7 +179,7 @@ def test_flow_chained_round_a_loop() -> None:
     spoiled = flow_loop_errors(graph, flows(shifts, wrong=(0, 2)), step=4)
     for loop, error in spoiled.items():
         assert error == pytest.approx(7.0 if {0, 2} <= set(loop) else 0.0, abs=1e-3)
-    kept = prune_by_loops(graph, spoiled, max_error=2.0, kind="flow")
+    kept = judge_pairs(graph, flows(shifts, wrong=(0, 2)), max_flow_loop=2.0).kept
     assert not kept.has_edge(0, 2)
     assert kept.number_of_edges() == 5
     # A pair without flow has no loops to answer for.
@@ -155,7 +216,7 @@ def test_rejected_pairs_give_no_edge_and_bad_pairs_an_error() -> None:
 
 def test_graphml_holds_everything(tmp_path: Path) -> None:
     graph = rotated_graph(4, 8)
-    graph = prune_by_loops(graph, rotation_loop_errors(graph), max_error=0.1)
+    graph = judge_pairs(graph).kept
     nx.write_graphml(graph, tmp_path / "graph.graphml")
     read = nx.read_graphml(tmp_path / "graph.graphml", node_type=int)
     assert dict(read.nodes(data=True)) == dict(graph.nodes(data=True))

@@ -64,6 +64,25 @@ def test_like_scales_resized_images_and_chance_are_left_alone() -> None:
     assert similarity_of_seeds(points_at(zoomed), points_at(b), None, (320, 240), (320, 240)) is None
 
 
+@pytest.mark.parametrize("size_b", [(320, 240), (640, 480)])
+def test_a_far_shift_is_found_in_whole_pixels_and_a_near_one_left_alone(size_b: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    seeds = np.stack([np.arange(80)] * 2, axis=1)
+    factor = 320 / size_b[0]
+    b = rng.uniform(0, 300, (80, 2)) / factor
+    for by, wanted in ((150.4, True), (40.0, False)):
+        a = factor * b + [by, -3.0] + rng.normal(0, 2.0, b.shape)
+        a[:20] = rng.uniform(0, 300, (20, 2))
+        found = similarity_of_seeds(points_at(a), points_at(b), seeds, (320, 240), size_b)
+        if not wanted:
+            assert found is None
+            continue
+        assert found is not None
+        assert found.scale == pytest.approx(factor)
+        np.testing.assert_allclose(found.matrix[:, 2], [by, -3.0], atol=1.5)
+        np.testing.assert_array_equal(found.matrix[:, 2], np.rint(found.matrix[:, 2]))
+
+
 @pytest.mark.parametrize("scale", [0.45, 2.2])
 def test_fields_come_back_to_the_photos_own_pixels(scale: float) -> None:
     """A flow of zero in A's frame is the similarity itself, in both directions; where B does not reach, nothing."""
