@@ -159,7 +159,7 @@ class EvidenceModel:
     weights: tuple[float, ...]
 
 
-DENSE_MODEL = EvidenceModel(-2.0, (1.0, 0.5, 1.0, 2.0, 2.0, 1.0, 0.5, 2.0, 1.0, 0.2))
+DENSE_MODEL = EvidenceModel(-3.5, (0.3, 0.3, 0.5, 1.0, 4.0, 0.5, 0.3, 5.0, 0.3, 0.1))
 SPARSE_MODEL = EvidenceModel(-3.0, (1.0, 1.0, 2.0, 1.0, 1.0, 0.2))
 
 

@@ -25,12 +25,17 @@ Loop = tuple[int, int, int]
 # Share of loops with a wrong pair that close all the same: windows that look alike are wrong together.
 ACCIDENTAL = 0.5
 # Share of loops of right pairs that do not close: a pose badly determined, a surface hardly shared.
-MISSED = 0.04
+MISSED = 0.03
 # Belief propagation: rounds, and share of the old message that is kept (damping).
 _ROUNDS = 40
 _DAMPING = 0.5
-# A loop's word in nats at most: loops through a pair share its neighbours' faults and are no independent witnesses.
-_MAX_WORD = 1.5
+# A loop's word for a pair, or against it, in nats at most.
+_MAX_PRAISE = 1.5
+_MAX_BLAME = 3.0
+# Loops through a pair share its neighbours' faults and are no independent witnesses: of n loops the praise counts
+# n ** -0.5 (look-alikes praise each other), the blame n ** -0.25 (a loop cannot stay open without a reason).
+_PRAISE_POWER = -0.5
+_BLAME_POWER = -0.25
 # Rotations along a chain of pairs add up their noise: the tolerance grows with the root of the chain's length.
 _MAX_CHAIN = 12
 
@@ -70,13 +75,26 @@ def loop_words(errors: Mapping[Loop, float], *, tolerance: float, span: float) -
     return words
 
 
+def joined_words(kinds: Sequence[Sequence[LoopWord]]) -> list[LoopWord]:
+    """One word per loop, from several kinds of error: a loop is open when any kind says so, and closed only once."""
+    ratios: dict[tuple[Edge, ...], float] = {}
+    for words in kinds:
+        for word in words:
+            known = ratios.get(word.edges)
+            ratios[word.edges] = word.ratio if known is None else _both(known, word.ratio)
+    return [LoopWord(edges, ratio) for edges, ratio in sorted(ratios.items())]
+
+
+def _both(one: float, other: float) -> float:
+    return max(one, other) if min(one, other) >= 1 else min(one, 1.0) * min(other, 1.0)
+
+
 def chances_after_loops(before: Mapping[Edge, float], words: Sequence[LoopWord]) -> dict[Edge, float]:
     """The chance of every pair after all loops have been heard: sum-product belief propagation, damped.
 
     For a loop of pairs with cavity chances q the message to one of them is, in log-odds,
     log(1 + prod(q of the others) (ratio - 1)): a loop that does not close says little against a pair whose partners
-    are doubtful themselves. A message is at most ``_MAX_WORD``, divided by the root of the number of loops through the
-    pair, as loops are not independent.
+    are doubtful themselves. Messages are bounded, and count less where a pair has many loops.
 
     Args:
         before: chance of each pair by its own evidence.
@@ -87,25 +105,29 @@ def chances_after_loops(before: Mapping[Edge, float], words: Sequence[LoopWord])
     for word in words:
         for edge in word.edges:
             through[edge] += 1
-    weight = {edge: 1 / math.sqrt(max(count, 1)) for edge, count in through.items()}
+    praise = {edge: max(count, 1) ** _PRAISE_POWER for edge, count in through.items()}
+    blame = {edge: max(count, 1) ** _BLAME_POWER for edge, count in through.items()}
+
+    def counted(edge: Edge, said: float) -> float:
+        return said * (praise[edge] if said > 0 else blame[edge])
+
     messages = [dict.fromkeys(word.edges, 0.0) for word in words]
     total = dict(prior)
     for _ in range(_ROUNDS):
         change = 0.0
-        new_total = dict(prior)
         for word, message in zip(words, messages, strict=True):
-            cavity = {edge: _chance(total[edge] - weight[edge] * message[edge]) for edge in word.edges}
+            cavity = {edge: _chance(total[edge] - counted(edge, message[edge])) for edge in word.edges}
             for edge in word.edges:
                 others = math.prod(cavity[other] for other in word.edges if other != edge)
                 said = math.log(max(1 + others * (word.ratio - 1), 1e-12))
-                said = min(max(said, -2 * _MAX_WORD), _MAX_WORD)
+                said = min(max(said, -_MAX_BLAME), _MAX_PRAISE)
                 kept = _DAMPING * message[edge] + (1 - _DAMPING) * said
                 change = max(change, abs(kept - message[edge]))
                 message[edge] = kept
+        total = dict(prior)
         for message in messages:
             for edge, said in message.items():
-                new_total[edge] += weight[edge] * said
-        total = new_total
+                total[edge] += counted(edge, said)
         if change < 1e-4:
             break
     return {edge: _chance(value) for edge, value in total.items()}

@@ -29,7 +29,14 @@ from jaxtyping import Bool, Float, Float32
 from scipy.spatial.transform import Rotation
 
 from recon.graph.evidence import PairSigns
-from recon.graph.loops import Loop, against_stronger_chains, chances_after_loops, loop_words, strength
+from recon.graph.loops import (
+    Loop,
+    against_stronger_chains,
+    chances_after_loops,
+    joined_words,
+    loop_words,
+    strength,
+)
 from recon.graph.types import TwoViewGeometry, ViewGraph
 from recon.matching.types import FlowField
 from recon.photos.types import PhotoSet
@@ -125,6 +132,27 @@ def relative_pose(graph: ViewGraph, source: int, target: int) -> Float[np.ndarra
     edge = graph.edges[source, target]
     t = np.array([edge["tx"], edge["ty"], edge["tz"]])
     return np.column_stack([R, t if source < target else -R @ t])
+
+
+def signs_of_edge(graph: ViewGraph, a: int, b: int) -> PairSigns | None:
+    """The signs of an edge as the graph keeps them, None where they were not taken."""
+    edge = graph.edges[a, b]
+    if "spread" not in edge:
+        return None
+    consistent = float(edge["consistent"])
+    return PairSigns(
+        inliers=int(edge["inliers"]),
+        inlier_ratio=float(edge["inlier_ratio"]),
+        spread=float(edge["spread"]),
+        residual=float(edge.get("residual", math.nan)),
+        angle=float(edge.get("angle", math.nan)),
+        essential=float(edge["essential"]),
+        consistent=consistent if "filled" in edge else math.nan,
+        filled=float(edge.get("filled", math.nan)),
+        confidence=float(edge.get("confidence", math.nan)),
+        sparse=int(edge["sparse"]),
+        agreement=float(edge.get("agreement", math.nan)),
+    )
 
 
 def prune_by_inliers(graph: ViewGraph, *, min_inliers: int = 30, min_ratio: float = 0.25) -> ViewGraph:
@@ -248,7 +276,7 @@ def judge_pairs(
     flow_between: FlowLookup | None = None,
     *,
     loops: bool = True,
-    min_chance: float = 0.3,
+    min_chance: float = 0.5,
     max_rotation_loop: float = 3.0,
     max_flow_loop: float = 4.0,
 ) -> JudgedPairs:
@@ -268,13 +296,13 @@ def judge_pairs(
     after = dict(before)
     if loops:
         rotation = {loop: math.degrees(error) for loop, error in rotation_loop_errors(graph).items()}
-        words = loop_words(rotation, tolerance=max_rotation_loop, span=_ROTATION_SPAN)
+        words = [loop_words(rotation, tolerance=max_rotation_loop, span=_ROTATION_SPAN)]
         _note_loops(every, rotation, "rotation")
         if flow_between is not None:
             flow = flow_loop_errors(graph, flow_between)
-            words += loop_words(flow, tolerance=max_flow_loop, span=_FLOW_SPAN)
+            words.append(loop_words(flow, tolerance=max_flow_loop, span=_FLOW_SPAN))
             _note_loops(every, flow, "flow")
-        after = chances_after_loops(before, words)
+        after = chances_after_loops(before, joined_words(words))
     for edge, chance in after.items():
         every.edges[edge].update(evidence=chance, weight=strength(chance))
     unlikely = [edge for edge in after if after[edge] < min_chance]

@@ -75,7 +75,7 @@ class VerifySettings(BaseModel):
     min_sparse_inliers: int = Field(20, ge=8, description="sparse: pairs with fewer inliers are dropped")
     min_inlier_ratio: float = Field(0.3, ge=0.0, le=1.0, description="pairs with a smaller share are dropped")
     min_evidence: float = Field(
-        0.3,
+        0.5,
         ge=0.0,
         le=1.0,
         description="pairs whose relative pose is right with a smaller chance are dropped",

@@ -323,7 +323,8 @@ def test_garbage_of_a_dense_matcher_is_left_out(photos: Path, tmp_path: Path) ->
             return right
 
     registry.register(Wrong)
-    summary = run(photos, tmp_path / "out", matcher="wrong", stop_after="verify")
+    # Photos that are shifted far would come shifted, and the oracle would not know which they are.
+    summary = run(photos, tmp_path / "out", matcher="wrong", stop_after="verify", turn_upright=False)
     failed = json.loads((tmp_path / "out" / "matching.json").read_text())["failed"]
     reasons = {(one["i"], one["j"]): one["reason"] for one in failed}
     assert "a_to_b.flow has 2 values that are not finite" in reasons[0, 1]
