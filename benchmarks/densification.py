@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from _common import machine, table
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.dense.filtering import filter_depths
 from recon.dense.fusion import fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
@@ -136,8 +136,8 @@ def main() -> None:
         )
         for what, estimate in (
             ("cloud", cloud.xyz),
-            ("Poisson", MeshData(*mesh_arrays(poisson))),
-            ("TSDF", MeshData(*mesh_arrays(tsdf))),
+            ("Poisson", Mesh(*mesh_arrays(poisson))),
+            ("TSDF", Mesh(*mesh_arrays(tsdf))),
         ):
             report = evaluate_surface(estimate, scene.mesh, views, thresholds=(0.005, 0.01, 0.02))
             row: list[Any] = [name, what]

@@ -20,7 +20,7 @@ import numpy as np
 from _common import data_root, machine, table
 
 from recon.api import reconstruct
-from recon.core.raycasting import mesh_from_open3d
+from recon.core.mesh import mesh_from_open3d
 from recon.datasets.cards import load_card
 from recon.evaluation.poses import align_cameras, poses_from_colmap, views_from_cameras_json
 from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh

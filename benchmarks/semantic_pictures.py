@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from _common import data_root, machine, table
 
+from recon.core.resize import resize_rgb
 from recon.datasets.semantic import load_pairs
 from recon.evaluation.semantic import pck
 from recon.evaluation.semantic_benchmark import PAPER_SIDE, read_image, resized_points, square_tensor
 from recon.matching.hyperpixel_weights import load_network
 from recon.matching.registry import create_matcher
 from recon.matching.types import MatchImage, PairContext
-from recon.photos.resize import resize_rgb
 from recon.render.pictures import warp_picture
 
 MATCHERS = ("siftflow", "hpf", "dhpf", "dhpf-siftflow")

@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 from _common import machine, table
 
-from recon.dense.types import PointCloud
+from recon.core.mesh import PointCloud
 from recon.surface.io import write_points_ply
 
 PORT = 18_800

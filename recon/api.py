@@ -247,10 +247,10 @@ def match_files(
     """
     import cv2
 
+    from recon.core.resize import resize_rgb, working_size
     from recon.engine.recipe import parse_value
     from recon.evaluation.flow import write_flo
     from recon.photos.reading import PhotoError, decode_photo
-    from recon.photos.resize import resize_rgb, working_size
     from recon.render import pictures
     from recon.render.match_lines import match_lines_picture
 
@@ -318,8 +318,8 @@ def _agreeing(
     match: SparseMatch, image_a: UInt8[np.ndarray, "h w 3"], image_b: UInt8[np.ndarray, "h w 3"]
 ) -> Bool[np.ndarray, " n"]:
     """Which matches agree with the geometry of two images of unknown cameras."""
+    from recon.core.cameras import Intrinsics
     from recon.graph.two_view import verify_pair
-    from recon.photos.types import Intrinsics
 
     cameras = []
     for image in (image_a, image_b):

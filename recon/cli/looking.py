@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
 
 from recon.cli.opening import open_run

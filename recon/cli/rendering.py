@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from recon.cli.looking import open_view_scene
 from recon.cli.opening import open_run
+from recon.core.cameras import PinholeView
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
 from recon.exports.scene import Scene
 from recon.exports.source import load_scene
 from recon.io.pictures import encode_picture
-from recon.photos.types import PinholeView
 from recon.render import trajectories, video
 from recon.render.canvas import (
     Canvas,

@@ -16,8 +16,7 @@ def stoppable() -> Iterator[None]:
 
     pycolmap is imported first: its logging library takes SIGTERM for a crash, and the last handler holds.
     """
-    import cv2  # noqa: F401  before pycolmap: the other way round, writing a PNG corrupts memory (both bring a libpng)
-    import pycolmap  # noqa: F401
+    import recon.core.colmap  # noqa: F401
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -504,7 +504,7 @@ def _intrinsics(scene: Scene, options: Options, out: Path) -> str | None:
         _write_if_new(path, json.dumps({"images": entries}, indent=1) + "\n")
         return str(path)
     # COLMAP's text form has lens distortion; its pixels are half a pixel off from recon's.
-    from recon.sfm.adapter import camera_from_intrinsics
+    from recon.core.colmap import camera_from_intrinsics
 
     cameras_txt, images_txt = [], []
     for number, (name, intrinsics) in enumerate(cameras.items(), 1):

@@ -18,10 +18,11 @@ from recon.compare.evaluation import finite, write_text
 from recon.compare.plan import Options
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
+from recon.core.cameras import Intrinsics
 from recon.engine.stage import StageContext
 from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
-from recon.photos.types import Intrinsics, Photo
+from recon.photos.types import Photo
 
 FOLDER = "left_out"
 
@@ -232,10 +233,10 @@ def _predict(
     result: SceneResult, root: Path, name: str, target: Target
 ) -> tuple[dict[str, float], UInt8[np.ndarray, "h w 3"]]:
     """Render mesh and points from the left-out camera and compare them with the photo."""
-    from recon.core.raycasting import mesh_from_open3d
+    from recon.core.cameras import PinholeView
+    from recon.core.mesh import mesh_from_open3d
     from recon.evaluation.poses import align_cameras, poses_from_colmap
     from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
-    from recon.photos.types import PinholeView
     from recon.surface.io import read_mesh, read_points_ply
 
     photo = _photo(result, name)
@@ -281,7 +282,7 @@ def _undistorted(
     result: SceneResult, photo: Photo, intrinsics: Intrinsics
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
     """The photo as the pinhole camera sees it, and which of its pixels may be used."""
-    from recon.sfm.adapter import undistortion_maps
+    from recon.core.undistort import undistortion_maps
     from recon.stages.photos import load_mask, load_rgb
 
     shared = StageContext(result.folder / "shared")

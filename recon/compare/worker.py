@@ -11,9 +11,7 @@ from typing import Any
 
 def main() -> int:
     """Run the job on the standard input; the last line of the standard output is a JSON object."""
-    import cv2  # noqa: F401  before pycolmap: the other way round, writing a PNG corrupts memory (both bring a libpng)
-    import pycolmap  # noqa: F401  its logging takes SIGTERM for a crash: the handlers below must come after it
-
+    import recon.core.colmap  # noqa: F401  its logging takes SIGTERM: the handlers below come after it
     from recon.compare.running import Job
     from recon.engine.runner import InterruptedRunError
     from recon.errors import ReconError

@@ -1,1 +1,1 @@
-"""Cameras, meshes and geometry that every room shares."""
+"""Cameras, meshes, clouds, transforms and the small arithmetic that all rooms share; imports no other room."""

@@ -8,29 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
 
 # Rays cast at once; bounds the memory of one call to about 200 MB.
 RAYS_AT_ONCE = 1 << 20
-
-
-@dataclass(frozen=True)
-class MeshData:
-    """A triangle mesh as arrays.
-
-    Attributes:
-        vertices: (n, 3) float32 in the world.
-        faces: (m, 3) int32 vertex indices.
-        colors: (n, 3) uint8, None where the mesh has no colours.
-        uvs: (m, 3, 2) float32 texture coordinates of each face's corners, v up; None without texture.
-        texture: (th, tw, 3) uint8 RGB, first row at v = 1; None without texture.
-    """
-
-    vertices: Float32[np.ndarray, "n 3"]
-    faces: Int32[np.ndarray, "m 3"]
-    colors: UInt8[np.ndarray, "n 3"] | None = None
-    uvs: Float32[np.ndarray, "m 3 2"] | None = None
-    texture: UInt8[np.ndarray, "th tw 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +43,7 @@ def tensor(values: np.ndarray) -> Any:
     return core.Tensor(np.ascontiguousarray(values))
 
 
-def ray_scene(mesh: MeshData) -> Any:
+def ray_scene(mesh: Mesh) -> Any:
     """Build an Open3D ``RaycastingScene`` (Embree) with one mesh."""
     import open3d as o3d
 
@@ -121,7 +103,7 @@ def cast_view(scene: Any, view: PinholeView, samples: int = 1) -> Hits:
     return cast(scene, pixel_rays(view, samples))
 
 
-def face_normals(mesh: MeshData) -> Float32[np.ndarray, "m 3"]:
+def face_normals(mesh: Mesh) -> Float32[np.ndarray, "m 3"]:
     """Compute unit normals of the faces (right-hand rule; 0 for degenerate faces)."""
     a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
     normal = np.cross(b - a, c - a)
@@ -129,7 +111,7 @@ def face_normals(mesh: MeshData) -> Float32[np.ndarray, "m 3"]:
     return (normal / np.where(length > 0, length, 1)).astype(np.float32)
 
 
-def vertex_normals(mesh: MeshData) -> Float32[np.ndarray, "n 3"]:
+def vertex_normals(mesh: Mesh) -> Float32[np.ndarray, "n 3"]:
     """Compute unit normals of the vertices: the area-weighted mean over their faces."""
     a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(np.float64) for i in range(3))
     weighted = np.cross(b - a, c - a)
@@ -142,7 +124,7 @@ def vertex_normals(mesh: MeshData) -> Float32[np.ndarray, "n 3"]:
 
 
 def interpolate(
-    mesh: MeshData,
+    mesh: Mesh,
     values: Float[np.ndarray, "n c"],
     face: Int32[np.ndarray, " k"],
     weights: Float32[np.ndarray, "k 3"],
@@ -157,7 +139,7 @@ def interpolate(
 
 
 def depth_and_normals(
-    mesh: MeshData, view: PinholeView, scene: Any | None = None
+    mesh: Mesh, view: PinholeView, scene: Any | None = None
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
     """Compute the exact z-depth and the face normals that a view sees.
 
@@ -178,7 +160,7 @@ def depth_and_normals(
 
 
 def render_vertex_colors(
-    mesh: MeshData,
+    mesh: Mesh,
     view: PinholeView,
     samples: int = 2,
     background: tuple[int, int, int] = (0, 0, 0),
@@ -199,7 +181,7 @@ def render_vertex_colors(
             the mean
             over the rays that do.
     """
-    colors = mesh.colors if mesh.colors is not None else np.full((len(mesh.vertices), 3), 128, np.uint8)
+    colors = mesh.rgb if mesh.rgb is not None else np.full((len(mesh.vertices), 3), 128, np.uint8)
     hits = cast_view(scene if scene is not None else ray_scene(mesh), view, samples)
     hit = hits.mask
     big = np.zeros((*hit.shape, 3), np.float32)
@@ -217,16 +199,3 @@ def box_average(image: Float32[np.ndarray, "..."], samples: int) -> Float32[np.n
         return image
     h, w = image.shape[0] // samples, image.shape[1] // samples
     return image.reshape(h, samples, w, samples, *image.shape[2:]).mean(axis=(1, 3), dtype=np.float32)
-
-
-def mesh_from_open3d(mesh: Any) -> MeshData:
-    """Convert an Open3D ``TriangleMesh``; a texture is taken along if it has exactly one."""
-    colors = uvs = texture = None
-    if mesh.has_vertex_colors():
-        colors = np.rint(np.asarray(mesh.vertex_colors) * 255).astype(np.uint8)
-    if mesh.has_triangle_uvs() and len(mesh.textures) == 1:
-        uvs = np.asarray(mesh.triangle_uvs, np.float32).reshape(-1, 3, 2)
-        texture = np.ascontiguousarray(np.asarray(mesh.textures[0])[..., :3])
-    return MeshData(
-        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), colors, uvs, texture
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.errors import ReconError
 
 # glTF 2.0, section 3.6.2.2: component types and numbers of components.
@@ -21,7 +21,7 @@ _GLB_MAGIC, _JSON_CHUNK, _BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 _PICTURES = (".png", ".jpg", ".jpeg")
 
 
-def read_textured_mesh(path: Path) -> MeshData:
+def read_textured_mesh(path: Path) -> Mesh:
     """Read a mesh with its texture or vertex colours.
 
     Args:
@@ -54,7 +54,7 @@ def _welded(
     uvs: Float64[np.ndarray, "m 3 2"] | None,
     texture: UInt8[np.ndarray, "h w 3"] | None,
     colors: UInt8[np.ndarray, "n 3"] | None = None,
-) -> MeshData:
+) -> Mesh:
     """Join vertices at one position and check that a mesh is left."""
     if not len(faces):
         raise ReconError(f"{path}: has no triangles")
@@ -67,7 +67,7 @@ def _welded(
     )
     faces = np.ascontiguousarray(back.reshape(-1)[faces].astype(np.int32))
     textured = uvs is not None and texture is not None
-    return MeshData(
+    return Mesh(
         unique,
         faces,
         None if colors is None else np.ascontiguousarray(colors[first]),
@@ -79,7 +79,7 @@ def _welded(
 # ---- Wavefront OBJ -------------------------------------------------------------------------------
 
 
-def _read_obj(path: Path, text: str) -> MeshData:
+def _read_obj(path: Path, text: str) -> Mesh:
     positions: list[list[float]] = []
     coordinates: list[list[float]] = []
     corners: list[tuple[int, int]] = []
@@ -153,7 +153,7 @@ def _picture(source: Path | bytes) -> UInt8[np.ndarray, "h w 3"]:
 # ---- binary glTF 2.0 -----------------------------------------------------------------------------
 
 
-def _read_glb(path: Path, data: bytes) -> MeshData:
+def _read_glb(path: Path, data: bytes) -> Mesh:
     try:
         document, binary = _chunks(data)
         return _assemble(path, document, binary)
@@ -201,7 +201,7 @@ def _accessor(document: dict[str, Any], binary: bytes, index: int) -> np.ndarray
     return values
 
 
-def _assemble(path: Path, document: dict[str, Any], binary: bytes) -> MeshData:
+def _assemble(path: Path, document: dict[str, Any], binary: bytes) -> Mesh:
     positions, colors, faces, uvs = [], [], [], []
     textures: set[int] = set()
     offset = 0

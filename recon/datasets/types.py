@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 
 
 @dataclass(frozen=True)

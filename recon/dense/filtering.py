@@ -13,9 +13,9 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
+from recon.core.cameras import PinholeView
 from recon.dense.refinement import projection_of
 from recon.dense.types import DepthMap
-from recon.photos.types import PinholeView
 
 # A view sees past a point when its own depth there is larger by this many times the tolerance: edges that
 # are a pixel off must not count.

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from jaxtyping import Bool, UInt8
 from numba import njit
 
-from recon.dense.types import DepthMap, PointCloud
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
+from recon.dense.types import DepthMap
 
 # A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
 # owns it.

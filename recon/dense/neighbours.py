@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 
 # Triangulation angle (degrees) that is best for matching, and how fast the benefit falls below and above it
 # (Yao et al., MVSNet, ECCV 2018, section 4.1).

@@ -28,8 +28,8 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
+from recon.core.cameras import PinholeView
 from recon.dense.types import DepthMap
-from recon.photos.types import PinholeView
 
 _F32 = npt.NDArray[np.float32]
 

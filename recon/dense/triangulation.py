@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float32
 from numba import njit
 
+from recon.core.cameras import PinholeView
+from recon.core.sampling import bilinear
 from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of
 from recon.dense.types import DepthMap
-from recon.photos.types import PinholeView
 
 _MAX_VIEWS = 16
 
@@ -223,23 +223,6 @@ def triangulate_flow(
     return DepthMap(depth, normal, confidence)
 
 
-def _bilinear(
-    image: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Bilinear samples, clamped to the image. ``cv2.remap`` rounds positions to 1/32 px, too coarse for flow."""
-    h, w = image.shape[:2]
-    x, y = np.clip(x, 0, w - 1), np.clip(y, 0, h - 1)
-    x0 = np.minimum(np.floor(x).astype(np.int64), max(w - 2, 0))
-    y0 = np.minimum(np.floor(y).astype(np.int64), max(h - 2, 0))
-    x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
-    fx, fy = (x - x0).astype(np.float32), (y - y0).astype(np.float32)
-    if image.ndim == 3:
-        fx, fy = fx[..., None], fy[..., None]
-    top = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
-    low = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
-    return top * (1 - fy) + low * fy
-
-
 def undistort_flow(
     flow: Float32[np.ndarray, "hd wd 2"],
     confidence: Float32[np.ndarray, "hd wd"],
@@ -269,10 +252,10 @@ def undistort_flow(
 
     near_x = np.clip(np.round(map_x), 0, wd - 1).astype(np.int64)
     near_y = np.clip(np.round(map_y), 0, hd - 1).astype(np.int64)
-    smooth = _bilinear(flow, map_x, map_y)
+    smooth = bilinear(flow, map_x, map_y)
     near = flow[near_y, near_x]
     near_ok = consistent[near_y, near_x]
-    all_ok = _bilinear(consistent.astype(np.float32), map_x, map_y) > 0.999
+    all_ok = bilinear(consistent.astype(np.float32), map_x, map_y) > 0.999
     alike = np.abs(smooth - near).max(axis=-1) < 1.0
     new_flow = np.where((all_ok & alike)[..., None], smooth, near)
     # A blended position goes with the sub-pixel source, a nearest one with the pixel that it was read at.
@@ -283,9 +266,9 @@ def undistort_flow(
     to_y = (base_y + new_flow[..., 1] + shift_y).astype(np.float32)
     ht, wt = undistorted_from_distorted_target.shape[:2]
     lands = (to_x >= 0) & (to_y >= 0) & (to_x <= wt - 1) & (to_y <= ht - 1)
-    target = _bilinear(undistorted_from_distorted_target, to_x, to_y)
+    target = bilinear(undistorted_from_distorted_target, to_x, to_y)
     xs, ys = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     good = inside & lands & near_ok & np.isfinite(target).all(-1)
     out = np.where(good[..., None], target - np.stack([xs, ys], -1), 0.0).astype(np.float32)
-    new_confidence = np.where(inside & lands, _bilinear(confidence, map_x, map_y), 0.0).astype(np.float32)
+    new_confidence = np.where(inside & lands, bilinear(confidence, map_x, map_y), 0.0).astype(np.float32)
     return out, new_confidence, good

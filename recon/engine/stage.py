@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from pydantic import BaseModel
 
-from recon.engine import executor
+from recon.core import parallel
 from recon.engine.files import INCOMPLETE, atomic_path, sync_tree
 
 _SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
@@ -158,7 +158,7 @@ class StageContext:
         """
         things = list(items)
         with self.progress(len(things), description) as progress:
-            return executor.map_ordered(fn, things, threads or self.threads, progress.update)
+            return parallel.map_ordered(fn, things, threads or self.threads, progress.update)
 
     def imap(
         self,
@@ -170,7 +170,7 @@ class StageContext:
         """As ``map``, but yields each result in order as it comes, so that few are in memory at a time."""
         things = list(items)
         with self.progress(len(things), description) as progress:
-            for result in executor.imap_ordered(fn, things, threads or self.threads):
+            for result in parallel.imap_ordered(fn, things, threads or self.threads):
                 yield result
                 progress.update()
 

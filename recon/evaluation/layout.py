@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
-from recon.core.raycasting import MeshData, mesh_from_open3d
-from recon.dense.types import PointCloud
+from recon.core.cameras import Intrinsics
+from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
 from recon.errors import ReconError
 from recon.matching.types import SparseMatch
-from recon.photos.types import Intrinsics
 
 FLOW_STEP = 1 / 32
 """Pixels per unit of the 16-bit flow in a workspace."""
@@ -73,7 +72,7 @@ class RunCamera:
         self, xyz: Float[np.ndarray, "n 3"]
     ) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
         """Pixels (NaN behind the camera) and z-depth of world points."""
-        from recon.sfm.adapter import camera_from_intrinsics, points_from_colmap
+        from recon.core.colmap import camera_from_intrinsics, points_from_colmap
 
         local = np.asarray(xyz, np.float64) @ self.cam_from_world[:, :3].T + self.cam_from_world[:, 3]
         z = local[:, 2]
@@ -233,8 +232,7 @@ class RunFiles:
         """
         if self.model_folder is None:
             return None
-        import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-        import pycolmap
+        from recon.core.colmap import pycolmap
 
         try:
             return pycolmap.Reconstruction(str(self.model_folder))
@@ -246,7 +244,7 @@ class RunFiles:
         """The registered cameras by photo name."""
         if self.model is None:
             return {}
-        from recon.sfm.adapter import intrinsics_from_camera
+        from recon.core.colmap import intrinsics_from_camera
 
         found = {}
         for image in self.model.images.values():
@@ -299,7 +297,7 @@ class RunFiles:
             )
         return replace(found, xyz=found.xyz * np.float32(self.scale)) if self.scale != 1.0 else found
 
-    def mesh(self) -> MeshData | None:
+    def mesh(self) -> Mesh | None:
         """The mesh; kept once it is read.
 
         Raises:
@@ -308,7 +306,7 @@ class RunFiles:
         return self._mesh
 
     @cached_property
-    def _mesh(self) -> MeshData | None:
+    def _mesh(self) -> Mesh | None:
         if self.mesh_path is None:
             return None
         from recon.surface.io import read_mesh

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
+from recon.core.cameras import Intrinsics, PinholeView
 from recon.matching.types import SparseMatch
-from recon.photos.types import Intrinsics, PinholeView
 
 PIXELS = (1.0, 3.0, 5.0)
 """Pixels: thresholds of the matching precision."""
@@ -96,7 +96,7 @@ def without_distortion(
     """
     if all(camera is None or camera.is_pinhole for camera in cameras):
         return match
-    from recon.sfm.adapter import undistort_points
+    from recon.core.undistort import undistort_points
 
     a, b = (
         xy if camera is None else undistort_points(xy, camera, view.K).astype(np.float32)

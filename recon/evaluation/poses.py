@@ -12,47 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
+from recon.core.cameras import PinholeView
+from recon.core.similarity import Similarity3, camera_center
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import area_under_curve
-from recon.photos.types import PinholeView
 
 # Singular values of the centred camera centres below this share of the largest count as zero: the centres lie
 # on a line, and a rotation about it cannot be had from them.
 _COLLINEAR = 1e-3
 # More triples than this are sampled instead of enumerated in the robust alignment.
 _MAX_TRIPLES = 2000
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """x_b = scale · rotation @ x_a + translation."""
-
-    scale: float
-    rotation: Float64[np.ndarray, "3 3"]
-    translation: Float64[np.ndarray, "3"]
-
-    def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Transform points."""
-        return self.scale * np.asarray(points, np.float64) @ self.rotation.T + self.translation
-
-    @property
-    def matrix(self) -> Float64[np.ndarray, "4 4"]:
-        """The homogeneous 4x4 matrix."""
-        out = np.eye(4)
-        out[:3, :3] = self.scale * self.rotation
-        out[:3, 3] = self.translation
-        return out
-
-    def inverse(self) -> Similarity:
-        """The transform back."""
-        rotation = self.rotation.T
-        return Similarity(1 / self.scale, rotation, -rotation @ self.translation / self.scale)
-
-    def camera(self, cam_from_world: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:
-        """The pose in the target world of a camera posed in the source world (its image stays the same)."""
-        R = np.asarray(cam_from_world, np.float64)[:, :3] @ self.rotation.T
-        center = self(camera_center(cam_from_world)[None])[0]
-        return np.column_stack([R, -R @ center])
 
 
 @dataclass(frozen=True)
@@ -77,7 +46,7 @@ class PoseReport:
     registered: int
     total: int
     auc: Mapping[float, float]
-    truth_from_estimate: Similarity
+    truth_from_estimate: Similarity3
     missing: tuple[str, ...] = ()
     pair_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
@@ -117,12 +86,6 @@ class PoseReport:
         )
 
 
-def camera_center(cam_from_world: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3"]:
-    """Compute the camera centre in the world: -Rᵀ t."""
-    pose = np.asarray(cam_from_world, np.float64)
-    return -pose[:, :3].T @ pose[:, 3]
-
-
 def rotation_angle(rotation: Float[np.ndarray, "3 3"]) -> float:
     """Compute the angle of a rotation in radians, accurate near 0 and pi."""
     skew = np.array(
@@ -135,7 +98,7 @@ def align_similarity(
     source: Float[np.ndarray, "n 3"],
     target: Float[np.ndarray, "n 3"],
     weights: Float[np.ndarray, " n"] | None = None,
-) -> Similarity:
+) -> Similarity3:
     """Compute the similarity that maps source points onto target points with the least squared error.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
@@ -160,12 +123,12 @@ def align_similarity(
         sign[2] = -1
     rotation = (U * sign) @ Vt
     scale = float((D * sign).sum() / variance)
-    return Similarity(scale, rotation, mean_b - scale * rotation @ mean_a)
+    return Similarity3(scale, rotation, mean_b - scale * rotation @ mean_a)
 
 
 def align_similarity_robust(
     source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], seed: int = 0
-) -> Similarity:
+) -> Similarity3:
     """Compute a similarity that up to half of the points cannot pull away.
 
     Least median of squares over triples (all of them, or a seeded sample of 2000), then least squares over
@@ -202,7 +165,7 @@ def align_cameras(
     estimated: Mapping[str, Float[np.ndarray, "3 4"]],
     truth: Mapping[str, Float[np.ndarray, "3 4"]],
     robust: bool = False,
-) -> Similarity:
+) -> Similarity3:
     """Compute the similarity from the estimate's world to the truth's, by the centres of the shared cameras.
 
     Centres on a line (or only two of them) leave a rotation about it open; then the rotation comes from the
@@ -229,7 +192,7 @@ def align_cameras(
     if variance <= 1e-24:
         raise ValueError("all cameras are in one place")
     scale = abs(float((ca * cb).sum())) / variance
-    return Similarity(scale, rotation, b.mean(axis=0) - scale * rotation @ a.mean(axis=0))
+    return Similarity3(scale, rotation, b.mean(axis=0) - scale * rotation @ a.mean(axis=0))
 
 
 def multi_view_errors(
@@ -395,8 +358,7 @@ def poses_from_colmap(folder: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
     Raises:
         ReconError: the folder holds no model that can be read.
     """
-    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-    import pycolmap
+    from recon.core.colmap import pycolmap
 
     try:
         model: Any = pycolmap.Reconstruction(str(folder))

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from recon.core.cameras import PinholeView
+from recon.core.similarity import Similarity3
 from recon.errors import ReconError
 from recon.evaluation.layout import Pair, RunFiles
 from recon.evaluation.matches import match_repeatability
-from recon.evaluation.poses import Similarity, align_cameras
+from recon.evaluation.poses import align_cameras
 from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
-from recon.photos.types import PinholeView
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def predict_left_out(
     cameras: Mapping[str, PinholeView],
     photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
     *,
-    run_from_cameras: Similarity | None = None,
+    run_from_cameras: Similarity3 | None = None,
 ) -> LeftOutReport:
     """Compute how well a run's mesh and cloud predict photos that it has not seen.
 
@@ -66,7 +67,7 @@ def predict_left_out(
         height, width = photo.shape[:2]
         view = cameras[name].resized(width, height)
         view = replace(view, cam_from_world=run_from_cameras.camera(view.cam_from_world))
-        if mesh is not None and len(mesh.faces) and mesh.colors is not None:
+        if mesh is not None and len(mesh.faces) and mesh.rgb is not None:
             from_mesh[name] = compare_view(*predict_from_mesh(mesh, view), photo)
         if cloud is not None and len(cloud):
             from_cloud[name] = compare_view(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recon.core.raycasting import mesh_from_open3d
+from recon.core.mesh import mesh_from_open3d
 from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap, views_from_cameras_json
 from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from recon.core.resize import resize_rgb
 from recon.datasets.semantic import BENCHMARKS, SemanticPair, load_pairs
 from recon.errors import ReconError, UsageError
 from recon.evaluation.semantic import (
@@ -33,7 +34,6 @@ from recon.matching.hyperpixel_matcher import checked_device, parse_layers
 from recon.matching.hyperpixel_weights import load_backbone, load_network
 from recon.matching.registry import create_matcher
 from recon.matching.types import DenseMatch, MatchImage, PairContext
-from recon.photos.resize import resize_rgb
 
 PAPER_SIDE = 240
 """Both sides that images are brought to (the paper's)."""

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 from numba import njit
 
-from recon.core.raycasting import MeshData, cast_view, ray_scene, tensor
-from recon.evaluation.poses import Similarity
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import cast_view, ray_scene, tensor
+from recon.core.similarity import Similarity3
 
 # Distances at which precision and recall are kept for a plot.
 _CURVE = 64
@@ -110,11 +111,11 @@ class SurfaceProtocol:
 
 
 def evaluate_surface(
-    estimate: MeshData | Float[np.ndarray, "n 3"],
-    truth: MeshData | Float[np.ndarray, "m 3"],
+    estimate: Mesh | Float[np.ndarray, "n 3"],
+    truth: Mesh | Float[np.ndarray, "m 3"],
     views: Sequence[PinholeView] = (),
     thresholds: Sequence[float] = (0.01, 0.02, 0.05),
-    truth_from_estimate: Similarity | None = None,
+    truth_from_estimate: Similarity3 | None = None,
     protocol: SurfaceProtocol | None = None,
     *,
     region: Region | None = None,
@@ -152,11 +153,11 @@ def evaluate_surface(
     if not limits:
         raise ValueError("at least one threshold is needed")
     how = protocol or SurfaceProtocol()
-    found, points = _moved(estimate, truth_from_estimate or Similarity(1.0, np.eye(3), np.zeros(3)), how)
+    found, points = _moved(estimate, truth_from_estimate or Similarity3(1.0, np.eye(3), np.zeros(3)), how)
     known, truth_points = _finite_truth(truth, how)
     if how.voxel is not None:
         truth_points = thin(truth_points, how.voxel)
-        if not isinstance(found, MeshData):
+        if not isinstance(found, Mesh):
             points = thin(points, how.voxel)
     seen = np.ones(len(truth_points), bool)
     judged, hidden = np.ones(len(points), bool), np.zeros(len(points), bool)
@@ -190,11 +191,11 @@ def evaluate_surface(
 
 
 def _moved(
-    estimate: MeshData | Float[np.ndarray, "n 3"], truth_from_estimate: Similarity, how: SurfaceProtocol
-) -> tuple[MeshData | Float32[np.ndarray, "n 3"], Float32[np.ndarray, "k 3"]]:
+    estimate: Mesh | Float[np.ndarray, "n 3"], truth_from_estimate: Similarity3, how: SurfaceProtocol
+) -> tuple[Mesh | Float32[np.ndarray, "n 3"], Float32[np.ndarray, "k 3"]]:
     """The estimate in the truth's world, and points of it: samples of a mesh, or the cloud itself."""
-    if isinstance(estimate, MeshData):
-        mesh = MeshData(truth_from_estimate(estimate.vertices).astype(np.float32), estimate.faces)
+    if isinstance(estimate, Mesh):
+        mesh = Mesh(truth_from_estimate(estimate.vertices).astype(np.float32), estimate.faces)
         return mesh, sample_mesh(mesh, how.samples, how.seed)
     points = np.asarray(estimate)[:, :3]
     points = points[np.isfinite(points).all(axis=1)]
@@ -206,13 +207,13 @@ def _moved(
 
 
 def _finite_truth(
-    truth: MeshData | Float[np.ndarray, "m 3"], how: SurfaceProtocol
-) -> tuple[MeshData | Float32[np.ndarray, "m 3"], Float32[np.ndarray, "k 3"]]:
+    truth: Mesh | Float[np.ndarray, "m 3"], how: SurfaceProtocol
+) -> tuple[Mesh | Float32[np.ndarray, "m 3"], Float32[np.ndarray, "k 3"]]:
     """The truth without what is not finite, and points of it."""
-    mesh = isinstance(truth, MeshData)
+    mesh = isinstance(truth, Mesh)
     points = (
         sample_mesh(truth, how.samples, how.seed + 1)
-        if isinstance(truth, MeshData)
+        if isinstance(truth, Mesh)
         else np.asarray(truth, np.float32)[:, :3]
     )
     points = points[np.isfinite(points).all(axis=1)]
@@ -241,7 +242,7 @@ def thin(points: Float[np.ndarray, "n 3"], side: float) -> Float32[np.ndarray, "
     return np.stack(sums, axis=1).astype(np.float32)
 
 
-def sample_mesh(mesh: MeshData, count: int, seed: int = 0) -> Float32[np.ndarray, "n 3"]:
+def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Float32[np.ndarray, "n 3"]:
     """Sample points on a mesh, evenly by area: stratified over the faces' cumulative area, random within a
     face.
 
@@ -312,7 +313,7 @@ def points_to_judge(
     return front, behind & ~front & ~beside
 
 
-def truth_depths(truth: MeshData | Float[np.ndarray, "m 3"], views: Sequence[PinholeView]) -> list[SeenDepth]:
+def truth_depths(truth: Mesh | Float[np.ndarray, "m 3"], views: Sequence[PinholeView]) -> list[SeenDepth]:
     """Compute what each view sees of the truth: ray cast for a mesh, a depth buffer with its holes closed for points.
 
     Returns:
@@ -321,10 +322,10 @@ def truth_depths(truth: MeshData | Float[np.ndarray, "m 3"], views: Sequence[Pin
         parts that are scanned four times more thinly.
     """
     out = []
-    scene = ray_scene(truth) if isinstance(truth, MeshData) else None
+    scene = ray_scene(truth) if isinstance(truth, Mesh) else None
     for view in views:
         small = _fit(view, _DEPTH_SIZE)
-        if isinstance(truth, MeshData):
+        if isinstance(truth, Mesh):
             out.append((small, cast_view(scene, small).depth))
         else:
             out.append(_splat(truth, small))
@@ -413,12 +414,12 @@ def _look_up(
 
 
 def _distance(
-    points: Float32[np.ndarray, "n 3"], surface: MeshData | Float[np.ndarray, "m 3"]
+    points: Float32[np.ndarray, "n 3"], surface: Mesh | Float[np.ndarray, "m 3"]
 ) -> Float64[np.ndarray, " n"]:
     """Distance from points to a mesh (exact) or to the nearest of other points; infinite if there is none."""
     if not len(points):
         return np.zeros(0)
-    if isinstance(surface, MeshData):
+    if isinstance(surface, Mesh):
         if not len(surface.faces):
             return np.full(len(points), np.inf)
         answer = ray_scene(surface).compute_distance(tensor(np.asarray(points, np.float32)))

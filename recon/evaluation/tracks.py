@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float64
 
-from recon.core.raycasting import MeshData
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.similarity import Similarity3
 from recon.evaluation.layout import SparseModel
-from recon.evaluation.poses import Similarity
 from recon.evaluation.surface import Region, SeenDepth, SurfaceProtocol, SurfaceReport, evaluate_surface
-from recon.photos.types import PinholeView
 
 TOLERANCES = (0.01, 0.02, 0.05)
 """Metres: what triangulation on ETH3D is reported at (Lindenberger et al., Pixel-Perfect SfM, ICCV 2021)."""
@@ -57,12 +57,12 @@ class TrackReport:
 
 def evaluate_tracks(
     model: SparseModel,
-    truth: MeshData | Float[np.ndarray, "m 3"] | None = None,
+    truth: Mesh | Float[np.ndarray, "m 3"] | None = None,
     views: Sequence[PinholeView] = (),
     *,
     thresholds: Sequence[float] = TOLERANCES,
     voxel: float | None = VOXEL,
-    truth_from_estimate: Similarity | None = None,
+    truth_from_estimate: Similarity3 | None = None,
     seed: int = 0,
     depths: Sequence[SeenDepth] | None = None,
     region: Region | None = None,

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from recon.core.raycasting import MeshData, mesh_from_open3d
+from recon.core.cameras import Intrinsics
+from recon.core.mesh import Mesh, mesh_from_open3d
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.errors import ReconError
-from recon.photos.types import Intrinsics
 
 
 def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
@@ -41,7 +41,7 @@ def renamed_truth(truth: GroundTruth, names: Mapping[str, str]) -> GroundTruth:
     )
 
 
-def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | None:
+def load_surface(truth: GroundTruth) -> Mesh | Float32[np.ndarray, "m 3"] | None:
     """Read the true surface: the mesh, or the scans together; None where there is neither.
 
     Raises:
@@ -59,28 +59,26 @@ def load_surface(truth: GroundTruth) -> MeshData | Float32[np.ndarray, "m 3"] | 
     return None
 
 
-def surface_extent(surface: MeshData | Float[np.ndarray, "m 3"]) -> float:
+def surface_extent(surface: Mesh | Float[np.ndarray, "m 3"]) -> float:
     """Compute the size of a surface: the diagonal of the box from the 1st to the 99th percentile of its points."""
-    points = (
-        surface.vertices[np.unique(surface.faces)] if isinstance(surface, MeshData) else np.asarray(surface)
-    )
+    points = surface.vertices[np.unique(surface.faces)] if isinstance(surface, Mesh) else np.asarray(surface)
     step = max(1, len(points) // 200_000)
     low, high = np.percentile(points[::step], [1, 99], axis=0)
     return float(np.linalg.norm(high - low))
 
 
-def surface_points(surface: MeshData | Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "k 3"]:
+def surface_points(surface: Mesh | Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "k 3"]:
     """Points of a surface; of a mesh those that its faces use."""
-    if isinstance(surface, MeshData):
+    if isinstance(surface, Mesh):
         return surface.vertices[np.unique(surface.faces)]
     return np.asarray(surface)
 
 
 def undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
     """A photo of the truth without its distortion, at the size that the run worked at."""
+    from recon.core.resize import resize_rgb, working_size
+    from recon.core.undistort import undistortion_maps
     from recon.photos.reading import load_photo
-    from recon.photos.resize import resize_rgb, working_size
-    from recon.sfm.adapter import undistortion_maps
 
     rgb = load_photo(path).rgb
     height, width = rgb.shape[:2]

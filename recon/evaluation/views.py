@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
-from recon.core.raycasting import MeshData, render_vertex_colors
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import render_vertex_colors
 
 # Wang et al. 2004, section III-C: an 11x11 Gaussian window with deviation 1.5, K1 = 0.01, K2 = 0.03.
 _SSIM_SIZE, _SSIM_SIGMA, _SSIM_K1, _SSIM_K2 = 11, 1.5, 0.01, 0.03
@@ -123,7 +124,7 @@ def compare_view(
 
 
 def predict_from_mesh(
-    mesh: MeshData, view: PinholeView, samples: int = 2
+    mesh: Mesh, view: PinholeView, samples: int = 2
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
     """Predict a photo from a mesh with vertex colours; returns the picture and where the mesh covers it."""
     return render_vertex_colors(mesh, view, samples)

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from recon.core.cameras import Intrinsics
 from recon.errors import ReconError
 from recon.exports.export import Export, Format
 from recon.exports.files import Imported, first_file
 from recon.exports.scene import Scene, SceneView, centred_pinhole, scene_of_views
 from recon.photos.reading import PhotoError, decode_photo
-from recon.photos.types import Intrinsics
 
 BUNDLE, LIST = "bundle.out", "list.txt"
 

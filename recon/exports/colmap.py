@@ -5,15 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 
+from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
 from recon.errors import ReconError, UsageError
 from recon.exports.export import Export, Format
 from recon.exports.files import Pairs
 from recon.exports.scene import Scene, reconstruction_from_scene
-from recon.sfm.adapter import camera_from_intrinsics, points_to_colmap
 
 
 def _write_binary(job: Export, folder: Path) -> str:

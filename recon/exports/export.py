@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from recon.core.cameras import Intrinsics
 from recon.core.frames import offset_to_origin
+from recon.core.similarity import Similarity3
+from recon.core.undistort import undistortion_maps
 from recon.errors import ReconError, UsageError
-from recon.evaluation.poses import Similarity
 from recon.exports.clouds import Cloud
 from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
@@ -23,8 +25,6 @@ from recon.exports.scene import Scene, SceneView, same_pinhole
 from recon.exports.source import Run, load_scene
 from recon.io.pictures import encode_picture
 from recon.photos.reading import PhotoError, decode_photo, read_png
-from recon.photos.types import Intrinsics
-from recon.sfm.adapter import undistortion_maps
 from recon.surface.io import read_points_ply
 
 
@@ -77,7 +77,7 @@ class Export:
         self._base = load_scene(run)
         if georeference is None:
             self.offset = offset_to_origin(np.array([view.center for view in self._base.views]))
-            self.similarity = Similarity(1.0, np.eye(3), -self.offset)
+            self.similarity = Similarity3(1.0, np.eye(3), -self.offset)
         else:
             self.offset = np.array(georeference.offset)
             self.similarity = georeference.similarity

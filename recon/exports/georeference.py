@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from recon.core.frames import level_rotation
-from recon.evaluation.poses import Similarity, align_similarity
+from recon.core.similarity import Similarity3
+from recon.evaluation.poses import align_similarity
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 
 GPS_SIGMA_M = 5.0
@@ -58,7 +59,7 @@ class Georeference:
         scale_error: standard deviation of the scale over the scale, None where nothing tells.
     """
 
-    similarity: Similarity
+    similarity: Similarity3
     offset: tuple[float, float, float]
     crs: Crs
     method: str
@@ -111,7 +112,7 @@ class Georeference:
         given, crs = data["local_from_model"], data["crs"]
         origin = crs.get("origin_latitude_longitude_height")
         return cls(
-            Similarity(
+            Similarity3(
                 float(given["scale"]),
                 np.array(given["rotation"], np.float64).reshape(3, 3),
                 np.array(given["translation"], np.float64).reshape(3),
@@ -130,7 +131,7 @@ def align_level(
     target: Float[np.ndarray, "n 3"],
     up: Float[np.ndarray, "3"],
     weights: Float[np.ndarray, " n"] | None = None,
-) -> Similarity:
+) -> Similarity3:
     """The similarity with the least squared error among those that bring ``up`` to z (heading, scale, shift).
 
     Closed form: after levelling, heading and horizontal scale are one complex number.
@@ -157,14 +158,14 @@ def align_level(
         raise ValueError("the heights contradict the plan")
     turn = np.array([[heading.real, -heading.imag, 0.0], [heading.imag, heading.real, 0.0], [0.0, 0.0, 1.0]])
     rotation = turn @ level
-    return Similarity(scale, rotation, mean_b - scale * turn @ mean_a)
+    return Similarity3(scale, rotation, mean_b - scale * turn @ mean_a)
 
 
 @dataclass(frozen=True)
 class Fit:
     """A similarity, which references it trusts, and the error (target minus fit) of each."""
 
-    similarity: Similarity
+    similarity: Similarity3
     used: Bool[np.ndarray, " n"]
     errors: Float64[np.ndarray, "n 3"]
     gravity_used: bool
@@ -209,12 +210,12 @@ def fit_positions(
             raise ValueError("all positions are on one line: which way is up has to come from elsewhere")
     scaling = np.array([1.0, 1.0, 1.0 / vertical_factor])
 
-    def solve(rows: Any) -> Similarity:
+    def solve(rows: Any) -> Similarity3:
         if with_up and up is not None:
             return align_level(a[rows], b[rows], up)
         return align_similarity(a[rows], b[rows])
 
-    def errors(fit: Similarity) -> Float64[np.ndarray, " n"]:
+    def errors(fit: Similarity3) -> Float64[np.ndarray, " n"]:
         return np.asarray(np.linalg.norm((b - fit(a)) * scaling, axis=1))
 
     size = 2 if with_up else 3
@@ -374,7 +375,7 @@ def georeference_length(
         raise ValueError(f"a length of {length:g} that is {length_in_model:g} in the model")
     scale = length / length_in_model
     rotation = np.eye(3) if up is None else level_rotation(up, north)
-    similarity = Similarity(scale, rotation, -scale * rotation @ np.asarray(origin, np.float64))
+    similarity = Similarity3(scale, rotation, -scale * rotation @ np.asarray(origin, np.float64))
     return Georeference(
         similarity,
         (0.0, 0.0, 0.0),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recon.core.colmap import camera_from_intrinsics
 from recon.core.frames import up_of_photos
+from recon.core.posed import Camera
 from recon.errors import ReconError, UsageError
 from recon.exports.control import Sighting, read_control
 from recon.exports.files import write_json
@@ -25,7 +27,6 @@ from recon.exports.options import GeoreferenceOptions
 from recon.exports.scene import Scene, SceneView
 from recon.exports.source import GEOREFERENCE, Run, load_scene
 from recon.photos.exif import exif_facts
-from recon.sfm.adapter import PosedCamera, camera_from_intrinsics
 
 _BAD_SIGHTING_PX = 10.0
 """A control point that reprojects this far from where it was marked was marked wrongly."""
@@ -350,7 +351,7 @@ def _triangulate(
         marks.append(
             [(x + 0.5) * intrinsics.width / width - 0.5, (y + 0.5) * intrinsics.height / height - 0.5]
         )
-        cameras.append(PosedCamera(camera_from_intrinsics(intrinsics), view.cam_from_world))
+        cameras.append(Camera(camera_from_intrinsics(intrinsics), view.cam_from_world))
     directions = np.array(
         [
             camera.cam_from_world[:, :3].T @ camera.rays(np.array([mark]))[0]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, translation, upright_rotation
 from recon.io.glb import MODEL_FROM_SCENE, pack_glb, read_glb
-from recon.photos.types import PinholeView
 from recon.surface.texture.files import coordinate_digits
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from recon.core.cameras import Intrinsics
 from recon.exports.export import Export, Format
 from recon.exports.files import Imported, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, scene_of_views
-from recon.photos.types import Intrinsics
 
 FILE = "cameras.sfm"
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import HALF_PIXEL
 from recon.exports.clouds import Cloud, to_ply
 from recon.exports.export import Export, Format
 from recon.exports.files import Imported, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, scene_of_views
-from recon.photos.types import Intrinsics
-from recon.sfm.adapter import HALF_PIXEL
 
 FILE = "transforms.json"
 

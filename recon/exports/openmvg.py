@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
+from recon.core.cameras import Intrinsics
 from recon.errors import ReconError
 from recon.exports.colmap import database_pairs
 from recon.exports.export import Export, Format
 from recon.exports.files import Imported, Pairs, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, pairs_of_tracks, scene_of_views, square_pinhole
-from recon.photos.types import Intrinsics
 
 FILE, MATCHES = "sfm_data.json", "matches.f.txt"
 

@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 from jaxtyping import Float, Float64, Int64, UInt8
 
-from recon.photos.types import Intrinsics
-from recon.sfm.adapter import (
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import (
     camera_from_intrinsics,
     intrinsics_from_camera,
     points_from_colmap,
     points_to_colmap,
-    undistort_points,
+    pycolmap,
 )
+from recon.core.undistort import undistort_points
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-import pycolmap
-
+from recon.core.colmap import pycolmap
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene, scene_from_reconstruction

@@ -6,9 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycolmap
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from recon.core.colmap import pycolmap
 from recon.features.types import InterestPoints
 
 MATCH_RATIO = 0.75

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 from jaxtyping import Float, Float32
 
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import pycolmap
 from recon.graph.types import TwoViewGeometry
 from recon.matching.types import DenseMatch, SparseMatch
-from recon.photos.types import Intrinsics
 
 # A pair is planar or a pure rotation when a homography explains this share of what the epipolar geometry
 # explains; calibrated when E explains this share of what F does (COLMAP's TwoViewGeometryOptions).

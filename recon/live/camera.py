@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.render.pictures import overview_view
 from recon.render.scene import ViewScene
 

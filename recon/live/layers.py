@@ -11,6 +11,7 @@ import numpy as np
 import viser
 from jaxtyping import UInt8
 
+from recon.core.cameras import PinholeView
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
 from recon.live.camera import frustum_depth, photo_corners, quaternion, scene_size
@@ -18,7 +19,6 @@ from recon.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_col
 from recon.live.dense import Style
 from recon.live.glb import drawn_glb
 from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
-from recon.photos.types import PinholeView
 from recon.render.pictures import point_spacing
 from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
 

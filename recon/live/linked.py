@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.evaluation.poses import Similarity, align_cameras, matched_names
+from recon.core.similarity import Similarity3
+from recon.evaluation.poses import align_cameras, matched_names
 from recon.live.camera import Viewpoint, moved
 from recon.live.viewer import LiveViewer
 from recon.render.scene import ViewScene
@@ -18,7 +19,7 @@ def link(a: LiveViewer, b: LiveViewer) -> bool:
     """
     b_from_a = similarity_between(a.scene, b.scene)
     known = b_from_a is not None
-    forth = b_from_a or Similarity(1.0, np.eye(3), a.scene.offset - b.scene.offset)
+    forth = b_from_a or Similarity3(1.0, np.eye(3), a.scene.offset - b.scene.offset)
     back = forth.inverse()
     a.follow(lambda view: b.place(_through(forth, view)), b.look_through_named)
     b.follow(lambda view: a.place(_through(back, view)), a.look_through_named)
@@ -26,7 +27,7 @@ def link(a: LiveViewer, b: LiveViewer) -> bool:
     return known
 
 
-def similarity_between(a: ViewScene, b: ViewScene) -> Similarity | None:
+def similarity_between(a: ViewScene, b: ViewScene) -> Similarity3 | None:
     """From the first scene's world to the second's, by the photos that both have; None with fewer than two."""
     first = {photo.name: photo.view.cam_from_world for photo in a.photos}
     second = {photo.name: photo.view.cam_from_world for photo in b.photos}
@@ -41,5 +42,5 @@ def similarity_between(a: ViewScene, b: ViewScene) -> Similarity | None:
         return None
 
 
-def _through(similarity: Similarity, view: Viewpoint) -> Viewpoint:
+def _through(similarity: Similarity3, view: Viewpoint) -> Viewpoint:
     return moved(view, similarity.scale, similarity.rotation, similarity.translation)

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from recon.core.raycasting import MeshData, ray_scene, tensor
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import ray_scene, tensor
+from recon.core.undistort import distort_points
 from recon.errors import ReconError
 from recon.live.clipping import ClipBox
 from recon.live.levels import Blocks
-from recon.photos.types import PinholeView
 from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
-from recon.sfm.adapter import distort_points
 
 PICK_RADIUS = 0.008
 """A click finds points this close to its ray: a part of the picture's height (about seven pixels of 900)."""
@@ -190,7 +191,7 @@ class Surfaces:
     def _ray_scene(self, mesh: ViewMesh) -> Any:
         with self._lock:
             if self._rays is None:
-                self._rays = ray_scene(MeshData(mesh.vertices, mesh.faces))
+                self._rays = ray_scene(Mesh(mesh.vertices, mesh.faces))
             return self._rays
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from recon.core.raycasting import MeshData, ray_scene, tensor
+from recon.core.mesh import Mesh
+from recon.core.raycasting import ray_scene, tensor
+from recon.core.similarity import Similarity3
 from recon.errors import ReconError
-from recon.evaluation.poses import Similarity, align_cameras, matched_names, poses_from_cameras_json
+from recon.evaluation.poses import align_cameras, matched_names, poses_from_cameras_json
 from recon.render.scene import ViewScene, is_mesh_file, read_view_mesh
 from recon.surface.io import read_ply_vertices
 
@@ -21,7 +23,7 @@ class Truth:
     def __init__(
         self,
         distance: Callable[[Float[np.ndarray, "n 3"]], Float32[np.ndarray, " n"]],
-        truth_from_scene: Similarity,
+        truth_from_scene: Similarity3,
         aligned: bool,
     ) -> None:
         self._distance, self._similarity, self.aligned = distance, truth_from_scene, aligned
@@ -43,7 +45,7 @@ def load_truth(path: Path, scene: ViewScene) -> Truth:
     """
     if not path.exists():
         raise ReconError(f"--truth {path}: there is no such file or folder")
-    shift = Similarity(1.0, np.eye(3), scene.offset)
+    shift = Similarity3(1.0, np.eye(3), scene.offset)
     if path.is_file():
         return Truth(_distance_to(path), shift, False)
     surface, cameras = path / "truth" / "mesh.ply", path / "cameras.json"
@@ -70,7 +72,7 @@ def _distance_to(path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Float32[np.
         vertices, mesh, _ = read_view_mesh(path)
         middle = vertices.mean(axis=0)
         near = mesh(middle)
-        rays = ray_scene(MeshData(near.vertices, near.faces))
+        rays = ray_scene(Mesh(near.vertices, near.faces))
 
         def to_mesh(points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:
             local = np.ascontiguousarray(points - middle, np.float32)

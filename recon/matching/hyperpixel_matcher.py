@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from pydantic import BaseModel, Field
 
+from recon.core.resize import resize_rgb
 from recon.errors import UsageError
 from recon.matching.confidence import ConsistencySettings, finish_pair
 from recon.matching.hyperpixel_weights import load_backbone, load_network
@@ -21,7 +22,6 @@ from recon.matching.siftflow_matcher import SiftFlowMatcher, SiftFlowMatcherSett
 from recon.matching.subpixel import refine_flow
 from recon.matching.torch_threads import inference
 from recon.matching.types import Capabilities, DenseMatch, MatchDiagnostics, MatchImage, PairContext
-from recon.photos.resize import resize_rgb
 
 if TYPE_CHECKING:
     from recon.hyperpixels.backbones import Backbone

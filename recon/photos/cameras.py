@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from recon.core.cameras import Intrinsics
 from recon.photos.exif import DEFAULT_FOCAL_FACTOR, ExifFacts
-from recon.photos.types import Intrinsics
 
 CameraSharing = Literal["auto", "single", "per-photo"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics
 from recon.errors import UsageError
-from recon.photos.types import _FOCAL_AND_CENTRE, Intrinsics
 
 _COLMAP_PIXEL_CENTRE = 0.5
 """COLMAP's centre of the top-left pixel is (0.5, 0.5), recon's is (0, 0)."""
@@ -160,7 +160,7 @@ def _from_colmap(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsi
         if model not in _PARAMETER_COUNT:
             raise UsageError(f"{where}: unknown model {model}; known are: {', '.join(_PARAMETER_COUNT)}")
         if len(params) == _PARAMETER_COUNT[model]:
-            for index in _FOCAL_AND_CENTRE[model][2:]:
+            for index in FOCAL_AND_CENTRE[model][2:]:
                 params[index] -= _COLMAP_PIXEL_CENTRE
         cameras[parts[0]] = _checked(model, tuple(params), width, height, where)
     if not cameras:
@@ -223,7 +223,7 @@ def _checked(model: str, params: tuple[float, ...], width: int, height: int, wha
         raise UsageError(f"{what}: the image size {width}x{height} is not positive")
     if len(params) != _PARAMETER_COUNT[model]:
         raise UsageError(f"{what}: {model} has {_PARAMETER_COUNT[model]} parameters, {len(params)} are given")
-    fx, fy, cx, cy = (params[index] for index in _FOCAL_AND_CENTRE[model])
+    fx, fy, cx, cy = (params[index] for index in FOCAL_AND_CENTRE[model])
     if not all(math.isfinite(value) for value in params) or fx <= 0 or fy <= 0:
         raise UsageError(f"{what}: focal lengths must be positive numbers, not {fx:g} and {fy:g}")
     if not (-width < cx < 2 * width and -height < cy < 2 * height):

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from recon.core.resize import resize_mask
 from recon.errors import ReconError
 from recon.photos.exif import ExifFacts, exif_facts, upright
-from recon.photos.resize import resize_mask
 from recon.photos.types import LoadedPhoto
 
 _HEIF_SUFFIXES = frozenset({".heic", ".heif"})

@@ -1,73 +1,13 @@
-"""What the rooms know about photos and cameras."""
+"""Photos of a run, and the cameras that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 
-# Index of (fx, fy, cx, cy) in the parameters of the camera models that recon meets.
-_FOCAL_AND_CENTRE: Mapping[str, tuple[int, int, int, int]] = {
-    "SIMPLE_PINHOLE": (0, 0, 1, 2),
-    "PINHOLE": (0, 1, 2, 3),
-    "SIMPLE_RADIAL": (0, 0, 1, 2),
-    "RADIAL": (0, 0, 1, 2),
-    "OPENCV": (0, 1, 2, 3),
-    "FULL_OPENCV": (0, 1, 2, 3),
-    "OPENCV_FISHEYE": (0, 1, 2, 3),
-    "SIMPLE_RADIAL_FISHEYE": (0, 0, 1, 2),
-    "RADIAL_FISHEYE": (0, 0, 1, 2),
-}
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Intrinsics of one camera at one image size.
-
-    Attributes:
-        model: COLMAP camera model name.
-        params: parameters in COLMAP's order, but with the principal point in recon's pixel convention
-            (the centre of the top-left pixel is (0, 0)); the pycolmap adapter adds the half pixel.
-        width, height: image size in pixels that the parameters belong to.
-        known: the user gave these values; mapping keeps them fixed.
-        has_focal_prior: the focal length comes from the user or from EXIF rather than from a guess.
-    """
-
-    model: str
-    params: tuple[float, ...]
-    width: int
-    height: int
-    known: bool = False
-    has_focal_prior: bool = False
-
-    @property
-    def K(self) -> Float[np.ndarray, "3 3"]:  # noqa: N802
-        """The 3x3 calibration matrix (float64); distortion is not part of it."""
-        fx, fy, cx, cy = (self.params[i] for i in _FOCAL_AND_CENTRE[self.model])
-        return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-
-    @property
-    def is_pinhole(self) -> bool:
-        """True when the model has no distortion at all."""
-        return self.model in {"SIMPLE_PINHOLE", "PINHOLE"}
-
-    def resized(self, width: int, height: int) -> Intrinsics:
-        """The same camera at another image size: x' = (x + 0.5) * s - 0.5."""
-        sx, sy = width / self.width, height / self.height
-        model, params = self.model, list(self.params)
-        ifx, ify, icx, icy = _FOCAL_AND_CENTRE[model]
-        if ifx == ify and abs(sx - sy) > 1e-12:
-            # One focal length cannot hold two scales; the mean errs by less than the rounding of the size.
-            params[ifx] *= 0.5 * (sx + sy)
-        else:
-            params[ifx] *= sx
-            if ify != ifx:
-                params[ify] *= sy
-        params[icx] = (params[icx] + 0.5) * sx - 0.5
-        params[icy] = (params[icy] + 0.5) * sy - 0.5
-        return replace(self, params=tuple(params), width=width, height=height)
+from recon.core.cameras import Intrinsics
 
 
 @dataclass(frozen=True)
@@ -118,37 +58,3 @@ class LoadedPhoto:
 
     rgb: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"] | None = None
-
-
-@dataclass(frozen=True)
-class PinholeView:
-    """A posed pinhole camera: what densification needs to know of a photo.
-
-    Attributes:
-        K: calibration in recon's pixel convention, 3x3 float64.
-        cam_from_world: 3x4 float64, x_cam = R @ x_world + t.
-        width, height: image size in pixels.
-    """
-
-    photo_id: int
-    name: str
-    K: Float[np.ndarray, "3 3"]
-    cam_from_world: Float[np.ndarray, "3 4"]
-    width: int
-    height: int
-
-    @property
-    def center(self) -> Float[np.ndarray, "3"]:
-        """Camera centre in the world."""
-        return -self.cam_from_world[:, :3].T @ self.cam_from_world[:, 3]
-
-    def resized(self, width: int, height: int) -> PinholeView:
-        """The same view at another image size."""
-        sx, sy = width / self.width, height / self.height
-        K = self.K.copy()
-        K[0, 0] *= sx
-        K[0, 1] *= sx
-        K[1, 1] *= sy
-        K[0, 2] = (K[0, 2] + 0.5) * sx - 0.5
-        K[1, 2] = (K[1, 2] + 0.5) * sy - 0.5
-        return replace(self, K=K, width=width, height=height)

@@ -14,8 +14,9 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt32
 
-from recon.core.raycasting import MeshData, ray_scene, tensor
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import ray_scene, tensor
 from recon.surface.texture.topology import vertex_normals
 
 Style = Literal["color", "texture", "shaded", "normals"]
@@ -83,7 +84,7 @@ class Surface:
         self.rgb = grey if rgb is None else _writable(rgb, np.uint8)
         self.uv = None if uv is None else _writable(uv, np.float32)
         self.texture = None if texture is None else _writable(texture, np.uint8)
-        self.scene = ray_scene(MeshData(self.vertices, self.faces)) if scene is None else scene
+        self.scene = ray_scene(Mesh(self.vertices, self.faces)) if scene is None else scene
 
     @cached_property
     def normals(self) -> Float32[np.ndarray, "n 3"]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.render.canvas import Surface
 
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
-from recon.core.raycasting import MeshData
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
 from recon.render.canvas import Canvas, Style, Surface, draw_points
 from recon.render.frusta import camera_lines
 
@@ -125,7 +125,7 @@ def normal_picture(normal: Float[np.ndarray, "h w 3"]) -> Picture:
 
 
 def mesh_picture(
-    mesh: MeshData,
+    mesh: Mesh,
     view: PinholeView,
     style: Literal["color", "shaded", "normals"] = "color",
     samples: int = 2,
@@ -140,7 +140,7 @@ def mesh_picture(
         samples: rays per pixel and axis.
         scene: the mesh's ray scene, if it is already built.
     """
-    surface = Surface(mesh.vertices, mesh.faces, mesh.colors, scene=scene)
+    surface = Surface(mesh.vertices, mesh.faces, mesh.rgb, scene=scene)
     return surface_picture(surface, view, style, samples)
 
 

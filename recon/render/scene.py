@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int32, UInt8, UInt16
 
+from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
+from recon.core.undistort import undistortion_maps
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.photos.reading import load_photo, read_png
-from recon.photos.types import Intrinsics, PinholeView
-from recon.sfm.adapter import pinhole_intrinsics, undistortion_maps
+from recon.sfm.adapter import pinhole_intrinsics
 from recon.surface.io import ply_elements, read_mesh, read_ply_vertices
 
 CLOUD_SUFFIXES = (".ply",)

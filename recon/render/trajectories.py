@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.render.pose_splines import interpolate_poses, motion_times, walking_order
 
 _CIRCLE_GAP = np.radians(100.0)

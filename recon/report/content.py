@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Float64, UInt8, UInt16
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.render.frusta import camera_lines
 from recon.render.pictures import overview_view
 from recon.report.content import Points, Surface

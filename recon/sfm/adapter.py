@@ -1,91 +1,29 @@
-"""Between recon and COLMAP: cameras, databases, reconstructions.
-
-COLMAP puts the origin of the image at the corner of the top-left pixel, recon at its centre. The half pixel
-between them is added and taken away in this module and nowhere else. Photo ``i`` is COLMAP's image ``i + 1``,
-camera ``c`` is COLMAP's camera ``c + 1``.
-
-Wherever pycolmap is imported, OpenCV is imported before it: the other way round, writing a PNG with OpenCV corrupts
-memory (pycolmap 4.2.1 with OpenCV 5.0; both seem to bring a libpng of their own).
-"""
+"""Between recon and COLMAP: databases of tracks and matches, and what a model says of photos and tracks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2  # noqa: F401  before pycolmap: see above
 import numpy as np
-import pycolmap
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.colmap import (
+    HALF_PIXEL,
+    camera_from_intrinsics,
+    image_id,
+    intrinsics_from_camera,
+    points_to_colmap,
+    pose_of_image,
+    pycolmap,
+)
+from recon.core.posed import Camera
 from recon.graph.tracks import pair_observations
 from recon.graph.types import Tracks, TwoViewGeometry
 from recon.matching.types import SparseMatch
-from recon.photos.types import Intrinsics, PhotoSet, PinholeView
-
-HALF_PIXEL = 0.5
-
-
-def image_id(photo_id: int) -> int:
-    """COLMAP's image id of a photo (COLMAP counts from 1)."""
-    return photo_id + 1
-
-
-def photo_id(colmap_image_id: int) -> int:
-    """The photo of a COLMAP image id."""
-    return colmap_image_id - 1
-
-
-def points_to_colmap(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Points in COLMAP's pixel convention (the top-left corner is the origin)."""
-    return xy + xy.dtype.type(HALF_PIXEL)
-
-
-def points_from_colmap(xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Points in recon's pixel convention (the centre of the top-left pixel is the origin)."""
-    return xy - xy.dtype.type(HALF_PIXEL)
-
-
-def camera_from_intrinsics(intrinsics: Intrinsics, camera_id: int = 1) -> pycolmap.Camera:
-    """COLMAP's camera of these intrinsics."""
-    camera = pycolmap.Camera(
-        camera_id=camera_id,
-        model=intrinsics.model,
-        width=intrinsics.width,
-        height=intrinsics.height,
-        params=list(intrinsics.params),
-    )
-    camera.principal_point_x += HALF_PIXEL
-    camera.principal_point_y += HALF_PIXEL
-    camera.has_prior_focal_length = intrinsics.known or intrinsics.has_focal_prior
-    return camera
-
-
-def intrinsics_from_camera(
-    camera: pycolmap.Camera, *, known: bool = False, has_focal_prior: bool | None = None
-) -> Intrinsics:
-    """Intrinsics of a COLMAP camera; ``known`` is for the caller to say, COLMAP does not keep it."""
-    shifted = pycolmap.Camera(
-        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
-    )
-    shifted.principal_point_x -= HALF_PIXEL
-    shifted.principal_point_y -= HALF_PIXEL
-    prior = bool(camera.has_prior_focal_length) if has_focal_prior is None else has_focal_prior
-    return Intrinsics(
-        camera.model.name,
-        tuple(float(value) for value in shifted.params),
-        int(camera.width),
-        int(camera.height),
-        known,
-        prior,
-    )
-
-
-def pinhole_intrinsics(intrinsics: Intrinsics) -> Float[np.ndarray, "3 3"]:
-    """K of the pinhole camera that undistorted photos of this camera are made for (recon's convention)."""
-    return intrinsics.K
+from recon.photos.types import PhotoSet
 
 
 def write_database(
@@ -249,12 +187,12 @@ def views_from_reconstruction(reconstruction: pycolmap.Reconstruction, photos: P
             continue
         camera = reconstruction.cameras[image.camera_id]
         intrinsics = intrinsics_from_camera(camera)
-        pose = np.array(image.cam_from_world().matrix(), np.float64)
+        pose = pose_of_image(image)
         views.append(
             PinholeView(
                 photo.id,
                 photo.name,
-                pinhole_intrinsics(intrinsics),
+                intrinsics.K,
                 pose,
                 int(camera.width),
                 int(camera.height),
@@ -263,80 +201,12 @@ def views_from_reconstruction(reconstruction: pycolmap.Reconstruction, photos: P
     return views
 
 
-def undistort_points(
-    xy: Float[np.ndarray, "n 2"], intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "n 2"]:
-    """Where points of the photo lie in the undistorted image of the pinhole camera K."""
-    if intrinsics.is_pinhole and np.array_equal(intrinsics.K, K):
-        return np.asarray(xy, np.float64).copy()
-    camera = camera_from_intrinsics(intrinsics)
-    rays = np.asarray(camera.cam_from_img(points_to_colmap(np.ascontiguousarray(xy, dtype=np.float64))))
-    return np.asarray(rays[:, :2] @ K[:2, :2].T + K[:2, 2])
-
-
-def distort_points(
-    xy: Float[np.ndarray, "n 2"], intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "n 2"]:
-    """Where points of the undistorted image of the pinhole camera K lie in the photo; NaN where nowhere."""
-    if intrinsics.is_pinhole and np.array_equal(intrinsics.K, K):
-        return np.asarray(xy, np.float64).copy()
-    camera = camera_from_intrinsics(intrinsics)
-    rays = (np.asarray(xy, np.float64) - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
-    rays = np.column_stack([rays, np.ones(len(rays))])
-    return points_from_colmap(np.asarray(camera.img_from_cam(np.ascontiguousarray(rays)), np.float64))
-
-
-def undistortion_maps(
-    intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"], size: tuple[int, int]
-) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """Where every pixel of the undistorted image lies in the photo: (x, y) maps for ``cv2.remap``.
-
-    Args:
-        intrinsics: of the photo, distortion included.
-        K: of the pinhole camera, recon's convention.
-        size: (width, height) of the undistorted image. ``undistort_points`` goes the other way.
-    """
-    width, height = size
-    xs, ys = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-    moved = distort_points(np.stack([xs.ravel(), ys.ravel()], axis=1), intrinsics, K)
-    maps = moved.reshape(height, width, 2).astype(np.float32)
-    return np.ascontiguousarray(maps[..., 0]), np.ascontiguousarray(maps[..., 1])
-
-
-@dataclass(frozen=True)
-class PosedCamera:
-    """A camera of a model, distortion included, in recon's pixel convention."""
-
-    camera: pycolmap.Camera
-    cam_from_world: Float[np.ndarray, "3 4"]
-
-    @property
-    def center(self) -> Float[np.ndarray, "3"]:
-        """Camera centre in the world."""
-        return -self.cam_from_world[:, :3].T @ self.cam_from_world[:, 3]
-
-    def to_camera(self, xyz: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """World points in camera coordinates."""
-        return xyz @ self.cam_from_world[:, :3].T + self.cam_from_world[:, 3]
-
-    def pixels(self, point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
-        """Pixels of points in camera coordinates; NaN behind the camera."""
-        return points_from_colmap(
-            np.asarray(self.camera.img_from_cam(np.ascontiguousarray(point)), np.float64)
-        )
-
-    def rays(self, xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
-        """Viewing rays (x, y, 1) of pixels, in camera coordinates."""
-        plane = np.asarray(self.camera.cam_from_img(points_to_colmap(np.ascontiguousarray(xy, np.float64))))
-        return np.column_stack([plane[:, :2], np.ones(len(plane))])
-
-
-def posed_cameras(model: pycolmap.Reconstruction, photos: PhotoSet) -> dict[int, PosedCamera]:
+def posed_cameras(model: pycolmap.Reconstruction, photos: PhotoSet) -> dict[int, Camera]:
     """The registered cameras of a model by photo id."""
     names = {photo.name: photo.id for photo in photos.photos}
     return {
-        names[image.name]: PosedCamera(
-            model.cameras[image.camera_id], np.array(image.cam_from_world().matrix(), np.float64)
+        names[image.name]: Camera(
+            intrinsics_from_camera(model.cameras[image.camera_id]), pose_of_image(image)
         )
         for image in model.images.values()
         if image.has_pose and image.name in names

@@ -7,23 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 from jaxtyping import Float, Float32
 
+from recon.core.colmap import camera_from_intrinsics, image_id, points_to_colmap, pycolmap
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import LeftOut, PhotoSet
-from recon.sfm.adapter import (
-    camera_from_intrinsics,
-    image_id,
-    model_from_tracks,
-    move_observations,
-    points_of_tracks,
-    points_to_colmap,
-    posed_cameras,
-)
+from recon.sfm.adapter import model_from_tracks, move_observations, points_of_tracks, posed_cameras
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 
 # A principal point is estimated from at least so many photos of one camera, and believed within this share of

@@ -21,14 +21,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import pycolmap
 from jaxtyping import Bool, Float, Float32, Int
 from numba import njit
 
+from recon.core.colmap import pycolmap
+from recon.core.posed import Camera
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
-from recon.sfm.adapter import PosedCamera, points_of_tracks, posed_cameras
+from recon.sfm.adapter import points_of_tracks, posed_cameras
 
 # Blurred copies of a photo for patches that are sampled at steps of 1, 2 and 4 pixels. A step of s pixels
 # needs a blur of about 0.5 sqrt(s^2 - 1) against aliasing (as in SIFT's scale space, Lowe 2004).
@@ -355,7 +356,7 @@ def complete_tracks(
         direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
         near = (direction * rays[track]).sum(axis=1) > np.cos(max_angle)
         pixels = camera.pixels(camera.to_camera(xyz[track]))
-        limit = np.array([camera.camera.width, camera.camera.height]) - 1 - settings.radius
+        limit = np.array([camera.intrinsics.width, camera.intrinsics.height]) - 1 - settings.radius
         with np.errstate(invalid="ignore"):
             inside = (pixels >= settings.radius).all(axis=1) & (pixels <= limit).all(axis=1)
         use = near & inside
@@ -390,7 +391,7 @@ def complete_tracks(
 def _plane_warps(
     tracks: Tracks,
     xyz: Float[np.ndarray, "t 3"],
-    cameras: Mapping[int, PosedCamera],
+    cameras: Mapping[int, Camera],
     sources: Int[np.ndarray, " m"],
     targets: Int[np.ndarray, " m"],
     radius: int,
@@ -459,7 +460,7 @@ def _plane_warps(
 
 def _project(
     tracks: Tracks,
-    cameras: Mapping[int, PosedCamera],
+    cameras: Mapping[int, Camera],
     sources: Int[np.ndarray, " m"],
     targets: Int[np.ndarray, " m"],
     point: Float[np.ndarray, "m 3"],

@@ -12,7 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.colmap import photo_id
 from recon.core.frames import offset_to_origin
+from recon.core.undistort import undistort_points, undistortion_maps
 from recon.dense.filtering import background_fringe, filter_depths, smooth_regions
 from recon.dense.neighbours import select_neighbours
 from recon.dense.refinement import refine_depth
@@ -20,14 +23,8 @@ from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_fl
 from recon.dense.types import DepthMap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.photos.types import Intrinsics, PhotoSet, PinholeView
-from recon.sfm.adapter import (
-    intrinsics_from_reconstruction,
-    photo_id,
-    undistort_points,
-    undistortion_maps,
-    views_from_reconstruction,
-)
+from recon.photos.types import PhotoSet
+from recon.sfm.adapter import intrinsics_from_reconstruction, views_from_reconstruction
 from recon.stages.fields import load_field_pairs
 from recon.stages.map import load_reconstruction
 from recon.stages.pair_results import load_dense_match

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from recon.core.colmap import photo_id
 from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher
-from recon.sfm.adapter import photo_id
 from recon.stages.map import load_reconstruction
 from recon.stages.pair_matching import PairJob, match_pairs
 from recon.stages.pair_results import FLOWS, load_matching

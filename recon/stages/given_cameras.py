@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 from jaxtyping import Float64
 
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import intrinsics_from_camera, pycolmap
 from recon.datasets.ground_truth import TruthCamera, has_ground_truth, load_ground_truth
 from recon.errors import ReconError, UsageError
 from recon.photos.intrinsics import resized_to_photo
-from recon.photos.types import Intrinsics, PhotoSet
-from recon.sfm.adapter import intrinsics_from_camera
+from recon.photos.types import PhotoSet
 
 ESTIMATE = "estimate"
 """The value of ``map.poses`` for which cameras are found from the photos."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, Literal
 
-import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
 import numpy as np
-import pycolmap
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.cameras import PinholeView
+from recon.core.colmap import photo_id, points_from_colmap, pycolmap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
-from recon.photos.types import LeftOut, PhotoSet, PinholeView
-from recon.sfm.adapter import photo_id, points_from_colmap, views_from_reconstruction, write_database
+from recon.photos.types import LeftOut, PhotoSet
+from recon.sfm.adapter import views_from_reconstruction, write_database
 from recon.sfm.mapping import (
     MappingResult,
     MappingSettings,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from recon.core.resize import resize_mask, resize_rgb
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.two_view import resize_points
@@ -26,7 +27,6 @@ from recon.matching.checking import BadMatchError, checked_match
 from recon.matching.registry import matcher_settings
 from recon.matching.turns import turn_image
 from recon.matching.types import DenseMatch, Matcher, MatchImage, PairContext, SparseMatch
-from recon.photos.resize import resize_mask, resize_rgb
 from recon.photos.types import Photo
 from recon.stages.features import load_points
 from recon.stages.pair_results import Pair, save_sparse_match, write_dense_match

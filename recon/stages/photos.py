@@ -13,15 +13,16 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.cameras import Intrinsics
+from recon.core.resize import resize_mask, resize_rgb, working_size
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.io.pictures import encode_picture
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
 from recon.photos.intrinsics import read_intrinsics
 from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, read_mask, read_png
-from recon.photos.resize import resize_mask, resize_rgb, working_size
 from recon.photos.scanning import Found, PhotoFile, file_sha256, find_masks, find_photos
-from recon.photos.types import Intrinsics, LeftOut, Photo, PhotoSet
+from recon.photos.types import LeftOut, Photo, PhotoSet
 from recon.stages.frames import take_frames
 
 PHOTO_SET = "photos.json"

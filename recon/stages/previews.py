@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
 from recon.engine.stage import StageContext
 from recon.io.pictures import encode_picture
-from recon.photos.types import PinholeView
 from recon.render import pictures
 from recon.render.canvas import Surface
 from recon.stages.depth import DenseScene, load_depths, moved_views

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.colmap import photo_id, points_from_colmap
+from recon.core.undistort import undistort_points, undistortion_maps
 from recon.engine.runner import counts_in_words
 from recon.engine.stage import StageContext
 from recon.engine.workspace import Manifest, library_versions
@@ -19,7 +22,7 @@ from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
 from recon.io.pictures import encode_picture
 from recon.matching.types import SparseMatch
-from recon.photos.types import Intrinsics, Photo, PhotoSet, PinholeView
+from recon.photos.types import Photo, PhotoSet
 from recon.render.match_lines import match_lines_picture
 from recon.render.pictures import depth_picture
 from recon.report.charts import pair_text
@@ -34,15 +37,7 @@ from recon.report.content import (
     StageRow,
 )
 from recon.report.html import machine
-from recon.sfm.adapter import (
-    intrinsics_from_reconstruction,
-    photo_id,
-    points_from_colmap,
-    posed_cameras,
-    undistort_points,
-    undistortion_maps,
-    views_from_reconstruction,
-)
+from recon.sfm.adapter import intrinsics_from_reconstruction, posed_cameras, views_from_reconstruction
 from recon.stages.depth import read_depth
 from recon.stages.map import load_left_out, load_reconstruction
 from recon.stages.pair_results import Pair, load_dense_match, load_matching, load_sparse_match

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from recon.dense.types import PointCloud
+from recon.core.mesh import PointCloud
 from recon.errors import ReconError, UsageError
 from recon.io.glb import GlbBuilder, linear_of_srgb, model_from_scene, read_glb
 

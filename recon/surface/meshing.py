@@ -11,8 +11,9 @@ import numpy.typing as npt
 from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
-from recon.dense.types import DepthMap, PointCloud
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
+from recon.dense.types import DepthMap
 
 # Deeper octrees overflow the memory of a small machine before they resolve anything.
 _MAX_OCTREE_DEPTH = 12

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.datasets.readers.uniform import CONVENTION
 from recon.synthetic.scene import SyntheticScene
 
@@ -57,14 +57,14 @@ def write_scene(scene: SyntheticScene, folder: Path) -> None:
     write_ply(folder / "truth" / "mesh.ply", scene.mesh)
 
 
-def write_ply(path: Path, mesh: MeshData) -> None:
+def write_ply(path: Path, mesh: Mesh) -> None:
     """Write a mesh as binary PLY."""
     import open3d as o3d
 
     out = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)
     )
-    if mesh.colors is not None:
-        out.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255.0)
+    if mesh.rgb is not None:
+        out.vertex_colors = o3d.utility.Vector3dVector(mesh.rgb / 255.0)
     if not o3d.io.write_triangle_mesh(path, out):
         raise OSError(f"{path}: cannot be written")

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from recon.core.raycasting import MeshData, interpolate, vertex_normals
+from recon.core.mesh import Mesh
+from recon.core.raycasting import interpolate, vertex_normals
+from recon.core.sampling import bilinear
 from recon.synthetic.noise import fractal_noise
 
 
@@ -117,16 +119,16 @@ def solid_albedo(seed: int = 0) -> Albedo:
     return albedo
 
 
-def texture_albedo(mesh: MeshData) -> Albedo:
+def texture_albedo(mesh: Mesh) -> Albedo:
     """Make the reflectance of a textured mesh: trilinear look-up in a mip pyramid of the linearised texture.
 
     Raises:
         ValueError: the mesh has no texture.
     """
-    if mesh.uvs is None or mesh.texture is None:
+    if mesh.uv is None or mesh.texture is None:
         raise ValueError("the mesh has no texture")
     linear = (np.arange(256, dtype=np.float32) / 255) ** np.float32(2.2)
-    uvs, level0 = mesh.uvs, linear[mesh.texture]
+    uvs, level0 = mesh.uv, linear[mesh.texture]
     pyramid = [level0]
     while min(pyramid[-1].shape[:2]) >= 4:
         last = pyramid[-1]
@@ -154,30 +156,16 @@ def texture_albedo(mesh: MeshData) -> Albedo:
             th, tw = pyramid[index].shape[:2]
             x = (np.mod(uv[used, 0], 1.0) * tw - 0.5).astype(np.float32)
             y = ((1 - np.mod(uv[used, 1], 1.0)) * th - 0.5).astype(np.float32)
-            colors = _bilinear(pyramid[index], x, y)
+            colors = bilinear(pyramid[index], x, y, weights=np.float64)
             out[used] += share[used, None] * colors
         return out
 
     return look_up
 
 
-def _bilinear(
-    image: Float32[np.ndarray, "h w 3"], x: Float32[np.ndarray, " n"], y: Float32[np.ndarray, " n"]
-) -> Float32[np.ndarray, "n 3"]:
-    """Sample an image at positions, edge pixels repeated."""
-    h, w = image.shape[:2]
-    x, y = np.clip(x, 0, w - 1), np.clip(y, 0, h - 1)
-    x0, y0 = np.minimum(x.astype(int), max(w - 2, 0)), np.minimum(y.astype(int), max(h - 2, 0))
-    x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    top = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
-    bottom = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
-    return top * (1 - fy) + bottom * fy
-
-
-def vertex_color_albedo(mesh: MeshData) -> Albedo:
+def vertex_color_albedo(mesh: Mesh) -> Albedo:
     """Make the reflectance of a mesh with colours at its vertices, interpolated linearly; grey without."""
-    colors = mesh.colors if mesh.colors is not None else np.full((len(mesh.vertices), 3), 150, np.uint8)
+    colors = mesh.rgb if mesh.rgb is not None else np.full((len(mesh.vertices), 3), 150, np.uint8)
     linear = ((colors / 255.0) ** 2.2).astype(np.float32)
 
     def albedo(samples: SurfaceSamples) -> Float32[np.ndarray, "n 3"]:
@@ -186,7 +174,7 @@ def vertex_color_albedo(mesh: MeshData) -> Albedo:
     return albedo
 
 
-def vertex_albedo(mesh: MeshData, albedo: Albedo, footprint: float) -> Float32[np.ndarray, "n 3"]:
+def vertex_albedo(mesh: Mesh, albedo: Albedo, footprint: float) -> Float32[np.ndarray, "n 3"]:
     """Compute the reflectance at the vertices, as if sampled so far apart (world units)."""
     face = np.zeros(len(mesh.vertices), np.int32)
     weights = np.zeros((len(mesh.vertices), 3), np.float32)

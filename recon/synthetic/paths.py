@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float64
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 
 
 def look_at(

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.errors import UsageError
 from recon.synthetic.files import write_scene
 from recon.synthetic.materials import facade_albedo, solid_albedo
@@ -79,7 +79,7 @@ def make_demo(folder: Path, seed: int = 0, size: tuple[int, int] | None = None) 
     return folder / "images"
 
 
-def _wall(seed: int, spacing: float) -> MeshData:
+def _wall(seed: int, spacing: float) -> Mesh:
     return height_field_mesh(facade_height(seed), (-3.4, 3.4), (0.0, 4.3), spacing)
 
 

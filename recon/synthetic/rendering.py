@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
 from recon.core.raycasting import (
     RAYS_AT_ONCE,
-    MeshData,
     box_average,
     cast,
     interpolate,
@@ -19,7 +20,6 @@ from recon.core.raycasting import (
     tensor,
     vertex_normals,
 )
-from recon.photos.types import PinholeView
 from recon.synthetic.materials import Albedo, SurfaceSamples
 
 
@@ -51,7 +51,7 @@ class Lighting:
     smoothing: int = 0
 
 
-def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[np.ndarray, "n 2"]:
+def bake_lighting(mesh: Mesh, lighting: Lighting, seed: int = 0) -> Float32[np.ndarray, "n 2"]:
     """Compute sun and sky irradiance at every vertex, with soft shadows and occlusion of the sky.
 
     Returns:
@@ -86,7 +86,7 @@ def bake_lighting(mesh: MeshData, lighting: Lighting, seed: int = 0) -> Float32[
     return visible
 
 
-def _averaged(mesh: MeshData, values: Float32[np.ndarray, "n c"], times: int) -> Float32[np.ndarray, "n c"]:
+def _averaged(mesh: Mesh, values: Float32[np.ndarray, "n c"], times: int) -> Float32[np.ndarray, "n c"]:
     """Replace the values at the vertices by the mean over themselves and their neighbours, so many times."""
     from scipy.sparse import coo_array
 
@@ -103,7 +103,7 @@ def _averaged(mesh: MeshData, values: Float32[np.ndarray, "n c"], times: int) ->
 
 
 def render_radiance(
-    mesh: MeshData,
+    mesh: Mesh,
     view: PinholeView,
     albedo: Albedo,
     lighting: Lighting,

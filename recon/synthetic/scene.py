@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from recon.core.raycasting import MeshData, depth_and_normals, ray_scene, render_vertex_colors
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import depth_and_normals, ray_scene, render_vertex_colors
 from recon.synthetic.materials import Albedo, vertex_albedo
 from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 from recon.synthetic.sensor import Sensor, photograph
@@ -35,12 +36,12 @@ class SyntheticScene:
     depths: tuple[Float32[np.ndarray, "h w"], ...]
     normals: tuple[Float32[np.ndarray, "h w 3"], ...]
     masks: tuple[Bool[np.ndarray, "h w"], ...]
-    mesh: MeshData
+    mesh: Mesh
 
 
 def render_scene(
     name: str,
-    mesh: MeshData,
+    mesh: Mesh,
     albedo: Albedo,
     views: Sequence[PinholeView],
     lighting: Lighting | None = None,
@@ -86,7 +87,7 @@ def render_scene(
         tuple(depths),
         tuple(normals),
         tuple(depth > 0 for depth in depths),
-        replace(mesh, colors=colors if mesh.colors is None else mesh.colors),
+        replace(mesh, rgb=colors if mesh.rgb is None else mesh.rgb),
     )
 
 

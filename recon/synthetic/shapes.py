@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.synthetic.noise import fractal_noise
 
 
@@ -17,7 +17,7 @@ def height_field_mesh(
     x_range: tuple[float, float],
     z_range: tuple[float, float],
     spacing: float,
-) -> MeshData:
+) -> Mesh:
     """Make a wall in the x-z plane that stands out towards negative y by ``height(x, z)``.
 
     Args:
@@ -30,7 +30,7 @@ def height_field_mesh(
     x, z = np.meshgrid(np.linspace(*x_range, nx), np.linspace(*z_range, nz))
     x, z = x.astype(np.float32), z.astype(np.float32)
     vertices = np.stack([x, -height(x, z).astype(np.float32), z], axis=-1).reshape(-1, 3)
-    return MeshData(vertices, grid_faces(nz, nx))
+    return Mesh(vertices, grid_faces(nz, nx))
 
 
 def grid_faces(rows: int, columns: int, close_rows: bool = False, close_columns: bool = False) -> np.ndarray:
@@ -56,11 +56,11 @@ def grid_faces(rows: int, columns: int, close_rows: bool = False, close_columns:
     return np.concatenate([first, second]).astype(np.int32)
 
 
-def join_meshes(meshes: Sequence[MeshData]) -> MeshData:
+def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
     """Join meshes without their textures; colours are kept only if all have them."""
     offsets = np.cumsum([0, *[len(mesh.vertices) for mesh in meshes[:-1]]])
-    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
-    return MeshData(
+    colors = [mesh.rgb for mesh in meshes if mesh.rgb is not None]
+    return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float32),
         np.concatenate([m.faces + offset for m, offset in zip(meshes, offsets, strict=True)]).astype(
             np.int32
@@ -69,7 +69,7 @@ def join_meshes(meshes: Sequence[MeshData]) -> MeshData:
     )
 
 
-def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.32, tube: float = 0.14) -> MeshData:
+def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.32, tube: float = 0.14) -> Mesh:
     """Make a closed trefoil tube whose section is a superellipse and whose surface is ridged.
 
     Args:
@@ -97,7 +97,7 @@ def knot_mesh(turns: int = 900, sides: int = 120, radius: float = 0.32, tube: fl
     )
     # The tube's grid runs the other way round: turned, so that its faces look outwards.
     faces = np.ascontiguousarray(grid_faces(turns, sides, True, True)[:, ::-1])
-    return MeshData(vertices.reshape(-1, 3).astype(np.float32), faces)
+    return Mesh(vertices.reshape(-1, 3).astype(np.float32), faces)
 
 
 def superellipsoid_mesh(
@@ -106,7 +106,7 @@ def superellipsoid_mesh(
     exponent: float = 0.35,
     rows: int = 160,
     columns: int = 240,
-) -> MeshData:
+) -> Mesh:
     """Make a closed superellipsoid (a box with round edges for small exponents).
 
     Args:
@@ -129,10 +129,10 @@ def superellipsoid_mesh(
         axis=-1,
     )
     vertices = (np.asarray(center) + unit * np.asarray(size)).reshape(-1, 3).astype(np.float32)
-    return MeshData(vertices, grid_faces(rows, columns, close_columns=True))
+    return Mesh(vertices, grid_faces(rows, columns, close_columns=True))
 
 
-def ground_mesh(half: float, spacing: float = 0.02, seed: int = 3) -> MeshData:
+def ground_mesh(half: float, spacing: float = 0.02, seed: int = 3) -> Mesh:
     """Make an uneven square of ground of this half side, z up, its mean height at 0."""
     ground = height_field_mesh(
         lambda x, z: (
@@ -147,10 +147,10 @@ def ground_mesh(half: float, spacing: float = 0.02, seed: int = 3) -> MeshData:
     )
     # Laid down: the wall's x-z plane becomes the ground's x-y plane, its relief points up.
     flat = np.stack([ground.vertices[:, 0], ground.vertices[:, 2], -ground.vertices[:, 1]], axis=1)
-    return MeshData(np.ascontiguousarray(flat), ground.faces)
+    return Mesh(np.ascontiguousarray(flat), ground.faces)
 
 
-def object_mesh(coarseness: float = 1.0) -> MeshData:
+def object_mesh(coarseness: float = 1.0) -> Mesh:
     """Make the turn-table scene: a ridged knot on a pedestal on an uneven square of ground, z up, ground
     at 0. ``coarseness`` is a factor on the distance between vertices, for quick drafts."""
     ground = ground_mesh(1.9, 0.02 * coarseness)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.errors import ReconError, UsageError
 from recon.synthetic.materials import (
     Albedo,
@@ -37,7 +37,7 @@ class PaintedSurface:
         tile: side of a tile of repeated texture, world units; objects, seen from nearer, have small ones.
     """
 
-    mesh: MeshData
+    mesh: Mesh
     albedo: Albedo
     target: tuple[float, float, float]
     distance: float
@@ -104,7 +104,7 @@ def painted_surface(scene: str, seed: int, coarseness: float) -> PaintedSurface:
     return PaintedSurface(mesh, paint, (0.0, 0.0, 0.4 * top), 1.7, 0.9, 46.0)
 
 
-def mesh_on_ground(mesh: MeshData, seed: int = 0) -> tuple[MeshData, Albedo]:
+def mesh_on_ground(mesh: Mesh, seed: int = 0) -> tuple[Mesh, Albedo]:
     """Set a mesh on an uneven square of gravel.
 
     Args:
@@ -124,7 +124,7 @@ def mesh_on_ground(mesh: MeshData, seed: int = 0) -> tuple[MeshData, Albedo]:
     xyz = (xyz - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]) / max((high - low).max(), 1e-12)
     own = replace(mesh, vertices=xyz.astype(np.float32))
     ground = ground_mesh(1.5, seed=seed + 3)
-    joined = join_meshes([MeshData(own.vertices, own.faces), ground])
+    joined = join_meshes([Mesh(own.vertices, own.faces), ground])
     paint = texture_albedo(own) if own.texture is not None else vertex_color_albedo(own)
     gravel = solid_albedo(seed)
     objects = len(own.faces)

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from recon.core.resize import resize_rgb
 from recon.datasets.ground_truth import load_ground_truth
 from recon.datasets.readers.common import IMAGE_SUFFIXES
 from recon.datasets.semantic import BENCHMARKS, load_pairs
 from recon.errors import ReconError, UsageError
 from recon.evaluation.semantic_benchmark import read_image, resized_points
 from recon.hyperpixels.training import TrainingPair
-from recon.photos.resize import resize_rgb
 from recon.synthetic.warps import random_warp, visible_positions
 from recon.training.options import TrainingOptions
 

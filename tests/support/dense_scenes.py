@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from recon.core.cameras import PinholeView
 from recon.dense.types import DepthMap
-from recon.photos.types import PinholeView
 
 PLANE_NORMAL = np.array([0.3, 0.2, -1.0]) / np.linalg.norm([0.3, 0.2, -1.0])
 PLANE_OFFSET = float(PLANE_NORMAL @ [0.0, 0.0, 5.0])

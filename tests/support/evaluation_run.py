@@ -10,19 +10,20 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from recon.core.raycasting import MeshData, cast_view, ray_scene, render_vertex_colors
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh, PointCloud
+from recon.core.raycasting import cast_view, ray_scene, render_vertex_colors
+from recon.core.similarity import Similarity3, camera_center
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
-from recon.dense.types import DepthMap, PointCloud
-from recon.evaluation.poses import Similarity, camera_center
+from recon.dense.types import DepthMap
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
-from recon.photos.types import PinholeView
 from recon.stages.depth import save_depth
 from recon.stages.match import save_sparse_match, write_dense_match
 from recon.surface.io import write_points_ply
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.shapes import height_field_mesh
 
-RUN_FROM_TRUTH = Similarity(
+RUN_FROM_TRUTH = Similarity3(
     0.4, Rotation.from_euler("xyz", [0.3, -0.5, 1.1]).as_matrix(), np.array([3.0, -2.0, 5.0])
 )
 """The run's world is another one than the truth's."""
@@ -37,7 +38,7 @@ def relief(x: np.ndarray, z: np.ndarray) -> np.ndarray:
 class Scene:
     """A textured relief two units wide and five cameras before it."""
 
-    mesh: MeshData
+    mesh: Mesh
     views: tuple[PinholeView, ...]
     photos: tuple[np.ndarray, ...]
     depths: tuple[np.ndarray, ...]
@@ -49,7 +50,7 @@ def make_scene(folder: Path) -> Scene:
     rng = np.random.default_rng(0)
     colors = cv2.GaussianBlur(rng.integers(0, 256, (101, 101, 3)).astype(np.uint8), (0, 0), 1.2)
     stretched = np.clip((colors.astype(float) - 128) * 4 + 128, 0, 255).astype(np.uint8)
-    mesh = replace(mesh, colors=stretched.reshape(-1, 3))
+    mesh = replace(mesh, rgb=stretched.reshape(-1, 3))
     poses = [
         look_at((x, -2.6, 0.15 * (-1) ** i), (0.3 * x, 0, 0)) for i, x in enumerate(np.linspace(-0.7, 0.7, 5))
     ]
@@ -136,7 +137,7 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
     write_points_ply(
         root / "dense" / "points.ply",
         PointCloud(
-            points, normals, scene.mesh.colors, np.full(count, 3, np.uint16), np.zeros(count, np.int32),
+            points, normals, scene.mesh.rgb, np.full(count, 3, np.uint16), np.zeros(count, np.int32),
             np.ones(count, np.float32),
         ),
     )  # fmt: skip
@@ -194,14 +195,14 @@ def write_model(folder: Path, views: tuple[PinholeView, ...], names: tuple[str, 
     )
 
 
-def write_mesh_ply(path: Path, mesh: MeshData) -> None:
+def write_mesh_ply(path: Path, mesh: Mesh) -> None:
     """A text PLY, by the format's description."""
     header = [
         "ply", "format ascii 1.0", f"element vertex {len(mesh.vertices)}", "property float x", "property float y",
         "property float z", "property uchar red", "property uchar green", "property uchar blue",
         f"element face {len(mesh.faces)}", "property list uchar int vertex_indices", "end_header",
     ]  # fmt: skip
-    colors = mesh.colors if mesh.colors is not None else np.full((len(mesh.vertices), 3), 128)
+    colors = mesh.rgb if mesh.rgb is not None else np.full((len(mesh.vertices), 3), 128)
     lines = [
         f"{x:.9g} {y:.9g} {z:.9g} {r} {g} {b}"
         for (x, y, z), (r, g, b) in zip(mesh.vertices, colors, strict=True)

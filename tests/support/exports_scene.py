@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pycolmap
 
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import camera_from_intrinsics, points_from_colmap
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene
-from recon.photos.types import Intrinsics, Photo, PhotoSet
-from recon.sfm.adapter import camera_from_intrinsics, points_from_colmap
+from recon.photos.types import Photo, PhotoSet
 
 PARAMS: dict[str, tuple[float, ...]] = {
     "SIMPLE_PINHOLE": (210.0, 158.3, 121.1),
@@ -131,7 +132,7 @@ def write_workspace(
     """A finished run: photos at working size, photos twice as large in their folder, model, points, mesh."""
     import open3d as o3d
 
-    from recon.dense.types import PointCloud
+    from recon.core.mesh import PointCloud
     from recon.engine.workspace import FORMAT
     from recon.stages.photos import file_name, mask_name, photo_set_to_json
     from recon.surface.io import write_mesh, write_points_ply

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.raycasting import MeshData, ray_scene, render_vertex_colors
-from recon.dense.types import PointCloud
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.mesh import Mesh, PointCloud
+from recon.core.raycasting import ray_scene, render_vertex_colors
 from recon.engine.workspace import FORMAT
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene
 from recon.io.pictures import encode_picture
 from recon.live.glb import drawn_glb
-from recon.photos.types import Intrinsics, Photo, PhotoSet, PinholeView
+from recon.photos.types import Photo, PhotoSet
 from recon.stages.photos import file_name, photo_set_to_json
 from recon.surface.io import write_points_ply
 
@@ -35,7 +36,7 @@ def color(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.rint(rgb).astype(np.uint8)
 
 
-def wall(steps: int = 60, shift: float = 0.0) -> MeshData:
+def wall(steps: int = 60, shift: float = 0.0) -> Mesh:
     """The wall, 4 by 3, with normals towards the cameras (-y)."""
     x, z = (a.ravel() for a in np.meshgrid(np.linspace(-2, 2, steps), np.linspace(-1.5, 1.5, steps)))
     corner = np.arange(steps * steps).reshape(steps, steps)
@@ -44,20 +45,20 @@ def wall(steps: int = 60, shift: float = 0.0) -> MeshData:
     )
     faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).astype(np.int32)
     xyz = np.stack([x, wall_y(x, z) + shift, z], -1).astype(np.float32)
-    return MeshData(xyz, faces, color(x, z))
+    return Mesh(xyz, faces, color(x, z))
 
 
-def with_board() -> MeshData:
+def with_board() -> Mesh:
     (x0, x1), y, (z0, z1) = BOARD
     base = wall()
     corners = np.array([[x0, y, z0], [x1, y, z0], [x1, y, z1], [x0, y, z1]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32) + len(base.vertices)
     rgb = color(corners[:, 0], corners[:, 2])
-    assert base.colors is not None
-    return MeshData(
+    assert base.rgb is not None
+    return Mesh(
         np.concatenate([base.vertices, corners]),
         np.concatenate([base.faces, faces]),
-        np.concatenate([base.colors, rgb]),
+        np.concatenate([base.rgb, rgb]),
     )
 
 

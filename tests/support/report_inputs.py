@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.report.content import (
     Histogram,
     ModelRow,

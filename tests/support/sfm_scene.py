@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recon.core.cameras import Intrinsics
 from recon.graph.tracks import make_tracks, track_matches
 from recon.graph.two_view import verify_many
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.graph.view_graph import PairEvidence, build_view_graph
-from recon.photos.types import Intrinsics, Photo, PhotoSet
+from recon.photos.types import Photo, PhotoSet
 
 KNOWN = Intrinsics("PINHOLE", (600.0, 605.0, 322.5, 236.0), 640, 480, known=True, has_focal_prior=True)
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon.core.raycasting import MeshData, render_vertex_colors
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import render_vertex_colors
 from recon.render.canvas import Canvas, Surface
 from recon.surface.texture.files import split_vertices
 from recon.synthetic.paths import look_at
@@ -47,7 +48,7 @@ def photos(views):
     """Photos of the sheet, from a mesh much finer than the one that is textured."""
     vertices, faces = sheet(220)
     rgb = np.clip(color(vertices[:, 0], vertices[:, 1]), 0, 255).round().astype(np.uint8)
-    mesh = MeshData(vertices.astype(np.float32), faces, rgb)
+    mesh = Mesh(vertices.astype(np.float32), faces, rgb)
     return [render_vertex_colors(mesh, view, samples=2)[0] for view in views]
 
 

@@ -62,8 +62,7 @@ def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
     """
     if (model / "cameras.txt").is_file():
         return _from_text(model)
-    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-    import pycolmap
+    from recon.core.colmap import pycolmap
 
     try:
         reconstruction = pycolmap.Reconstruction(model)
@@ -80,8 +79,7 @@ def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
 
 
 def _from_text(model: Path) -> dict[str, TruthCamera]:
-    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-    import pycolmap
+    from recon.core.colmap import pycolmap
 
     path = model / "cameras.txt"
     cameras: dict[int, Any] = {}
@@ -129,7 +127,7 @@ def _rotation(wxyz: np.ndarray) -> np.ndarray:
 
 
 def _camera(camera: Any, R: np.ndarray, t: np.ndarray, model: Path) -> TruthCamera:
-    from recon.sfm.adapter import points_from_colmap
+    from recon.core.colmap import points_from_colmap
 
     if not camera.verify_params():
         raise ReconError(f"{model}: a camera has the wrong number of parameters for {camera.model.name}")
@@ -150,10 +148,7 @@ def _camera(camera: Any, R: np.ndarray, t: np.ndarray, model: Path) -> TruthCame
 
 def colmap_camera(camera: TruthCamera) -> Any:
     """A ``pycolmap.Camera`` with a true camera's intrinsics and distortion, in COLMAP's pixel convention."""
-    import cv2  # noqa: F401  before pycolmap: see recon.sfm.adapter
-    import pycolmap
-
-    from recon.sfm.adapter import points_to_colmap
+    from recon.core.colmap import points_to_colmap, pycolmap
 
     made = pycolmap.Camera.create(0, camera.model, 1.0, camera.width, camera.height)
     values = np.asarray(made.params, np.float64).copy()

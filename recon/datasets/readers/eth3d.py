@@ -114,7 +114,7 @@ def _undistorted(
     z: Float32[np.ndarray, "h w"], original: TruthCamera, camera: TruthCamera
 ) -> Float32[np.ndarray, "h2 w2"]:
     """The z-depth that a pinhole camera at the same place sees: depth does not change, only its pixel."""
-    from recon.sfm.adapter import points_from_colmap
+    from recon.core.colmap import points_from_colmap
 
     x, y = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
     rays = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1) @ np.linalg.inv(camera.K).T

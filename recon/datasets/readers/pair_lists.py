@@ -160,7 +160,7 @@ def _shifted(pair: TruthPair) -> TruthPair:
     """Principal points from COLMAP's convention to ours."""
     from dataclasses import replace
 
-    from recon.sfm.adapter import points_from_colmap
+    from recon.core.colmap import points_from_colmap
 
     moved = []
     for K in (pair.K_a, pair.K_b):

@@ -56,7 +56,7 @@ def _on_grid(
     camera = subject.run.cameras.get(name)
     if camera is None or camera.intrinsics.is_pinhole:
         return resize_truth_depth(truth, width, height)
-    from recon.sfm.adapter import distort_points
+    from recon.core.undistort import distort_points
 
     intrinsics = camera.intrinsics.resized(width, height)
     x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))

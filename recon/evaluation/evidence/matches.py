@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from recon.core.cameras import PinholeView
 from recon.datasets.ground_truth import TruthPair
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.flow import FlowReport, evaluate_flow
@@ -22,7 +23,6 @@ from recon.evaluation.poses import inverse_pose
 from recon.evaluation.report import Curve, ReportBuilder
 from recon.evaluation.truth import truth_intrinsics
 from recon.matching.types import SparseMatch
-from recon.photos.types import PinholeView
 
 _DISTANCES = np.linspace(0.0, 10.0, 101)
 _NAN = float("nan")

@@ -10,16 +10,17 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from recon.core.raycasting import MeshData
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.similarity import Similarity3
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.errors import ReconError
 from recon.evaluation.depth import resize_truth_depth
 from recon.evaluation.layout import RunFiles
-from recon.evaluation.poses import Similarity, align_cameras, matched_names, rotation_angle
+from recon.evaluation.poses import align_cameras, matched_names, rotation_angle
 from recon.evaluation.report import ReportBuilder, evaluation_thresholds
 from recon.evaluation.surface import SeenDepth, truth_depths
 from recon.evaluation.truth import load_surface, renamed_truth, surface_extent
-from recon.photos.types import PinholeView
 
 # Photos whose sides differ in proportion by more than this are not the same photos.
 _ANOTHER_SHAPE = 0.02
@@ -48,7 +49,7 @@ class Subject:
     truth: GroundTruth | None = None
     known: Mapping[str, TruthCamera] = field(default_factory=dict)
     estimated: Mapping[str, Float64[np.ndarray, "3 4"]] = field(default_factory=dict)
-    truth_from_run: Similarity | None = None
+    truth_from_run: Similarity3 | None = None
     thresholds: Sequence[float] | None = None
     seed: int = 0
     strict: bool = False
@@ -65,7 +66,7 @@ class Subject:
         return [camera.view(name, i) for i, (name, camera) in enumerate(sorted(self.known.items()))]
 
     @cached_property
-    def surface(self) -> MeshData | Float32[np.ndarray, "m 3"] | None:
+    def surface(self) -> Mesh | Float32[np.ndarray, "m 3"] | None:
         """The true surface."""
         return None if self.truth is None else load_surface(self.truth)
 
@@ -172,7 +173,7 @@ def _alignment(
     estimated: Mapping[str, Float64[np.ndarray, "3 4"]],
     cameras: Mapping[str, TruthCamera],
     report: ReportBuilder,
-) -> Similarity | None:
+) -> Similarity3 | None:
     """The similarity from the run's world to the truth's, with a note where the cameras do not fit."""
     if len(estimated) < 2:
         return None

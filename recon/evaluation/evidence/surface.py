@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.report import Curve, ReportBuilder
 from recon.evaluation.sources import check_same_world
@@ -79,7 +79,7 @@ def surface_evidence(subject: Subject, report: ReportBuilder) -> None:
             report.note(f"{name}: {error}")
 
 
-def _against_truth(subject: Subject, estimate: MeshData | Float32[np.ndarray, "n 3"]) -> SurfaceReport:
+def _against_truth(subject: Subject, estimate: Mesh | Float32[np.ndarray, "n 3"]) -> SurfaceReport:
     assert subject.truth is not None
     assert subject.surface is not None
     limits = [t for _, t in subject.limits]

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.surface.texture.charts import Layout
 from recon.surface.texture.color import VertexViews
 from recon.surface.texture.visibility import Candidates

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.sampling import sample_image
 from recon.surface.texture.bake import bake, blend_of_faces, fill_gaps, paint_faces
 from recon.surface.texture.charts import lay_out
 from recon.surface.texture.color import (
@@ -22,7 +23,7 @@ from recon.surface.texture.color import (
 from recon.surface.texture.topology import Adjacency, face_adjacency
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.view_selection import choose_views, drop_small_regions, face_costs, seam_lengths
-from recon.surface.texture.visibility import find_candidates, look_up, project, sample
+from recon.surface.texture.visibility import find_candidates, look_up
 
 
 class _Clock:
@@ -94,7 +95,7 @@ def texture_mesh(
     pixels = np.zeros((len(faces), 3, 2))
     for index, view in enumerate(near):
         mine = np.flatnonzero(labels == index)
-        pixels[mine] = project(local[faces[mine].ravel()], view)[0].reshape(-1, 3, 2)
+        pixels[mine] = view.project(local[faces[mine].ravel()])[0].reshape(-1, 3, 2)
     layout = lay_out(pixels, labels, adjacency, max_texture=options.max_texture, padding=options.padding)
     clock.lap("atlas")
     share = blend_weights(faces, labels, len(vertices), len(views), options.blend_rings)
@@ -203,8 +204,8 @@ def _seam_steps(
     for side, label in enumerate((view_i[seam], view_j[seam])):
         for index in np.unique(label):
             mine = label == index
-            colors[side, mine] = sample(
-                images[index].astype(np.float32), project(middle[mine], views[index])[0]
+            colors[side, mine] = sample_image(
+                images[index].astype(np.float32), views[index].project(middle[mine])[0]
             )
     before = float(np.median(np.abs(colors[0] - colors[1]).mean(axis=1)))
     return before, float(np.median(step)) if len(step) else 0.0

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
 
-from recon.core.raycasting import MeshData, cast_view, ray_scene, tensor
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import cast_view, ray_scene, tensor
+from recon.core.sampling import bilinear, sample_image
 from recon.surface.texture.topology import face_frames
 
 # A ray to a surface point ends short of it by this many typical edges, so that the point's own faces, and faces
@@ -68,44 +70,12 @@ def nearest_depth(scene: Any, view: PinholeView, reach: int) -> tuple[Float32[np
     return cv2.erode(depth, np.ones((side, side), np.uint8), borderValue=1e30), 0.5
 
 
-def project(
-    points: Float64[np.ndarray, "n 3"], view: PinholeView
-) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
-    """Project points into a view: pixel positions and z-depths (positions mean nothing where z <= 0)."""
-    local = points @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
-    z = local[:, 2]
-    flat = local @ view.K.T
-    safe = np.where(np.abs(flat[:, 2:]) < 1e-12, 1e-12, flat[:, 2:])
-    return flat[:, :2] / safe, z
-
-
-def sample(image: Float32[np.ndarray, "h w c"], xy: Float64[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n c"]:
-    """Sample an image bilinearly at positions (edge pixels repeated)."""
-    width, n, channels = 4096, len(xy), image.shape[2]  # cv2.remap takes no list longer than 32767
-    rows = max(1, -(-n // width))
-    padded = np.zeros((rows * width, 2), np.float32)
-    padded[:n] = xy
-    where = padded.reshape(rows, width, 2)
-    step = 8192
-    parts = [
-        cv2.remap(image, where[top : top + step], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for top in range(0, rows, step)
-    ]
-    return np.concatenate([part.reshape(-1, channels) for part in parts])[:n]
-
-
 def look_up(
     texture: UInt8[np.ndarray, "h w 3"], uv: Float64[np.ndarray, "n 2"]
 ) -> Float32[np.ndarray, "n 3"]:
     """Sample a texture at texture coordinates (v up), bilinearly."""
     h, w = texture.shape[:2]
-    x, y = np.clip(uv[:, 0] * w - 0.5, 0, w - 1), np.clip((1 - uv[:, 1]) * h - 0.5, 0, h - 1)
-    x0, y0 = np.minimum(x.astype(np.int64), max(w - 2, 0)), np.minimum(y.astype(np.int64), max(h - 2, 0))
-    x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
-    fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
-    top = texture[y0, x0] * (1 - fx) + texture[y0, x1] * fx
-    low = texture[y1, x0] * (1 - fx) + texture[y1, x1] * fx
-    return (top * (1 - fy) + low * fy).astype(np.float32)
+    return bilinear(texture, uv[:, 0] * w - 0.5, (1 - uv[:, 1]) * h - 0.5).astype(np.float32)
 
 
 def find_candidates(
@@ -140,13 +110,13 @@ def find_candidates(
     centre, normal = face_frames(vertices, faces)
     side = vertices[faces[:, 0]] - vertices[faces[:, 1]]
     short_by = _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1)))
-    scene = ray_scene(MeshData(vertices.astype(np.float32), faces))
+    scene = ray_scene(Mesh(vertices.astype(np.float32), faces))
     least_cosine = np.cos(np.radians(max_angle_deg))
     for index, (view, image, mask) in enumerate(zip(views, images, masks, strict=True)):
         to_camera = view.center - centre
         distance = np.linalg.norm(to_camera, axis=1)
         cosine = (normal * to_camera).sum(axis=1) / np.maximum(distance, 1e-30)
-        xy, z = project(vertices, view)
+        xy, z = view.project(vertices)
         usable = np.ones((view.height, view.width), np.uint8) if mask is None else mask.astype(np.uint8)
         # One pixel from the border and from what is masked, for the interpolation's sake.
         usable = cv2.erode(usable, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -169,7 +139,7 @@ def find_candidates(
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         area = (0.5 * np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])).astype(np.float32)
         near, half = nearest_depth(scene, view, _FRINGE_PIXELS)
-        at, z_centre = project(centre[chosen], view)
+        at, z_centre = view.project(centre[chosen])
         place = np.rint((at + 0.5) * half - 0.5).astype(np.int64)
         front = near[np.clip(place[:, 1], 0, near.shape[0] - 1), np.clip(place[:, 0], 0, near.shape[1] - 1)]
         slope = np.sqrt(1 - np.clip(cosine[chosen], 0.05, 1) ** 2) / np.clip(cosine[chosen], 0.05, 1)
@@ -177,7 +147,7 @@ def find_candidates(
         fringe = front < z_centre * (1 - _FRINGE_DEPTH) - rise
         sigma = float(np.clip(0.5 * np.sqrt(np.median(area)), 0.7, 8.0))
         soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        color = sample(soft, corners.mean(axis=1))
+        color = sample_image(soft, corners.mean(axis=1))
         area[fringe] *= np.float32(_FRINGE_WORTH)
         # The worst of the slots gives way.
         worst = best_area[chosen].argmin(axis=1)

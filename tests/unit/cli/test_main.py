@@ -245,9 +245,9 @@ def test_a_failure_ends_at_once_while_workers_still_run(monkeypatch: pytest.Monk
 
 
 def test_worker_name_is_the_engines() -> None:
-    from recon.engine import executor
+    from recon.core import parallel
 
-    assert app.WORKER == executor.WORKER
+    assert app.WORKER == parallel.WORKER
 
 
 def test_run_pipeline_works_from_a_checkout_in_any_folder(tmp_path: Path) -> None:

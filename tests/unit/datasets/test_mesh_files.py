@@ -157,8 +157,8 @@ def test_glb_with_colours_alone(tmp_path: Path) -> None:
     write_glb(tmp_path / "a.glb", material)
     mesh = read_textured_mesh(tmp_path / "a.glb")
     assert mesh.texture is None
-    assert mesh.colors is not None
-    np.testing.assert_allclose((mesh.colors / 255.0) ** 2.2, np.tile([0.25, 0.5, 1.0], (4, 1)), atol=0.01)
+    assert mesh.rgb is not None
+    np.testing.assert_allclose((mesh.rgb / 255.0) ** 2.2, np.tile([0.25, 0.5, 1.0], (4, 1)), atol=0.01)
 
 
 def test_damaged_meshes(tmp_path: Path) -> None:

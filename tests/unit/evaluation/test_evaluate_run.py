@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.core.undistort import distort_points
 from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import paired_difference, statistic
@@ -20,7 +21,6 @@ from recon.evaluation.report import evaluation_thresholds
 from recon.evaluation.run import evaluate_run
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.truth import truth_intrinsics
-from recon.sfm.adapter import distort_points
 from tests.support.evaluation_run import (
     NAMES,
     RUN_FROM_TRUTH,

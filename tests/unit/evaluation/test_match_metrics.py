@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from recon.core.cameras import PinholeView
 from recon.evaluation.matches import (
     endpoint_errors_from_depth,
     epipolar_distances,
@@ -18,7 +19,6 @@ from recon.evaluation.matches import (
     match_repeatability,
 )
 from recon.matching.types import SparseMatch
-from recon.photos.types import PinholeView
 
 K = np.array([[100.0, 0, 49.5], [0, 100.0, 39.5], [0, 0, 1]])
 LEFT = PinholeView(0, "a", K, np.eye(3, 4), 100, 80)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from recon.core.cameras import PinholeView
 from recon.evaluation.consistency import PATCH, PhotoView, _correlation, photo_consistency
-from recon.photos.types import PinholeView
 from tests.support.evaluation_run import Scene, center_of, make_scene
 
 

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from recon.core.similarity import Similarity3, camera_center
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import area_under_curve
 from recon.evaluation.poses import (
-    Similarity,
     align_cameras,
     align_similarity,
     align_similarity_robust,
-    camera_center,
     evaluate_poses,
     matched_names,
     multi_view_errors,
@@ -32,9 +31,9 @@ from recon.evaluation.poses import (
 )
 
 
-def random_similarity(rng: np.random.Generator) -> Similarity:
+def random_similarity(rng: np.random.Generator) -> Similarity3:
     rotation = Rotation.random(random_state=rng).as_matrix()
-    return Similarity(float(np.exp(rng.uniform(-3, 3))), rotation, rng.normal(size=3) * 10)
+    return Similarity3(float(np.exp(rng.uniform(-3, 3))), rotation, rng.normal(size=3) * 10)
 
 
 def random_cameras(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
@@ -72,7 +71,7 @@ def test_alignment_is_a_minimum() -> None:
     least = ((best(a) - b) ** 2).sum()
     for _ in range(200):
         turn = Rotation.from_rotvec(rng.normal(size=3) * 0.01).as_matrix()
-        other = Similarity(
+        other = Similarity3(
             best.scale * float(np.exp(rng.normal() * 0.01)),
             turn @ best.rotation,
             best.translation + rng.normal(size=3) * 0.01,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.core.raycasting import MeshData
-from recon.evaluation.poses import Similarity
+from recon.core.mesh import Mesh
+from recon.core.similarity import Similarity3
 from recon.evaluation.surface import (
     SurfaceProtocol,
     evaluate_surface,
@@ -27,10 +27,10 @@ ABOVE = pinhole_views(
 """Two cameras that look straight down; at height 0 each sees a square with sides of 2.91."""
 
 
-def square(half: float, height: float = 0.0) -> MeshData:
+def square(half: float, height: float = 0.0) -> Mesh:
     corners = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])
     vertices = np.column_stack([corners, np.full(4, height)]).astype(np.float32)
-    return MeshData(vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
+    return Mesh(vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
 
 
 @settings(max_examples=15, deadline=None)
@@ -38,7 +38,7 @@ def square(half: float, height: float = 0.0) -> MeshData:
 def test_a_cloud_equals_itself_in_any_world(seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(200, 3))
-    moved = Similarity(3.0, Rotation.random(random_state=rng).as_matrix(), rng.normal(size=3))
+    moved = Similarity3(3.0, Rotation.random(random_state=rng).as_matrix(), rng.normal(size=3))
     report = evaluate_surface(moved(points), points, (), (1e-3,), moved.inverse())
     assert report.f_score == (1.0,)
     assert report.chamfer < 1e-5
@@ -65,7 +65,7 @@ def test_half_a_plane_is_half_the_recall() -> None:
 def test_truth_that_no_camera_sees_is_not_missed() -> None:
     """A second plane lies hidden under the first, and the plane is larger than the pictures."""
     seen, hidden = square(3.0), square(3.0, -1.0)
-    truth = MeshData(
+    truth = Mesh(
         np.concatenate([seen.vertices, hidden.vertices]), np.concatenate([seen.faces, seen.faces + 4])
     )
     estimate = square(1.6)
@@ -128,14 +128,14 @@ def test_truth_from_a_scan() -> None:
 
 
 def test_samples_are_even_by_area() -> None:
-    mesh = MeshData(
+    mesh = Mesh(
         np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 1, 5]], np.float32),
         np.array([[0, 1, 2], [3, 4, 5]], np.int32),
     )
     points = sample_mesh(mesh, 8000, seed=2)
     assert (points[:, 2] > 1).sum() == 6000
     np.testing.assert_allclose(points[points[:, 2] < 1].mean(axis=0), [1 / 3, 1 / 3, 0], atol=0.02)
-    assert len(sample_mesh(MeshData(mesh.vertices[:0], mesh.faces[:0]), 10)) == 0
+    assert len(sample_mesh(Mesh(mesh.vertices[:0], mesh.faces[:0]), 10)) == 0
 
 
 def test_nothing_estimated() -> None:

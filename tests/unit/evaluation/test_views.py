@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate1d
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.evaluation.depth import evaluate_depth
 from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh, psnr, ssim, ssim_map
 from recon.synthetic.paths import look_at, pinhole_views
@@ -76,7 +76,7 @@ def test_mesh_prediction_of_a_gradient() -> None:
     """A plane whose colour grows with x: the picture is a linear ramp at known places."""
     vertices = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
     colors = np.array([[0, 9, 9], [200, 9, 9], [200, 9, 9], [0, 9, 9]], np.uint8)
-    mesh = MeshData(vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32), colors)
+    mesh = Mesh(vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32), colors)
     picture, covered = predict_from_mesh(mesh, VIEW)
     x = (np.arange(64) - VIEW.K[0, 2]) / VIEW.K[0, 0] * 4
     inside = np.abs(x) < 0.95

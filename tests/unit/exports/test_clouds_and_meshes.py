@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recon.core.frames import Y_UP_FROM_Z_UP
-from recon.evaluation.poses import Similarity
+from recon.core.similarity import Similarity3
 from recon.exports.clouds import Cloud, to_las, to_ply
 from recon.exports.meshes import move_glb, move_obj, to_obj
 from recon.io.glb import read_glb
@@ -100,7 +100,7 @@ def test_obj_and_glb_moved_agree_with_the_formula(tmp_path: Path) -> None:
     box = trimesh.creation.box((1.0, 2.0, 3.0))
     box.visual.vertex_colors = np.random.default_rng(0).integers(0, 256, (len(box.vertices), 4))
     rotation = Y_UP_FROM_Z_UP @ TURN
-    matrix = Similarity(2.5, rotation, np.array([1.0, -2.0, 3.0])).matrix
+    matrix = Similarity3(2.5, rotation, np.array([1.0, -2.0, 3.0])).matrix
     expected = 2.5 * box.vertices @ rotation.T + [1.0, -2.0, 3.0]
 
     moved = move_obj(trimesh.exchange.obj.export_obj(box, include_normals=True), matrix, ("offset 1 2 3",))
@@ -163,13 +163,13 @@ def test_glb_translations_that_cancel_leave_nothing_large() -> None:
     text += b" " * (-len(text) % 4)
     data = struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest))
     data += struct.pack("<I4s", len(text), b"JSON") + text + rest
-    moved, _ = read_glb(move_glb(data, Similarity(1.0, np.eye(3), -place + [1, 2, 3]).matrix))
+    moved, _ = read_glb(move_glb(data, Similarity3(1.0, np.eye(3), -place + [1, 2, 3]).matrix))
     large = [
         abs(v) for node in moved["nodes"] for v in (*node.get("matrix", ()), *node.get("translation", ()))
     ]
     assert max(large) < 10
     read = trimesh.load(
-        io.BytesIO(move_glb(data, Similarity(1.0, np.eye(3), -place).matrix)), file_type="glb"
+        io.BytesIO(move_glb(data, Similarity3(1.0, np.eye(3), -place).matrix)), file_type="glb"
     )
     np.testing.assert_allclose(read.to_mesh().bounds, [[-0.5, -1, -1.5], [0.5, 1, 1.5]], atol=1e-6)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.frames import level_rotation, offset_to_origin, up_of_photos
-from recon.evaluation.poses import Similarity, align_similarity, rotation_angle
+from recon.core.similarity import Similarity3
+from recon.evaluation.poses import align_similarity, rotation_angle
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 from recon.exports.georeference import (
     Crs,
@@ -34,9 +35,9 @@ from recon.exports.gravity import (
 UP = np.array([0.0, 0.0, 1.0])
 
 
-def some_similarity(seed: int = 0, scale: float = 7.5) -> Similarity:
+def some_similarity(seed: int = 0, scale: float = 7.5) -> Similarity3:
     """From a model with any orientation to a frame in metres."""
-    return Similarity(scale, Rotation.random(random_state=seed).as_matrix(), np.array([12.0, -30.0, 5.0]))
+    return Similarity3(scale, Rotation.random(random_state=seed).as_matrix(), np.array([12.0, -30.0, 5.0]))
 
 
 def positions(n: int = 30, seed: int = 1) -> np.ndarray:
@@ -195,7 +196,7 @@ def geodetic_walk(n: int = 25) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("frame", ["utm", "enu"])
 def test_gps_gives_utm_or_enu(frame: str) -> None:
     geodetic, utm = geodetic_walk()
-    truth = Similarity(0.02, Rotation.random(random_state=8).as_matrix(), np.zeros(3))
+    truth = Similarity3(0.02, Rotation.random(random_state=8).as_matrix(), np.zeros(3))
     centers = truth(utm - utm.mean(axis=0))
     names = [f"{i}.jpg" for i in range(len(utm))]
     found = georeference_gps(names, centers, geodetic, frame=frame, sigma=1.0)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from recon.core.cameras import PinholeView
 from recon.core.frames import upright_rotation
 from recon.exports.meshes import move_glb, upright_glb
 from recon.exports.scene import reconstruction_from_scene
 from recon.io.glb import model_from_scene, read_glb
 from recon.io.pictures import encode_picture
-from recon.photos.types import PinholeView
 from recon.surface.io import read_mesh
 from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.types import TexturedMesh
@@ -128,7 +128,7 @@ def test_obj_in_utm_has_the_digits(tmp_path: Path) -> None:
 
 def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> None:
     """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to 0.1 mm."""
-    from recon.dense.types import PointCloud
+    from recon.core.mesh import PointCloud
     from recon.engine.stage import StageContext
     from recon.stages.mesh import MeshSettings, MeshStage
     from recon.stages.texture import TextureSettings, TextureStage

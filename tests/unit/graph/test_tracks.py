@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recon.core.cameras import Intrinsics
 from recon.graph.tracks import (
     TrackSettings,
     build_tracks,
@@ -24,7 +25,7 @@ from recon.graph.tracks import (
 )
 from recon.graph.types import Tracks
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
-from recon.photos.types import Intrinsics, Photo, PhotoSet
+from recon.photos.types import Photo, PhotoSet
 
 WIDTH, HEIGHT = 120, 90
 # Photo i sees the plane point p at MAPS[i] @ (p, 1): rotations, scales and shears that keep most of the view.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recon.core.cameras import Intrinsics
 from recon.graph.tracks import build_tracks, flow_turn
 from recon.matching.types import DenseMatch, FlowField
-from recon.photos.types import Intrinsics, Photo, PhotoSet
+from recon.photos.types import Photo, PhotoSet
 
 SIZE = 120
 

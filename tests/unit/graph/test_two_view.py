@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from recon.core.cameras import Intrinsics
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
@@ -19,7 +20,6 @@ from recon.graph.two_view import (
     verify_pair,
 )
 from recon.matching.types import DenseMatch, FlowField
-from recon.photos.types import Intrinsics
 
 KNOWN = Intrinsics("PINHOLE", (700.0, 690.0, 311.0, 245.0), 640, 480, known=True, has_focal_prior=True)
 UNKNOWN = Intrinsics("SIMPLE_PINHOLE", (768.0, 319.5, 239.5), 640, 480)
@@ -193,8 +193,8 @@ def test_confidence_tells_little_overlap_from_none(shared_data: Path) -> None:
     """Photos at the two ends of a walk round the fountain, of which a twentieth of the pixels match; and photos of
     two different places."""
     import recon
+    from recon.core.resize import resize_rgb
     from recon.photos.reading import load_photo
-    from recon.photos.resize import resize_rgb
 
     def photo(scene: str, index: int) -> np.ndarray:
         folder = shared_data / "datasets" / "strecha" / scene / "images"

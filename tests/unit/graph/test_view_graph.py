@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from recon.core.cameras import Intrinsics
 from recon.graph.types import TwoViewGeometry
 from recon.graph.view_graph import (
     PairEvidence,
@@ -29,7 +30,7 @@ from recon.graph.view_graph import (
     three_view_loops,
 )
 from recon.matching.types import FlowField
-from recon.photos.types import Intrinsics, Photo, PhotoSet
+from recon.photos.types import Photo, PhotoSet
 
 
 def photo_set(n: int) -> PhotoSet:

@@ -101,9 +101,9 @@ def test_padding_on_both_sides_moves_the_image_by_less_than_a_stride() -> None:
 
 def test_the_weights_know_what_is_on_a_photo(shared_data: Path) -> None:
     """Backbone, and head and classifier of the file: ImageNet's classes for cars on WILLOW's photos of cars."""
+    from recon.core.resize import resize_rgb
     from recon.datasets.semantic import read_willow_class
     from recon.evaluation.semantic_benchmark import read_image
-    from recon.photos.resize import resize_rgb
 
     folder = shared_data / "datasets" / "semantic_willow" / "Car"
     if not folder.is_dir():

@@ -15,9 +15,9 @@ from tests.support import live_scene
 pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.cli.looking import open_view_scene
+from recon.core.similarity import Similarity3
 from recon.datasets.readers.uniform import CONVENTION
 from recon.errors import ReconError
-from recon.evaluation.poses import Similarity
 from recon.exports.scene import reconstruction_from_scene
 from recon.live.serving import free_port
 from recon.live.truth import load_truth
@@ -165,7 +165,7 @@ def test_a_scene_with_true_cameras_is_the_truth(offset: np.ndarray, tmp_path: Pa
     """The run is turned, scaled and moved; the cameras of both bring it back, and errors are in the truth's units."""
     R = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     R *= np.sign(np.linalg.det(R))
-    run_from_truth = Similarity(0.2, R, np.array([4.0, -1.0, 2.0]) + offset)
+    run_from_truth = Similarity3(0.2, R, np.array([4.0, -1.0, 2.0]) + offset)
     run = tmp_path / "lauf"
     (run / "sparse" / "0").mkdir(parents=True)
     moved = live_scene.made_scene().moved(0.2, R, run_from_truth.translation)

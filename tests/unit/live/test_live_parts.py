@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon.cli.looking import open_view_scene
+from recon.core.cameras import PinholeView
+from recon.core.undistort import distort_points
 from recon.errors import ReconError, UsageError
 from recon.exports.scene import reconstruction_from_scene
 from recon.live.camera import (
@@ -49,9 +51,7 @@ from recon.live.pointing import coordinates, unit_of
 from recon.live.serving import PairPage, free_port, is_own_request
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
-from recon.photos.types import PinholeView
 from recon.render.scene import ViewCloud, ViewScene
-from recon.sfm.adapter import distort_points
 from recon.surface.io import write_points_ply
 from tests.support import live_scene
 
@@ -545,9 +545,7 @@ def test_error_against_a_truth(scene: ViewScene, tmp_path: Path) -> None:
 
 def test_a_drawn_mesh_is_read_back_as_it_was() -> None:
     mesh = live_scene.wall(12)
-    back = trimesh.load(
-        io.BytesIO(drawn_glb(mesh.vertices, mesh.faces, rgb=mesh.colors)), "glb", process=False
-    )
+    back = trimesh.load(io.BytesIO(drawn_glb(mesh.vertices, mesh.faces, rgb=mesh.rgb)), "glb", process=False)
     loaded = back.to_mesh()
     np.testing.assert_allclose(loaded.vertices, mesh.vertices, atol=1e-6)
     np.testing.assert_array_equal(loaded.faces, mesh.faces)
@@ -634,7 +632,7 @@ def test_distorted_photos_are_pointed_at_where_they_show_the_point(scene: ViewSc
     """The pixel in the photo as taken is that of COLMAP's camera model, not of the pinhole."""
     from dataclasses import replace
 
-    from recon.photos.types import Intrinsics
+    from recon.core.cameras import Intrinsics
 
     bent = Intrinsics("SIMPLE_RADIAL", (300.0, 161.0, 118.0, -0.08), 320, 240)
     photos = tuple(replace(photo, intrinsics=bent) for photo in scene.photos)

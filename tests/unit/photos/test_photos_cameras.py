@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from recon.core.cameras import Intrinsics
 from recon.photos.cameras import CameraCandidate, assign_cameras
 from recon.photos.exif import ExifFacts
-from recon.photos.types import Intrinsics
 
 PLAIN = ExifFacts()
 CANON = ExifFacts(make="Canon", model="EOS", focal_mm=50.0, focal_35mm=80.0)

@@ -7,8 +7,9 @@ import pytest
 from jaxtyping import UInt8
 from scipy.ndimage import map_coordinates
 
-from recon.core.raycasting import MeshData, cast_view, ray_scene, render_vertex_colors
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import cast_view, ray_scene, render_vertex_colors
 from recon.render.canvas import (
     Canvas,
     Surface,
@@ -39,16 +40,16 @@ def drawn(surface: Surface, view: PinholeView, style: str, samples: int = 1) -> 
     return canvas.picture()
 
 
-def ball() -> MeshData:
+def ball() -> Mesh:
     mesh = superellipsoid_mesh((0, 0, 0), (1, 1, 1), exponent=1.0)
     colors = np.random.default_rng(0).integers(0, 256, (len(mesh.vertices), 3)).astype(np.uint8)
-    return MeshData(mesh.vertices, mesh.faces, colors)
+    return Mesh(mesh.vertices, mesh.faces, colors)
 
 
 def test_vertex_colours_agree_with_the_renderer_of_the_data_sets() -> None:
     mesh = ball()
     view = front(3.0)
-    ours = drawn(Surface(mesh.vertices, mesh.faces, mesh.colors), view, "color")
+    ours = drawn(Surface(mesh.vertices, mesh.faces, mesh.rgb), view, "color")
     theirs, covered = render_vertex_colors(mesh, view, 1, WHITE)
     assert covered.mean() > 0.2
     assert np.abs(ours.astype(int) - theirs).max() <= 1
@@ -59,7 +60,7 @@ def test_texture_agrees_with_the_plain_renderer_where_texels_are_large() -> None
     uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     texture = np.random.default_rng(1).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     surface = Surface(vertices, faces, uv=uv, texture=texture)
-    scene = ray_scene(MeshData(vertices, faces))
+    scene = ray_scene(Mesh(vertices, faces))
     for view in (front(), front(2.5, 0.3)):
         hits = cast_view(scene, view)
         at = (uv[faces][hits.face[hits.mask]] * hits.weights[hits.mask][:, :, None]).sum(axis=1)
@@ -96,7 +97,7 @@ def test_a_fine_texture_far_away_is_averaged_not_picked() -> None:
 
 def test_clay_is_lit_from_the_upper_left_and_sees_both_sides() -> None:
     mesh = ball()
-    picture = drawn(Surface(mesh.vertices, mesh.faces, mesh.colors), front(3.0), "shaded").astype(int)
+    picture = drawn(Surface(mesh.vertices, mesh.faces, mesh.rgb), front(3.0), "shaded").astype(int)
     assert picture[40, 60].sum() > picture[80, 100].sum() + 60
     vertices, faces = wall(0.0)
     one, other = (drawn(Surface(vertices, f), front(), "shaded") for f in (faces, faces[:, ::-1]))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.core.raycasting import MeshData, cast_view, ray_scene
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import Mesh
+from recon.core.raycasting import cast_view, ray_scene
 from recon.render.frusta import camera_lines
 from recon.render.pictures import (
     cameras_picture,
@@ -145,7 +146,7 @@ def test_point_spacing_of_a_grid() -> None:
 def test_mesh_picture_has_the_mesh_silhouette(style: str) -> None:
     mesh = superellipsoid_mesh((0, 0, 0), (0.8, 0.5, 0.5), 1.0, 30, 40)
     if style == "color":
-        mesh = MeshData(mesh.vertices, mesh.faces, np.full((len(mesh.vertices), 3), (10, 200, 30), np.uint8))
+        mesh = Mesh(mesh.vertices, mesh.faces, np.full((len(mesh.vertices), 3), (10, 200, 30), np.uint8))
     picture = mesh_picture(mesh, VIEW, style, samples=1)
     hit = cast_view(ray_scene(mesh), VIEW).mask
     assert (picture[~hit] == PAPER).all()

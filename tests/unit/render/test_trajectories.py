@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
 from recon.render.pose_splines import interpolate_poses, motion_times, parse_tum, walking_order
 from recon.render.trajectories import (
     even_shares,

@@ -11,22 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.graph.tracks import pair_observations, track_matches
-from recon.graph.two_view import verify_many
-from recon.photos.types import Intrinsics
-from recon.sfm.adapter import (
+from recon.core.cameras import Intrinsics
+from recon.core.colmap import (
     camera_from_intrinsics,
-    distort_points,
     image_id,
     intrinsics_from_camera,
+    points_from_colmap,
+    points_to_colmap,
+)
+from recon.core.undistort import distort_points, undistort_points, undistortion_maps
+from recon.graph.tracks import pair_observations, track_matches
+from recon.graph.two_view import verify_many
+from recon.sfm.adapter import (
     keypoint_numbers,
     move_observations,
-    points_from_colmap,
     points_of_tracks,
-    points_to_colmap,
     posed_cameras,
-    undistort_points,
-    undistortion_maps,
     views_from_reconstruction,
     write_database,
 )

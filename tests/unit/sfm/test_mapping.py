@@ -8,9 +8,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from recon.core.cameras import Intrinsics
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
-from recon.photos.types import Intrinsics
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
 from recon.sfm.mapping import MappingResult, MappingSettings, camera_centers, map_global, map_incremental
 from tests.support.sfm_scene import (

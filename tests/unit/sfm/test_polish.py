@@ -9,9 +9,10 @@ import numpy as np
 import pycolmap
 import pytest
 
+from recon.core.cameras import Intrinsics
 from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
-from recon.photos.types import Intrinsics, PhotoSet
+from recon.photos.types import PhotoSet
 from recon.sfm.adapter import model_from_tracks, points_of_tracks, write_database
 from recon.sfm.mapping import MappingSettings, camera_centers, map_incremental, polish_model
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry

@@ -6,8 +6,9 @@ import numpy as np
 import open3d as o3d
 import pytest
 
-from recon.dense.types import DepthMap, PointCloud
-from recon.photos.types import PinholeView
+from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
+from recon.dense.types import DepthMap
 from recon.surface.meshing import clean_mesh, mesh_arrays, point_spacing, poisson_mesh, tsdf_mesh
 
 

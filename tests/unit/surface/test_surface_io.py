@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.dense.types import PointCloud
+from recon.core.mesh import PointCloud
 from recon.errors import ReconError, UsageError
 from recon.surface.io import read_mesh, read_points_ply, write_mesh, write_points_ply
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.datasets.ground_truth import load_ground_truth
 from recon.errors import ReconError, UsageError
 from recon.synthetic.difficulties import difficulties, make_benchmark_scene, render_benchmark_scene
@@ -275,7 +275,7 @@ def test_repeated_texture_repeats() -> None:
 
 def test_gloss_is_where_a_mirror_would_show_the_lamp() -> None:
     """A flat floor under a camera: the brightest pixel is where the reflected ray points at the lamp."""
-    floor = MeshData(
+    floor = Mesh(
         np.array([[-9, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]], np.float32),
         np.array([[0, 1, 2], [0, 2, 3]], np.int32),
     )
@@ -323,7 +323,7 @@ def test_gloss_moves_with_the_camera(plain: SyntheticScene) -> None:
 
 def test_averaging_over_neighbours() -> None:
     """Against the dense matrix of the same mesh; a constant stays."""
-    mesh = MeshData(np.zeros((5, 3), np.float32), np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32))
+    mesh = Mesh(np.zeros((5, 3), np.float32), np.array([[0, 1, 2], [0, 2, 3], [3, 2, 4]], np.int32))
     near = np.eye(5)
     for a, b in ((0, 1), (1, 2), (2, 0), (2, 3), (3, 0), (2, 4), (4, 3)):
         near[a, b] = near[b, a] = 1

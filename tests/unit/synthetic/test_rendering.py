@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.core.raycasting import MeshData, cast_view, depth_and_normals, ray_scene, render_vertex_colors
+from recon.core.mesh import Mesh
+from recon.core.raycasting import cast_view, depth_and_normals, ray_scene, render_vertex_colors
 from recon.synthetic.materials import texture_albedo
 from recon.synthetic.noise import fractal_noise
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 
 
-def quad(corners: list[list[float]], **more: np.ndarray) -> MeshData:
-    return MeshData(np.array(corners, np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.int32), **more)
+def quad(corners: list[list[float]], **more: np.ndarray) -> Mesh:
+    return Mesh(np.array(corners, np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.int32), **more)
 
 
 FLOOR = quad([[-5, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]])
@@ -39,7 +40,7 @@ def test_depth_of_a_slanted_plane_is_analytic() -> None:
 
 
 def test_back_faces_are_turned_to_the_camera() -> None:
-    flipped = MeshData(FLOOR.vertices, np.ascontiguousarray(FLOOR.faces[:, ::-1]))
+    flipped = Mesh(FLOOR.vertices, np.ascontiguousarray(FLOOR.faces[:, ::-1]))
     view = pinhole_views([look_at((0, 0, 3), (0, 0, 0), up=(0, 1, 0))], 9, 7)[0]
     for mesh in (FLOOR, flipped):
         np.testing.assert_allclose(depth_and_normals(mesh, view)[1][3, 4], [0, 0, -1], atol=1e-6)
@@ -49,7 +50,7 @@ def test_supersamples_lie_inside_their_pixel() -> None:
     """The mean over a pixel's rays of a linear depth is the depth at its centre."""
     view = pinhole_views([look_at((0, 0, 3), (0, 0, 0), up=(0, 1, 0))], 16, 12, 40)[0]
     colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 0], [0, 255, 0]], np.uint8)
-    mesh = quad([[-5, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]], colors=colors)
+    mesh = quad([[-5, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]], rgb=colors)
     scene = ray_scene(mesh)
     fine = cast_view(scene, view, 3)
     coarse = cast_view(scene, view)
@@ -83,7 +84,7 @@ def test_light_of_open_ground_and_of_a_shadow() -> None:
     # A roof over the middle hides the sun from a small patch of ground below it.
     roof = quad([[-2, -2, 1], [2, -2, 1], [2, 2, 1], [-2, 2, 1]])
     patch = quad([[-0.1, -0.1, 0], [0.1, -0.1, 0], [0.1, 0.1, 0], [-0.1, 0.1, 0]])
-    both = MeshData(
+    both = Mesh(
         np.concatenate([patch.vertices, roof.vertices]), np.concatenate([patch.faces, roof.faces + 4])
     )
     baked = bake_lighting(both, light)
@@ -101,7 +102,7 @@ def test_texture_is_read_where_it_belongs() -> None:
     texture[4:, :4], texture[4:, 4:] = (0, 0, 255), (255, 255, 255)
     uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     mesh = quad([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
-    mesh = MeshData(mesh.vertices, mesh.faces, None, uv[mesh.faces], texture)
+    mesh = Mesh(mesh.vertices, mesh.faces, None, uv[mesh.faces], texture)
     view = pinhole_views([look_at((0, 0, 4), (0, 0, 0), up=(0, 1, 0))], 41, 41, 30)[0]
     picture = render_radiance(
         mesh,

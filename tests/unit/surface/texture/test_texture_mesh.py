@@ -97,10 +97,11 @@ def test_what_hides_the_surface_does_not_paint_it():
     faces = np.concatenate([wall_faces, plate_faces + len(wall)]).astype(np.int32)
     rgb = np.zeros((len(vertices), 3), np.uint8)
     rgb[: len(wall)], rgb[len(wall) :] = (20, 200, 20), (200, 20, 20)
-    from recon.core.raycasting import MeshData, render_vertex_colors
+    from recon.core.mesh import Mesh
+    from recon.core.raycasting import render_vertex_colors
 
     views = [camera(k, (x, 0.2, 2.5)) for k, x in enumerate((-1.2, -0.4, 0.4, 1.2))]
-    exact = MeshData(vertices.astype(np.float32), faces, rgb)
+    exact = Mesh(vertices.astype(np.float32), faces, rgb)
     images = [render_vertex_colors(exact, view)[0] for view in views]
     mesh, _ = texture_mesh(vertices, faces, views, images)
     got = look_up(mesh.texture, mesh.uvs.mean(axis=1))

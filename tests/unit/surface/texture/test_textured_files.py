@@ -60,7 +60,7 @@ def test_our_own_reader_of_foreign_files_agrees(mesh, folder, name):
     read = read_textured_mesh(folder / name)
     assert (read.texture == mesh.texture).all()
     assert np.abs(read.vertices[read.faces] - mesh.vertices[mesh.faces]).max() < 1e-6
-    assert np.abs(read.uvs - mesh.uvs).max() < 1e-6
+    assert np.abs(read.uv - mesh.uvs).max() < 1e-6
 
 
 def test_glb_as_pygltflib_sees_it(mesh, folder):

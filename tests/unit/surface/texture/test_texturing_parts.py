@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay
 
+from recon.core.sampling import sample_image
 from recon.surface.texture.bake import paint_faces
 from recon.surface.texture.charts import lay_out
 from recon.surface.texture.color import blend_weights, diffuse_colors, find_agreement, fit_gains
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.topology import face_adjacency, regions
 from recon.surface.texture.view_selection import choose_views, drop_small_regions
-from recon.surface.texture.visibility import Candidates, sample
+from recon.surface.texture.visibility import Candidates
 from tests.support.texturing_scenes import sheet
 
 
@@ -253,4 +254,4 @@ def test_sampling_against_the_formula():
     fx, fy = (xy - np.floor(xy)).T[..., None]
     want = (image[y, x] * (1 - fx) + image[y, x + 1] * fx) * (1 - fy)
     want += (image[y + 1, x] * (1 - fx) + image[y + 1, x + 1] * fx) * fy
-    assert np.abs(sample(image, xy) - want).max() < 0.05  # OpenCV interpolates in steps of 1/32 pixel
+    assert np.abs(sample_image(image, xy) - want).max() < 0.05  # OpenCV interpolates in steps of 1/32 pixel

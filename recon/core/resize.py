@@ -1,10 +1,10 @@
-"""Resizing by area averaging: pixel x of the original lands at (x + 0.5) * s - 0.5."""
+"""Images, masks and positions at another size: pixel x of the original lands at (x + 0.5) * s - 0.5."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 
 
 def working_size(width: int, height: int, max_size: int) -> tuple[int, int]:
@@ -40,3 +40,16 @@ def resize_mask(mask: Bool[np.ndarray, "h w"], width: int, height: int) -> Bool[
     )
     usable: np.ndarray = share >= 0.5
     return usable
+
+
+def resize_points(
+    xy: Float[np.ndarray, "*n 2"], old: tuple[int, int], new: tuple[int, int]
+) -> Float64[np.ndarray, "*n 2"]:
+    """Positions in an image at another size: x' = (x + 0.5) * s - 0.5.
+
+    Args:
+        xy: (..., 2) in pixels of the old size.
+        old, new: (width, height).
+    """
+    factors = np.array([new[0] / old[0], new[1] / old[1]])
+    return np.asarray((xy + 0.5) * factors - 0.5, np.float64)

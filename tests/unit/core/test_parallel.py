@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.engine.executor import imap_ordered, map_ordered
+from recon.core.parallel import imap_ordered, map_ordered
 
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 5))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.photos.resize import resize_mask, resize_rgb, working_size
-from recon.photos.types import Intrinsics
+from recon.core.cameras import Intrinsics
+from recon.core.resize import resize_mask, resize_rgb, working_size
 
 
 @given(st.integers(1, 30000), st.integers(1, 30000), st.integers(64, 4000))
