@@ -27,12 +27,12 @@ import pycolmap
 from _common import data_root, machine, table
 
 import recon.api
+from recon.core.similarity import camera_center
 from recon.engine.recipe import load_recipe
 from recon.engine.runner import RunOptions, run_stages
 from recon.errors import ReconError
 from recon.evaluation.poses import (
     align_similarity_robust,
-    camera_center,
     poses_from_cameras_json,
     poses_from_colmap,
     views_from_cameras_json,

@@ -171,14 +171,14 @@ def _borrow(run: Path, place: Path) -> Path:
 def as_textured(path: Path) -> TexturedMesh:
     """A textured mesh from its file."""
     read = read_textured_mesh(path)
-    if read.uvs is None or read.texture is None:
+    if read.uv is None or read.texture is None:
         raise SystemExit(f"{path} has no texture")
     nothing = np.zeros(len(read.faces), np.int32)
     back = model_from_scene(read_glb(path.read_bytes())[0])
     return TexturedMesh(
         read.vertices.astype(np.float64) @ back[:3, :3].T + back[:3, 3],
         read.faces,
-        read.uvs.astype(np.float64),
+        read.uv.astype(np.float64),
         read.texture,
         nothing,
         nothing,

@@ -19,7 +19,6 @@ from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.photos.reading import load_photo, read_png
-from recon.sfm.adapter import pinhole_intrinsics
 from recon.surface.io import ply_elements, read_mesh, read_ply_vertices
 
 CLOUD_SUFFIXES = (".ply",)
@@ -222,7 +221,7 @@ def photos_of_scene(
         pinhole = PinholeView(
             row if number is None else number,
             view.name,
-            pinhole_intrinsics(intrinsics),
+            intrinsics.K,
             view.cam_from_world,
             intrinsics.width,
             intrinsics.height,

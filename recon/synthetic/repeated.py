@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from recon.core.raycasting import MeshData
+from recon.core.mesh import Mesh
 from recon.errors import UsageError
 from recon.synthetic.materials import Albedo, SurfaceSamples
 from recon.synthetic.noise import fractal_noise
@@ -38,13 +38,13 @@ class Part:
         own: weight of the detail that this part alone has.
     """
 
-    mesh: MeshData
+    mesh: Mesh
     local: Callable[[Float32[np.ndarray, "n 3"]], Float32[np.ndarray, "n 3"]]
     paint: Callable[[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]], Float32[np.ndarray, "n 3"]]
     own: float
 
 
-def joined(parts: Sequence[Part], seed: int) -> tuple[MeshData, Albedo]:
+def joined(parts: Sequence[Part], seed: int) -> tuple[Mesh, Albedo]:
     """Join the parts, and paint each by its repeated elements and by detail that depends on the place in the world."""
     mesh = join_meshes([part.mesh for part in parts])
     last_face = np.cumsum([len(part.mesh.faces) for part in parts])
@@ -164,7 +164,7 @@ def wall(
     flat = height_field_mesh(window_relief(period, storey), (0.0, length), (0.0, height), spacing)
     x, y, z = flat.vertices.T
     xy = a + x[:, None] * along + y[:, None] * across
-    mesh = MeshData(np.column_stack([xy, z]).astype(np.float32), flat.faces)
+    mesh = Mesh(np.column_stack([xy, z]).astype(np.float32), flat.faces)
 
     def local(xyz: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
         offset = xyz[:, :2] - a
@@ -177,7 +177,7 @@ def floor(low: Sequence[float], high: Sequence[float], z: float, tile: float, se
     """Make a level pavement (or ceiling) of equal slabs over a rectangle."""
     flat = height_field_mesh(lambda x, _: 0 * x, (low[0], high[0]), (low[1], high[1]), 0.4)
     x, _, y = flat.vertices.T
-    mesh = MeshData(np.column_stack([x, y, np.full(len(x), z)]).astype(np.float32), flat.faces)
+    mesh = Mesh(np.column_stack([x, y, np.full(len(x), z)]).astype(np.float32), flat.faces)
     return Part(mesh, lambda xyz: xyz, cobble_paint(tile, seed), own)
 
 
@@ -201,7 +201,7 @@ def thing(center: Sequence[float], size: Sequence[float] | Float64[np.ndarray, "
 
 def _courtyard(
     own: float, seed: int, coarseness: float
-) -> tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
+) -> tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
     step = _WALL_SPACING * coarseness
     half, tall = 6.0, 6.4
     corners = [(-half, -half), (-half, half), (half, half), (half, -half)]
@@ -225,7 +225,7 @@ def _courtyard(
 
 def _corridor(
     own: float, seed: int, coarseness: float
-) -> tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
+) -> tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
     step = _WALL_SPACING * coarseness
     length, half, tall = 20.0, 1.3, 3.0
     parts = [
@@ -246,14 +246,14 @@ def _corridor(
 
 def _threefold(
     own: float, seed: int, coarseness: float
-) -> tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
+) -> tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
     body = superellipsoid_mesh(
         (0, 0, 0.9), (1.0, 1.0, 0.9), 0.7, round(160 / coarseness), round(360 / coarseness)
     )
     x, y, z = body.vertices.T
     angle = np.arctan2(y, x)
     lobe = 1 + 0.16 * np.cos(3 * angle) + 0.03 * np.cos(9 * angle + 6 * z)
-    body = MeshData(np.column_stack([x * lobe, y * lobe, z]).astype(np.float32), body.faces)
+    body = Mesh(np.column_stack([x * lobe, y * lobe, z]).astype(np.float32), body.faces)
 
     def local(xyz: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
         turn, radius = np.arctan2(xyz[:, 1], xyz[:, 0]), np.hypot(xyz[:, 0], xyz[:, 1])
@@ -279,7 +279,7 @@ def _threefold(
 
 def _twins(
     own: float, seed: int, coarseness: float
-) -> tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
+) -> tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
     step = _WALL_SPACING * coarseness
     parts = [floor((-14, -9), (14, 6), 0.0, 0.6, seed, own)]
     for left in (-9.0, 3.0):
@@ -305,7 +305,7 @@ def _twins(
 
 def _figure(
     own: float, seed: int, coarseness: float
-) -> tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
+) -> tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]:
     """A pale figure of 20 cm: body, head, shoulders, folds; no texture to speak of."""
     parts = []
     for index, (center, size, power) in enumerate(
@@ -324,7 +324,7 @@ def _figure(
         )
         middle = np.asarray(center, np.float32)
         swollen = middle + (mesh.vertices - middle) * (1 + 0.07 * fold)[:, None]
-        parts.append(MeshData(swollen.astype(np.float32), mesh.faces))
+        parts.append(Mesh(swollen.astype(np.float32), mesh.faces))
     mesh = join_meshes(parts)
 
     def albedo(samples: SurfaceSamples) -> Float32[np.ndarray, "n 3"]:
@@ -340,7 +340,7 @@ def _figure(
     return mesh, albedo, poses, 36.0
 
 
-_MAKERS: Mapping[str, Callable[..., tuple[MeshData, Albedo, list[Float64[np.ndarray, "3 4"]], float]]] = {
+_MAKERS: Mapping[str, Callable[..., tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]]] = {
     "courtyard": _courtyard,
     "corridor": _corridor,
     "threefold": _threefold,
