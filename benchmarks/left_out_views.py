@@ -24,7 +24,7 @@ from recon.core.mesh import mesh_from_open3d
 from recon.datasets.cards import load_card
 from recon.evaluation.poses import align_cameras, poses_from_colmap, views_from_cameras_json
 from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
-from recon.surface.io import read_mesh, read_points_ply
+from recon.io.surfaces import read_mesh, read_points_ply
 
 DEFAULT = {"fountain-P11": (2, 5, 8), "Herz-Jesus-P8": (2, 5)}
 

@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from _common import data_root, machine, table
 
-from recon.evaluation.flow import known_flow, read_flo
+from recon.evaluation.flow import known_flow
 from recon.features.interest_points import extract_interest_points, match_interest_points
+from recon.io.flo import read_flo
 from recon.matching.alignment import Placement, similarity_of_seeds
 from recon.matching.consistency import two_sided_consistency
 from recon.matching.registry import create_matcher

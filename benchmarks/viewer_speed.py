@@ -34,7 +34,7 @@ import psutil
 from _common import machine, table
 
 from recon.core.mesh import PointCloud
-from recon.surface.io import write_points_ply
+from recon.io.surfaces import write_points_ply
 
 PORT = 18_800
 SIZE = (1280, 800)

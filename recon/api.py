@@ -249,7 +249,7 @@ def match_files(
 
     from recon.core.resize import resize_rgb, working_size
     from recon.engine.recipe import parse_value
-    from recon.evaluation.flow import write_flo
+    from recon.io.flo import write_flo
     from recon.photos.reading import PhotoError, decode_photo
     from recon.render import pictures
     from recon.render.match_lines import match_lines_picture

@@ -239,8 +239,9 @@ def _surface_files(run: Path, cameras: Path | None, what: str, scale: float) -> 
 def _one_depth(run: Path, truth: Path, scale: float) -> RunReport:
     import numpy as np
 
-    from recon.evaluation.depth import evaluate_depth, read_depth_map, resize_truth_depth
+    from recon.evaluation.depth import evaluate_depth, resize_truth_depth
     from recon.evaluation.report import RunReport
+    from recon.io.depth_maps import read_depth_map
 
     if not truth.is_file():
         raise UsageError(f"{truth}: no such file; the truth of one depth map is one depth map")
@@ -309,8 +310,8 @@ def _flow_report(run: Path, truth: Path, missing: str) -> RunReport:
 def _one_flow(run: Path, truth: Path, missing: str) -> dict[str, float]:
     import numpy as np
 
-    from recon.datasets.flow_files import read_flo
     from recon.evaluation.flow import evaluate_flow, known_flow
+    from recon.io.flo import read_flo
 
     found, known = read_flo(run), read_flo(truth)
     if found.shape != known.shape:

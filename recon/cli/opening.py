@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from recon.engine.workspace import read_manifest
 from recon.errors import ReconError, UsageError
 from recon.exports.files import MARK
 from recon.exports.source import Run
+from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 from recon.stages.photos import FOLDER, PHOTO_SET, file_name, mask_name, photo_set_from_json
 

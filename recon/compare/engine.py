@@ -21,11 +21,11 @@ from recon.compare.evaluation import (
 )
 from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
 from recon.compare.running import Job, Outcome, run_job
-from recon.engine.workspace import StageRecord, read_manifest
 from recon.errors import ReconError, UsageError
 from recon.evaluation.bootstrap import Interval, confidence_interval, mean
 from recon.evaluation.metrics import describe
 from recon.evaluation.report import Samples
+from recon.io.manifest import StageRecord, read_manifest
 
 Say = Callable[[str], None]
 """Takes a line for the user."""

@@ -14,13 +14,13 @@ import numpy as np
 
 from recon import evaluation
 from recon.compare.plan import Scene
-from recon.engine.files import atomic_path
-from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import Interval, PairedTest, paired_difference, statistic
 from recon.evaluation.repeats import repeatability_of_runs
 from recon.evaluation.report import Curve, RunReport, Samples
 from recon.evaluation.run import evaluate_run
+from recon.io.files import atomic_path
+from recon.io.manifest import read_manifest
 
 FORMAT = 2
 """Raised when the layout of the files changes."""

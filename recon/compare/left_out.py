@@ -20,8 +20,8 @@ from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
 from recon.core.cameras import Intrinsics
 from recon.engine.stage import StageContext
-from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
+from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 
 FOLDER = "left_out"
@@ -237,7 +237,7 @@ def _predict(
     from recon.core.mesh import mesh_from_open3d
     from recon.evaluation.poses import align_cameras, poses_from_colmap
     from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
-    from recon.surface.io import read_mesh, read_points_ply
+    from recon.io.surfaces import read_mesh, read_points_ply
 
     photo = _photo(result, name)
     poses = poses_from_colmap(root / "sparse" / "0")

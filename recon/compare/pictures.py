@@ -19,8 +19,8 @@ from recon.compare.engine import Entry, SceneResult
 from recon.compare.evaluation import truth_fingerprint, write_text
 from recon.core.cameras import PinholeView
 from recon.engine.stage import StageContext
-from recon.engine.workspace import read_manifest
 from recon.errors import ReconError
+from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 from recon.render.pictures import depth_picture, mesh_picture
 
@@ -370,7 +370,7 @@ def _meshes(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
 
 def _mesh_of(root: Path, name: str) -> Picture | None:
     from recon.core.mesh import mesh_from_open3d
-    from recon.surface.io import read_mesh
+    from recon.io.surfaces import read_mesh
 
     path = root / "mesh" / "mesh.ply"
     views = _own_views(root)

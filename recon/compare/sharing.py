@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from recon.engine.files import INCOMPLETE
 from recon.engine.stage import Stage
-from recon.engine.workspace import Manifest, StageRecord, Workspace, read_manifest
+from recon.engine.workspace import Workspace
 from recon.errors import ReconError
+from recon.io.files import INCOMPLETE
+from recon.io.manifest import Manifest, StageRecord, read_manifest
 
 
 def holds(root: Path, manifest: Manifest | None, stage: str, fingerprint: str) -> bool:

@@ -131,7 +131,7 @@ class GroundTruth:
             ReconError: there is no scan, or one cannot be read.
         """
         from recon.errors import ReconError
-        from recon.surface.io import read_points_ply
+        from recon.io.surfaces import read_points_ply
 
         if not self.points:
             raise ReconError(f"{self.name}: the truth has no scan")

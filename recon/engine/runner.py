@@ -21,17 +21,9 @@ from typing import Any
 
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
-from recon.engine.workspace import (
-    Manifest,
-    StageRecord,
-    Workspace,
-    describe,
-    library_versions,
-    no_room,
-    run_log,
-    writing_failed,
-)
+from recon.engine.workspace import Workspace, describe, library_versions, no_room, run_log, writing_failed
 from recon.errors import ReconError, UsageError
+from recon.io.manifest import Manifest, StageRecord
 
 RECIPE = "recipe.toml"
 _SAMPLE_SECONDS = 0.1

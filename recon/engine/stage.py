@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 from pydantic import BaseModel
 
 from recon.core import parallel
-from recon.engine.files import INCOMPLETE, atomic_path, sync_tree
-
-_SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database while it is open, and leaves there when it is killed."""
+from recon.io.files import AtomicFolder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -105,36 +98,24 @@ class Progress:
 
 
 @dataclass
-class StageContext:
+class StageContext(AtomicFolder):
     """The workspace as one stage sees it.
 
     Attributes:
-        root: the workspace folder.
         inputs: what the user gave from outside (paths and options by name); the engine only passes them on.
         threads: how many threads the stage may keep busy; results must not depend on it.
         seed: seed of every random choice; mix it with something of the item's own where items run in
             parallel.
         quality: name of the quality level of the run.
-        stage: name of the stage, empty outside of a run.
-        fingerprint: of the stage as it runs now; names the folder that survives a kill.
         warnings: what ``warn`` collected.
-        written: paths below root that the stage put in place.
     """
 
-    root: Path
     inputs: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
     seed: int = 0
     quality: str = "normal"
-    stage: str = ""
-    fingerprint: str = ""
     warnings: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("recon"))
-
-    def path(self, *parts: str) -> Path:
-        """A path in the workspace (not created)."""
-        return self.root.joinpath(*parts)
 
     def warn(self, message: str) -> None:
         """Tell the user something that is not an error: it goes to the screen, the log and the manifest."""
@@ -182,107 +163,3 @@ class StageContext:
             yield bar
         finally:
             bar.close()
-
-    # Writing: everything appears in its place complete, or not at all
-
-    @contextmanager
-    def writing(self, *parts: str) -> Iterator[Path]:
-        """A path to write a file to; it is flushed and renamed into its place when the block ends well.
-
-        The temporary path keeps the suffix, so that libraries that choose a format by it work. Of an SQLite
-        database what a killed process left beside it goes too: SQLite would lay it over the new content.
-        """
-        target = self.path(*parts)
-        with atomic_path(target, self.root / INCOMPLETE) as temporary:
-            yield temporary
-            for sidecar in _SQLITE_SIDECARS:
-                target.with_name(target.name + sidecar).unlink(missing_ok=True)
-        self._note(target)
-
-    def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a file atomically; returns its path."""
-        with self.writing(name) as temporary:
-            temporary.write_bytes(data)
-        return self.path(name)
-
-    def write_text(self, name: str, text: str) -> Path:
-        """Write a UTF-8 text file atomically; returns its path."""
-        return self.write_bytes(name, text.encode("utf-8"))
-
-    def write_json(self, name: str, value: Any) -> Path:
-        """Write a JSON file atomically; returns its path."""
-        return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def write_npz(self, name: str, /, compressed: bool = True, **arrays: np.ndarray) -> Path:
-        """Write arrays into one .npz file atomically; returns its path."""
-        with self.writing(name) as temporary, temporary.open("wb") as stream:
-            if compressed:
-                np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-            else:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-        return self.path(name)
-
-    @contextmanager
-    def fresh_directory(self, name: str) -> Iterator[Path]:
-        """An empty directory to fill; when the block ends well, it takes the place of ``name``.
-
-        What was there before is removed only then. If the block fails, the old directory stays and the new
-        one goes.
-        """
-        with self._directory(name, f"{name.replace('/', '_')}.new", keep=False) as directory:
-            yield directory
-
-    @contextmanager
-    def resumable_directory(self, name: str) -> Iterator[Path]:
-        """As ``fresh_directory``, but what is in it survives a kill while the stage's fingerprint stays.
-
-        The stage looks what is there already and adds the rest. Each file must be written by ``write_into``
-        (or be renamed into place in another way), so that a file that is there is complete.
-        """
-        built = f"{name.replace('/', '_')}.{self.stage}.{self.fingerprint[:16] or 'unnamed'}.partial"
-        with self._directory(name, built, keep=True) as directory:
-            yield directory
-
-    @contextmanager
-    def _directory(self, name: str, built: str, keep: bool) -> Iterator[Path]:
-        target, building = self.path(name), self.root / INCOMPLETE / built
-        if building.exists() and not keep:
-            shutil.rmtree(building)
-        building.mkdir(parents=True, exist_ok=True)
-        try:
-            yield building
-        except BaseException:
-            if not keep:
-                shutil.rmtree(building, ignore_errors=True)
-            raise
-        for leftover in building.glob(".writing-*"):
-            leftover.unlink()
-        sync_tree(building, check=not keep)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        old = self.root / INCOMPLETE / f"{built}.old"
-        if old.exists():
-            shutil.rmtree(old)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(building, target)
-        shutil.rmtree(old, ignore_errors=True)
-        self._note(target)
-
-    @contextmanager
-    def write_into(self, directory: Path, name: str) -> Iterator[Path]:
-        """A path to write to that is then renamed to ``directory/name``, in a directory being built."""
-        with atomic_path(directory / name, directory, prefix=".writing-", durable=False) as temporary:
-            yield temporary
-
-    def remove(self, *parts: str) -> None:
-        """Remove a file or directory of the workspace if it is there."""
-        target = self.path(*parts)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
-
-    def _note(self, target: Path) -> None:
-        name = target.relative_to(self.root).as_posix()
-        if name not in self.written:
-            self.written.append(name)

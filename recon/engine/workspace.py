@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import platform
@@ -14,73 +13,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from recon.engine.files import INCOMPLETE, atomic_path
 from recon.errors import ReconError
+from recon.io.files import INCOMPLETE, atomic_path
+from recon.io.manifest import MANIFEST, Manifest, read_manifest
 
-MANIFEST = "manifest.json"
 LOG = "run.log"
 LOCK = ".lock"
-FORMAT = 1
-"""Version of the manifest's own layout."""
-
 LIBRARIES = ("numpy", "scipy", "numba", "opencv-python", "pycolmap", "open3d", "zarr", "networkx", "torch")
 """Distributions whose versions a manifest records."""
 
 _PROBE = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-
-
-@dataclass
-class StageRecord:
-    """What the manifest says of one stage."""
-
-    fingerprint: str
-    state: str  # running, done, failed, interrupted, stale
-    reads: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_mb: float = 0.0
-    counts: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Manifest:
-    """The state of a workspace.
-
-    Attributes:
-        source: what the workspace was made from, in the user's words (the photo folder).
-        source_fingerprint: hash of its content.
-        stages: one record per stage that was ever run here.
-        run: facts of the latest run: recipe, quality, seed, threads.
-    """
-
-    source: str = ""
-    source_fingerprint: str = ""
-    stages: dict[str, StageRecord] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
-
-    def invalidate_readers(self, names: Sequence[str]) -> list[str]:
-        """Mark every stage that reads one of these, directly or not, as stale; returns their names."""
-        stale, found = set(names), True
-        while found:
-            found = False
-            for name, record in self.stages.items():
-                if name not in stale and stale.intersection(record.reads):
-                    stale.add(name)
-                    found = True
-        changed = [name for name in self.stages if name in stale and name not in names]
-        for name in changed:
-            self.stages[name].state = "stale"
-        return changed
 
 
 def library_versions() -> dict[str, str]:
@@ -159,14 +107,7 @@ class Workspace:
         Raises:
             ReconError: the folder cannot be written.
         """
-        data = {
-            "format": FORMAT,
-            "source": self.manifest.source,
-            "source_fingerprint": self.manifest.source_fingerprint,
-            "run": self.manifest.run,
-            "stages": {name: asdict(record) for name, record in self.manifest.stages.items()},
-        }
-        self.write_text(MANIFEST, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        self.write_text(MANIFEST, self.manifest.to_json())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the workspace atomically."""
@@ -197,35 +138,6 @@ class Workspace:
         for entry in (self.root / INCOMPLETE).glob(f"*.{stage}.*.partial"):
             if not (kept and entry.name.endswith(kept)):
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-def read_manifest(root: Path) -> Manifest | None:
-    """The manifest of a workspace, None where there is none.
-
-    Raises:
-        ReconError: it is damaged or of a newer layout.
-    """
-    path = root / MANIFEST
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ReconError(f"{path}: cannot read the manifest: {error.strerror}") from error
-    try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise ReconError(
-                f"{path}: made by another version of recon (layout {data['format']}, this is {FORMAT}); "
-                "use that version or choose another --out"
-            )
-        stages = {name: StageRecord(**record) for name, record in data["stages"].items()}
-        return Manifest(data["source"], data["source_fingerprint"], stages, data.get("run", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReconError(
-            f"{path}: the manifest is damaged ({error}); delete this file to compute everything anew, "
-            "or choose another --out"
-        ) from error
 
 
 def _refuse_foreign_folder(root: Path) -> None:

@@ -1,17 +1,15 @@
-"""Errors of optical flow, and the .flo file format."""
+"""Errors of optical flow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from recon.datasets.flow_files import FLO_TAG, FLO_UNKNOWN
-from recon.datasets.flow_files import read_flo as read_flo
+from recon.io.flo import FLO_UNKNOWN
 
 FL_PIXELS, FL_SHARE = 3.0, 0.05
 """KITTI 2015's outlier: an endpoint error above 3 px and above 5% of the true motion."""
@@ -125,11 +123,3 @@ def evaluate_flow(
         float(np.median(endpoint)),
         float(unknown.sum() / total),
     )
-
-
-def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
-    """Write a Middlebury .flo file; values that are not finite are written as unknown."""
-    h, w = flow.shape[:2]
-    values = np.where(np.isfinite(flow), flow, 2 * FLO_UNKNOWN).astype("<f4")
-    header = np.array([FLO_TAG], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
-    Path(path).write_bytes(header + values.tobytes())

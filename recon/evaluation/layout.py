@@ -285,7 +285,7 @@ class RunFiles:
     def _cloud(self) -> PointCloud | None:
         if self.cloud_path is None:
             return None
-        from recon.surface.io import read_points_ply
+        from recon.io.surfaces import read_points_ply
 
         try:
             found = read_points_ply(self.cloud_path)
@@ -309,7 +309,7 @@ class RunFiles:
     def _mesh(self) -> Mesh | None:
         if self.mesh_path is None:
             return None
-        from recon.surface.io import read_mesh
+        from recon.io.surfaces import read_mesh
 
         if not self.mesh_path.is_file():
             raise ReconError(f"{self.mesh_path}: no such file")
@@ -420,7 +420,7 @@ class RunFiles:
             for suffix in (".geometric.bin", ".photometric.bin", ".npy", ".npz", ".pfm"):
                 candidate = self.root / folder / f"{name}{suffix}"
                 if candidate.is_file():
-                    from recon.evaluation.depth import read_depth_map
+                    from recon.io.depth_maps import read_depth_map
 
                     return read_depth_map(candidate)
         return None

@@ -35,7 +35,7 @@ def judge_scene(
         ReconError: the scene or the run cannot be read.
         ValueError: fewer than two cameras in common.
     """
-    from recon.surface.io import read_mesh, read_points_ply
+    from recon.io.surfaces import read_mesh, read_points_ply
 
     scene, out = Path(scene), Path(out)
     views = views_from_cameras_json(scene / "cameras.json")

@@ -48,7 +48,7 @@ def load_surface(truth: GroundTruth) -> Mesh | Float32[np.ndarray, "m 3"] | None
         ReconError: a file cannot be read, or holds nothing.
     """
     if truth.mesh is not None:
-        from recon.surface.io import read_mesh
+        from recon.io.surfaces import read_mesh
 
         return mesh_from_open3d(read_mesh(truth.mesh))
     if truth.points:

@@ -24,8 +24,8 @@ from recon.exports.options import ExportOptions
 from recon.exports.scene import Scene, SceneView, same_pinhole
 from recon.exports.source import Run, load_scene
 from recon.io.pictures import encode_picture
+from recon.io.surfaces import read_points_ply
 from recon.photos.reading import PhotoError, decode_photo, read_png
-from recon.surface.io import read_points_ply
 
 
 @dataclass(frozen=True)

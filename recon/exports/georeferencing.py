@@ -131,7 +131,7 @@ def _up(
 
 
 def _points(run: Run, scene: Scene) -> np.ndarray:
-    from recon.surface.io import read_points_ply
+    from recon.io.surfaces import read_points_ply
 
     path = run.root / "dense" / "points.ply"
     if not path.is_file():

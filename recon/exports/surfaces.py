@@ -12,7 +12,7 @@ from recon.errors import ReconError
 from recon.exports.export import Export, Format
 from recon.exports.meshes import move_glb, move_obj, to_obj
 from recon.io.glb import model_from_scene, read_glb
-from recon.surface.io import read_mesh, write_mesh
+from recon.io.surfaces import read_mesh, write_mesh
 
 
 def _write_obj(job: Export, folder: Path) -> str:

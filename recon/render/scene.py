@@ -18,8 +18,8 @@ from recon.errors import ReconError
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
+from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
 from recon.photos.reading import load_photo, read_png
-from recon.surface.io import ply_elements, read_mesh, read_ply_vertices
 
 CLOUD_SUFFIXES = (".ply",)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")

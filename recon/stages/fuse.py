@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.dense.fusion import fuse_depth_maps
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.io.surfaces import write_points_ply
 from recon.stages.depth import DenseScene, load_depths
-from recon.surface.io import write_points_ply
 
 
 class FuseSettings(BaseModel):

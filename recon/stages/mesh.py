@@ -12,9 +12,9 @@ from recon.core.frames import offset_to_origin, translation
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.exports.meshes import move_glb, to_obj, upright_glb
+from recon.io.surfaces import read_points_ply, write_mesh
 from recon.stages.depth import DenseScene, load_depths
 from recon.stages.map import load_views
-from recon.surface.io import read_points_ply, write_mesh
 from recon.surface.meshing import clean_mesh, poisson_mesh, tsdf_mesh
 
 

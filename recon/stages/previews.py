@@ -13,6 +13,7 @@ from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
 from recon.engine.stage import StageContext
 from recon.io.pictures import encode_picture
+from recon.io.surfaces import read_points_ply
 from recon.render import pictures
 from recon.render.canvas import Surface
 from recon.stages.depth import DenseScene, load_depths, moved_views
@@ -21,7 +22,6 @@ from recon.stages.pairs import load_pairs
 from recon.stages.photos import load_photo_set
 from recon.stages.report_surface import RunMesh
 from recon.stages.verify import load_view_graph
-from recon.surface.io import read_points_ply
 
 FOLDER = "pictures"
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
-from recon.engine.workspace import Manifest, library_versions, read_manifest
+from recon.engine.workspace import library_versions
+from recon.io.manifest import Manifest, read_manifest
 from recon.stages.map import load_left_out
 from recon.stages.photos import load_photo_set
 

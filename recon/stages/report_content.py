@@ -17,10 +17,12 @@ from recon.core.colmap import photo_id, points_from_colmap
 from recon.core.undistort import undistort_points, undistortion_maps
 from recon.engine.runner import counts_in_words
 from recon.engine.stage import StageContext
-from recon.engine.workspace import Manifest, library_versions
+from recon.engine.workspace import library_versions
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
+from recon.io.manifest import Manifest
 from recon.io.pictures import encode_picture
+from recon.io.surfaces import read_points_ply
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo, PhotoSet
 from recon.render.match_lines import match_lines_picture
@@ -44,7 +46,6 @@ from recon.stages.pair_results import Pair, load_dense_match, load_matching, loa
 from recon.stages.photos import load_photo_set, load_rgb
 from recon.stages.report_surface import RunMesh, page_surface
 from recon.stages.verify import load_verification, load_view_graph
-from recon.surface.io import read_points_ply
 
 _Made = TypeVar("_Made")
 

@@ -11,8 +11,8 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.exports.meshes import upright_glb
 from recon.io.pictures import encode_picture
+from recon.io.surfaces import read_mesh
 from recon.stages.depth import DenseScene
-from recon.surface.io import read_mesh
 from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.texturing import texture_mesh

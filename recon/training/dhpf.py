@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recon.engine.files import atomic_path
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import normalise
 from recon.hyperpixels.checkpoint import checkpoint_bytes
@@ -27,6 +26,7 @@ from recon.hyperpixels.training import (
     TrainingSettings,
     epoch_order,
 )
+from recon.io.files import atomic_path
 from recon.matching.hyperpixel_matcher import checked_device, parse_layers
 from recon.matching.hyperpixel_weights import load_backbone, load_network, read_tensors
 from recon.training.options import TrainingOptions

@@ -13,7 +13,7 @@ import pytest
 from recon.api import reconstruct, stages
 from recon.errors import UsageError
 from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
-from recon.surface.io import read_mesh, read_points_ply
+from recon.io.surfaces import read_mesh, read_points_ply
 
 from .conftest import Scene
 

@@ -15,8 +15,8 @@ import pytest
 
 from recon.api import reconstruct, stages
 from recon.errors import ReconError
+from recon.io.surfaces import read_points_ply
 from recon.stages.report import PAGE, leave_report
-from recon.surface.io import read_points_ply
 
 from .conftest import Scene
 

@@ -16,10 +16,10 @@ from recon.core.raycasting import cast_view, ray_scene, render_vertex_colors
 from recon.core.similarity import Similarity3, camera_center
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.dense.types import DepthMap
+from recon.io.surfaces import write_points_ply
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
 from recon.stages.depth import save_depth
 from recon.stages.match import save_sparse_match, write_dense_match
-from recon.surface.io import write_points_ply
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.shapes import height_field_mesh
 

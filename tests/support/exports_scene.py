@@ -133,9 +133,9 @@ def write_workspace(
     import open3d as o3d
 
     from recon.core.mesh import PointCloud
-    from recon.engine.workspace import FORMAT
+    from recon.io.manifest import FORMAT
+    from recon.io.surfaces import write_mesh, write_points_ply
     from recon.stages.photos import file_name, mask_name, photo_set_to_json
-    from recon.surface.io import write_mesh, write_points_ply
 
     scene = make_scene(cameras)
     source = root.parent / "die fotos"

@@ -10,13 +10,13 @@ import numpy as np
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.mesh import Mesh, PointCloud
 from recon.core.raycasting import ray_scene, render_vertex_colors
-from recon.engine.workspace import FORMAT
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene
+from recon.io.manifest import FORMAT
 from recon.io.pictures import encode_picture
+from recon.io.surfaces import write_points_ply
 from recon.live.glb import drawn_glb
 from recon.photos.types import Photo, PhotoSet
 from recon.stages.photos import file_name, photo_set_to_json
-from recon.surface.io import write_points_ply
 
 NAMES = ("süd seite/bild 1.png", "süd seite/bild 2.png", "塔 3.png", "vier.png", "fünf 5.png")
 CAMERA = Intrinsics("PINHOLE", (300.0, 300.0, 161.0, 118.0), 320, 240, True, True)

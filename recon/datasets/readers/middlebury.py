@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from recon.datasets.flow_files import read_true_flow
 from recon.datasets.readers.common import (
     IMAGE_SUFFIXES,
     Reader,
@@ -21,6 +20,7 @@ from recon.datasets.readers.common import (
 )
 from recon.datasets.types import GroundTruth, TruthCamera
 from recon.errors import ReconError
+from recon.io.flo import read_true_flow
 
 _BOX = re.compile(
     r"\(?(-?\d\S*)\s+(-?\d\S*)\s+(-?\d[^\s)]*)\)?\s*[\n\r]*\s*\(?(-?\d\S*)\s+(-?\d\S*)\s+(-?\d[^\s)]*)\)?"

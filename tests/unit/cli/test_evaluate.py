@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from recon.cli.evaluate import evaluate
 from recon.errors import ReconError, UsageError
-from recon.evaluation.flow import write_flo
+from recon.io.flo import write_flo
 from tests.support.evaluation_run import (
     NAMES,
     RUN_FROM_TRUTH,

@@ -13,7 +13,7 @@ from recon.compare.sharing import adopt, drop_obsolete, is_finished
 from recon.engine.recipe import Recipe
 from recon.engine.runner import RunOptions, run_stages, stage_fingerprints
 from recon.engine.stage import StageContext
-from recon.engine.workspace import read_manifest
+from recon.io.manifest import read_manifest
 
 
 class Settings(BaseModel):

@@ -17,12 +17,12 @@ import pytest
 from matplotlib.path import Path as Polygon
 from scipy.io import savemat
 
-from recon.datasets.flow_files import read_true_flow
 from recon.datasets.ground_truth import has_ground_truth, load_ground_truth
 from recon.datasets.readers.dtu import split_projection
 from recon.datasets.readers.mvsnet import read_pfm
 from recon.datasets.readers.tanks_and_temples import in_polygon
 from recon.errors import ReconError
+from recon.io.flo import read_true_flow
 from tests.support import dataset_scene as scene
 from tests.support.dataset_scene import CENTERS, HEIGHT, POINTS, ROTATIONS, WIDTH, K, row
 

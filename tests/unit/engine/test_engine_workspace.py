@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.engine.files import check_growth
 from recon.engine.stage import StageContext
-from recon.engine.workspace import Manifest, StageRecord, Workspace, read_manifest, writing_failed
+from recon.engine.workspace import Workspace, writing_failed
 from recon.errors import ReconError
+from recon.io.files import check_growth
+from recon.io.manifest import Manifest, StageRecord, read_manifest
 from tests.support import fake_stages
 from tests.support.fake_stages import results, run
 

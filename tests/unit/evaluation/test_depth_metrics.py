@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from recon.errors import ReconError
-from recon.evaluation.depth import evaluate_depth, read_depth_map, resize_truth_depth, truth_at_pixels
+from recon.evaluation.depth import evaluate_depth, resize_truth_depth, truth_at_pixels
+from recon.io.depth_maps import read_depth_map
 
 
 def test_errors_by_hand() -> None:

@@ -11,13 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon.errors import ReconError
-from recon.evaluation.flow import (
-    angular_errors,
-    evaluate_flow,
-    known_flow,
-    read_flo,
-    write_flo,
-)
+from recon.evaluation.flow import angular_errors, evaluate_flow, known_flow
+from recon.io.flo import read_flo, write_flo
 
 
 def test_errors_by_hand() -> None:

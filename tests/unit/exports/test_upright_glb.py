@@ -16,7 +16,7 @@ from recon.exports.meshes import move_glb, upright_glb
 from recon.exports.scene import reconstruction_from_scene
 from recon.io.glb import model_from_scene, read_glb
 from recon.io.pictures import encode_picture
-from recon.surface.io import read_mesh
+from recon.io.surfaces import read_mesh
 from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.types import TexturedMesh
 from tests.support.exports_scene import camera_of, look_at, write_workspace
@@ -130,9 +130,9 @@ def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> N
     """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to 0.1 mm."""
     from recon.core.mesh import PointCloud
     from recon.engine.stage import StageContext
+    from recon.io.surfaces import read_points_ply, write_points_ply
     from recon.stages.mesh import MeshSettings, MeshStage
     from recon.stages.texture import TextureSettings, TextureStage
-    from recon.surface.io import read_points_ply, write_points_ply
 
     rng = np.random.default_rng(0)
     normals = rng.normal(size=(4000, 3))

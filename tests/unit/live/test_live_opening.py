@@ -19,11 +19,11 @@ from recon.core.similarity import Similarity3
 from recon.datasets.readers.uniform import CONVENTION
 from recon.errors import ReconError
 from recon.exports.scene import reconstruction_from_scene
+from recon.io.surfaces import read_ply_vertices, write_points_ply
 from recon.live.serving import free_port
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.scene import ViewScene
-from recon.surface.io import read_ply_vertices, write_points_ply
 from recon.synthetic.files import write_ply
 
 FAR = np.array([430_000.0, 5_410_000.0, 300.0])

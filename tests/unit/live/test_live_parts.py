@@ -20,6 +20,7 @@ from recon.core.cameras import PinholeView
 from recon.core.undistort import distort_points
 from recon.errors import ReconError, UsageError
 from recon.exports.scene import reconstruction_from_scene
+from recon.io.surfaces import write_points_ply
 from recon.live.camera import (
     frustum_depth,
     level_axes,
@@ -52,7 +53,6 @@ from recon.live.serving import PairPage, free_port, is_own_request
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.scene import ViewCloud, ViewScene
-from recon.surface.io import write_points_ply
 from tests.support import live_scene
 
 HEADER = (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recon.core.mesh import PointCloud
 from recon.errors import ReconError, UsageError
-from recon.surface.io import read_mesh, read_points_ply, write_mesh, write_points_ply
+from recon.io.surfaces import read_mesh, read_points_ply, write_mesh, write_points_ply
 
 
 def cloud_of(n, seed=0):

@@ -1,4 +1,4 @@
-"""True flow as benchmarks store it: Middlebury's .flo and KITTI's 16-bit PNG."""
+"""Flow as benchmarks store it: Middlebury's .flo and KITTI's 16-bit PNG."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from recon.errors import ReconError
 
@@ -49,6 +49,14 @@ def read_flo(path: Path) -> Float32[np.ndarray, "h w 2"]:
     if width < 1 or height < 1 or len(data) != 12 + 8 * width * height:
         raise ReconError(f"{path}: says {width}x{height} but holds {len(data)} bytes; fetch it again")
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+
+
+def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
+    """Write a Middlebury .flo file; values that are not finite are written as unknown."""
+    h, w = flow.shape[:2]
+    values = np.where(np.isfinite(flow), flow, 2 * FLO_UNKNOWN).astype("<f4")
+    header = np.array([FLO_TAG], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
+    Path(path).write_bytes(header + values.tobytes())
 
 
 def _read_kitti(path: Path) -> Float32[np.ndarray, "h w 2"]:

@@ -1,0 +1,102 @@
+"""The manifest of a workspace: which stages are done, with what they counted and cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recon.errors import ReconError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""Version of the manifest's own layout."""
+
+
+@dataclass
+class StageRecord:
+    """What the manifest says of one stage."""
+
+    fingerprint: str
+    state: str  # running, done, failed, interrupted, stale
+    reads: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    counts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """The state of a workspace.
+
+    Attributes:
+        source: what the workspace was made from, in the user's words (the photo folder).
+        source_fingerprint: hash of its content.
+        stages: one record per stage that was ever run here.
+        run: facts of the latest run: recipe, quality, seed, threads.
+    """
+
+    source: str = ""
+    source_fingerprint: str = ""
+    stages: dict[str, StageRecord] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def invalidate_readers(self, names: Sequence[str]) -> list[str]:
+        """Mark every stage that reads one of these, directly or not, as stale; returns their names."""
+        stale, found = set(names), True
+        while found:
+            found = False
+            for name, record in self.stages.items():
+                if name not in stale and stale.intersection(record.reads):
+                    stale.add(name)
+                    found = True
+        changed = [name for name in self.stages if name in stale and name not in names]
+        for name in changed:
+            self.stages[name].state = "stale"
+        return changed
+
+    def to_json(self) -> str:
+        """The text of the manifest's file."""
+        data = {
+            "format": FORMAT,
+            "source": self.source,
+            "source_fingerprint": self.source_fingerprint,
+            "run": self.run,
+            "stages": {name: asdict(record) for name, record in self.stages.items()},
+        }
+        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """The manifest of a workspace, None where there is none.
+
+    Raises:
+        ReconError: it is damaged or of a newer layout.
+    """
+    path = root / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReconError(f"{path}: cannot read the manifest: {error.strerror}") from error
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise ReconError(
+                f"{path}: made by another version of recon (layout {data['format']}, this is {FORMAT}); "
+                "use that version or choose another --out"
+            )
+        stages = {name: StageRecord(**record) for name, record in data["stages"].items()}
+        return Manifest(data["source"], data["source_fingerprint"], stages, data.get("run", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReconError(
+            f"{path}: the manifest is damaged ({error}); delete this file to compute everything anew, "
+            "or choose another --out"
+        ) from error
