@@ -34,11 +34,11 @@ from _common import data_root, machine, table
 from recon.api import reconstruct
 from recon.core.cameras import PinholeView
 from recon.datasets.cards import load_card
-from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
 from recon.io.glb import model_from_scene, read_glb
+from recon.io.textured_mesh import read_textured_mesh
 from recon.render.canvas import Canvas, Surface
 from recon.stages.depth import DenseScene
 from recon.surface.texture.files import split_vertices

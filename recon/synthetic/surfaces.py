@@ -97,7 +97,7 @@ def painted_surface(scene: str, seed: int, coarseness: float) -> PaintedSurface:
     """
     if scene in BENCHMARK_SCENES:
         return BENCHMARK_SCENES[scene].make(seed, coarseness)
-    from recon.datasets.mesh_files import read_textured_mesh
+    from recon.io.textured_mesh import read_textured_mesh
 
     mesh, paint = mesh_on_ground(read_textured_mesh(mesh_file(scene)), seed)
     top = float(mesh.vertices[:, 2].max())

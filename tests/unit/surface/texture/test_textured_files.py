@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.datasets.mesh_files import read_textured_mesh
 from recon.engine.stage import StageContext
 from recon.io.pictures import encode_picture
+from recon.io.textured_mesh import read_textured_mesh
 from recon.stages.texture import TextureSettings, TextureStage
 from recon.surface.texture.files import split_vertices, textured_glb, write_textured_obj
 from recon.surface.texture.texturing import texture_mesh

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon.datasets.mesh_files import read_textured_mesh
 from recon.errors import ReconError
+from recon.io.textured_mesh import read_textured_mesh
 from recon.synthetic.materials import SurfaceSamples, texture_albedo
 from recon.synthetic.surfaces import mesh_on_ground
 

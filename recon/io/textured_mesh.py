@@ -1,0 +1,199 @@
+"""Textured meshes from Wavefront OBJ and binary glTF files.
+
+GLB is read by trimesh. OBJ is not: trimesh 5 misreads indices that count from the end, and drops textures of faces
+that name no material.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int32, UInt8
+
+from recon.core.mesh import Mesh
+from recon.errors import ReconError
+
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def read_textured_mesh(path: Path) -> Mesh:
+    """Read a mesh with its texture or vertex colours.
+
+    Args:
+        path: an OBJ file (its texture is the ``map_Kd`` of its material library, or the one picture beside
+            it), or a GLB file with at most one base colour texture.
+
+    Returns:
+        The mesh in the file's own axes and units; vertices at one position are one vertex, so that normals
+        are smooth over the seams of the texture.
+
+    Raises:
+        ReconError: the file cannot be read, has no triangles, or has several textures.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReconError(f"{path}: cannot be read: {error}") from error
+    if path.suffix.lower() == ".obj":
+        return _read_obj(path, data.decode("utf-8", "replace"))
+    if path.suffix.lower() == ".glb":
+        return _read_glb(path, data)
+    raise ReconError(f"{path}: textured meshes are read from .obj and .glb files")
+
+
+def _welded(
+    path: Path,
+    positions: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    uvs: Float64[np.ndarray, "m 3 2"] | None,
+    texture: UInt8[np.ndarray, "h w 3"] | None,
+    colors: UInt8[np.ndarray, "n 3"] | None = None,
+) -> Mesh:
+    """Join vertices at one position and check that a mesh is left."""
+    if not len(faces):
+        raise ReconError(f"{path}: has no triangles")
+    if faces.min() < 0 or faces.max() >= len(positions):
+        raise ReconError(f"{path}: has a triangle whose vertices are not in the file")
+    if not np.isfinite(positions).all():
+        raise ReconError(f"{path}: has a vertex that is not finite")
+    unique, first, back = np.unique(
+        positions.astype(np.float32), axis=0, return_index=True, return_inverse=True
+    )
+    faces = np.ascontiguousarray(back.reshape(-1)[faces].astype(np.int32))
+    textured = uvs is not None and texture is not None
+    return Mesh(
+        unique,
+        faces,
+        None if colors is None else np.ascontiguousarray(colors[first]),
+        np.ascontiguousarray(uvs, np.float32) if textured and uvs is not None else None,
+        texture if textured else None,
+    )
+
+
+# ---- Wavefront OBJ -------------------------------------------------------------------------------
+
+
+def _read_obj(path: Path, text: str) -> Mesh:
+    positions: list[list[float]] = []
+    coordinates: list[list[float]] = []
+    corners: list[tuple[int, int]] = []
+    library: list[str] = []
+    try:
+        for line in text.splitlines():
+            words = line.split()
+            if not words:
+                continue
+            if words[0] == "v":
+                positions.append([float(word) for word in words[1:4]])
+            elif words[0] == "vt":
+                coordinates.append([float(word) for word in words[1:3]])
+            elif words[0] == "f":
+                polygon = [_corner(word, len(positions), len(coordinates)) for word in words[1:]]
+                for i in range(1, len(polygon) - 1):
+                    corners += [polygon[0], polygon[i], polygon[i + 1]]
+            elif words[0] == "mtllib":
+                library.append(line.split(None, 1)[1].strip())
+    except (ValueError, IndexError) as error:
+        raise ReconError(f"{path}: has a line that is no OBJ ({error})") from error
+    table = np.array(corners, np.int64).reshape(-1, 3, 2)
+    uvs = None
+    if coordinates and len(table) and table[..., 1].min() >= 0:
+        if table[..., 1].max() >= len(coordinates):
+            raise ReconError(f"{path}: has a texture coordinate that is not in the file")
+        uvs = np.array(coordinates, np.float64)[table[..., 1]]
+    texture = _obj_texture(path, library) if uvs is not None else None
+    return _welded(
+        path, np.array(positions, np.float64).reshape(-1, 3), table[..., 0].astype(np.int32), uvs, texture
+    )
+
+
+def _corner(word: str, positions: int, coordinates: int) -> tuple[int, int]:
+    """Position and texture index of ``v``, ``v/vt``, ``v//vn`` or ``v/vt/vn``; negative ones count back."""
+    parts = word.split("/")
+    v = int(parts[0])
+    t = int(parts[1]) if len(parts) > 1 and parts[1] else 0
+    return (v - 1 if v > 0 else positions + v), (t - 1 if t > 0 else coordinates + t if t < 0 else -1)
+
+
+def _obj_texture(path: Path, libraries: list[str]) -> UInt8[np.ndarray, "h w 3"] | None:
+    for name in libraries:
+        library = path.parent / name
+        if not library.is_file():
+            continue
+        named = {
+            line.split()[-1]
+            for line in library.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip().startswith("map_Kd") and len(line.split()) > 1
+        }
+        if len(named) > 1:
+            raise ReconError(f"{path}: has {len(named)} textures; bake them into one")
+        if named:
+            return _picture(path.parent / named.pop())
+    beside = [one for one in sorted(path.parent.iterdir()) if one.suffix.lower() in _PICTURES]
+    return _picture(beside[0]) if len(beside) == 1 else None
+
+
+def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    except (OSError, ValueError) as error:
+        raise ReconError(f"{path}: cannot be read: {error}") from error
+
+
+# ---- binary glTF 2.0 -----------------------------------------------------------------------------
+
+
+def _read_glb(path: Path, data: bytes) -> Mesh:
+    import trimesh
+
+    try:
+        scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False)
+        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception as error:  # a damaged file surfaces as an error of any kind
+        raise ReconError(
+            f"{path}: is no GLB that can be read ({type(error).__name__}: {error}); only uncompressed "
+            "meshes with their buffers inside the file can"
+        ) from error
+    if not parts:
+        raise ReconError(f"{path}: has no triangles")
+    textures = {}
+    uvs, colors = [], []
+    for part in parts:
+        material = getattr(part.visual, "material", None)
+        picture = getattr(material, "baseColorTexture", None)
+        uv = np.zeros((len(part.vertices), 2))
+        if picture is not None:
+            textures[picture.tobytes()] = picture
+            uv = np.asarray(getattr(part.visual, "uv"), np.float64)  # noqa: B009 (typed as optional)
+        uvs.append(uv[part.faces])
+        # Factors and colours are linear (section 3.9.2); recon's vertex colours are gamma-coded.
+        shade = np.ones((len(part.vertices), 3))
+        for values in (getattr(material, "baseColorFactor", None), _vertex_colors(part)):
+            if values is not None:
+                shade = shade * (np.asarray(values, np.float64)[..., :3] / 255)
+        colors.append(np.rint(np.clip(shade, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8))
+    if len(textures) > 1:
+        raise ReconError(f"{path}: has {len(textures)} textures; bake them into one")
+    texture = next((np.ascontiguousarray(np.asarray(one.convert("RGB"))) for one in textures.values()), None)
+    offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    return _welded(
+        path,
+        np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
+        np.concatenate([np.asarray(p.faces) + start for p, start in zip(parts, offsets, strict=True)]),
+        np.concatenate(uvs),
+        texture,
+        None if texture is not None else np.concatenate(colors),
+    )
+
+
+def _vertex_colors(part: Any) -> UInt8[np.ndarray, "n c"] | None:
+    if part.visual.kind == "vertex":
+        return np.asarray(part.visual.vertex_colors)
+    return part.visual.vertex_attributes.get("color") if part.visual.kind == "texture" else None
