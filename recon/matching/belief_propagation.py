@@ -15,11 +15,10 @@ section 3.2; the schedule, the hierarchy and the constants follow its released c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int32, UInt8, UInt16
 from numba import njit
 
 MAX_TRUNCATION = 10200
@@ -37,25 +36,25 @@ COARSE_ITERATIONS = 20
 NO_DATA = np.uint16(65535)
 
 
-@dataclass(frozen=True)
-class Diagonals:
+class Diagonals(NamedTuple):
     """Where the antidiagonals x + y = t of a grid lie in flat storage.
 
     Attributes:
+        height, width: of the grid.
         first: number of pixels before antidiagonal t, (h + w,) int64.
         top: smallest y on antidiagonal t, (h + w - 1,) int64.
-        index: storage position of pixel (y, x), (h, w) int64.
+        position: in storage of pixel (y, x), (h, w) int64.
     """
 
     height: int
     width: int
     first: Int[np.ndarray, " t"]
     top: Int[np.ndarray, " t"]
-    index: Int[np.ndarray, "h w"]
+    position: Int[np.ndarray, "h w"]
 
     @staticmethod
     def of(height: int, width: int) -> Diagonals:
-        """Layout of a grid of this size."""
+        """Lay out a grid of this size."""
         t = np.arange(height + width - 1)
         top = np.maximum(0, t - width + 1)
         length = np.minimum(height - 1, t) - top + 1
@@ -65,11 +64,40 @@ class Diagonals:
         return Diagonals(height, width, first, top, index)
 
 
+class Smoothness(NamedTuple):
+    """Number of labels of a plane, and the smoothness min(alpha |du|, truncation) as uint16."""
+
+    labels: int
+    alpha: np.uint16
+    truncation: np.uint16
+
+
+class Beliefs(NamedTuple):
+    """What the labels of every pixel cost but for the pair costs: flat uint16, stored antidiagonal, label, pixel.
+
+    Attributes:
+        ranges: [p] displacement costs of plane p.
+        dual: [p] messages to plane p from the other plane.
+        messages: [p, k] messages to plane p from the left (0), right (1), upper (2) and lower (3) neighbour.
+    """
+
+    ranges: UInt16[np.ndarray, "2 n"]
+    dual: UInt16[np.ndarray, "2 n"]
+    messages: UInt16[np.ndarray, "2 4 n"]
+
+
+class Shifts(NamedTuple):
+    """Window centre of the right (lower) neighbour of each pixel minus its own, [p] in storage order, int32."""
+
+    right: Int32[np.ndarray, "2 n"]
+    down: Int32[np.ndarray, "2 n"]
+
+
 @njit(cache=True, nogil=True)
 def pair_costs(  # type: ignore[no-untyped-def]
-    sift_a, sift_b, mask_a, mask_b, centre_x, centre_y, radius, first, top, begin, end, costs, histogram
+    sift_a, sift_b, mask_a, mask_b, centre, radius, grid, begin, end, costs, histogram
 ):
-    """L1 distances of every pixel of A to the window of B around its centre, for antidiagonals begin…end.
+    """Compute L1 distances of every pixel of A to the window of B around its centre, for antidiagonals begin…end.
 
     ``costs`` (flat uint16, stored antidiagonal, label y, label x, pixel) gets NO_DATA where the label points out of B
     or at a masked pixel of B, and 0 for every label of a masked pixel of A. ``histogram`` counts the distances.
@@ -77,6 +105,7 @@ def pair_costs(  # type: ignore[no-untyped-def]
     channels = sift_a.shape[2]
     hb, wb = sift_b.shape[0], sift_b.shape[1]
     labels = 2 * radius + 1
+    first, top = grid.first, grid.top
     for t in range(begin, end):
         n = first[t + 1] - first[t]
         block = costs[first[t] * labels * labels : first[t + 1] * labels * labels]
@@ -89,9 +118,9 @@ def pair_costs(  # type: ignore[no-untyped-def]
                 continue
             descriptor = sift_a[y, x]
             for ly in range(labels):
-                yb = y + centre_y[y, x] + ly - radius
+                yb = y + centre[1, y, x] + ly - radius
                 for lx in range(labels):
-                    xb = x + centre_x[y, x] + lx - radius
+                    xb = x + centre[0, y, x] + lx - radius
                     position = (ly * labels + lx) * n + i
                     if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
                         block[position] = np.uint16(65535)
@@ -106,7 +135,7 @@ def pair_costs(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-untyped-def]
-    """Replaces NO_DATA by the default cost, scales, and makes the costs of every pixel relative to its smallest."""
+    """Replace NO_DATA by the default cost, scale, and make the costs of every pixel relative to its smallest."""
     squares = labels * labels
     longest = 0
     for t in range(first.shape[0] - 1):
@@ -134,12 +163,11 @@ def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def coarsen_costs(  # type: ignore[no-untyped-def]
-    fine, fine_first, fine_top, height, width, first, top, labels, cap, coarse
-):
-    """Adds the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``)."""
+def coarsen_costs(fine, fine_grid, grid, labels, cap, coarse):  # type: ignore[no-untyped-def]
+    """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``)."""
     squares = labels * labels
-    ch = (height + 1) // 2
+    fine_first, fine_top, height, width = fine_grid.first, fine_grid.top, fine_grid.height, fine_grid.width
+    first, top = grid.first, grid.top
     longest = 0
     for t in range(first.shape[0] - 1):
         longest = max(longest, first[t + 1] - first[t])
@@ -183,12 +211,12 @@ def coarsen_costs(  # type: ignore[no-untyped-def]
             out = block[k * n : (k + 1) * n]
             for i in range(n):
                 out[i] = np.uint16(min(np.uint32(row32[i] - low[i]), np.uint32(cap)))
-    return ch
 
 
 @njit(cache=True, nogil=True)
-def _transform(belief, n, labels, alpha, truncation, low):  # type: ignore[no-untyped-def]
+def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
     """Lower envelope of cones of slope alpha over the labels (two passes), relative to its minimum, truncated."""
+    labels, alpha, truncation = smoothness
     for label in range(1, labels):
         before = belief[label - 1]
         row = belief[label]
@@ -213,19 +241,19 @@ def _transform(belief, n, labels, alpha, truncation, low):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _deliver(  # type: ignore[no-untyped-def]
-    belief, begin, end, labels, alpha, truncation, shift, target, target_length, target_begin
-):
-    """Writes the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
+def _deliver(belief, begin, end, smoothness, shift, target, length, where):  # type: ignore[no-untyped-def]
+    """Write the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
 
-    ``shift`` is the difference of the window centres, receiver minus sender: label k of the receiver is label
-    k + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at the
-    sender's minimum plus d and then subtracts the new minimum; so do we.
+    ``target`` holds the messages of the receivers' antidiagonal, which has ``length`` pixels, the first receiver at
+    ``where``. ``shift`` is the difference of the window centres, receiver minus sender: label k of the receiver is
+    label k + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at
+    the sender's minimum plus d and then subtracts the new minimum; so do we.
     """
+    labels, alpha, truncation = smoothness
     count = end - begin
     for label in range(labels):
         source = belief[label, begin:end]
-        out = target[label * target_length + target_begin : label * target_length + target_begin + count]
+        out = target[label * length + where : label * length + where + count]
         for i in range(count):
             out[i] = source[i]
     for i in range(count):
@@ -243,10 +271,10 @@ def _deliver(  # type: ignore[no-untyped-def]
                 value = np.int32(belief[k, begin + i])
             value = min(value, np.int32(truncation))
             low = min(low, value)
-            target[label * target_length + target_begin + i] = np.uint16(value)
+            target[label * length + where + i] = np.uint16(value)
         if low > 0:
             for label in range(labels):
-                target[label * target_length + target_begin + i] -= np.uint16(low)
+                target[label * length + where + i] -= np.uint16(low)
 
 
 @njit(cache=True, nogil=True)
@@ -277,29 +305,92 @@ def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def sweep(  # type: ignore[no-untyped-def]
-    costs,
-    ranges,
-    dual,
-    messages,
-    shift_right,
-    shift_down,
-    first,
-    top,
-    height,
-    width,
-    labels,
-    alpha,
-    truncation,
-    iterations,
+def _collect(  # type: ignore[no-untyped-def]
+    beliefs, plane, forward, begin, n, labels, horizontal, vertical, everything
 ):
-    """Runs ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place.
+    """Sum what ``n`` pixels, whose labels are stored from ``begin``, have heard.
 
-    Flat arrays, all uint16 and stored antidiagonal, label, pixel: ``ranges[p]`` displacement costs of plane p,
-    ``dual[p]`` messages to plane p from the other plane, ``messages[p, k]`` messages to plane p from the
-    left (0), right (1), upper (2) and lower (3) neighbour. ``shift_right[p]`` and ``shift_down[p]`` are the
-    window centre of the right (lower) neighbour minus the pixel's own, int32.
+    A message never contains what its receiver said: ``horizontal`` is for the right or left neighbour, ``vertical``
+    for the lower or upper one. ``everything``, for the coupling, hears all neighbours but not the other plane.
     """
+    ahead, behind = (1, 0) if forward else (0, 1)
+    for label in range(labels):
+        a = begin + label * n
+        b = a + n
+        row_range = beliefs.ranges[plane, a:b]
+        row_dual = beliefs.dual[plane, a:b]
+        from_behind = beliefs.messages[plane, behind, a:b]
+        from_ahead = beliefs.messages[plane, ahead, a:b]
+        from_behind_v = beliefs.messages[plane, 2 + behind, a:b]
+        from_ahead_v = beliefs.messages[plane, 2 + ahead, a:b]
+        row_h = horizontal[label]
+        row_v = vertical[label]
+        row_e = everything[label]
+        for i in range(n):
+            shared = np.uint16(row_range[i] + np.uint16(from_behind[i] + from_behind_v[i]))
+            row_e[i] = np.uint16(shared + np.uint16(from_ahead[i] + from_ahead_v[i]))
+            shared = np.uint16(shared + row_dual[i])
+            row_h[i] = np.uint16(shared + from_ahead_v[i])
+            row_v[i] = np.uint16(shared + from_ahead[i])
+
+
+@njit(cache=True, nogil=True)
+def _send_forward(  # type: ignore[no-untyped-def]
+    horizontal, vertical, t, plane, messages, shifts, grid, smoothness
+):
+    """Deliver an antidiagonal's messages to the right and lower neighbours, which lie on the next one."""
+    first, top, labels = grid.first, grid.top, smoothness.labels
+    n = first[t + 1] - first[t]
+    y0 = top[t]
+    m = first[t + 2] - first[t + 1]
+    o1 = first[t + 1] * labels
+    e1 = first[t + 2] * labels
+    # The right neighbour of (y, x) has the same y; pixels of the last column have none.
+    begin = max(0, t - (grid.width - 1) - y0 + 1)
+    if begin < n:
+        shift = shifts.right[plane, first[t] : first[t + 1]]
+        into = messages[plane, 0, o1:e1]
+        _deliver(horizontal, begin, n, smoothness, shift, into, m, y0 + begin - top[t + 1])
+    end = min(n, grid.height - 1 - y0)
+    if end > 0:
+        shift = shifts.down[plane, first[t] : first[t + 1]]
+        into = messages[plane, 2, o1:e1]
+        _deliver(vertical, 0, end, smoothness, shift, into, m, y0 + 1 - top[t + 1])
+
+
+@njit(cache=True, nogil=True)
+def _send_backward(  # type: ignore[no-untyped-def]
+    horizontal, vertical, t, plane, messages, shifts, grid, smoothness, negative
+):
+    """Deliver an antidiagonal's messages to the left and upper neighbours, which lie on the one before."""
+    first, top, labels = grid.first, grid.top, smoothness.labels
+    n = first[t + 1] - first[t]
+    y0 = top[t]
+    m = first[t] - first[t - 1]
+    o1 = first[t - 1] * labels
+    e1 = first[t] * labels
+    # The left neighbour (same y); pixels of the first column, y == t, have none.
+    end = min(n, t - y0)
+    if end > 0:
+        before = shifts.right[plane, first[t - 1] : first[t]]
+        where = y0 - top[t - 1]
+        for i in range(end):
+            negative[i] = np.int32(-before[where + i])
+        _deliver(horizontal, 0, end, smoothness, negative, messages[plane, 1, o1:e1], m, where)
+    begin = max(0, 1 - y0)
+    if begin < n:
+        before = shifts.down[plane, first[t - 1] : first[t]]
+        where = y0 + begin - 1 - top[t - 1]
+        for i in range(begin, n):
+            negative[i] = np.int32(-before[where + i - begin])
+        _deliver(vertical, begin, n, smoothness, negative, messages[plane, 3, o1:e1], m, where)
+
+
+@njit(cache=True, nogil=True)
+def sweep(costs, beliefs, shifts, grid, smoothness, iterations):  # type: ignore[no-untyped-def]
+    """Run ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place."""
+    first, labels = grid.first, smoothness.labels
+    squares = labels * labels
     diagonals = first.shape[0] - 1
     longest = 0
     for t in range(diagonals):
@@ -316,100 +407,27 @@ def sweep(  # type: ignore[no-untyped-def]
         for step in range(diagonals):
             t = step if forward else diagonals - 1 - step
             n = first[t + 1] - first[t]
-            o = first[t] * labels
-            e = first[t + 1] * labels
-            block_range = ranges[plane, o:e]
-            block_dual = dual[plane, o:e]
-            left = messages[plane, 0, o:e]
-            right = messages[plane, 1, o:e]
-            upper = messages[plane, 2, o:e]
-            lower = messages[plane, 3, o:e]
-            for label in range(labels):
-                a = label * n
-                b = a + n
-                row_range = block_range[a:b]
-                row_dual = block_dual[a:b]
-                row_left = left[a:b]
-                row_right = right[a:b]
-                row_upper = upper[a:b]
-                row_lower = lower[a:b]
-                row_h = horizontal[label]
-                row_v = vertical[label]
-                row_e = everything[label]
-                # A message never contains what its receiver said; the coupling hears all neighbours but not the
-                # other plane.
-                if forward:
-                    for i in range(n):
-                        shared = np.uint16(row_range[i] + np.uint16(row_left[i] + row_upper[i]))
-                        row_e[i] = np.uint16(shared + np.uint16(row_right[i] + row_lower[i]))
-                        shared = np.uint16(shared + row_dual[i])
-                        row_h[i] = np.uint16(shared + row_lower[i])
-                        row_v[i] = np.uint16(shared + row_right[i])
-                else:
-                    for i in range(n):
-                        shared = np.uint16(row_range[i] + np.uint16(row_right[i] + row_lower[i]))
-                        row_e[i] = np.uint16(shared + np.uint16(row_left[i] + row_upper[i]))
-                        shared = np.uint16(shared + row_dual[i])
-                        row_h[i] = np.uint16(shared + row_upper[i])
-                        row_v[i] = np.uint16(shared + row_left[i])
-            _transform(horizontal, n, labels, alpha, truncation, low)
-            _transform(vertical, n, labels, alpha, truncation, low)
-            y0 = top[t]
+            begin = first[t] * labels
+            _collect(beliefs, plane, forward, begin, n, labels, horizontal, vertical, everything)
+            _transform(horizontal, n, smoothness, low)
+            _transform(vertical, n, smoothness, low)
             if forward and t + 1 < diagonals:
-                m = first[t + 2] - first[t + 1]
-                o1 = first[t + 1] * labels
-                e1 = first[t + 2] * labels
-                shifts = shift_right[plane, first[t] : first[t + 1]]
-                # The right neighbour of (y, x) has the same y; pixels of the last column have none.
-                begin = max(0, t - (width - 1) - y0 + 1)
-                if begin < n:
-                    _deliver(
-                        horizontal, begin, n, labels, alpha, truncation, shifts,
-                        messages[plane, 0, o1:e1], m, y0 + begin - top[t + 1],
-                    )  # fmt: skip
-                shifts = shift_down[plane, first[t] : first[t + 1]]
-                end = min(n, height - 1 - y0)
-                if end > 0:
-                    _deliver(
-                        vertical, 0, end, labels, alpha, truncation, shifts,
-                        messages[plane, 2, o1:e1], m, y0 + 1 - top[t + 1],
-                    )  # fmt: skip
+                _send_forward(horizontal, vertical, t, plane, beliefs.messages, shifts, grid, smoothness)
             if not forward and t > 0:
-                m = first[t] - first[t - 1]
-                o1 = first[t - 1] * labels
-                e1 = first[t] * labels
-                # The left neighbour (same y); pixels of the first column, y == t, have none.
-                end = min(n, t - y0)
-                if end > 0:
-                    before = shift_right[plane, first[t - 1] : first[t]]
-                    where = y0 - top[t - 1]
-                    for i in range(end):
-                        negative[i] = np.int32(-before[where + i])
-                    _deliver(
-                        horizontal, 0, end, labels, alpha, truncation, negative,
-                        messages[plane, 1, o1:e1], m, where,
-                    )  # fmt: skip
-                begin = max(0, 1 - y0)
-                if begin < n:
-                    before = shift_down[plane, first[t - 1] : first[t]]
-                    where = y0 + begin - 1 - top[t - 1]
-                    for i in range(begin, n):
-                        negative[i] = np.int32(-before[where + i - begin])
-                    _deliver(
-                        vertical, begin, n, labels, alpha, truncation, negative,
-                        messages[plane, 3, o1:e1], m, where,
-                    )  # fmt: skip
+                _send_backward(
+                    horizontal, vertical, t, plane, beliefs.messages, shifts, grid, smoothness, negative
+                )
             if coupled:
-                squares = labels * labels
-                _couple(
-                    costs[first[t] * squares : first[t + 1] * squares], everything, n, labels, plane, low,
-                    dual[1 - plane, o:e],
-                )  # fmt: skip
+                pairs = costs[first[t] * squares : first[t + 1] * squares]
+                out = beliefs.dual[1 - plane, begin : begin + n * labels]
+                _couple(pairs, everything, n, labels, plane, low, out)
 
 
 @njit(cache=True, nogil=True)
-def best_labels(ranges, dual, messages, first, labels, out):  # type: ignore[no-untyped-def]
-    """Label of smallest belief of each plane: out[p] (flat over pixels) int32 in 0…labels - 1."""
+def best_labels(beliefs, grid, labels, out):  # type: ignore[no-untyped-def]
+    """Find the label of smallest belief of each plane: out[p] (flat over pixels) int32 in 0…labels - 1."""
+    ranges, dual, messages = beliefs
+    first = grid.first
     for plane in range(2):
         for t in range(first.shape[0] - 1):
             n = first[t + 1] - first[t]
@@ -429,10 +447,9 @@ def best_labels(ranges, dual, messages, first, labels, out):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def hand_down(  # type: ignore[no-untyped-def]
-    coarse_dual, coarse_messages, coarse_first, coarse_top, first, top, labels, dual, messages
-):
-    """Copies the messages of a coarse graph to the four children of each of its pixels."""
+def inherit_messages(coarse, coarse_grid, grid, labels, beliefs):  # type: ignore[no-untyped-def]
+    """Copy the messages of a coarse graph to the four children of each of its pixels."""
+    first, top = grid.first, grid.top
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
         o = first[t] * labels
@@ -440,33 +457,28 @@ def hand_down(  # type: ignore[no-untyped-def]
             y = top[t] + i
             x = t - y
             ct = x // 2 + y // 2
-            cn = coarse_first[ct + 1] - coarse_first[ct]
-            co = coarse_first[ct] * labels + y // 2 - coarse_top[ct]
+            cn = coarse_grid.first[ct + 1] - coarse_grid.first[ct]
+            co = coarse_grid.first[ct] * labels + y // 2 - coarse_grid.top[ct]
             for label in range(labels):
+                at, coarse_at = o + label * n + i, co + label * cn
                 for plane in range(2):
-                    dual[plane, o + label * n + i] = coarse_dual[plane, co + label * cn]
+                    beliefs.dual[plane, at] = coarse.dual[plane, coarse_at]
                     for k in range(4):
-                        messages[plane, k, o + label * n + i] = coarse_messages[plane, k, co + label * cn]
+                        beliefs.messages[plane, k, at] = coarse.messages[plane, k, coarse_at]
 
 
-def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> tuple[Any, Any]:
-    """Window centre of the right and of the lower neighbour minus the own one, in storage order."""
+def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> Shifts:
     right = np.zeros((2, layout.height * layout.width), np.int32)
     down = np.zeros_like(right)
-    right[:, layout.index[:, :-1].ravel()] = np.diff(centre, axis=2).reshape(2, -1)
-    down[:, layout.index[:-1].ravel()] = np.diff(centre, axis=1).reshape(2, -1)
-    return right, down
-
-
-def _ranges(centre: Int[np.ndarray, "2 h w"], layout: Diagonals, labels: int, gamma: float) -> Any:
-    """Displacement costs gamma |u| of every label, in storage order, uint16."""
-    out = np.empty((2, layout.height * layout.width * labels), np.uint16)
-    _fill_ranges(centre, layout.first, layout.top, labels, np.float32(gamma), np.float32(RANGE_CAP), out)
-    return out
+    right[:, layout.position[:, :-1].ravel()] = np.diff(centre, axis=2).reshape(2, -1)
+    down[:, layout.position[:-1].ravel()] = np.diff(centre, axis=1).reshape(2, -1)
+    return Shifts(right, down)
 
 
 @njit(cache=True, nogil=True)
-def _fill_ranges(centre, first, top, labels, gamma, cap, out):  # type: ignore[no-untyped-def]
+def _fill_ranges(centre, grid, labels, gamma, cap, out):  # type: ignore[no-untyped-def]
+    """Compute the displacement costs gamma |u| of every label, in storage order, cut at ``cap``."""
+    first, top = grid.first, grid.top
     radius = labels // 2
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
@@ -491,7 +503,7 @@ def solve(
     iterations: int,
     hierarchy: int,
 ) -> Int[np.ndarray, "2 h w"]:
-    """Labels (0…labels - 1 of the x and y plane) after belief propagation with the in-level hierarchy.
+    """Find labels (0…labels - 1 of the x and y plane) after belief propagation with the in-level hierarchy.
 
     Args:
         costs: pair costs in the storage of ``Diagonals.of(h, w)``, relative to each pixel's smallest.
@@ -503,74 +515,45 @@ def solve(
     """
     height, width = centre.shape[1:]
     layout = Diagonals.of(height, width)
-    ranges, dual, messages = _propagate(
-        costs, centre, layout, labels, alpha, truncation, gamma, iterations, hierarchy
-    )
+    smoothness = Smoothness(labels, np.uint16(alpha), np.uint16(truncation))
+    beliefs = propagate(costs, centre, layout, smoothness, gamma, iterations, hierarchy)
     flat = np.empty((2, height * width), np.int32)
-    best_labels(ranges, dual, messages, layout.first, labels, flat)
-    return flat[:, layout.index]
+    best_labels(beliefs, layout, labels, flat)
+    return flat[:, layout.position]
 
 
-def _propagate(
+def propagate(
     costs: Any,
     centre: Int[np.ndarray, "2 h w"],
     layout: Diagonals,
-    labels: int,
-    alpha: int,
-    truncation: int,
+    smoothness: Smoothness,
     gamma: float,
     iterations: int,
     hierarchy: int,
-) -> tuple[Any, Any, Any]:
-    height, width = layout.height, layout.width
-    pixels = height * width
-    dual = np.zeros((2, pixels * labels), np.uint16)
-    messages = np.zeros((2, 4, pixels * labels), np.uint16)
+) -> Beliefs:
+    """Run belief propagation on a graph, after that on the graph halved ``hierarchy`` times (see ``solve``)."""
+    height, width, labels = layout.height, layout.width, smoothness.labels
+    size = height * width * labels
+    beliefs = Beliefs(
+        np.empty((2, size), np.uint16), np.zeros((2, size), np.uint16), np.zeros((2, 4, size), np.uint16)
+    )
     if hierarchy > 0 and min(height, width) > 1:
-        ch, cw = (height + 1) // 2, (width + 1) // 2
-        coarse = Diagonals.of(ch, cw)
-        coarse_costs = np.empty(ch * cw * labels * labels, np.uint16)
-        coarsen_costs(
-            costs,
-            layout.first,
-            layout.top,
-            height,
-            width,
-            coarse.first,
-            coarse.top,
-            labels,
-            COST_CAP,
-            coarse_costs,
-        )
-        _, coarse_dual, coarse_messages = _propagate(
+        coarse = Diagonals.of((height + 1) // 2, (width + 1) // 2)
+        coarse_costs = np.empty(coarse.height * coarse.width * labels * labels, np.uint16)
+        coarsen_costs(costs, layout, coarse, labels, COST_CAP, coarse_costs)
+        above = propagate(
             coarse_costs,
             _halve_centres(centre),
             coarse,
-            labels,
-            alpha,
-            truncation,
+            smoothness,
             gamma / 2,
             COARSE_ITERATIONS,
             hierarchy - 1,
         )
-        hand_down(
-            coarse_dual,
-            coarse_messages,
-            coarse.first,
-            coarse.top,
-            layout.first,
-            layout.top,
-            labels,
-            dual,
-            messages,
-        )
-    ranges = _ranges(centre, layout, labels, gamma)
-    right, down = _shifts(centre, layout)
-    sweep(
-        costs, ranges, dual, messages, right, down, layout.first, layout.top, height, width, labels,
-        np.uint16(alpha), np.uint16(truncation), iterations,
-    )  # fmt: skip
-    return ranges, dual, messages
+        inherit_messages(above, coarse, layout, labels, beliefs)
+    _fill_ranges(centre, layout, labels, np.float32(gamma), np.float32(RANGE_CAP), beliefs.ranges)
+    sweep(costs, beliefs, _shifts(centre, layout), layout, smoothness, iterations)
+    return beliefs
 
 
 def _halve_centres(centre: Int[np.ndarray, "2 h w"]) -> Int[np.ndarray, "2 h w"]:
@@ -593,7 +576,7 @@ def data_costs(
     scale: float = 1.0,
     threads: int = 1,
 ) -> tuple[Any, float]:
-    """Pair costs in the storage of ``solve``, and the median cost that labels without data got (unscaled)."""
+    """Compute pair costs in the storage of ``solve``, and the median cost that labels without data got (unscaled)."""
     height, width = sift_a.shape[:2]
     labels = 2 * radius + 1
     layout = Diagonals.of(height, width)
@@ -604,8 +587,7 @@ def data_costs(
 
     def part(k: int) -> None:
         pair_costs(
-            sift_a, sift_b, mask_a, mask_b, centre[0], centre[1], radius, layout.first, layout.top,
-            bounds[k], bounds[k + 1], costs, counts[k],
+            sift_a, sift_b, mask_a, mask_b, centre, radius, layout, bounds[k], bounds[k + 1], costs, counts[k],
         )  # fmt: skip
 
     if threads > 1:

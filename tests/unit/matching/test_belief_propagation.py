@@ -20,6 +20,10 @@ def stored(array: np.ndarray, layout: bp.Diagonals) -> np.ndarray:
     return out
 
 
+def smoothness(labels: int, alpha: int, truncation: int) -> bp.Smoothness:
+    return bp.Smoothness(labels, np.uint16(alpha), np.uint16(truncation))
+
+
 def unstored(flat: np.ndarray, labels: int, layout: bp.Diagonals) -> np.ndarray:
     out = np.empty((labels, layout.height, layout.width), flat.dtype)
     for t in range(len(layout.first) - 1):
@@ -94,7 +98,7 @@ def test_messages_equal_a_sequential_sweep(h: int, w: int, radius: int, seed: in
 
     layout = bp.Diagonals.of(h, w)
     flat = stored(costs.reshape(-1, h, w), layout)
-    ranges, dual, messages = bp._propagate(flat, centre, layout, labels, 510, 2000, 1.275, 16, 0)
+    ranges, dual, messages = bp.propagate(flat, centre, layout, smoothness(labels, 510, 2000), 1.275, 16, 0)
     for plane in range(2):
         np.testing.assert_array_equal(unstored(ranges[plane], labels, layout), slow.ranges[plane])
         np.testing.assert_array_equal(unstored(dual[plane], labels, layout), slow.dual[plane])
@@ -165,9 +169,7 @@ def test_coarse_costs_are_sums_of_children(h: int, w: int) -> None:
     expected -= expected.min(0)
     layout, coarse = bp.Diagonals.of(h, w), bp.Diagonals.of(ch, cw)
     out = np.empty(expected.size, np.uint16)
-    bp.coarsen_costs(
-        stored(fine, layout), layout.first, layout.top, h, w, coarse.first, coarse.top, 3, bp.COST_CAP, out
-    )
+    bp.coarsen_costs(stored(fine, layout), layout, coarse, 3, bp.COST_CAP, out)
     np.testing.assert_array_equal(unstored(out, squares, coarse), np.minimum(expected, bp.COST_CAP))
 
 
@@ -180,8 +182,14 @@ def test_the_worst_costs_do_not_overflow() -> None:
     slow = SlowPropagation(costs, centre, labels, 10200, bp.MAX_TRUNCATION, 0.5)
     slow.run(16)
     layout = bp.Diagonals.of(h, w)
-    _, dual, messages = bp._propagate(
-        stored(costs.reshape(-1, h, w), layout), centre, layout, labels, 10200, bp.MAX_TRUNCATION, 0.5, 16, 0
+    _, dual, messages = bp.propagate(
+        stored(costs.reshape(-1, h, w), layout),
+        centre,
+        layout,
+        smoothness(labels, 10200, bp.MAX_TRUNCATION),
+        0.5,
+        16,
+        0,
     )
     np.testing.assert_array_equal(unstored(dual[0], labels, layout), slow.dual[0])
     np.testing.assert_array_equal(unstored(messages[1, 2], labels, layout), slow.messages[1, 2])
