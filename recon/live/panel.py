@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+import viser
+from jaxtyping import Float64, UInt8
 
 from recon.live.colors import PHOTO
-from recon.live.pointing import Shown
-
-if TYPE_CHECKING:
-    from recon.live.viewer import LiveViewer
+from recon.live.levels import Blocks
+from recon.live.pointing import Marks, Shown
+from recon.live.text import plain, thousands
+from recon.render.scene import ViewScene
 
 _UPS = ("as it is", "+z", "-z", "+y", "-y", "+x", "-x")
+
+
+class Viewer(Protocol):
+    """What the panel reads of a viewer, and lets it do."""
+
+    server: viser.ViserServer
+    scene: ViewScene
+    blocks: Blocks | None
+    modes: list[str]
+    unit: str
+    marks: Marks
+
+    def redraw(self) -> None: ...
+    def restyle(self, **changes: Any) -> None: ...
+    def color_by(self, mode: str) -> None: ...
+    def clip(self, low: Float64[np.ndarray, "3"] | None, high: Float64[np.ndarray, "3"] | None) -> None: ...
+    def look_through(self, row: int) -> None: ...
+    def fade(self, opacity: float) -> None: ...
+    def reset_view(self) -> None: ...
+    def turn_up(self, axis: str) -> None: ...
 
 
 class Panel:
     """Controls, and what they do to a viewer."""
 
-    def __init__(self, viewer: LiveViewer, label: str) -> None:
+    def __init__(self, viewer: Viewer, label: str) -> None:
         self._viewer = viewer
         self._gui = gui = viewer.server.gui
         gui.configure_theme(
@@ -71,7 +92,7 @@ class Panel:
         viewer = self._viewer
         total = viewer.scene.dense_count
         more = ", the others are being read" if viewer.scene.unread is not None else ""
-        self._count.content = f"drawn now: {_thousands(count)} of {_thousands(total)} dense points{more}"
+        self._count.content = f"drawn now: {thousands(count)} of {thousands(total)} dense points{more}"
 
     def show_photo(self, row: int | None) -> None:
         """Say which photo is looked through."""
@@ -80,7 +101,7 @@ class Panel:
             self._chosen.value = names[row]
         self._leave.disabled = row is None
         self._fade.disabled = row is None
-        self._through.content = "" if row is None else f"Through **{_plain(names[row])}**"
+        self._through.content = "" if row is None else f"Through **{plain(names[row])}**"
 
     def show_point(self, picture: UInt8[np.ndarray, "h w 3"] | None, text: str, table: str) -> None:
         """Say what was clicked."""
@@ -92,7 +113,7 @@ class Panel:
 
     def show_notes(self, notes: tuple[str, ...]) -> None:
         """Say what a person should know of the scene."""
-        lines = [f"- {_plain(note)}" for note in notes]
+        lines = [f"- {plain(note)}" for note in notes]
         offset = self._viewer.scene.offset
         if offset.any():
             place = ", ".join(f"{value:.10g}" for value in offset)
@@ -134,7 +155,7 @@ class Panel:
                 (dense, "dense points"),
                 (faces, f"faces, {kind}"),
             )
-            self._gui.add_markdown(", ".join(f"{_thousands(n)} {what}" for n, what in numbers if n))
+            self._gui.add_markdown(", ".join(f"{thousands(n)} {what}" for n, what in numbers if n))
             self._count = self._gui.add_markdown("", visible=bool(dense))
 
     def _colors(self) -> None:
@@ -238,12 +259,3 @@ class Panel:
         up.on_update(lambda _: viewer.turn_up(str(up.value)))
         if detail is not None:
             detail.on_update(lambda _: viewer.restyle(budget=round(float(detail.value) * 1e6)))
-
-
-def _thousands(count: int) -> str:
-    return f"{count:,}".replace(",", "\u202f")
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves alone."""
-    return "".join("\\" + c if c in "\\`*_{}[]<>#|" else c for c in text)

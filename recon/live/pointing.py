@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import viser
 from jaxtyping import Float64, UInt8
 
 from recon.live.clipping import ClipBox
-from recon.live.picking import PICK_RADIUS, Sighting, nearest_on_ray, pick_in_blocks, sheet
+from recon.live.dense import ClientCloud
+from recon.live.picking import (
+    PICK_RADIUS,
+    PhotoShelf,
+    Sighting,
+    Surfaces,
+    nearest_on_ray,
+    pick_in_blocks,
+    sheet,
+)
+from recon.live.text import plain
 from recon.render.scene import ViewCloud, ViewScene
-
-if TYPE_CHECKING:
-    from recon.live.dense import ClientCloud
-    from recon.live.viewer import LiveViewer
 
 _MARK = (255, 64, 129)
 _LINE = (64, 224, 255)
@@ -51,20 +56,22 @@ class Picked:
 
 
 def pick(
-    viewer: LiveViewer,
+    surfaces: Surfaces,
+    sparse: ViewCloud | None,
+    dense: ClientCloud | None,
+    show: Shown,
+    clip: ClipBox | None,
     origin: Float64[np.ndarray, "3"],
     direction: Float64[np.ndarray, "3"],
     fov: float,
-    dense: ClientCloud | None,
-    show: Shown,
 ) -> Picked | None:
-    """The nearest of what is drawn and inside the clipping box under a ray; None for the empty space.
+    """Find the nearest of what is drawn and inside the clipping box under a ray; None for the empty space.
 
     Args:
-        fov: vertical, of the browser's camera. dense: points that the browser draws.
+        surfaces: with the mesh. sparse: points. dense: points that the browser draws.
+        direction: unit vector. fov: vertical, of the browser's camera.
     """
     radius = PICK_RADIUS * 2 * float(np.tan(fov / 2))
-    clip = viewer.style.clip
     found: list[Picked] = []
     if show.dense and dense is not None:
         hit = pick_in_blocks(dense.blocks, dense.shown, origin, direction, radius, clip)
@@ -73,50 +80,46 @@ def pick(
             normal = None if cloud.normals is None else cloud.normals[hit[0]].astype(np.float64)
             point = cloud.xyz[hit[0]].astype(np.float64)
             found.append(Picked("dense point", point, hit[1], hit[0], normal, cloud))
-    if show.sparse and viewer.sparse is not None:
-        xyz = viewer.sparse.cloud.xyz
+    if show.sparse and sparse is not None:
+        xyz = sparse.xyz
         rows = np.arange(len(xyz)) if clip is None else np.flatnonzero(clip.inside(xyz))
         near = nearest_on_ray(xyz[rows], origin, direction, radius)
         if near is not None:
             row = int(rows[near[0]])
             # Sparse points lie in the dense ones: whoever sees one wants that one.
             found.append(Picked("sparse point", xyz[row].astype(np.float64), 0.98 * near[1], row))
-    if show.mesh and viewer.mesh is not None:
-        through = viewer.surfaces.hit(origin, direction)
+    if show.mesh:
+        through = surfaces.hit(origin, direction)
         if through is not None and (clip is None or clip.inside(through[0][None])[0]):
             point, normal, depth = through
             found.append(Picked("mesh", point, depth, normal=normal if normal @ direction < 0 else -normal))
     return min(found, key=lambda one: one.depth, default=None)
 
 
-def inspect(viewer: LiveViewer, found: Picked) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str, str]:
-    """Pieces of the photos that show a point, what is known of it, and the pixels, the latter two as Markdown."""
-    scene = viewer.scene
-    lines = [f"**{found.kind}** at {coordinates(scene, found.point)}"]
+def inspect(
+    scene: ViewScene, surfaces: Surfaces, shelf: PhotoShelf, found: Picked
+) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str, str]:
+    """Cut out what the photos show of a point; also what is known of it, and the pixels, both as Markdown."""
+    head, facts = f"**{found.kind}** at {plain(coordinates(scene, found.point))}", []
     if found.kind == "sparse point":
-        sightings = viewer.surfaces.sightings_of_track(found.row)
-        errors = [one.error for one in sightings if one.error is not None]
-        lines.append(
-            f"made by {len(sightings)} photos, reprojection error {np.mean(errors):.2f} px"
-            if errors
-            else f"made by {len(sightings)} photos"
-        )
-        shown = sightings[:12]
+        shown = surfaces.sightings_of_track(found.row)
+        errors = [one.error for one in shown if one.error is not None]
+        facts.append(f"made by {len(shown)} photos")
+        if errors:
+            facts.append(f"reprojection error {np.mean(errors):.2f} px")
+        shown = shown[:12]
     else:
-        shown = viewer.surfaces.sightings(found.point, found.normal)
-        lines += _facts(viewer, found)
-        lines.append(f"seen by {len(shown)} photos" if shown else "seen by no photo")
-    pieces = [(one, viewer.shelf.crop(one)) for one in shown]
+        shown = surfaces.sightings(found.point, found.normal)
+        facts += _facts(scene, found)
+        facts.append(f"seen by {len(shown)} photos" if shown else "seen by no photo")
+    pieces = [(one, shelf.crop(one)) for one in shown]
+    pieces.sort(key=lambda piece: piece[1] is None)  # those with a picture first, numbered as on the sheet
     crops = [crop for _, crop in pieces if crop is not None]
-    ordered = [one for one, crop in pieces if crop is not None] + [
-        one for one, crop in pieces if crop is None
-    ]
-    text = "\n\n".join([lines[0], ", ".join(lines[1:])]) if len(lines) > 1 else lines[0]
     table = ""
-    if ordered:
-        rows = "\n".join(f"| {i + 1} | {_row(scene, one)} |" for i, one in enumerate(ordered))
+    if pieces:
+        rows = "\n".join(f"| {i} | {_row(scene, one)} |" for i, (one, _) in enumerate(pieces, 1))
         table = f"| | photo | x | y | error |\n|-|-|-|-|-|\n{rows}"
-    return (sheet(crops) if crops else None), text, table
+    return (sheet(crops) if crops else None), f"{head}\n\n{', '.join(facts)}", table
 
 
 def coordinates(scene: ViewScene, point: Float64[np.ndarray, "3"]) -> str:
@@ -197,23 +200,21 @@ class Marks:
         )
 
 
-def _facts(viewer: LiveViewer, found: Picked) -> list[str]:
-    cloud = found.cloud
+def _facts(scene: ViewScene, found: Picked) -> list[str]:
+    cloud, row = found.cloud, found.row
     if cloud is None:
         return []
     facts = []
     if cloud.view_count is not None:
-        facts.append(f"{int(cloud.view_count[found.row])} views agree")
+        facts.append(f"{int(cloud.view_count[row])} views agree")
     if cloud.confidence is not None:
-        facts.append(f"confidence {float(cloud.confidence[found.row]):.2f}")
+        facts.append(f"confidence {float(cloud.confidence[row]):.2f}")
     if cloud.reference_view is not None:
-        number = int(cloud.reference_view[found.row])
-        names = [photo.name for photo in viewer.scene.photos if photo.view.photo_id == number]
-        facts += [f"made from {name}" for name in names]
+        number = int(cloud.reference_view[row])
+        facts += [f"made from {plain(one.name)}" for one in scene.photos if one.view.photo_id == number]
     return facts
 
 
 def _row(scene: ViewScene, one: Sighting) -> str:
     error = "" if one.error is None else f"{one.error:.2f}"
-    name = scene.photos[one.photo].name.replace("|", "\\|")
-    return f"{name} | {one.xy[0]:.1f} | {one.xy[1]:.1f} | {error}"
+    return f"{plain(scene.photos[one.photo].name)} | {one.xy[0]:.1f} | {one.xy[1]:.1f} | {error}"

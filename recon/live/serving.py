@@ -111,7 +111,7 @@ def open_browser(url: str) -> bool:
 
 
 class PairPage:
-    """A page with two viewers side by side, at its own port; every other path is not found.
+    """A page with two viewers side by side, at its own port; other paths are not found, other pages are refused.
 
     Args:
         names: of the two. ports: of the two.
@@ -122,8 +122,9 @@ class PairPage:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = self.path.partition("?")[0] == "/"
-                self.send_response(200 if found else 404)
+                own = is_own_request(self.headers, host)
+                found = own and self.path.partition("?")[0] == "/"
+                self.send_response(200 if found else 404 if own else 403)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
                 body = page if found else b""
                 self.send_header("Content-Length", str(len(body)))

@@ -29,10 +29,10 @@ from recon.live.layers import CameraLayer, MeshLayer, PhotoOverlay, SparseLayer
 from recon.live.levels import Eye, build_blocks
 from recon.live.panel import Panel
 from recon.live.picking import PhotoShelf, Surfaces
-from recon.live.pointing import Marks, Picked, inspect, pick, unit_of
+from recon.live.pointing import Marks, inspect, pick, unit_of
 from recon.live.serving import only_own_requests
 from recon.live.truth import Truth
-from recon.render.scene import ViewScene
+from recon.render.scene import ViewCloud, ViewScene
 
 _STAYS = 0.6
 """Seconds in which a browser's camera arrives where the viewer has put it."""
@@ -405,22 +405,25 @@ class LiveViewer:
             return
         origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
         direction = direction / np.linalg.norm(direction)
-        fov = float(client.handle.camera.fov)
-        show = self.panel.shown()
-        found = pick(self, origin, direction, fov, client.cloud, show)
+        found = pick(
+            self.surfaces,
+            self._sparse_as_cloud(),
+            client.cloud,
+            self.panel.shown(),
+            self.style.clip,
+            origin,
+            direction,
+            float(client.handle.camera.fov),
+        )
         if found is None:
             self.panel.show_point(None, "Nothing is there.", "")
-            return
-        self._use(found)
-
-    def _use(self, found: Picked) -> None:
-        if self.panel.measuring:
+        elif self.panel.measuring:
             self.panel.show_measure(self.marks.measure(found.point, self.unit, self.unit_scale))
-            return
-        self.marks.point(found.point)
-        self.panel.show_point(*inspect(self, found))
+        else:
+            self.marks.point(found.point)
+            self.panel.show_point(*inspect(self.scene, self.surfaces, self.shelf, found))
 
-    def _sparse_as_cloud(self) -> Any:
+    def _sparse_as_cloud(self) -> ViewCloud | None:
         return self.sparse.cloud if self.sparse is not None else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import platform
@@ -11,21 +13,31 @@ from typing import Any
 _SHARED = Path(__file__).resolve().parent / "templates"
 
 
-def render_page(template: Path, styles: Path, scripts: list[Path], **values: Any) -> str:
-    """The text of a page.
+def render_page(template: Path, styles: Path, scripts: list[Path], library: str = "", **values: Any) -> str:
+    """Fill in a page.
+
+    What is not ``raw`` is escaped. Should a stranger's text become markup all the same, the page's policy lets a
+    browser run no script but these and load nothing (Content Security Policy level 2, hashes).
 
     Args:
-        template: a Jinja template; it finds ``css`` and ``script`` (the shared ones first) beside the values. What is
-            not ``raw`` is escaped.
+        template: a Jinja template; it finds ``css``, ``script`` (the shared ones first), ``library`` and ``policy``
+            beside the values.
         styles, scripts: the page's own files.
+        library: a script that stands by itself.
     """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     css = "".join(path.read_text(encoding="utf-8") for path in (_SHARED / "page.css", styles))
     script = "".join(path.read_text(encoding="utf-8") for path in (_SHARED / "page.js", *scripts))
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, script)]
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'"
+    )
     return environment.from_string(template.read_text(encoding="utf-8")).render(
-        css=raw(css), script=raw(script), **values
+        css=raw(css), script=raw(script), library=raw(library), policy=raw(policy), **values
     )
 
 

@@ -62,6 +62,7 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
         _TEMPLATES / "report.html.j2",
         _TEMPLATES / "report.css",
         [_TEMPLATES / "scene.js", _TEMPLATES / "report.js"],
+        _THREE.read_text(encoding="utf-8"),
         content=content,
         photos=[_photo(entry) for entry in content.photos],
         has_scene=bool(cameras or scene["header"]["sparse"] or scene["header"]["dense"]),
@@ -86,7 +87,6 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
         seconds=sum(row.seconds for row in content.stages),
         memory=max((row.peak_memory_mb for row in content.stages), default=0.0),
         missing=[*content.missing, *pictures.notes],
-        three=raw(_THREE.read_text(encoding="utf-8")),
         scene_header=json_for_script(scene["header"]),
         scene_data=raw(scene["data"]),
     )

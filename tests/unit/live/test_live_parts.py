@@ -6,6 +6,8 @@ import io
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import trimesh
 import viser
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from viser._gui_handles import _parse_markdown
 
 from recon.cli.looking import open_view_scene
 from recon.core.cameras import PinholeView
@@ -47,9 +51,10 @@ from recon.live.colors import (
 from recon.live.glb import drawn_glb
 from recon.live.levels import Eye, build_blocks, choose, precision_of
 from recon.live.linked import similarity_between
-from recon.live.picking import Surfaces, crop_with_cross, nearest_on_ray, pick_in_blocks
-from recon.live.pointing import coordinates, unit_of
+from recon.live.picking import PhotoShelf, Surfaces, crop_with_cross, nearest_on_ray, pick_in_blocks
+from recon.live.pointing import Picked, coordinates, inspect, unit_of
 from recon.live.serving import PairPage, free_port, is_own_request
+from recon.live.text import plain
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.scene import ViewCloud, ViewScene
@@ -575,8 +580,53 @@ def test_the_page_of_two_serves_nothing_else() -> None:
         for path in ("etc/passwd", "../recon/cli.py", "%2e%2e/x"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
+        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers=headers)
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request, timeout=5)
     finally:
         page.stop()
+
+
+HARM = "![x](/etc/passwd)<img src=x onerror=harm()>{alert(1)}|*a*`b`&lt;.jpg"
+
+
+class Rendered(HTMLParser):
+    """The elements and the text of rendered Markdown."""
+
+    def __init__(self, markdown: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(MarkdownIt("commonmark").enable("table").render(markdown))
+
+    def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_names_stay_text_in_the_panel(scene: ViewScene) -> None:
+    """What a CommonMark reader that lets HTML through, as the browser's does, makes of hostile names."""
+    photos = tuple(
+        replace(one, view=replace(one.view, name=f"{i}{HARM}")) for i, one in enumerate(scene.photos)
+    )
+    bad = replace(scene, photos=photos)
+    assert bad.dense is not None
+    cloud = replace(bad.dense, reference_view=np.full(len(bad.dense), photos[1].view.photo_id, np.int32))
+    point = np.array([-1.0, float(live_scene.wall_y(np.array(-1.0), np.array(0.5))), 0.5])
+    hit = Picked("dense point", point, 1.0, 0, cloud=cloud)
+    _, text, table = inspect(bad, Surfaces(bad), PhotoShelf(photos), hit)
+    said, listed = Rendered(text), Rendered(table)
+    assert said.tags == {"p", "strong"}
+    assert f"made from 1{HARM}" in said.text
+    assert listed.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert listed.text.count(HARM) >= 2
+    note = Rendered(plain(f"two\n\n<b>lines</b>\n# {HARM}"))
+    assert note.tags == {"p"}
+    assert HARM in note.text
+    assert _parse_markdown(text + table, None) == text + table  # viser puts no file of this machine in
 
 
 @pytest.mark.parametrize(
@@ -630,8 +680,6 @@ def test_other_pages_cannot_connect_to_the_viewer(scene: ViewScene) -> None:
 
 def test_distorted_photos_are_pointed_at_where_they_show_the_point(scene: ViewScene) -> None:
     """The pixel in the photo as taken is that of COLMAP's camera model, not of the pinhole."""
-    from dataclasses import replace
-
     from recon.core.cameras import Intrinsics
 
     bent = Intrinsics("SIMPLE_RADIAL", (300.0, 161.0, 118.0, -0.08), 320, 240)

@@ -7,8 +7,10 @@ import gzip
 import hashlib
 import json
 import re
-from dataclasses import replace
+from collections import Counter
+from dataclasses import fields, is_dataclass, replace
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recon.report
+from recon.core.cameras import PinholeView
 from recon.report.charts import count, histogram_svg, view_graph_svg
 from recon.report.content import Histogram, Points, ReportContent
 from recon.report.packing import STEPS, Blob, add_points, add_surface, box_of, start_of
@@ -166,6 +169,53 @@ def test_names_do_no_harm() -> None:
     assert header_of(text)["names"] == list(NAMES)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", own)
     assert "@import" not in own
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page: its elements and their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+HARM = (
+    """</title></script>"'><img src=x onerror=alert(1)><svg onload=alert(2)> {{ 7*7 }} javascript:alert(3)"""
+)
+
+
+def harmed(value: Any) -> Any:
+    """A report with HARM in every text, whatever wrote it: names, EXIF, the recipe, what programs said."""
+    if isinstance(value, str):
+        return value if value in {"", "done"} else f"{value}{HARM}"
+    if isinstance(value, list | tuple):
+        return type(value)(harmed(one) for one in value)
+    if isinstance(value, dict):
+        return {harmed(key): harmed(one) for key, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, Histogram | PinholeView):
+        return replace(value, **{one.name: harmed(getattr(value, one.name)) for one in fields(value)})
+    return value
+
+
+def test_no_text_becomes_an_element_or_a_script() -> None:
+    made = content()
+    made.missing, made.dropped, made.failure = ["a part"], ["2 pairs"], "the disk is full"
+    bad = harmed(made)
+    assert HARM in bad.photos[0].camera
+    assert HARM in bad.recipe
+    text = report_html(bad)
+    for tag, attributes in Elements(text).found:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert not str(attributes.get("href") or "").startswith("javascript"), tag
+        assert attributes.get("src") != "x"
+    tags = Counter(tag for tag, _ in Elements(text).found)
+    assert tags == Counter(tag for tag, _ in Elements(report_html(made)).found)
+    assert unescape(text).count(HARM) > 60  # all of it is there, to be read
+    assert "{{ 7*7 }}" in text
 
 
 def test_the_page_stays_below_its_limit() -> None:
