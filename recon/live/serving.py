@@ -122,7 +122,7 @@ class PairPage:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                own = is_own_request(self.headers, host)
+                own = is_own_request(dict(self.headers.items()), host)
                 found = own and self.path.partition("?")[0] == "/"
                 self.send_response(200 if found else 404 if own else 403)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
