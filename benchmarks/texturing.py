@@ -34,13 +34,13 @@ from _common import data_root, machine, table
 from recon.api import reconstruct
 from recon.core.cameras import PinholeView
 from recon.datasets.cards import load_card
-from recon.engine.stage import StageContext
 from recon.evaluation.poses import align_cameras, views_from_cameras_json
 from recon.evaluation.views import compare_view
 from recon.io.glb import model_from_scene, read_glb
 from recon.io.textured_mesh import read_textured_mesh
 from recon.render.canvas import Canvas, Surface
-from recon.stages.depth import DenseScene
+from recon.run.dense_scene import DenseScene
+from recon.run.folder import RunFolder
 from recon.surface.texture.files import split_vertices
 from recon.surface.texture.simplify import simplify_faces
 from recon.surface.texture.texturing import texture_mesh
@@ -198,7 +198,7 @@ def measure_run(
         peaks.append(peak)
     figures = json.loads((work / "mesh" / "texture.json").read_text(encoding="utf-8"))
     mesh = as_textured(work / "mesh" / "textured.glb")
-    dense = DenseScene(StageContext(work), 1 << 16)
+    dense = DenseScene(RunFolder(work), 1 << 16)
     reports = []
     for view, photo in zip(dense.views, dense.images, strict=True):
         picture, covered = render_textured(mesh, view, samples=args.samples)

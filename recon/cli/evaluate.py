@@ -12,8 +12,8 @@ import typer
 from recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
-    from recon.evaluation.layout import RunFiles
     from recon.evaluation.report import RunReport
+    from recon.run.folder import RunFolder
 
 evaluate = typer.Typer(
     name="evaluate",
@@ -34,11 +34,11 @@ def evaluate_cameras(
     json_: Path | None = typer.Option(None, "--json", metavar="FILE", help=_JSON),
 ) -> None:
     """Camera errors after similarity alignment, plain and robust; area under the curve of relative poses."""
-    from recon.evaluation.layout import RunFiles
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
+    from recon.run.folder import RunFolder
 
-    files = RunFiles(run)
+    files = RunFolder(run)
     if files.model_folder is None:
         raise ReconError(
             f"{run}: no COLMAP model (images.bin or images.txt) is here or in sparse/0; name its folder"
@@ -60,12 +60,12 @@ def evaluate_pairs(
     seed: int = typer.Option(0, min=0, help=_SEED),
 ) -> None:
     """Epipolar precision, endpoint error (where depth is known), coverage and number of matches."""
-    from recon.evaluation.layout import RunFiles
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
+    from recon.run.folder import RunFolder
 
-    files = RunFiles(run.parent, database=run) if run.is_file() else RunFiles(run)
-    if not files.pairs and not files.database_sizes:
+    files = RunFolder(run.parent, database=run) if run.is_file() else RunFolder(run)
+    if not files.named_pairs and not files.database_sizes:
         raise ReconError(
             f"{run}: neither pairs.json nor database.db is here; name a workspace or a COLMAP database"
         )
@@ -212,10 +212,10 @@ def evaluate_rendered(
             typer.echo(f"{name}: {surface.text()}")
 
 
-def _surface_files(run: Path, cameras: Path | None, what: str, scale: float) -> RunFiles:
+def _surface_files(run: Path, cameras: Path | None, what: str, scale: float) -> RunFolder:
     """The run with the surfaces that are asked for."""
-    from recon.evaluation.layout import RunFiles, find_cloud, find_mesh
     from recon.evaluation.sources import SURFACE_SUFFIXES, has_faces
+    from recon.run.folder import RunFolder, find_cloud, find_mesh
 
     if not run.exists():
         raise UsageError(f"{run}: no such file or folder")
@@ -226,14 +226,14 @@ def _surface_files(run: Path, cameras: Path | None, what: str, scale: float) -> 
             raise ReconError(
                 f"{run}: no {'cloud or mesh' if what == 'all' else what} under the usual names; name the file itself"
             )
-        own = cameras if cameras is not None else RunFiles(run).model_folder
-        return RunFiles(run, model=own, cloud=cloud, mesh=mesh, scale=scale)
+        own = cameras if cameras is not None else RunFolder(run).model_folder
+        return RunFolder(run, model=own, cloud=cloud, mesh=mesh, scale=scale)
     if run.suffix.lower() not in SURFACE_SUFFIXES:
         raise UsageError(f"{run}: a surface is one of {', '.join(SURFACE_SUFFIXES)}")
     as_mesh = what == "mesh" or (what == "all" and has_faces(run))
     if as_mesh:
-        return RunFiles(run.parent, model=cameras, mesh=run, scale=scale)
-    return RunFiles(run.parent, model=cameras, cloud=run, scale=scale)
+        return RunFolder(run.parent, model=cameras, mesh=run, scale=scale)
+    return RunFolder(run.parent, model=cameras, cloud=run, scale=scale)
 
 
 def _one_depth(run: Path, truth: Path, scale: float) -> RunReport:

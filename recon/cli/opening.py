@@ -10,7 +10,7 @@ from recon.exports.files import MARK
 from recon.exports.source import Run
 from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
-from recon.stages.photos import FOLDER, PHOTO_SET, file_name, mask_name, photo_set_from_json
+from recon.run.photos import PHOTO_SET, PHOTOS, mask_file, photo_file, photo_set_from_json
 
 
 def open_run(root: Path) -> Run:
@@ -46,9 +46,9 @@ def open_run(root: Path) -> Run:
             ) from error
         photos = {photo.name: photo for photo in photo_set.photos}
         source = Path(manifest.source) if manifest.source else None
-        folder = root / FOLDER
-        pictures = {name: folder / file_name(name) for name in photos}
-        masks = {name: folder / mask_name(name) for name, photo in photos.items() if photo.has_mask}
+        folder = root / PHOTOS
+        pictures = {name: folder / photo_file(name) for name in photos}
+        masks = {name: folder / mask_file(name) for name, photo in photos.items() if photo.has_mask}
     elif (root / "images").is_dir():
         source = root / "images"
     elif (root / MARK).is_file():  # what 'recon import' made knows where the photos are

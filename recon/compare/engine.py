@@ -461,7 +461,7 @@ def _counts(records: Mapping[str, StageRecord]) -> dict[str, float]:
 
 
 def _photo_names(root: Path) -> tuple[str, ...]:
-    from recon.stages.photos import photo_set_from_json
+    from recon.run.photos import photo_set_from_json
 
     data = json.loads((root / "photos.json").read_text(encoding="utf-8"))
     return tuple(photo.name for photo in photo_set_from_json(data).photos)

@@ -19,10 +19,11 @@ from recon.compare.plan import Options
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
 from recon.core.cameras import Intrinsics
-from recon.engine.stage import StageContext
+from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
 from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
+from recon.run.folder import RunFolder
 
 FOLDER = "left_out"
 
@@ -172,31 +173,15 @@ def _target(result: SceneResult, entry: Entry, name: str) -> Target | None:
 
 
 def _own_target(entry: Entry, photo: Photo, whose: str) -> Target | None:
-    from recon.sfm.adapter import intrinsics_from_reconstruction
-    from recon.stages.map import load_reconstruction
-    from recon.stages.photos import load_photo_set
-
-    work = StageContext(entry.root)
-    if "run.registered" not in entry.metrics or not work.path("sparse", "0").is_dir():
+    run = RunFolder(entry.root)
+    if "run.registered" not in entry.metrics or photo.name not in run.poses:
         return None
-    model = load_reconstruction(work)
-    photo_set = load_photo_set(work)
-    poses = {
-        image.name: np.array(image.cam_from_world().matrix(), np.float64)
-        for image in model.images.values()
-        if image.has_pose
-    }
-    if photo.name not in poses:
-        return None
-    intrinsics = intrinsics_from_reconstruction(model, photo_set)[photo.id]
-    return Target(f"{whose} reconstruction with all photos", intrinsics, poses[photo.name], poses)
+    what = f"{whose} reconstruction with all photos"
+    return Target(what, run.intrinsics()[photo.id], run.poses[photo.name], run.poses)
 
 
 def _photo(result: SceneResult, name: str) -> Photo:
-    from recon.stages.photos import load_photo_set
-
-    photos = load_photo_set(StageContext(result.folder / "shared")).photos
-    return next(photo for photo in photos if photo.name == name)
+    return RunFolder(result.folder / "shared").photos[name]
 
 
 def _measured(
@@ -282,17 +267,8 @@ def _undistorted(
     result: SceneResult, photo: Photo, intrinsics: Intrinsics
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
     """The photo as the pinhole camera sees it, and which of its pixels may be used."""
-    from recon.core.undistort import undistortion_maps
-    from recon.stages.photos import load_mask, load_rgb
-
-    shared = StageContext(result.folder / "shared")
-    rgb, mask = load_rgb(shared, photo), load_mask(shared, photo)
-    valid = np.ones(rgb.shape[:2], np.uint8) if mask is None else mask.astype(np.uint8)
-    if not intrinsics.is_pinhole:
-        maps = undistortion_maps(intrinsics, intrinsics.K, (photo.width, photo.height))
-        rgb = cv2.remap(rgb, *maps, cv2.INTER_CUBIC)
-        valid = cv2.remap(valid, *maps, cv2.INTER_NEAREST, borderValue=0)
-    return rgb, valid.astype(bool)
+    shared = RunFolder(result.folder / "shared")
+    return undistort_photo(shared.rgb(photo), shared.mask(photo), intrinsics)
 
 
 def pictures(result: SceneResult, folder: Path, width: int) -> list[dict[str, Any]]:

@@ -18,11 +18,11 @@ from recon.compare import left_out
 from recon.compare.engine import Entry, SceneResult
 from recon.compare.evaluation import truth_fingerprint, write_text
 from recon.core.cameras import PinholeView
-from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 from recon.render.pictures import depth_picture, mesh_picture
+from recon.run.folder import RunFolder
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -105,15 +105,12 @@ def _left_out_of(result: SceneResult) -> list[Any]:
 
 
 def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
-    from recon.stages.photos import load_photo_set, load_rgb
-
-    shared = StageContext(result.folder / "shared")
-    photos = load_photo_set(shared).photos
-    listing = json.loads(shared.path("pairs.json").read_text(encoding="utf-8"))
+    shared = RunFolder(result.folder / "shared")
+    photos, listing = shared.photo_set.photos, shared.pair_entries
     found = []
     for number, chosen in enumerate(_easy_to_hard(listing, result.options.pictures)):
         a, b = photos[chosen["i"]], photos[chosen["j"]]
-        images = load_rgb(shared, a), load_rgb(shared, b)
+        images = shared.rgb(a), shared.rgb(b)
         panels = []
         for entry in result.entries:
             name = f"pair{number}-{entry.contender.label}.jpg"
@@ -147,12 +144,10 @@ def _easy_to_hard(listing: Sequence[Mapping[str, Any]], count: int) -> list[Mapp
 
 def _load_matches(root: Path, a: Photo, b: Photo) -> _Matches | None:
     """Matches of a pair as a run left them, at the photos' working size."""
-    from recon.stages import match as stage
-
-    work = StageContext(root)
+    run = RunFolder(root)
     pair = (a.id, b.id)
-    if work.path(stage.MATCHES, f"{a.id}_{b.id}.npz").is_file():
-        sparse = stage.load_sparse_match(work, pair)
+    if run.match_path(pair, dense=False).is_file():
+        sparse = run.sparse_match(pair)
         covered = np.zeros((a.height, a.width), bool)
         at = np.rint(sparse.xy_a).astype(int)
         covered[at[:, 1].clip(0, a.height - 1), at[:, 0].clip(0, a.width - 1)] = True
@@ -160,9 +155,9 @@ def _load_matches(root: Path, a: Photo, b: Photo) -> _Matches | None:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         covered = cv2.dilate(covered.astype(np.uint8), disc) > 0
         return _Matches(sparse.xy_a, sparse.xy_b, covered)
-    if not work.path(stage.FLOWS, f"{a.id}_{b.id}").is_dir():
+    if not run.match_path(pair, dense=True).is_dir():
         return None
-    dense = stage.load_dense_match(work, pair)
+    dense = run.dense_match(pair)
     height, width = dense.consistent_a.shape
     rows, columns = np.nonzero(dense.consistent_a)
     xy = np.stack([columns, rows], axis=1).astype(np.float64)
@@ -193,12 +188,8 @@ def _fundamental(result: SceneResult, entry: Entry, a: Photo, b: Photo) -> Float
 
 
 def _own_views(root: Path) -> dict[str, PinholeView]:
-    from recon.stages.map import load_views
-
-    work = StageContext(root)
-    if not work.path("sparse", "0").is_dir():
-        return {}
-    return {view.name: view for view in load_views(work)}
+    run = RunFolder(root)
+    return {} if run.model_folder is None else {view.name: view for view in run.views()}
 
 
 def _match_picture(
@@ -332,23 +323,13 @@ def _depth_pictures(
 
 
 def _depth_of(root: Path, name: str) -> Float[np.ndarray, "h w"] | None:
-    from recon.stages.depth import read_depth
-    from recon.stages.photos import load_photo_set
-
-    work = StageContext(root)
-    photo = next((p for p in load_photo_set(work).photos if p.name == name), None)
-    if photo is None or not _done(root, "depth"):
-        return None
-    path = work.path("dense", "depth", f"{photo.id}.npz")
-    return read_depth(path).depth if path.is_file() else None
+    run = RunFolder(root)
+    return run.named_depth(name) if name in run.photos and _done(root, "depth") else None
 
 
 def _photo(result: SceneResult, name: str) -> Picture:
-    from recon.stages.photos import load_photo_set, load_rgb
-
-    shared = StageContext(result.folder / "shared")
-    photo = next(p for p in load_photo_set(shared).photos if p.name == name)
-    return load_rgb(shared, photo)
+    shared = RunFolder(result.folder / "shared")
+    return shared.rgb(shared.photos[name])
 
 
 # Meshes

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from recon.core.cameras import PinholeView
 from recon.core.similarity import Similarity3
 from recon.errors import ReconError
-from recon.evaluation.layout import Pair, RunFiles
 from recon.evaluation.matches import match_repeatability
 from recon.evaluation.poses import align_cameras
 from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
+from recon.run.folder import NamePair, RunFolder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def predict_left_out(
     Raises:
         ReconError: the run shares fewer than two cameras, or a left-out photo has no camera.
     """
-    files = RunFiles(run)
+    files = RunFolder(run)
     missing = sorted(set(photos) - set(cameras))
     if missing:
         raise ReconError(f"no camera is known for the left-out photo {missing[0]}; it cannot be predicted")
@@ -74,7 +74,9 @@ def predict_left_out(
     return LeftOutReport(from_mesh, from_cloud)
 
 
-def repeatability_of_runs(runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0) -> dict[Pair, float]:
+def repeatability_of_runs(
+    runs: Sequence[Path], radius: float = 1.0, *, seed: int = 0
+) -> dict[NamePair, float]:
     """Compute for each pair how much of its matches comes again in runs that differ only by their seed.
 
     Args:
@@ -82,13 +84,15 @@ def repeatability_of_runs(runs: Sequence[Path], radius: float = 1.0, *, seed: in
         radius: pixels of the working size.
         seed: of the sampling of matches.
     """
-    files = [RunFiles(run) for run in runs]
+    files = [RunFolder(run) for run in runs]
     shared = (
-        [pair for pair in files[0].pairs if all(pair in other.pairs for other in files[1:])] if files else []
+        [pair for pair in files[0].named_pairs if all(pair in other.named_pairs for other in files[1:])]
+        if files
+        else []
     )
     out = {}
     for pair in shared:
-        found = [one.pair_matches(pair, None) for one in files]
+        found = [one.named_matches(pair, None) for one in files]
         matches = [match[0] for match in found if match is not None]
         if len(matches) == len(files):
             out[pair] = match_repeatability(matches, radius, seed=seed)

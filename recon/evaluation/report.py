@@ -14,7 +14,7 @@ from recon.evaluation.bootstrap import (
     confidence_interval,
     statistic,
 )
-from recon.evaluation.layout import Pair
+from recon.run.folder import NamePair
 
 # Metres: the thresholds of benchmarks; those between 0.04% and 2.5% of the scene's extent are taken.
 _STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -67,7 +67,7 @@ class RunReport:
 
     metrics: Mapping[str, float]
     per_photo: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    per_pair: Mapping[str, Mapping[Pair, float]] = field(default_factory=dict)
+    per_pair: Mapping[str, Mapping[NamePair, float]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     samples: Mapping[str, Samples] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class ReportBuilder:
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
         self.per_photo: dict[str, dict[str, float]] = {}
-        self.per_pair: dict[str, dict[Pair, float]] = {}
+        self.per_pair: dict[str, dict[NamePair, float]] = {}
         self.curves: dict[str, Curve] = {}
         self.samples: dict[str, Samples] = {}
         self.notes: list[str] = []
@@ -111,7 +111,7 @@ class ReportBuilder:
         self.per_photo[name] = dict(values)
         self.statistic(name, values, kind)
 
-    def pairs(self, name: str, values: Mapping[Pair, float], kind: str = "mean") -> None:
+    def pairs(self, name: str, values: Mapping[NamePair, float], kind: str = "mean") -> None:
         """Add a metric that is a statistic over pairs, with its values."""
         self.per_pair[name] = dict(values)
         self.statistic(name, values, kind)

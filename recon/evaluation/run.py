@@ -14,8 +14,8 @@ from recon.evaluation.evidence.poses import pose_evidence, two_view_evidence
 from recon.evaluation.evidence.subject import Subject, open_subject
 from recon.evaluation.evidence.surface import surface_evidence, track_evidence
 from recon.evaluation.evidence.views import consistency_evidence, left_out_evidence
-from recon.evaluation.layout import RunFiles
 from recon.evaluation.report import ReportBuilder, RunReport
+from recon.run.folder import RunFolder
 
 _EVIDENCE: Mapping[str, Callable[[Subject, ReportBuilder], None]] = {
     "poses": pose_evidence,
@@ -35,7 +35,7 @@ PARTS = tuple(_EVIDENCE)
 
 
 def evaluate_run(
-    run: Path | RunFiles,
+    run: Path | RunFolder,
     truth: GroundTruth | None,
     *,
     thresholds: Sequence[float] | None = None,
@@ -62,7 +62,7 @@ def evaluate_run(
         ReconError: the folder does not exist, its list of photos or its model is damaged, or the truth is that of
             another scene (no photo name in common, or photos of another shape).
     """
-    files = run if isinstance(run, RunFiles) else RunFiles(run)
+    files = run if isinstance(run, RunFolder) else RunFolder(run)
     report = ReportBuilder()
     subject = open_subject(files, truth, report, thresholds=thresholds, seed=seed, strict=strict)
     for part in (one for one in PARTS if one in parts):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from recon.datasets.ground_truth import GroundTruth, TruthCamera, has_ground_truth, load_ground_truth
 from recon.errors import ReconError, UsageError
-from recon.evaluation.layout import RunFiles, find_model
+from recon.run.folder import RunFolder, find_model
 
 SURFACE_SUFFIXES = (".ply", ".obj", ".glb", ".off", ".stl")
 _ASTRAY = 20.0
@@ -48,7 +48,7 @@ def truth_from_colmap(model: Path) -> GroundTruth:
     Raises:
         ReconError: it cannot be read, or has no cameras.
     """
-    files = RunFiles(model)
+    files = RunFolder(model)
     cameras = {}
     for name, camera in files.cameras.items():
         intrinsics, pose = camera.intrinsics, camera.cam_from_world

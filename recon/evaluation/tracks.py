@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.core.similarity import Similarity3
-from recon.evaluation.layout import SparseModel
 from recon.evaluation.surface import Region, SeenDepth, SurfaceProtocol, SurfaceReport, evaluate_surface
+from recon.run.folder import SparseModel
 
 TOLERANCES = (0.01, 0.02, 0.05)
 """Metres: what triangulation on ETH3D is reported at (Lindenberger et al., Pixel-Perfect SfM, ICCV 2021)."""

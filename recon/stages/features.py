@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.features.interest_points import extract_interest_points
-from recon.features.types import InterestPoints
 from recon.photos.types import Photo
-from recon.stages.photos import load_mask, load_photo_set, load_rgb
+from recon.run.folder import RunFolder
 
 
 class FeaturesSettings(BaseModel):
@@ -30,27 +29,16 @@ class FeaturesStage:
     Settings: ClassVar[type[BaseModel]] = FeaturesSettings
 
     def run(self, settings: FeaturesSettings, work: StageContext) -> dict[str, Any]:
-        photos = load_photo_set(work).photos
-        with work.fresh_directory("features") as folder:
+        run = RunFolder.of(work)
+        photos = run.photo_set.photos
+        with run.writing_points() as folder:
 
             def extract(photo: Photo) -> int:
                 points = extract_interest_points(
-                    load_rgb(work, photo), mask=load_mask(work, photo), max_points=settings.max_points
+                    run.rgb(photo), mask=run.mask(photo), max_points=settings.max_points
                 )
-                np.savez(
-                    folder / f"{photo.id}.npz",
-                    xy=points.xy,
-                    sigma=points.sigma,
-                    orientation=points.orientation,
-                    descriptors=points.descriptors,
-                )
+                folder.write(photo.id, points)
                 return len(points)
 
             counts = work.map(extract, photos, "interest points")
         return {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}
-
-
-def load_points(work: StageContext, photo_id: int) -> InterestPoints:
-    """The interest points of one photo, as the stage left them."""
-    with np.load(work.path("features", f"{photo_id}.npz")) as data:
-        return InterestPoints(data["xy"], data["sigma"], data["orientation"], data["descriptors"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from recon.core.colmap import photo_id
 from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher
-from recon.stages.map import load_reconstruction
+from recon.run.folder import RunFolder
+from recon.run.matches import FLOWS
 from recon.stages.pair_matching import PairJob, match_pairs
-from recon.stages.pair_results import FLOWS, load_matching
-from recon.stages.verify import load_view_graph
-
-FIELDS = "fields.json"
 
 
 class FieldsSettings(BaseModel):
@@ -34,13 +30,14 @@ class FieldsStage:
     Settings: ClassVar[type[BaseModel]] = FieldsSettings
 
     def run(self, settings: FieldsSettings, work: StageContext) -> dict[str, Any]:  # noqa: ARG002
-        matching = load_matching(work)
+        run = RunFolder.of(work)
+        matching = run.matching
         if matching.kind == "dense":
-            work.write_json(FIELDS, {"matcher": matching.matcher, "pairs": [list(p) for p in matching.pairs]})
+            run.write_fields(matching.matcher, matching.pairs)
             return {"pairs": 0}
-        model = load_reconstruction(work)
+        model = run.reconstruction
         registered = {photo_id(number) for number in model.reg_image_ids()}
-        graph = load_view_graph(work)
+        graph = run.view_graph()
         pairs = [
             pair
             for pair in matching.pairs
@@ -55,7 +52,7 @@ class FieldsStage:
         )
         outcomes = match_pairs(work, job, pairs, FLOWS)
         found = [one for one in outcomes if not one.failure]
-        work.write_json(FIELDS, {"matcher": dense["matcher"], "pairs": [list(one.pair) for one in found]})
+        run.write_fields(dense["matcher"], [one.pair for one in found])
         shares = [share for one in found for share in one.shares]
         return {
             "pairs": len(found),
@@ -63,9 +60,3 @@ class FieldsStage:
             "consistent_share_median": float(np.median(shares)) if shares else 0.0,
             "seconds_per_pair": round(float(np.mean([one.seconds for one in found])), 4) if found else 0.0,
         }
-
-
-def load_field_pairs(work: StageContext) -> list[tuple[int, int]]:
-    """The pairs that have a dense field."""
-    stored = json.loads(work.path(FIELDS).read_text(encoding="utf-8"))
-    return [(int(i), int(j)) for i, j in stored["pairs"]]

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.dense.fusion import fuse_depth_maps
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.io.surfaces import write_points_ply
-from recon.stages.depth import DenseScene, load_depths
+from recon.run.dense_scene import DenseScene
+from recon.run.folder import RunFolder
 
 
 class FuseSettings(BaseModel):
@@ -33,10 +33,11 @@ class FuseStage:
     Settings: ClassVar[type[BaseModel]] = FuseSettings
 
     def run(self, settings: FuseSettings, work: StageContext) -> dict[str, Any]:
-        scene = DenseScene.of_depth_maps(work)
+        run = RunFolder.of(work)
+        scene = DenseScene.of_depth_maps(run)
         cloud = fuse_depth_maps(
             scene.near_views(),
-            load_depths(work, scene.views),
+            scene.depth_maps(),
             scene.images,
             scene.masks,
             min_views=settings.min_views,
@@ -51,6 +52,5 @@ class FuseStage:
             )
         if scene.offset.any():
             cloud = replace(cloud, xyz=cloud.xyz + scene.offset)
-        with work.writing("dense", "points.ply") as path:
-            write_points_ply(path, cloud)
+        run.write_cloud(cloud)
         return {"points": len(cloud), "mean_views": round(float(cloud.view_count.mean()), 2)}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import PinholeView
 from recon.core.colmap import photo_id, points_from_colmap, pycolmap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
-from recon.photos.types import LeftOut, PhotoSet
-from recon.sfm.adapter import views_from_reconstruction, write_database
+from recon.photos.types import PhotoSet
+from recon.run.folder import DATABASE, RunFolder
+from recon.sfm.adapter import write_database
 from recon.sfm.mapping import (
     MappingResult,
     MappingSettings,
@@ -33,9 +32,6 @@ from recon.stages.given_cameras import (
     read_cameras,
     with_given_intrinsics,
 )
-from recon.stages.photos import load_photo_set, load_rgb
-from recon.stages.tracks import load_grey, load_tracks
-from recon.stages.verify import load_view_graph
 
 
 class MapSettings(BaseModel):
@@ -74,17 +70,18 @@ class MapStage:
         return "" if settings.poses == ESTIMATE else cameras_fingerprint(settings.poses)
 
     def run(self, settings: MapSettings, work: StageContext) -> dict[str, Any]:
-        photo_set = load_photo_set(work)
+        run = RunFolder.of(work)
+        photo_set = run.photo_set
         given = None
         if settings.poses != ESTIMATE:
             cameras = read_cameras(settings.poses)
             photo_set = with_given_intrinsics(photo_set, cameras, settings.poses)
             given = given_poses(photo_set, cameras)
-        graph = load_view_graph(work)
-        tracks = load_tracks(work)
+        graph = run.view_graph()
+        tracks = run.tracks()
         photos = photo_set.photos
         edges = sorted((min(e), max(e)) for e in graph.edges)
-        with work.writing("database.db") as path:
+        with work.writing(DATABASE) as path:
             write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
         options = MappingSettings(
             loss_scale_px=settings.loss_scale,
@@ -116,19 +113,16 @@ class MapStage:
             photo_set = with_fixed_intrinsics(photo_set)
         models = list(result.reconstructions)
         if settings.polish:
-            greys = [load_grey(work, photo).astype(np.float32) for photo in photos]
+            greys = [run.grey(photo).astype(np.float32) for photo in photos]
             polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
             models[0], tracks = polished.model, polished.tracks
-            with work.writing("database.db") as path:
+            with work.writing(DATABASE) as path:
                 write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
         for model in models:
-            _colour_points(model, photo_set, work)
-        with work.fresh_directory("sparse") as folder:
-            for index, model in enumerate(models):
-                target = folder / str(index)
-                target.mkdir()
-                model.write(target)
-        _report(models, result.left_out, photo_set, work)
+            _colour_points(model, run)
+        for out in result.left_out:
+            work.warn(f"{out.name} is not in the model: {out.reason}")
+        run.write_models(models, result.left_out)
         best = models[0]
         return {
             "registered": best.num_reg_images(),
@@ -152,7 +146,7 @@ def _estimate(
             bar.update(max(0, registered - done[0]))
             done[0] = max(done[0], registered)
 
-        return run(work.path("database.db"), photo_set, graph, options, progress=report)
+        return run(work.path(DATABASE), photo_set, graph, options, progress=report)
 
 
 def _geometries(
@@ -177,34 +171,14 @@ def _geometries(
     return {pair: geometry for pair, geometry in found if geometry.model != "none"}
 
 
-def _report(
-    models: list[pycolmap.Reconstruction],
-    left_out: tuple[LeftOut, ...],
-    photo_set: PhotoSet,
-    work: StageContext,
-) -> None:
-    for out in left_out:
-        work.warn(f"{out.name} is not in the model: {out.reason}")
-    listed = [
-        {
-            "folder": f"sparse/{index}",
-            "registered": sorted(image.name for image in model.images.values() if image.has_pose),
-            "points": model.num_points3D(),
-        }
-        for index, model in enumerate(models)
-    ]
-    missing = [{"name": out.name, "reason": out.reason} for out in (*photo_set.left_out, *left_out)]
-    work.write_json("mapping.json", {"models": listed, "left_out": missing})
-
-
-def _colour_points(model: pycolmap.Reconstruction, photo_set: PhotoSet, work: StageContext) -> None:
+def _colour_points(model: pycolmap.Reconstruction, run: RunFolder) -> None:
     """Gives every sparse point the mean colour of its observations."""
     sums: dict[int, np.ndarray] = {}
     counts: dict[int, int] = {}
     for number in model.reg_image_ids():
         image = model.images[number]
-        photo = photo_set.photos[photo_id(number)]
-        rgb = load_rgb(work, photo)
+        photo = run.photo_set.photos[photo_id(number)]
+        rgb = run.rgb(photo)
         seen = [point for point in image.points2D if point.has_point3D()]
         if not seen:
             continue
@@ -215,19 +189,3 @@ def _colour_points(model: pycolmap.Reconstruction, photo_set: PhotoSet, work: St
             counts[point.point3D_id] = counts.get(point.point3D_id, 0) + 1
     for key, total in sums.items():
         model.points3D[key].color = np.rint(total / counts[key]).astype(np.uint8)
-
-
-def load_reconstruction(work: StageContext) -> pycolmap.Reconstruction:
-    """The chosen COLMAP model."""
-    return pycolmap.Reconstruction(work.path("sparse", "0"))
-
-
-def load_views(work: StageContext) -> list[PinholeView]:
-    """Pinhole views of the registered photos at working size."""
-    return views_from_reconstruction(load_reconstruction(work), load_photo_set(work))
-
-
-def load_left_out(work: StageContext) -> list[LeftOut]:
-    """Photos that are not in the model, and why."""
-    entries = json.loads(work.path("mapping.json").read_text())["left_out"]
-    return [LeftOut(entry["name"], entry["reason"]) for entry in entries]

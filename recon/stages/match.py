@@ -11,42 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from recon.engine.stage import StageContext
 from recon.errors import UsageError
 from recon.matching.registry import create_matcher, matcher_settings
-from recon.stages.pair_matching import PairJob, match_image, match_pairs, matching_size
-from recon.stages.pair_results import (
-    FLOW_STEP,
+from recon.run.folder import RunFolder
+from recon.run.matches import (
     FLOWS,
     MATCHES,
     MATCHING,
-    DenseMatches,
-    Matching,
-    Pair,
-    load_dense_match,
-    load_matching,
-    load_sparse_match,
-    save_sparse_match,
-    write_dense_match,
 )
-from recon.stages.pairs import load_pairs
-from recon.stages.photos import load_photo_set
-
-__all__ = [
-    "FLOWS",
-    "FLOW_STEP",
-    "MATCHES",
-    "MATCHING",
-    "DenseMatches",
-    "MatchSettings",
-    "MatchStage",
-    "Matching",
-    "Pair",
-    "load_dense_match",
-    "load_matching",
-    "load_sparse_match",
-    "match_image",
-    "matching_size",
-    "save_sparse_match",
-    "write_dense_match",
-]
+from recon.stages.pair_matching import PairJob, match_pairs
 
 
 class MatchSettings(BaseModel):
@@ -92,7 +63,8 @@ class MatchStage:
     Settings: ClassVar[type[BaseModel]] = MatchSettings
 
     def run(self, settings: MatchSettings, work: StageContext) -> dict[str, Any]:
-        pairs = load_pairs(work)
+        run = RunFolder.of(work)
+        pairs = run.pairs
         matcher = create_matcher(settings.matcher, **settings.of_matcher())
         kind = matcher.capabilities.kind
         if kind == "sparse":
@@ -112,7 +84,7 @@ class MatchStage:
         outcomes = match_pairs(work, job, pairs, FLOWS if kind == "dense" else MATCHES)
         work.remove(MATCHES if kind == "dense" else FLOWS)
         found = [one for one in outcomes if not one.failure]
-        names = [photo.name for photo in load_photo_set(work).photos]
+        names = [photo.name for photo in run.photo_set.photos]
         work.write_json(
             MATCHING,
             {

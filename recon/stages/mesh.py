@@ -13,8 +13,8 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.exports.meshes import move_glb, to_obj, upright_glb
 from recon.io.surfaces import read_points_ply, write_mesh
-from recon.stages.depth import DenseScene, load_depths
-from recon.stages.map import load_views
+from recon.run.dense_scene import DenseScene
+from recon.run.folder import RunFolder
 from recon.surface.meshing import clean_mesh, poisson_mesh, tsdf_mesh
 
 
@@ -38,19 +38,20 @@ class MeshStage:
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 
     def run(self, settings: MeshSettings, work: StageContext) -> dict[str, Any]:
+        run = RunFolder.of(work)
         cloud = read_points_ply(work.path("dense", "points.ply"))
         if len(cloud) < 100:
             raise ReconError(
                 f"only {len(cloud)} dense points: too few for a mesh (dense/points.ply is kept). More photos with "
                 "more overlap help, or --quality high"
             )
-        views = load_views(work)
+        views = run.views()
         offset = offset_to_origin(np.array([view.center for view in views]))
         if offset.any():
             cloud = replace(cloud, xyz=(cloud.xyz - offset).astype(np.float32))
         if settings.method == "tsdf":
-            scene = DenseScene.of_depth_maps(work)
-            mesh = tsdf_mesh(scene.near_views(), load_depths(work, scene.views), scene.images)
+            scene = DenseScene.of_depth_maps(run)
+            mesh = tsdf_mesh(scene.near_views(), scene.depth_maps(), scene.images)
         else:
             mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)
         mesh = clean_mesh(mesh, support=cloud.xyz)

@@ -28,10 +28,8 @@ from recon.matching.registry import matcher_settings
 from recon.matching.turns import turn_image
 from recon.matching.types import DenseMatch, Matcher, MatchImage, PairContext, SparseMatch
 from recon.photos.types import Photo
-from recon.stages.features import load_points
-from recon.stages.pair_results import Pair, save_sparse_match, write_dense_match
-from recon.stages.pairs import load_sparse_matches
-from recon.stages.photos import load_mask, load_photo_set, load_rgb
+from recon.run.folder import RunFolder
+from recon.run.matches import Pair, save_sparse_match, write_dense_match
 
 FIELD_CACHE = "field_cache"
 """Name of the input that holds a folder where runs share dense fields; see ``match_pairs``."""
@@ -85,8 +83,9 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
     Raises:
         ReconError: the matcher failed on every pair.
     """
-    photos = load_photo_set(work).photos
-    seeds = load_sparse_matches(work)
+    run = RunFolder.of(work)
+    photos = run.photo_set.photos
+    seeds = run.sparse_matches()
     matcher = job.matcher
     dense = matcher.capabilities.kind == "dense"
 
@@ -108,7 +107,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
             prepared = matcher.prepare(image)
         return prepared, time.perf_counter() - began
 
-    def run(pair: Pair, placed: Placement) -> tuple[DenseMatch | SparseMatch, float]:
+    def match_prepared(pair: Pair, placed: Placement) -> tuple[DenseMatch | SparseMatch, float]:
         a, seconds_a = cache.get((pair[0], 0))
         b, seconds_b = prepared_b(pair[1], placed)
         began = time.perf_counter()
@@ -121,7 +120,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
             ), seconds
 
     def match(pair: Pair) -> PairOutcome:
-        done = store / (f"{pair[0]}_{pair[1]}" if dense else f"{pair[0]}_{pair[1]}.npz")
+        done = store / run.match_path(pair, dense=dense).name
         if not done.exists():
             placed = _placement(work, job, [photos[i] for i in pair], seeds.get(pair))
             shared = _shared_field(work, job, [photos[i] for i in pair], seeds.get(pair), placed)
@@ -129,7 +128,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
                 _copy_into_place(shared, done)
                 return _outcome(pair, done)
             try:
-                result, seconds = run(pair, placed)
+                result, seconds = match_prepared(pair, placed)
             except _MatcherFailedError as error:
                 return PairOutcome(pair, str(error))
             if isinstance(result, DenseMatch):
@@ -173,11 +172,12 @@ def _blamed() -> Iterator[None]:
 
 def _placement(work: StageContext, job: PairJob, photos: Sequence[Photo], seeds: Any) -> Placement:
     """How the second photo is brought near the first one, at matching size."""
+    run = RunFolder.of(work)
     size_a, size_b = (matching_size(photo, job.max_size) for photo in photos)
     if not job.turn_upright:
         return Placement(0, None, size_a, size_b)
     a, b = (
-        load_points(work, photo.id).at_size(width / photo.width, height / photo.height)
+        run.points(photo.id).at_size(width / photo.width, height / photo.height)
         for photo, (width, height) in zip(photos, (size_a, size_b), strict=True)
     )
     return placement(a, b, seeds, size_a, size_b, rescale=job.matcher.capabilities.kind == "dense")
@@ -209,6 +209,7 @@ def _shared_field(
     work: StageContext, job: PairJob, photos: Sequence[Photo], seeds: Any, placed: Placement
 ) -> Path | None:
     """Where runs that share dense fields keep that of a pair; None without such a folder, and for point matches."""
+    run = RunFolder.of(work)
     folder = work.inputs.get(FIELD_CACHE)
     if not folder or job.matcher.capabilities.kind != "dense":
         return None
@@ -225,7 +226,7 @@ def _shared_field(
         identity["alignment"] = placed.similarity.matrix.tolist()
     digest.update(json.dumps(identity, sort_keys=True).encode())
     for photo in photos:
-        for values in (load_points(work, photo.id).xy, load_rgb(work, photo), load_mask(work, photo)):
+        for values in (run.points(photo.id).xy, run.rgb(photo), run.mask(photo)):
             digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
     digest.update(b"none" if seeds is None else np.ascontiguousarray(seeds).tobytes())
     return Path(str(folder)) / digest.hexdigest()
@@ -248,12 +249,13 @@ def _copy_into_place(source: Path, target: Path) -> None:
 
 def match_image(work: StageContext, photo: Photo, max_size: int) -> MatchImage:
     """One photo at matching size, with its mask and interest points at that size."""
+    run = RunFolder.of(work)
     width, height = matching_size(photo, max_size)
-    mask = load_mask(work, photo)
+    mask = run.mask(photo)
     return MatchImage(
-        rgb=resize_rgb(load_rgb(work, photo), width, height),
+        rgb=resize_rgb(run.rgb(photo), width, height),
         mask=None if mask is None else resize_mask(mask, width, height),
-        points=load_points(work, photo.id).at_size(width / photo.width, height / photo.height),
+        points=run.points(photo.id).at_size(width / photo.width, height / photo.height),
     )
 
 

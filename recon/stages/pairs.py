@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -23,8 +22,7 @@ from recon.photos.pairs import (
     sequential_pairs,
 )
 from recon.photos.types import PhotoSet
-from recon.stages.features import load_points
-from recon.stages.photos import load_photo_set
+from recon.run.folder import RunFolder
 
 Pair = tuple[int, int]
 
@@ -67,9 +65,10 @@ class PairsStage:
     Settings: ClassVar[type[BaseModel]] = PairsSettings
 
     def run(self, settings: PairsSettings, work: StageContext) -> dict[str, Any]:
-        photo_set = load_photo_set(work)
+        run = RunFolder.of(work)
+        photo_set = run.photo_set
         photos = photo_set.photos
-        points = {photo.id: load_points(work, photo.id) for photo in photos}
+        points = {photo.id: run.points(photo.id) for photo in photos}
         candidates = _candidates(settings, photo_set, {i: p.descriptors for i, p in points.items()}, work)
 
         def look(pair: Pair) -> NDArray[np.int64]:
@@ -102,19 +101,9 @@ class PairsStage:
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
-        arrays: dict[str, Any] = {f"{i}_{j}": verified[i, j] for i, j in scores}
-        work.write_npz("sparse_matches.npz", **arrays)
-        listing = [
-            {
-                "a": photos[i].name,
-                "b": photos[j].name,
-                "i": i,
-                "j": j,
-                "sparse_inliers": scores.get((i, j), 0),
-            }
-            for i, j in chosen
-        ]
-        work.write_json("pairs.json", listing)
+        run.write_pairs(
+            {pair: scores.get(pair, 0) for pair in chosen}, {pair: verified[pair] for pair in scores}
+        )
         return {"candidates": len(candidates), "pairs": len(chosen), "pairs_without_sparse_evidence": blind}
 
 
@@ -162,14 +151,3 @@ def _along_films(photo_set: PhotoSet, overlap: int) -> list[Pair]:
     return [
         (frames[i], frames[j]) for frames in films.values() for i, j in sequential_pairs(len(frames), overlap)
     ]
-
-
-def load_pairs(work: StageContext) -> list[Pair]:
-    """The pairs chosen for dense matching."""
-    return [(entry["i"], entry["j"]) for entry in json.loads(work.path("pairs.json").read_text())]
-
-
-def load_sparse_matches(work: StageContext) -> dict[Pair, NDArray[np.int64]]:
-    """Verified sparse matches of every candidate pair that had enough: indices of interest points."""
-    with np.load(work.path("sparse_matches.npz")) as data:
-        return {(int(i), int(j)): data[f"{i}_{j}"] for i, j in (key.split("_") for key in data.files)}

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-import numpy as np
-from jaxtyping import Bool, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import Intrinsics
 from recon.core.resize import resize_mask, resize_rgb, working_size
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.io.pictures import encode_picture
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
 from recon.photos.intrinsics import read_intrinsics
-from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, read_mask, read_png
+from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, read_mask
 from recon.photos.scanning import Found, PhotoFile, file_sha256, find_masks, find_photos
 from recon.photos.types import LeftOut, Photo, PhotoSet
+from recon.run.folder import RunFolder
+from recon.run.photos import PHOTOS, mask_file, photo_file
 from recon.stages.frames import take_frames
-
-PHOTO_SET = "photos.json"
-FOLDER = "photos"
-_LONGEST_NAME = 200
-"""Bytes of a flat file name without its suffixes; file systems take 255 in all."""
 
 
 class PhotosSettings(BaseModel):
@@ -91,7 +84,7 @@ class PhotosStage:
         files = (*found.photos, *frames)
         masks = _masks(work, found)
         _say_what_was_found(found, files, masks, work)
-        with work.fresh_directory(FOLDER) as folder:
+        with work.fresh_directory(PHOTOS) as folder:
 
             def read(file: PhotoFile) -> _Read | LeftOut:
                 return _read(file, masks.get(file.name), settings, folder)
@@ -100,12 +93,12 @@ class PhotosStage:
             left_out = [*bad_films, *left_out]
             for one in left_out:
                 work.warn(f"left out {one.name}: {one.reason}")
-                for path in (folder / file_name(one.name), folder / mask_name(one.name)):
+                for path in (folder / photo_file(one.name), folder / mask_file(one.name)):
                     path.unlink(missing_ok=True)
             if len(usable) < 2:
                 raise ReconError(_too_few(work, usable, left_out))
         photo_set = _photo_set(usable, left_out, settings, work)
-        work.write_json(PHOTO_SET, photo_set_to_json(photo_set))
+        RunFolder.of(work).write_photo_set(photo_set)
         with_prior = sum(camera.has_focal_prior for camera in photo_set.cameras)
         longest = max(max(photo.width, photo.height) for photo in photo_set.photos)
         return {
@@ -117,53 +110,6 @@ class PhotosStage:
             **({"films": len(found.films), "frames": len(frames)} if found.films else {}),
             **({"files_passed_over": len(found.passed_over)} if found.passed_over else {}),
         }
-
-
-# What later stages use
-
-
-def load_photo_set(work: StageContext) -> PhotoSet:
-    """The photos of the run, as this stage left them."""
-    path = work.path(PHOTO_SET)
-    try:
-        return photo_set_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ReconError(f"{path}: is gone; run again with --restart-from photos") from None
-
-
-def load_rgb(work: StageContext, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
-    """The photo's pixels at working size."""
-    return read_png(photo_path(work, photo))
-
-
-def load_mask(work: StageContext, photo: Photo) -> Bool[np.ndarray, "h w"] | None:
-    """True where the photo may be used, at working size; None when there is no mask."""
-    if not photo.has_mask:
-        return None
-    mask: np.ndarray = read_png(work.path(FOLDER, mask_name(photo.name)))[:, :, 0] >= 128
-    return mask
-
-
-def photo_path(work: StageContext, photo: Photo) -> Path:
-    """The PNG of a photo at working size."""
-    return work.path(FOLDER, file_name(photo.name))
-
-
-def photo_set_to_json(photo_set: PhotoSet) -> dict[str, Any]:
-    """A photo set as JSON values."""
-    return asdict(photo_set)
-
-
-def photo_set_from_json(data: Mapping[str, Any]) -> PhotoSet:
-    """The inverse of ``photo_set_to_json``."""
-    photos = []
-    for entry in data["photos"]:
-        position = entry["latitude_longitude_altitude"]
-        photos.append(
-            Photo(**{**entry, "latitude_longitude_altitude": tuple(position) if position else None})
-        )
-    cameras = tuple(Intrinsics(**{**entry, "params": tuple(entry["params"])}) for entry in data["cameras"])
-    return PhotoSet(tuple(photos), cameras, tuple(LeftOut(**entry) for entry in data["left_out"]))
 
 
 # The parts of the stage
@@ -253,8 +199,8 @@ def _read(file: PhotoFile, mask_path: Path | None, settings: PhotosSettings, fol
         mask = resize_mask(mask, width, height)
         if not mask.any():
             return LeftOut(file.name, "its mask leaves nothing of it")
-        (folder / mask_name(file.name)).write_bytes(encode_picture(mask))
-    (folder / file_name(file.name)).write_bytes(encode_picture(rgb))
+        (folder / mask_file(file.name)).write_bytes(encode_picture(mask))
+    (folder / photo_file(file.name)).write_bytes(encode_picture(rgb))
     candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
     pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
     return _Read(candidate, file_sha256(file.path), pixels, mask is not None)
@@ -319,20 +265,3 @@ def _photo_set(
         for index, one in enumerate(usable)
     )
     return PhotoSet(photos, cameras, tuple(left_out))
-
-
-def file_name(name: str) -> str:
-    """A flat file name for a photo in nested folders; different names stay different.
-
-    A name that is too long for a file is cut, and told apart by a hash.
-    """
-    flat = name.replace("%", "%25").replace("/", "%2F")
-    if len(flat.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        start = flat.encode("utf-8", "surrogateescape")[: _LONGEST_NAME - len(digest) - 3]
-        flat = f"{start.decode('utf-8', 'ignore')}%23{digest}"
-    return flat + ".png"
-
-
-def mask_name(name: str) -> str:
-    return file_name(name).removesuffix(".png") + ".mask.png"

@@ -16,12 +16,9 @@ from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.render import pictures
 from recon.render.canvas import Surface
-from recon.stages.depth import DenseScene, load_depths, moved_views
-from recon.stages.map import load_views
-from recon.stages.pairs import load_pairs
-from recon.stages.photos import load_photo_set
+from recon.run.dense_scene import DenseScene, moved_views
+from recon.run.folder import RunFolder
 from recon.stages.report_surface import RunMesh
-from recon.stages.verify import load_view_graph
 
 FOLDER = "pictures"
 
@@ -41,7 +38,8 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
     Args:
         width: of the pictures, pixels. load_mesh: gives the mesh of the run.
     """
-    views = load_views(work)
+    run = RunFolder.of(work)
+    views = run.views()
     offset = offset_to_origin(np.array([view.center for view in views]))
     views = moved_views(views, -offset)  # what is drawn is single precision
 
@@ -58,7 +56,7 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
 
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
-    photos = cache(lambda: DenseScene(work, _SHEET_SIDE))
+    photos = cache(lambda: DenseScene(run, _SHEET_SIDE))
     jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
         "cameras_oblique.png": lambda: pictures.cameras_picture(*cloud(), views, "oblique", width, height),
         "cameras_top.png": lambda: pictures.cameras_picture(*cloud(), views, "top", width, height),
@@ -71,7 +69,7 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
         "mesh_beside_photos.png": lambda: _beside_photos(
             photos(), surface(), shown[:: max(1, len(shown) // 3)][:3]
         ),
-        "depth_maps.png": lambda: _depth_sheet(work, photos(), shown),
+        "depth_maps.png": lambda: _depth_sheet(photos(), shown),
         "view_graph.png": lambda: _view_graph(work, width),
     }
     written = []
@@ -111,12 +109,10 @@ def _surface(
     return pictures.surface_picture(surface, view, "texture" if textured else style)
 
 
-def _depth_sheet(
-    work: StageContext, scene: DenseScene, shown: list[PinholeView]
-) -> UInt8[np.ndarray, "h w 3"]:
+def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
     images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
     panels, captions = [], []
-    for view, depth in zip(shown, load_depths(work, shown), strict=True):
+    for view, depth in zip(shown, (scene.run.depth_map(one.photo_id) for one in shown), strict=True):
         panels += [
             images[view.photo_id],
             pictures.depth_picture(depth.depth),
@@ -146,9 +142,10 @@ def _beside_photos(
 
 
 def _view_graph(work: StageContext, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    photos = load_photo_set(work).photos
-    graph = load_view_graph(work)
-    weights = dict.fromkeys(load_pairs(work), 1.0)
+    run = RunFolder.of(work)
+    photos = run.photo_set.photos
+    graph = run.view_graph()
+    weights = dict.fromkeys(run.pairs, 1.0)
     kept = set()
     inliers: int
     for a, b, inliers in graph.edges(data="inliers"):

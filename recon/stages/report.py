@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.engine.workspace import library_versions
 from recon.io.manifest import Manifest, read_manifest
-from recon.stages.map import load_left_out
-from recon.stages.photos import load_photo_set
+from recon.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from recon.stages.report_surface import RunMesh
@@ -129,12 +128,13 @@ def _page(
 
 def summarize(work: StageContext, manifest: Manifest) -> dict[str, Any]:
     """What the stages counted, as JSON values; a part whose stages are not done is not there."""
+    run = RunFolder.of(work)
     done = {name: record for name, record in manifest.stages.items() if record.state == "done"}
     counts = {name: record.counts for name, record in done.items()}
     summary: dict[str, Any] = {}
     if "photos" in done:
-        photo_set = load_photo_set(work)
-        left_out = load_left_out(work) if "map" in done else photo_set.left_out
+        photo_set = run.photo_set
+        left_out = run.left_out() if "map" in done else photo_set.left_out
         summary["photos"] = {
             "given": len(photo_set.photos) + len(photo_set.left_out),
             "used": len(photo_set.photos),
@@ -150,7 +150,7 @@ def summarize(work: StageContext, manifest: Manifest) -> dict[str, Any]:
     if "tracks" in done:
         summary["tracks"] = {key: counts["tracks"][f] for key, f in _TRACKS.items()}
     if "map" in done:
-        models = json.loads(work.path("mapping.json").read_text(encoding="utf-8"))["models"]
+        models = run.models()
         sparse = ("points", "mean_track_length", "mean_reprojection_error_px")
         summary["sparse"] = {**{key: counts["map"][key] for key in sparse}, "models": models}
     if "depth" in done:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import photo_id, points_from_colmap
-from recon.core.undistort import undistort_points, undistortion_maps
+from recon.core.undistort import undistort_photo, undistort_points
 from recon.engine.runner import counts_in_words
 from recon.engine.stage import StageContext
 from recon.engine.workspace import library_versions
@@ -39,13 +38,10 @@ from recon.report.content import (
     StageRow,
 )
 from recon.report.html import machine
-from recon.sfm.adapter import intrinsics_from_reconstruction, posed_cameras, views_from_reconstruction
-from recon.stages.depth import read_depth
-from recon.stages.map import load_left_out, load_reconstruction
-from recon.stages.pair_results import Pair, load_dense_match, load_matching, load_sparse_match
-from recon.stages.photos import load_photo_set, load_rgb
+from recon.run.folder import RunFolder
+from recon.run.matches import Pair
+from recon.sfm.adapter import posed_cameras
 from recon.stages.report_surface import RunMesh, page_surface
-from recon.stages.verify import load_verification, load_view_graph
 
 _Made = TypeVar("_Made")
 
@@ -106,6 +102,7 @@ class _Gatherer:
         failure: str,
     ) -> None:
         self.work, self.manifest, self.summary, self.load_mesh = work, manifest, summary, load_mesh
+        self.run = RunFolder.of(work)
         source = str(manifest.run.get("inputs", {}).get("photos", manifest.source))
         name = Path(source).name or source or "photos"
         if name in {"images", "photos"} and Path(source).resolve().parent.name:
@@ -192,21 +189,19 @@ class _Gatherer:
         content.files = [(what, str(work.path(*path))) for what, path in places if work.path(*path).exists()]
         if self._done("map"):
             content.models = [
-                ModelRow(one["folder"], tuple(one["registered"]), one["points"])
-                for one in json.loads(work.path("mapping.json").read_text(encoding="utf-8"))["models"]
+                ModelRow(one["folder"], tuple(one["registered"]), one["points"]) for one in self.run.models()
             ]
 
     # Photos and cameras
 
     def _photo_set(self) -> None:
-        self.photo_set = load_photo_set(self.work)
+        self.photo_set = self.run.photo_set
         self.content.photo_names = tuple(photo.name for photo in self.photo_set.photos)
 
     def _cameras(self) -> None:
-        self.model = load_reconstruction(self.work)
-        views = views_from_reconstruction(self.model, self.photo_set)
-        self.views = {view.photo_id: view for view in views}
-        self.intrinsics = intrinsics_from_reconstruction(self.model, self.photo_set)
+        self.model = self.run.reconstruction
+        self.views = {view.photo_id: view for view in self.run.views()}
+        self.intrinsics = self.run.intrinsics()
         self._sparse()
 
     def _sparse(self) -> None:
@@ -250,8 +245,8 @@ class _Gatherer:
         side = photo_side(len(photos))
         reasons = {one.name: one.reason for one in self.photo_set.left_out}
         if self._done("map"):
-            reasons |= {one.name: one.reason for one in load_left_out(self.work)}
-        graph = load_view_graph(self.work) if self._done("verify") else None
+            reasons |= {one.name: one.reason for one in self.run.left_out()}
+        graph = self.run.view_graph() if self._done("verify") else None
 
         def entry(photo: Photo) -> PhotoEntry:
             view, picture = self.views.get(photo.id), None
@@ -282,21 +277,17 @@ class _Gatherer:
         ]
 
     def _rgb(self, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
-        rgb, view = load_rgb(self.work, photo), self.views.get(photo.id)
+        rgb, view = self.run.rgb(photo), self.views.get(photo.id)
         intrinsics = self.intrinsics.get(photo.id)
         if view is None or intrinsics is None or intrinsics.is_pinhole:
             return rgb
-        map_x, map_y = undistortion_maps(intrinsics, view.K, (view.width, view.height))
-        return np.asarray(cv2.remap(rgb, map_x, map_y, cv2.INTER_LINEAR), np.uint8)
+        return undistort_photo(rgb, None, intrinsics, cv2.INTER_LINEAR)[0]
 
     # Pairs
 
     def _pairs(self) -> None:
-        graph = load_view_graph(self.work)
-        sparse = {
-            (one["i"], one["j"]): one["sparse_inliers"]
-            for one in json.loads(self.work.path("pairs.json").read_text(encoding="utf-8"))
-        }
+        graph = self.run.view_graph()
+        sparse = {(one["i"], one["j"]): one["sparse_inliers"] for one in self.run.pair_entries}
         found = {}
         for a, b, edge in graph.edges(data=True):
             pair = (min(a, b), max(a, b))
@@ -311,14 +302,14 @@ class _Gatherer:
         for pair, inliers in sparse.items():
             found.setdefault(pair, PairEntry(*pair, kept=False, sparse=inliers))
         self.content.pairs = [found[pair] for pair in sorted(found)]
-        self.content.dropped = _narrowing(load_verification(self.work))
+        self.content.dropped = _narrowing(self.run.verification())
 
     def _match_pictures(self) -> None:
         kept = sorted((p for p in self.content.pairs if p.kept), key=lambda p: (-p.inliers, p.a, p.b))
         few = max(1, min(_SHOWN_PAIRS, len(kept) // 2)) if kept else 0
         strongest = kept[:few]
         weakest = [pair for pair in reversed(kept) if pair not in strongest][:few]
-        dense = load_matching(self.work).kind == "dense"
+        dense = self.run.matching.kind == "dense"
 
         def show(pair: PairEntry) -> Picture | None:
             return self._part(
@@ -338,13 +329,13 @@ class _Gatherer:
         a, b = (self.photo_set.photos[i] for i in key)
         if dense:
             match = sample_matches(
-                load_dense_match(self.work, key),
+                self.run.dense_match(key),
                 max_matches=_PAIR_MATCHES,
                 size_a=(a.width, a.height),
                 size_b=(b.width, b.height),
             )
         else:
-            match = load_sparse_match(self.work, key)
+            match = self.run.sparse_match(key)
         match = self._undistorted(match, a, b)
         agrees, said = None, ""
         if a.id in self.views and b.id in self.views:
@@ -392,7 +383,7 @@ class _Gatherer:
             self.content.missing.append(f"Depth maps: {len(chosen)} of {len(ids)} are shown, evenly taken.")
 
     def _depth_map(self, number: int) -> Picture:
-        depth = read_depth(self.work.path("dense", "depth", f"{number}.npz")).depth
+        depth = self.run.depth_map(number).depth
         covered = float((depth > 0).mean())
         height, width = depth.shape
         factor = min(1.0, _DEPTH_SIDE / max(width, height))

@@ -12,7 +12,8 @@ from recon.errors import ReconError
 from recon.exports.meshes import upright_glb
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_mesh
-from recon.stages.depth import DenseScene
+from recon.run.dense_scene import DenseScene
+from recon.run.folder import RunFolder
 from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.texturing import texture_mesh
@@ -62,6 +63,7 @@ class TextureStage:
     Settings: ClassVar[type[BaseModel]] = TextureSettings
 
     def run(self, settings: TextureSettings, work: StageContext) -> dict[str, Any]:
+        run = RunFolder.of(work)
         for name in _FILES:
             work.remove("mesh", name)
         if not settings.enabled:
@@ -75,7 +77,7 @@ class TextureStage:
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
-        scene = DenseScene(work, max_size=1 << 16)
+        scene = DenseScene(run, max_size=1 << 16)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
         mesh, report = texture_mesh(

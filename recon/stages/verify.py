@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -41,12 +40,9 @@ from recon.graph.view_graph import (
 )
 from recon.matching.types import FlowField
 from recon.photos.types import PhotoSet
-from recon.stages.features import load_points
-from recon.stages.pair_results import DenseMatches, Pair, load_matching, load_sparse_match
-from recon.stages.pairs import load_sparse_matches
-from recon.stages.photos import load_photo_set
+from recon.run.folder import GRAPH, VERIFICATION, RunFolder
+from recon.run.matches import DenseMatches, Pair
 
-GRAPH = "view_graph.graphml"
 EVERY_PAIR = "pair_evidence.graphml"
 """The view graph before anything was dropped, with the chance of every pair."""
 
@@ -100,12 +96,13 @@ class VerifyStage:
     Settings: ClassVar[type[BaseModel]] = VerifySettings
 
     def run(self, settings: VerifySettings, work: StageContext) -> dict[str, Any]:
-        photo_set = load_photo_set(work)
+        run = RunFolder.of(work)
+        photo_set = run.photo_set
         photos = photo_set.photos
-        matching = load_matching(work)
+        matching = run.matching
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
-        matches = DenseMatches(work, pairs)
+        matches = run.dense_matches(pairs)
         if is_dense:
             verify = _dense_verifier(settings, work, photo_set, matches)
         else:
@@ -145,9 +142,14 @@ class VerifyStage:
         for name, one in ((GRAPH, graph), (EVERY_PAIR, every)):
             with work.writing(name) as path:
                 nx.write_graphml(one, path)
-        _write_geometries(work, found, graph, with_inliers=not is_dense)
+        kept = {
+            pair: one.geometry
+            for pair, one in found.items()
+            if one.geometry.model != "none" and graph.has_edge(*pair)
+        }
+        run.write_two_view(kept, with_inliers=not is_dense)
         work.write_json(
-            "verification.json",
+            VERIFICATION,
             {
                 "pairs": len(pairs),
                 **counts,
@@ -165,9 +167,10 @@ def _dense_verifier(
     settings: VerifySettings, work: StageContext, photo_set: PhotoSet, matches: DenseMatches
 ) -> Callable[[Pair], PairEvidence]:
     """Geometry and signs of a pair from its dense match and the sparse first look."""
+    run = RunFolder.of(work)
     photos = photo_set.photos
-    looks = load_sparse_matches(work)
-    points = {photo.id: load_points(work, photo.id).xy for photo in photos}
+    looks = run.sparse_matches()
+    points = {photo.id: run.points(photo.id).xy for photo in photos}
 
     def verify(pair: Pair) -> PairEvidence:
         a, b = photos[pair[0]], photos[pair[1]]
@@ -215,11 +218,12 @@ def _sparse_verifier(
     settings: VerifySettings, work: StageContext, photo_set: PhotoSet
 ) -> Callable[[Pair], PairEvidence]:
     """Geometry and signs of a pair from point matches."""
+    run = RunFolder.of(work)
     photos = photo_set.photos
 
     def verify(pair: Pair) -> PairEvidence:
         a, b = photos[pair[0]], photos[pair[1]]
-        sparse = load_sparse_match(work, pair)
+        sparse = run.sparse_match(pair)
         geometry = verify_pair(
             sparse.xy_a,
             sparse.xy_b,
@@ -237,38 +241,3 @@ def _sparse_verifier(
         )
 
     return verify
-
-
-def _write_geometries(
-    work: StageContext, found: Mapping[Pair, PairEvidence], graph: nx.Graph[int], *, with_inliers: bool
-) -> None:
-    """Leaves ``two_view.npz``: the geometry of every edge that stays, after a sparse matcher with its inliers."""
-    arrays: dict[str, Any] = {}
-    for (i, j), one in found.items():
-        geometry = one.geometry
-        if geometry.model == "none" or not graph.has_edge(i, j):
-            continue
-        arrays[f"{i}_{j}_matrix"] = geometry.matrix
-        if geometry.b_from_a is not None:
-            arrays[f"{i}_{j}_pose"] = geometry.b_from_a
-        arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
-        if with_inliers:
-            arrays[f"{i}_{j}_agrees"] = geometry.inliers
-        arrays[f"{i}_{j}_model"] = np.array([geometry.model])
-    work.write_npz("two_view.npz", **arrays)
-
-
-def load_view_graph(work: StageContext) -> nx.Graph[int]:
-    """The pruned view graph; nodes are photo ids."""
-    return nx.read_graphml(work.path(GRAPH), node_type=int)
-
-
-def load_verification(work: StageContext) -> dict[str, Any]:
-    """Counts of what verification kept and dropped."""
-    return dict(json.loads(work.path("verification.json").read_text()))
-
-
-def load_inliers(work: StageContext, pair: Pair) -> Bool[np.ndarray, " n"]:
-    """Which point matches of an edge of the view graph agree with its geometry (after a sparse matcher)."""
-    with np.load(work.path("two_view.npz")) as data:
-        return data[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)

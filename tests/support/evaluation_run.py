@@ -18,8 +18,8 @@ from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.dense.types import DepthMap
 from recon.io.surfaces import write_points_ply
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
-from recon.stages.depth import save_depth
-from recon.stages.match import save_sparse_match, write_dense_match
+from recon.run.folder import write_depth
+from recon.run.matches import save_sparse_match, write_dense_match
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.shapes import height_field_mesh
 
@@ -101,6 +101,7 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
         "original_width": 160,
         "original_height": 120,
         "camera": 0,
+        "latitude_longitude_altitude": None,
     }
     photos = [{"id": i, "name": name, **entry} for i, name in enumerate(names)]
     (root / "photos.json").write_text(json.dumps({"photos": photos, "cameras": [], "left_out": []}))
@@ -145,7 +146,7 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
     for i, depth in enumerate(scene.depths[:given]):
         found = (depth * RUN_FROM_TRUTH.scale).astype(np.float32)
         flat = np.zeros_like(found)
-        save_depth(
+        write_depth(
             root / "dense" / "depth" / f"{i}.npz",
             DepthMap(found, np.zeros((*flat.shape, 3), np.float32), flat),
         )

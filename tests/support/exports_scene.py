@@ -135,7 +135,7 @@ def write_workspace(
     from recon.core.mesh import PointCloud
     from recon.io.manifest import FORMAT
     from recon.io.surfaces import write_mesh, write_points_ply
-    from recon.stages.photos import file_name, mask_name, photo_set_to_json
+    from recon.run.photos import mask_file, photo_file, photo_set_to_json
 
     scene = make_scene(cameras)
     source = root.parent / "die fotos"
@@ -144,7 +144,7 @@ def write_workspace(
     for row, view in enumerate(scene.views):
         camera = scene.intrinsics(view)
         rgb = draw_spots(camera, view.cam_from_world)
-        (root / "photos" / file_name(view.name)).write_bytes(_png(rgb))
+        (root / "photos" / photo_file(view.name)).write_bytes(_png(rgb))
         large = camera.resized(2 * camera.width, 2 * camera.height)
         path = source / view.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def write_workspace(
         if row == mask_of:
             mask = np.full((camera.height, camera.width, 3), 255, np.uint8)
             mask[:20] = 0
-            (root / "photos" / mask_name(view.name)).write_bytes(_png(mask))
+            (root / "photos" / mask_file(view.name)).write_bytes(_png(mask))
         photos.append(
             Photo(
                 row,

@@ -16,7 +16,7 @@ from recon.io.pictures import encode_picture
 from recon.io.surfaces import write_points_ply
 from recon.live.glb import drawn_glb
 from recon.photos.types import Photo, PhotoSet
-from recon.stages.photos import file_name, photo_set_to_json
+from recon.run.photos import photo_file, photo_set_to_json
 
 NAMES = ("süd seite/bild 1.png", "süd seite/bild 2.png", "塔 3.png", "vier.png", "fünf 5.png")
 CAMERA = Intrinsics("PINHOLE", (300.0, 300.0, 161.0, 118.0), 320, 240, True, True)
@@ -120,7 +120,7 @@ def write_run(root: Path, textured: bool = True) -> Path:
     photos = []
     for row, view in enumerate(views()):
         rgb = render_vertex_colors(mesh, view, scene=rays)[0]
-        (root / "photos" / file_name(view.name)).write_bytes(encode_picture(rgb))
+        (root / "photos" / photo_file(view.name)).write_bytes(encode_picture(rgb))
         photos.append(Photo(row, view.name, f"{row:064d}", 320, 240, 320, 240, 0))
     (root / "photos.json").write_text(json.dumps(photo_set_to_json(PhotoSet(tuple(photos), (CAMERA,)))))
     source = str(root.parent / "photos that moved")

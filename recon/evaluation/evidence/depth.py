@@ -22,7 +22,7 @@ def depth_evidence(subject: Subject, report: ReportBuilder) -> None:
         truth = subject.truth.depth(name)
         if truth is None or not (np.isfinite(truth) & (truth > 0)).any():
             continue
-        estimate = subject.run.depth(name)
+        estimate = subject.run.named_depth(name)
         if estimate is None:
             estimate = np.zeros_like(truth)
         else:

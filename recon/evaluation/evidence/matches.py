@@ -10,7 +10,6 @@ from recon.core.cameras import PinholeView
 from recon.datasets.ground_truth import TruthPair
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.flow import FlowReport, evaluate_flow
-from recon.evaluation.layout import Pair
 from recon.evaluation.matches import (
     PIXELS,
     MatchReport,
@@ -23,6 +22,7 @@ from recon.evaluation.poses import inverse_pose
 from recon.evaluation.report import Curve, ReportBuilder
 from recon.evaluation.truth import truth_intrinsics
 from recon.matching.types import SparseMatch
+from recon.run.folder import NamePair
 
 _DISTANCES = np.linspace(0.0, 10.0, 101)
 _NAN = float("nan")
@@ -32,7 +32,7 @@ def match_evidence(subject: Subject, report: ReportBuilder) -> None:
     """Compare the matches with the geometry of known cameras, and with known depth."""
     if subject.truth is None or not (subject.truth.cameras or subject.truth.pairs):
         return
-    found: dict[Pair, MatchReport] = {}
+    found: dict[NamePair, MatchReport] = {}
     curve = []
     for pair, match, count in subject.run.matches(seed=subject.seed):
         views = true_pair_views(subject, pair)
@@ -63,7 +63,7 @@ def match_evidence(subject: Subject, report: ReportBuilder) -> None:
     report.curves["matches.epipolar"] = Curve(label, "pixels", _DISTANCES, np.mean(curve, axis=0))
 
 
-def true_pair_views(subject: Subject, pair: Pair) -> tuple[PinholeView, PinholeView] | None:
+def true_pair_views(subject: Subject, pair: NamePair) -> tuple[PinholeView, PinholeView] | None:
     """The known cameras of a pair at the size that its matches are in; None where they are not known."""
     truth = subject.truth
     views: list[PinholeView] = []
@@ -79,7 +79,7 @@ def true_pair_views(subject: Subject, pair: Pair) -> tuple[PinholeView, PinholeV
     return a, b
 
 
-def _listed_views(subject: Subject, pair: Pair, listed: TruthPair) -> list[PinholeView]:
+def _listed_views(subject: Subject, pair: NamePair, listed: TruthPair) -> list[PinholeView]:
     """Views of a pair whose truth is a relative pose; the size of the files is that of the original photos."""
     b_from_a = np.asarray(listed.b_from_a)
     if listed.a == pair[0]:
@@ -95,7 +95,7 @@ def _listed_views(subject: Subject, pair: Pair, listed: TruthPair) -> list[Pinho
 
 
 def undistorted_match(
-    subject: Subject, pair: Pair, match: SparseMatch, views: tuple[PinholeView, PinholeView]
+    subject: Subject, pair: NamePair, match: SparseMatch, views: tuple[PinholeView, PinholeView]
 ) -> SparseMatch:
     """The match in the pixels of the pinhole views; itself where the known cameras have no distortion."""
     cameras = {} if subject.truth is None else subject.truth.cameras
@@ -112,12 +112,12 @@ def flow_evidence(subject: Subject, report: ReportBuilder) -> None:
     """Compare the dense fields with known flow."""
     if subject.truth is None or subject.truth.flow is None:
         return
-    found: dict[Pair, FlowReport] = {}
-    trusted: dict[Pair, FlowReport] = {}
-    for pair in subject.run.pairs:
+    found: dict[NamePair, FlowReport] = {}
+    trusted: dict[NamePair, FlowReport] = {}
+    for pair in subject.run.named_pairs:
         for a, b in (pair, pair[::-1]):
             truth = subject.truth.flow(a, b)
-            field = subject.run.flow((a, b)) if truth is not None else None
+            field = subject.run.named_flow((a, b)) if truth is not None else None
             if truth is None or field is None:
                 continue
             height, width = truth.shape[:2]

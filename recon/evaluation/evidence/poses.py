@@ -9,9 +9,9 @@ from jaxtyping import Float64
 
 from recon.datasets.ground_truth import GroundTruth
 from recon.evaluation.evidence.subject import Subject
-from recon.evaluation.layout import Pair
 from recon.evaluation.poses import PoseReport, evaluate_poses, inverse_pose, relative_pose, two_view_errors
 from recon.evaluation.report import Curve, ReportBuilder
+from recon.run.folder import NamePair
 
 AUC_LIMITS = (1.0, 3.0, 5.0, 10.0, 20.0)
 """Degrees: 5, 10 and 20 of SuperGlue (Sarlin et al. 2020), 1 and 3 of the Image Matching Challenges."""
@@ -52,16 +52,16 @@ def pose_evidence(subject: Subject, report: ReportBuilder) -> None:
 
 def two_view_evidence(subject: Subject, report: ReportBuilder) -> None:
     """Compare the relative pose of each pair, from its own matches, with the known one."""
-    truth = relative_truth(subject.truth, subject.run.pairs)
-    found = subject.run.two_view_poses()
+    truth = relative_truth(subject.truth, subject.run.named_pairs)
+    found = subject.run.named_two_view_poses()
     if truth and found is not None:
         errors = two_view_errors(found, truth)
         _recall_of_angles("two_view", errors, "pairs of photos, by their own matches", report)
 
 
 def relative_truth(
-    truth: GroundTruth | None, pairs: Iterable[Pair]
-) -> dict[Pair, Float64[np.ndarray, "3 4"]]:
+    truth: GroundTruth | None, pairs: Iterable[NamePair]
+) -> dict[NamePair, Float64[np.ndarray, "3 4"]]:
     """``b_from_a`` of the pairs whose truth is known, by cameras or as the benchmark lists it."""
     if truth is None:
         return {}
@@ -81,7 +81,7 @@ def _center_errors(found: PoseReport, unit: float) -> dict[str, float]:
     return dict(zip(found.names, (found.center_errors * unit).tolist(), strict=True))
 
 
-def _recall_of_angles(name: str, errors: Mapping[Pair, float], label: str, report: ReportBuilder) -> None:
+def _recall_of_angles(name: str, errors: Mapping[NamePair, float], label: str, report: ReportBuilder) -> None:
     report.per_pair[f"{name}.error"] = dict(errors)
     for limit in AUC_LIMITS:
         report.statistic(f"{name}.auc_{limit:g}", errors, f"auc_{limit:g}")

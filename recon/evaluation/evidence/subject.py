@@ -16,11 +16,11 @@ from recon.core.similarity import Similarity3
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.errors import ReconError
 from recon.evaluation.depth import resize_truth_depth
-from recon.evaluation.layout import RunFiles
 from recon.evaluation.poses import align_cameras, matched_names, rotation_angle
 from recon.evaluation.report import ReportBuilder, evaluation_thresholds
 from recon.evaluation.surface import SeenDepth, truth_depths
 from recon.evaluation.truth import load_surface, renamed_truth, surface_extent
+from recon.run.folder import RunFolder
 
 # Photos whose sides differ in proportion by more than this are not the same photos.
 _ANOTHER_SHAPE = 0.02
@@ -45,7 +45,7 @@ class Subject:
         strict: raise where a file is damaged.
     """
 
-    run: RunFiles
+    run: RunFolder
     truth: GroundTruth | None = None
     known: Mapping[str, TruthCamera] = field(default_factory=dict)
     estimated: Mapping[str, Float64[np.ndarray, "3 4"]] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Subject:
 
 
 def open_subject(
-    run: RunFiles,
+    run: RunFolder,
     truth: GroundTruth | None,
     report: ReportBuilder,
     *,

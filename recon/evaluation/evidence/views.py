@@ -63,7 +63,7 @@ def _photo_views(subject: Subject) -> list[PhotoView]:
     """The registered photos with the run's own cameras."""
     views = []
     for name, camera in subject.run.cameras.items():
-        rgb = subject.run.rgb(name)
+        rgb = subject.run.named_rgb(name)
         width, height = camera.intrinsics.width, camera.intrinsics.height
         if rgb is None and subject.truth is not None and (subject.truth.images / name).is_file():
             rgb = load_photo(subject.truth.images / name).rgb

@@ -14,13 +14,13 @@ from recon.datasets.ground_truth import TruthPair
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import paired_difference, statistic
 from recon.evaluation.cost import evaluate_cost
-from recon.evaluation.layout import RunFiles, SparseModel
 from recon.evaluation.metrics import describe
 from recon.evaluation.repeats import predict_left_out, repeatability_of_runs
 from recon.evaluation.report import evaluation_thresholds
 from recon.evaluation.run import evaluate_run
 from recon.evaluation.tracks import evaluate_tracks
 from recon.evaluation.truth import truth_intrinsics
+from recon.run.folder import RunFolder, SparseModel
 from tests.support.evaluation_run import (
     NAMES,
     RUN_FROM_TRUTH,
@@ -264,8 +264,8 @@ def test_thresholds() -> None:
 def test_repeatability_of_runs(scene: Scene, exact: Path, tmp_path: Path) -> None:
     again = make_run(scene, tmp_path / "again")
     assert set(repeatability_of_runs([exact, again]).values()) == {1.0}
-    files = RunFiles(exact)
-    match, count = files.pair_matches(("0000.png", "0001.png"), 50) or (None, 0)
+    files = RunFolder(exact)
+    match, count = files.named_matches(("0000.png", "0001.png"), 50) or (None, 0)
     assert match is not None
     assert len(match.xy_a) == 50 < count
     assert RUN_FROM_TRUTH.scale != 1

@@ -16,15 +16,9 @@ from recon.engine.runner import RunOptions, RunSummary, run_stages
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.photos.types import PhotoSet
-from recon.stages.photos import (
-    PhotosStage,
-    load_mask,
-    load_photo_set,
-    load_rgb,
-    photo_path,
-    photo_set_from_json,
-    photo_set_to_json,
-)
+from recon.run.folder import RunFolder
+from recon.run.photos import photo_set_from_json, photo_set_to_json
+from recon.stages.photos import PhotosStage
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (200, 120)) -> np.ndarray:
@@ -48,7 +42,7 @@ def run(folder: Path, overrides: tuple[str, ...] = (), **inputs: Any) -> RunSumm
 
 def loaded(folder: Path) -> tuple[StageContext, PhotoSet]:
     work = StageContext(folder / "out")
-    return work, load_photo_set(work)
+    return work, RunFolder(work.root).photo_set
 
 
 def left_out(folder: Path) -> dict[str, str]:
@@ -66,8 +60,8 @@ def test_photos_come_back_in_order_at_working_size(tmp_path: Path) -> None:
     ]
     assert [(p.original_width, p.original_height) for p in photo_set.photos] == [(120, 200), (200, 120)]
     means = first.reshape(60, 2, 100, 2, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(load_rgb(work, photo_set.photos[1]), means, atol=0.51)
-    assert load_mask(work, photo_set.photos[1]) is None
+    np.testing.assert_allclose(RunFolder(work.root).rgb(photo_set.photos[1]), means, atol=0.51)
+    assert RunFolder(work.root).mask(photo_set.photos[1]) is None
     assert photo_set.cameras[photo_set.photos[1].camera].width == 100
 
 
@@ -76,7 +70,7 @@ def test_photos_are_never_enlarged(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "b.png", 2)
     run(tmp_path, ("photos.max_size=5000",))
     work, photo_set = loaded(tmp_path)
-    np.testing.assert_array_equal(load_rgb(work, photo_set.photos[0]), pixels)
+    np.testing.assert_array_equal(RunFolder(work.root).rgb(photo_set.photos[0]), pixels)
 
 
 def test_names_that_could_collide_do_not(tmp_path: Path) -> None:
@@ -86,9 +80,9 @@ def test_names_that_could_collide_do_not(tmp_path: Path) -> None:
     }
     run(tmp_path)
     work, photo_set = loaded(tmp_path)
-    assert len({photo_path(work, photo) for photo in photo_set.photos}) == 3
+    assert len({RunFolder(work.root).photo_png(photo.name) for photo in photo_set.photos}) == 3
     for photo in photo_set.photos:
-        np.testing.assert_array_equal(load_rgb(work, photo), pixels[photo.name])
+        np.testing.assert_array_equal(RunFolder(work.root).rgb(photo), pixels[photo.name])
 
 
 def test_everything_unusable_is_left_out_with_its_reason(tmp_path: Path) -> None:
@@ -147,7 +141,7 @@ def test_masks_of_files_and_of_alpha_are_combined(tmp_path: Path) -> None:
     Image.fromarray(keep).save(tmp_path / "masks" / "a.png.png")
     run(tmp_path, masks=str(tmp_path / "masks"))
     work, photo_set = loaded(tmp_path)
-    mask = load_mask(work, photo_set.photos[0])
+    mask = RunFolder(work.root).mask(photo_set.photos[0])
     assert mask is not None
     np.testing.assert_array_equal(mask, keep & (alpha > 0))
     assert [photo.has_mask for photo in photo_set.photos] == [True, False]
@@ -287,8 +281,8 @@ def test_masks_beside_photos_are_used_and_photos_without_are_named(tmp_path: Pat
     work, photo_set = loaded(tmp_path)
     assert [photo.name for photo in photo_set.photos] == ["0.jpg", "1.jpg", "3.jpg"]
     for index in (0, 1):
-        np.testing.assert_array_equal(load_mask(work, photo_set.photos[index]), keep > 0)
-    assert load_mask(work, photo_set.photos[2]) is None
+        np.testing.assert_array_equal(RunFolder(work.root).mask(photo_set.photos[index]), keep > 0)
+    assert RunFolder(work.root).mask(photo_set.photos[2]) is None
     assert "the mask is 200x100 pixels, its photo is 200x120" in left_out(tmp_path)["2.jpg"]
     assert any("masks for 3 of 4 photos; these are used whole: 3.jpg" in text for text in summary.warnings)
 
@@ -301,9 +295,11 @@ def test_long_names_and_deep_folders_fit(tmp_path: Path) -> None:
     }
     run(tmp_path)
     work, photo_set = loaded(tmp_path)
-    assert len({photo_path(work, photo) for photo in photo_set.photos}) == 3
+    assert len({RunFolder(work.root).photo_png(photo.name) for photo in photo_set.photos}) == 3
     for photo in photo_set.photos:
-        np.testing.assert_array_equal(load_rgb(work, photo), pixels[photo.name.replace(".png", ".jpg")])
+        np.testing.assert_array_equal(
+            RunFolder(work.root).rgb(photo), pixels[photo.name.replace(".png", ".jpg")]
+        )
 
 
 def test_several_places_and_a_list_of_names(tmp_path: Path) -> None:

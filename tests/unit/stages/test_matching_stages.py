@@ -21,12 +21,13 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.matching import registry
 from recon.matching.types import Capabilities, DenseMatch, FlowField, MatchImage, SparseMatch
+from recon.run.folder import RunFolder
 from recon.stages.features import FeaturesStage
-from recon.stages.match import MatchStage, load_dense_match, load_matching, load_sparse_match
+from recon.stages.match import MatchStage
 from recon.stages.pairs import PairsStage
 from recon.stages.photos import PhotosStage
-from recon.stages.tracks import TracksStage, load_tracks
-from recon.stages.verify import VerifyStage, load_inliers, load_view_graph
+from recon.stages.tracks import TracksStage
+from recon.stages.verify import VerifyStage
 
 OFFSETS = ((0, 0), (30, 10), (55, 25), (20, 40))
 """Where the photos lie in the whole image."""
@@ -141,15 +142,15 @@ def test_a_sparse_matcher_goes_through_to_tracks(photos: Path, tmp_path: Path) -
     registry.register(Oracle)
     summary = run(photos, tmp_path / "out", matcher="oracle")
     work = context(tmp_path / "out")
-    matching = load_matching(work)
+    matching = RunFolder(work.root).matching
     assert (matching.matcher, matching.kind) == ("oracle", "sparse")
     assert len(matching.pairs) == 6
     for i, j in matching.pairs:
-        match = load_sparse_match(work, (i, j))
+        match = RunFolder(work.root).sparse_match((i, j))
         np.testing.assert_array_equal(match.xy_a + OFFSETS[i], match.xy_b + OFFSETS[j])
-        assert load_inliers(work, (i, j)).mean() > 0.95
-    assert load_view_graph(work).number_of_edges() == 6
-    tracks = load_tracks(work)
+        assert RunFolder(work.root).inliers((i, j)).mean() > 0.95
+    assert RunFolder(work.root).view_graph().number_of_edges() == 6
+    tracks = RunFolder(work.root).tracks()
     places = tracks.xy + np.array(OFFSETS)[tracks.photo_id]
     # All observations of a track are one place of the whole image, and no place has two tracks.
     first = places[np.searchsorted(tracks.track_id, np.arange(tracks.count))]
@@ -157,7 +158,7 @@ def test_a_sparse_matcher_goes_through_to_tracks(photos: Path, tmp_path: Path) -
     assert len(np.unique(first, axis=0)) == tracks.count > 200
     figures = summary.counts("match")
     assert figures["pairs"] == 6
-    mean = np.mean([len(load_sparse_match(work, pair).score) for pair in matching.pairs])
+    mean = np.mean([len(RunFolder(work.root).sparse_match(pair).score) for pair in matching.pairs])
     assert figures["matches_per_pair"] == pytest.approx(mean, abs=1e-3)
     assert figures["seconds_per_pair"] > 0
     again = run(photos, tmp_path / "out", matcher="oracle")
@@ -207,9 +208,9 @@ def test_a_pair_on_which_the_matcher_fails_is_reported_and_left_out(
     assert [(one["a"], one["b"], one["matcher"]) for one in failed] == [("1.png", "2.png", "oracle")]
     assert re.search(message, failed[0]["reason"]), failed[0]["reason"]
     assert summary.counts("match")["pairs_failed"] == 1
-    assert (1, 2) not in load_matching(work).pairs
-    assert load_view_graph(work).number_of_edges() == 5
-    assert load_tracks(work).count > 200
+    assert (1, 2) not in RunFolder(work.root).matching.pairs
+    assert RunFolder(work.root).view_graph().number_of_edges() == 5
+    assert RunFolder(work.root).tracks().count > 200
 
 
 def test_a_matcher_that_fails_everywhere_ends_the_run(photos: Path, tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_double_precision_is_taken(photos: Path, tmp_path: Path) -> None:
         lambda m: SparseMatch(*(values.astype(np.float64) for values in (m.xy_a, m.xy_b, m.score)))
     )
     run(photos, tmp_path / "out", matcher="oracle", stop_after="match")
-    assert load_sparse_match(context(tmp_path / "out"), (1, 2)).xy_a.dtype == np.float32
+    assert RunFolder(tmp_path / "out").sparse_match((1, 2)).xy_a.dtype == np.float32
 
 
 def test_pairs_survive_an_interruption(photos: Path, tmp_path: Path) -> None:
@@ -246,8 +247,8 @@ def test_pairs_survive_an_interruption(photos: Path, tmp_path: Path) -> None:
     assert done < {(i, j) for i in range(4) for j in range(i + 1, 4)}
     whole = tmp_path / "whole"
     run(photos, whole, matcher="oracle")
-    for pair in load_matching(context(whole)).pairs:
-        one, other = (load_sparse_match(context(out), pair) for out in (whole, tmp_path / "out"))
+    for pair in RunFolder(whole).matching.pairs:
+        one, other = (RunFolder(out).sparse_match(pair) for out in (whole, tmp_path / "out"))
         np.testing.assert_array_equal(one.xy_b, other.xy_b)
 
 
@@ -280,13 +281,13 @@ def test_changing_the_kind_of_matcher_leaves_nothing_stale(photos: Path, tmp_pat
     run(photos, out, matcher="dense-oracle")
     assert (out / "flows.zarr").is_dir()
     assert not (out / "matches").exists()
-    dense = load_dense_match(context(out), (0, 1))
+    dense = RunFolder(out).dense_match((0, 1))
     np.testing.assert_array_equal(dense.a_to_b.flow[5, 5], -np.array(OFFSETS[1]))
-    assert load_tracks(context(out)).count > 50
+    assert RunFolder(out).tracks().count > 50
     run(photos, out, matcher="oracle")
     assert not (out / "flows.zarr").exists()
     assert (out / "matches").is_dir()
-    assert load_matching(context(out)).kind == "sparse"
+    assert RunFolder(out).matching.kind == "sparse"
 
 
 def test_runs_share_dense_fields(photos: Path, tmp_path: Path) -> None:
@@ -298,8 +299,8 @@ def test_runs_share_dense_fields(photos: Path, tmp_path: Path) -> None:
     second = run(photos, tmp_path / "two", matcher="dense-oracle", stop_after="match", inputs=inputs)
     assert len(DenseOracle.calls) == 6
     assert first.counts("match") == second.counts("match")
-    for pair in load_matching(context(tmp_path / "one")).pairs:
-        one, two = (load_dense_match(context(tmp_path / name), pair) for name in ("one", "two"))
+    for pair in RunFolder(tmp_path / "one").matching.pairs:
+        one, two = (RunFolder(tmp_path / name).dense_match(pair) for name in ("one", "two"))
         np.testing.assert_array_equal(one.b_to_a.flow, two.b_to_a.flow)
     # Another size is another field.
     run(photos, tmp_path / "three", matcher="dense-oracle", stop_after="match", inputs=inputs, max_size=120)
@@ -331,7 +332,7 @@ def test_garbage_of_a_dense_matcher_is_left_out(photos: Path, tmp_path: Path) ->
     assert "consistent_b marks" in reasons[0, 2]
     assert "consistent_a is an array" in reasons[0, 3]
     assert summary.counts("match")["pairs"] == 3
-    assert load_view_graph(context(tmp_path / "out")).number_of_edges() == 3
+    assert RunFolder(tmp_path / "out").view_graph().number_of_edges() == 3
 
 
 def test_a_turned_photo_is_matched_upright_and_its_points_come_back(photos: Path, tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_a_turned_photo_is_matched_upright_and_its_points_come_back(photos: Path
         cv2.imwrite(str(turned / f"{number}.png"), np.rot90(image) if number == 2 else image)
     registry.register(Oracle)
     run(turned, tmp_path / "out", matcher="oracle", stop_after="match")
-    match = load_sparse_match(context(tmp_path / "out"), (0, 2))
+    match = RunFolder(tmp_path / "out").sparse_match((0, 2))
     # numpy.rot90 takes (x, y) of an image of this width to (y, width - 1 - x).
     upright = np.stack([SIZE[0] - 1 - match.xy_b[:, 1], match.xy_b[:, 0]], axis=1)
     np.testing.assert_array_equal(match.xy_a + OFFSETS[0], upright + OFFSETS[2])
@@ -361,7 +362,7 @@ def test_the_dense_matcher_of_a_sparse_one_must_be_dense(photos: Path, tmp_path:
 def test_sift_gives_the_same_tracks_with_any_number_of_threads(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "one", matcher="sift")
     run(photos, tmp_path / "two", matcher="sift")
-    one, two = (load_tracks(context(tmp_path / name)) for name in ("one", "two"))
+    one, two = (RunFolder(tmp_path / name).tracks() for name in ("one", "two"))
     np.testing.assert_array_equal(one.xy, two.xy)
     places = one.xy + np.array(OFFSETS)[one.photo_id]
     first = places[np.searchsorted(one.track_id, np.arange(one.count))]

@@ -10,15 +10,9 @@ import pycolmap
 import pytest
 
 from recon.errors import ReconError, UsageError
-from recon.evaluation.layout import (
-    RunFiles,
-    find_cloud,
-    find_mesh,
-    find_model,
-    matches_from_database,
-    photo_sizes_from_database,
-)
 from recon.evaluation.sources import check_same_world, has_faces, read_truth
+from recon.run.colmap_database import matches_from_database, photo_sizes_from_database
+from recon.run.folder import RunFolder, find_cloud, find_mesh, find_model
 from tests.support.evaluation_run import NAMES, Scene, make_scene, write_mesh_ply, write_model
 
 
@@ -76,7 +70,7 @@ def test_what_is_no_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", [".", "sparse", "sparse/0", "dense/sparse"])
 def test_models_where_tools_leave_them(scene: Scene, tmp_path: Path, below: str) -> None:
     write_model(tmp_path / below, scene.views)
-    run = RunFiles(tmp_path)
+    run = RunFolder(tmp_path)
     assert find_model(tmp_path) == tmp_path / below
     assert list(run.cameras) == list(NAMES)
     np.testing.assert_allclose(run.cameras["0001.png"].intrinsics.K, scene.views[1].K, atol=1e-9)
@@ -95,7 +89,7 @@ def test_a_distorted_camera_projects_as_colmap_does(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("1 1 0 0 0 0.1 0.2 0.3 1 a.png\n\n")
     (tmp_path / "points3D.txt").write_text("")
     points = np.array([[0.3, -0.2, 4.0], [1.0, 0.7, 3.0], [0, 0, -9.0]])
-    pixels, z = RunFiles(tmp_path).cameras["a.png"].project(points)
+    pixels, z = RunFolder(tmp_path).cameras["a.png"].project(points)
     model = pycolmap.Reconstruction(str(tmp_path))
     image = model.images[1]
     for k in (0, 1):
@@ -113,13 +107,13 @@ def test_surfaces_under_the_names_of_tools(scene: Scene, tmp_path: Path) -> None
     assert find_mesh(tmp_path) is None
     write_mesh_ply(tmp_path / "scene_dense_mesh.ply", scene.mesh)
     write_mesh_ply(tmp_path / "fused.ply", scene.mesh)
-    run = RunFiles(tmp_path)
+    run = RunFolder(tmp_path)
     mesh, cloud = run.mesh(), run.cloud()
     assert mesh is not None
     assert cloud is not None
     np.testing.assert_allclose(mesh.vertices, scene.mesh.vertices, atol=1e-6)
     assert len(cloud) == len(scene.mesh.vertices)
-    big = RunFiles(tmp_path, mesh=tmp_path / "scene_dense_mesh.ply", scale=1000.0)
+    big = RunFolder(tmp_path, mesh=tmp_path / "scene_dense_mesh.ply", scale=1000.0)
     assert big.cloud() is None
     scaled = big.mesh()
     assert scaled is not None

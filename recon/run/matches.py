@@ -1,8 +1,7 @@
-"""What matching leaves in the workspace: a Zarr group for a dense field, an ``.npz`` for point matches."""
+"""Matches of pairs on disk: a Zarr group for a dense field, an ``.npz`` for point matches."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from recon.engine.stage import StageContext
+from recon.core.resize import resize_points
+from recon.errors import ReconError
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
 
 Pair = tuple[int, int]
@@ -62,9 +62,9 @@ def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> N
         np.savez(stream, xy_a=match.xy_a, xy_b=match.xy_b, score=match.score, seconds=np.float64(seconds))
 
 
-def load_sparse_match(work: StageContext, pair: Pair) -> SparseMatch:
+def read_sparse_match(path: Path) -> SparseMatch:
     """The point matches of a pair as a sparse matcher left them, at the photos' working size."""
-    with np.load(work.path(MATCHES, f"{pair[0]}_{pair[1]}.npz")) as data:
+    with np.load(path) as data:
         return SparseMatch(data["xy_a"], data["xy_b"], data["score"])
 
 
@@ -86,16 +86,14 @@ class Matching:
     dense: Mapping[str, Any]
 
 
-def load_matching(work: StageContext) -> Matching:
-    """Which matcher ran, and on which pairs it gave a result."""
-    stored = json.loads(work.path(MATCHING).read_text(encoding="utf-8"))
+def matching_from_json(stored: Mapping[str, Any]) -> Matching:
+    """What ``matching.json`` says."""
     pairs = tuple((int(i), int(j)) for i, j in stored["pairs"])
     return Matching(stored["matcher"], stored["kind"], stored["repeatable"], pairs, stored["dense"])
 
 
-def load_dense_match(work: StageContext, pair: Pair) -> DenseMatch:
+def read_dense_match(path: Path) -> DenseMatch:
     """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
-    path = work.path(FLOWS, f"{pair[0]}_{pair[1]}")
 
     def read(name: str) -> Any:
         return zarr.open_array(str(path / name), mode="r")[...]
@@ -110,11 +108,13 @@ def load_dense_match(work: StageContext, pair: Pair) -> DenseMatch:
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):
-    """The dense matches of some pairs, read from the workspace when asked for; the last ones stay in memory."""
+    """The dense matches of some pairs, read when asked for; the last ones stay in memory."""
 
-    def __init__(self, work: StageContext, pairs: Iterable[Pair], in_memory: int = 64) -> None:
+    def __init__(self, folder: Path, pairs: Iterable[Pair], in_memory: int = 64) -> None:
         self._pairs = tuple(pairs)
-        self._read = lru_cache(maxsize=in_memory)(lambda pair: load_dense_match(work, pair))
+        self._read = lru_cache(maxsize=in_memory)(
+            lambda pair: read_dense_match(folder / f"{pair[0]}_{pair[1]}")
+        )
 
     def __getitem__(self, pair: Pair) -> DenseMatch:
         if pair not in self._pairs:
@@ -126,3 +126,59 @@ class DenseMatches(Mapping[Pair, DenseMatch]):
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+
+def sampled_dense_match(
+    folder: Path,
+    size_a: tuple[int, int],
+    size_b: tuple[int, int],
+    limit: int | None,
+    seed: int,
+) -> tuple[SparseMatch, int]:
+    """The consistent pixels of A and where their flow points, as matches, and how many there are.
+
+    Args:
+        folder: Zarr group of the pair.
+        size_a, size_b: (width, height) of the photos; positions are brought to these.
+        limit: a seeded sample is taken of more.
+    """
+
+    def read(name: str) -> Any:
+        return zarr.open_array(str(folder / name), mode="r")[...]
+
+    consistent = read("consistent_a").astype(bool)
+    height, width = consistent.shape
+    target_height, target_width = zarr.open_array(str(folder / "consistent_b"), mode="r").shape
+    index = np.flatnonzero(consistent)
+    count = len(index)
+    if limit is not None and count > limit:
+        index = np.sort(np.random.default_rng(seed).choice(index, limit, replace=False))
+    flow = read("flow_a").reshape(-1, 2)[index].astype(np.float64) * FLOW_STEP
+    score = read("confidence_a").reshape(-1)[index].astype(np.float32) / np.float32(255)
+    xy = np.stack([index % width, index // width], axis=1).astype(np.float64)
+    here = resize_points(xy, (width, height), size_a)
+    there = resize_points(xy + flow, (target_width, target_height), size_b)
+    return SparseMatch(here.astype(np.float32), there.astype(np.float32), score), count
+
+
+def sampled_sparse_match(path: Path, limit: int | None, seed: int) -> tuple[SparseMatch, int]:
+    """The point matches of a pair, of more than ``limit`` a seeded sample, and how many there are.
+
+    Raises:
+        ReconError: the file is damaged.
+    """
+    try:
+        match = read_sparse_match(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ReconError(f"{path}: cannot be read ({error}); run again with --restart-from match") from error
+    count = len(match.xy_a)
+    if limit is not None and count > limit:
+        rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+        match = SparseMatch(match.xy_a[rows], match.xy_b[rows], match.score[rows])
+    return match, count
+
+
+def no_matches() -> SparseMatch:
+    """No matches at all."""
+    none = np.zeros((0, 2), np.float32)
+    return SparseMatch(none, none, np.zeros(0, np.float32))

@@ -1,0 +1,744 @@
+"""The one door to a run: a workspace of recon, or any folder with a COLMAP model, a database, a cloud or a mesh.
+
+Stages, exports, evaluation, viewer and comparison read and write the artefacts of a run through ``RunFolder``. The
+file names of a workspace are said in this room and nowhere else (docs/architecture.md lists them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
+from recon.core.posed import Camera, registered_cameras
+from recon.dense.types import DepthMap
+from recon.errors import ReconError
+from recon.features.types import InterestPoints
+from recon.graph.types import Tracks, TwoViewGeometry
+from recon.io.files import AtomicFolder
+from recon.io.manifest import Manifest, read_manifest
+from recon.matching.types import DenseMatch, SparseMatch
+from recon.photos.reading import read_png
+from recon.photos.types import LeftOut, Photo, PhotoSet
+from recon.run.colmap_database import matches_from_database, photo_sizes_from_database
+from recon.run.matches import (
+    FLOW_STEP,
+    FLOWS,
+    MATCHES,
+    MATCHING,
+    DenseMatches,
+    Matching,
+    Pair,
+    matching_from_json,
+    no_matches,
+    read_dense_match,
+    read_sparse_match,
+    sampled_dense_match,
+    sampled_sparse_match,
+)
+from recon.run.photos import (
+    PHOTO_SET,
+    PHOTOS,
+    mask_file,
+    photo_file,
+    photo_set_from_json,
+    photo_set_to_json,
+)
+
+NamePair = tuple[str, str]
+
+DATABASE = "database.db"
+FIELDS = "fields.json"
+GRAPH = "view_graph.graphml"
+MAPPING = "mapping.json"
+PAIRS = "pairs.json"
+SPARSE_MATCHES = "sparse_matches.npz"
+TRACKS = "tracks.npz"
+TWO_VIEW = "two_view.npz"
+VERIFICATION = "verification.json"
+CLOUD = "dense/points.ply"
+DEPTH = "dense/depth"
+DEPTH_SIZE = "size.json"
+GEOREFERENCE = "georeference.json"
+PICTURES = "pictures"
+REPORT = "report.html"
+SUMMARY = "summary.json"
+
+_MODEL_FILES = ("images.bin", "images.txt")
+_CLOUDS = (CLOUD, "fused.ply", "dense/fused.ply", "dense/0/fused.ply", "scene_dense.ply")
+_MESHES = (
+    "mesh/mesh.ply", "mesh.ply", "meshed-poisson.ply", "dense/meshed-poisson.ply", "meshed-delaunay.ply",
+    "scene_dense_mesh_refine.ply", "scene_dense_mesh.ply", "mesh/mesh.obj", "mesh.obj",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """Triangulated tracks of a run.
+
+    Attributes:
+        xyz: (n, 3) points.
+        length: number of observations of each point.
+        error: mean reprojection error of each point in pixels.
+        observations: number of all observations.
+    """
+
+    xyz: Float64[np.ndarray, "n 3"]
+    length: Float64[np.ndarray, " n"]
+    error: Float64[np.ndarray, " n"]
+    observations: int
+
+
+def find_model(folder: Path) -> Path | None:
+    """Find the COLMAP model of a folder: ``sparse/0``, ``sparse``, the folder itself, or ``dense/sparse``."""
+    for below in ("sparse/0", "sparse", ".", "dense/sparse", "dense/0/sparse"):
+        candidate = Path(folder) / below
+        if any((candidate / name).is_file() for name in _MODEL_FILES):
+            return candidate
+    return None
+
+
+def find_cloud(folder: Path) -> Path | None:
+    """Find the dense cloud of a folder under the names that recon, COLMAP and OpenMVS give it."""
+    return next((Path(folder) / name for name in _CLOUDS if (Path(folder) / name).is_file()), None)
+
+
+def find_mesh(folder: Path) -> Path | None:
+    """Find the mesh of a folder under the names that recon, COLMAP and OpenMVS give it."""
+    return next((Path(folder) / name for name in _MESHES if (Path(folder) / name).is_file()), None)
+
+
+class RunFolder:
+    """A run on disk. Everything is read when it is asked for, and kept where it is small.
+
+    Pairs are ascending photo ids, or pairs of photo names where the method says so (``named_``).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: AtomicFolder | None = None,
+        *,
+        model: Path | None = None,
+        cloud: Path | None = None,
+        mesh: Path | None = None,
+        database: Path | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """Open a run.
+
+        Args:
+            root: its folder.
+            files: what writes; a stage hands its context over.
+            model: folder of the COLMAP model, where it lies elsewhere.
+            cloud, mesh: files of the surface, where they lie elsewhere; with either, only that surface is looked at.
+            database: a COLMAP database to take the matches from, whatever else is in the folder.
+            scale: coordinates of clouds and meshes are multiplied by this.
+
+        Raises:
+            ReconError: there is no such folder.
+        """
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise ReconError(f"{self.root}: no such folder; name the folder of a run")
+        self.files = files or AtomicFolder(self.root)
+        self._model, self.scale = model, scale
+        self._only_surface = cloud is not None or mesh is not None
+        self._cloud, self._mesh = cloud, mesh
+        self._database = database
+
+    @classmethod
+    def of(cls, files: AtomicFolder) -> RunFolder:
+        """The run whose folder a stage writes to."""
+        return cls(files.root, files)
+
+    def path(self, *parts: str) -> Path:
+        """A path in the folder."""
+        return self.root.joinpath(*parts)
+
+    def json(self, name: str) -> Any:
+        """The content of a JSON file of the run; None where there is none.
+
+        Raises:
+            ReconError: it is damaged.
+        """
+        path = self.root / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ReconError(
+                f"{path}: cannot be read ({error}); make it anew with the same command"
+            ) from error
+
+    def _required(self, name: str, stage: str) -> Any:
+        found = self.json(name)
+        if found is None:
+            raise ReconError(f"{self.root / name}: is gone; run again with --restart-from {stage}")
+        return found
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest as it is now; None where the folder is no workspace."""
+        return read_manifest(self.root)
+
+    # Photos
+
+    @property
+    def has_photos(self) -> bool:
+        """True where a workspace keeps its photos."""
+        return (self.root / PHOTO_SET).is_file()
+
+    @cached_property
+    def photo_set(self) -> PhotoSet:
+        """The photos of the run.
+
+        Raises:
+            ReconError: they are not there, or damaged.
+        """
+        stored = self._required(PHOTO_SET, "photos")
+        try:
+            return photo_set_from_json(stored)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReconError(
+                f"{self.root / PHOTO_SET}: is damaged; run again with --restart-from photos"
+            ) from error
+
+    @cached_property
+    def photos(self) -> dict[str, Photo]:
+        """The photos that the run used, by name; empty for a folder that is no workspace."""
+        if self._database is not None or not self.has_photos:
+            return {}
+        return {photo.name: photo for photo in self.photo_set.photos}
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of all photos that the run was given, those that it could not use included."""
+        left_out = self.photo_set.left_out if self.photos else ()
+        return frozenset((*self.photos, *(one.name for one in left_out)))
+
+    @cached_property
+    def source(self) -> Path | None:
+        """The folder of the photos that the run was made from: as its manifest says, or ``images`` beside a model."""
+        manifest = self.manifest if self.has_photos else None
+        if manifest is not None:
+            return Path(manifest.source) if manifest.source else None
+        return self.root / "images" if (self.root / "images").is_dir() else None
+
+    def photo_png(self, name: str) -> Path:
+        """The file of a photo's pixels at working size."""
+        return self.root / PHOTOS / photo_file(name)
+
+    def mask_png(self, name: str) -> Path:
+        """The file of a photo's mask at working size; white may be used."""
+        return self.root / PHOTOS / mask_file(name)
+
+    def rgb(self, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
+        """A photo's pixels at working size."""
+        return read_png(self.photo_png(photo.name))
+
+    def named_rgb(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
+        """A photo's pixels at working size; None where the run does not keep them."""
+        path = self.photo_png(name)
+        return read_png(path) if path.is_file() else None
+
+    def grey(self, photo: Photo) -> Any:
+        """Luminance of a photo at working size, uint8."""
+        return cv2.cvtColor(self.rgb(photo), cv2.COLOR_RGB2GRAY)
+
+    def mask(self, photo: Photo) -> Bool[np.ndarray, "h w"] | None:
+        """True where a photo may be used, at working size; None when there is no mask."""
+        if not photo.has_mask:
+            return None
+        mask: np.ndarray = read_png(self.mask_png(photo.name))[:, :, 0] >= 128
+        return mask
+
+    def original_size(self, name: str) -> tuple[int, int] | None:
+        """Width and height of a photo's file, orientation applied; None where unknown."""
+        photo = self.photos.get(name)
+        if photo is not None:
+            return photo.original_width, photo.original_height
+        return self.database_sizes.get(name)
+
+    def write_photo_set(self, photo_set: PhotoSet) -> None:
+        """Write ``photos.json``."""
+        self.files.write_json(PHOTO_SET, photo_set_to_json(photo_set))
+
+    # Interest points and pairs
+
+    def points(self, photo_id: int) -> InterestPoints:
+        """The interest points of one photo, at working size."""
+        with np.load(self.path("features", f"{photo_id}.npz")) as data:
+            return InterestPoints(data["xy"], data["sigma"], data["orientation"], data["descriptors"])
+
+    @contextmanager
+    def writing_points(self) -> Iterator[PointsWriter]:
+        """The folder of interest points, made anew."""
+        with self.files.fresh_directory("features") as folder:
+            yield PointsWriter(folder)
+
+    @cached_property
+    def pair_entries(self) -> list[dict[str, Any]]:
+        """The pairs chosen for matching: names ``a`` and ``b``, ids ``i`` and ``j``, ``sparse_inliers``."""
+        return list(self.json(PAIRS) or ()) if self._database is None else []
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs chosen for matching, by ids."""
+        return [(entry["i"], entry["j"]) for entry in self.pair_entries]
+
+    @cached_property
+    def named_pairs(self) -> tuple[NamePair, ...]:
+        """The pairs chosen for matching, by names, in the order of their ids; empty without ``pairs.json``."""
+        return tuple((entry["a"], entry["b"]) for entry in self.pair_entries)
+
+    def sparse_matches(self) -> dict[Pair, Int64[np.ndarray, "n 2"]]:
+        """Verified sparse matches of every candidate pair that had enough: indices of interest points."""
+        with np.load(self.path(SPARSE_MATCHES)) as data:
+            return {(int(i), int(j)): data[f"{i}_{j}"] for i, j in (key.split("_") for key in data.files)}
+
+    def write_pairs(
+        self, inliers: Mapping[Pair, int], matches: Mapping[Pair, Int64[np.ndarray, "n 2"]]
+    ) -> None:
+        """Write ``pairs.json`` and ``sparse_matches.npz``.
+
+        Args:
+            inliers: sparse matches that agree with the geometry, for every pair that was chosen.
+            matches: of every candidate pair that had enough: indices of interest points.
+        """
+        arrays: dict[str, Any] = {f"{i}_{j}": rows for (i, j), rows in matches.items()}
+        self.files.write_npz(SPARSE_MATCHES, **arrays)
+        photos = self.photo_set.photos
+        self.files.write_json(
+            PAIRS,
+            [
+                {"a": photos[i].name, "b": photos[j].name, "i": i, "j": j, "sparse_inliers": count}
+                for (i, j), count in inliers.items()
+            ],
+        )
+
+    # Matches
+
+    @cached_property
+    def matching(self) -> Matching:
+        """Which matcher ran, and on which pairs it gave a result."""
+        return matching_from_json(self._required(MATCHING, "match"))
+
+    @cached_property
+    def is_dense(self) -> bool:
+        """True for the workspace of a dense matcher."""
+        stored = self.json(MATCHING)
+        if stored is not None:
+            return bool(stored["kind"] == "dense")
+        return (self.root / FLOWS).is_dir() and not (self.root / MATCHES).is_dir()
+
+    def match_path(self, pair: Pair, *, dense: bool) -> Path:
+        """Where the matches of a pair lie."""
+        i, j = pair
+        return self.path(FLOWS, f"{i}_{j}") if dense else self.path(MATCHES, f"{i}_{j}.npz")
+
+    def dense_match(self, pair: Pair) -> DenseMatch:
+        """Both directions of a pair, as the matcher left them (flow to within 1/64 px)."""
+        return read_dense_match(self.match_path(pair, dense=True))
+
+    def dense_matches(self, pairs: Iterable[Pair]) -> DenseMatches:
+        """The dense matches of some pairs, read when asked for."""
+        return DenseMatches(self.path(FLOWS), pairs)
+
+    def sparse_match(self, pair: Pair) -> SparseMatch:
+        """The point matches of a pair as a sparse matcher left them, at the photos' working size."""
+        return read_sparse_match(self.match_path(pair, dense=False))
+
+    def matches(self, limit: int = 20_000, seed: int = 0) -> Iterator[tuple[NamePair, SparseMatch, int]]:
+        """The matches of every pair by names, in pixels of the working size, and how many there are.
+
+        A dense matcher's matches are the consistent pixels of A and where their flow points; of more than ``limit``
+        a seeded sample is handed over. A pair of a workspace for which the matcher left nothing has no matches. Without
+        a workspace's own files the verified matches of a COLMAP database (the raw ones where nothing was verified) are
+        read.
+
+        Raises:
+            ReconError: a file is damaged.
+        """
+        if not self.named_pairs:
+            yield from matches_from_database(self._database or self.root, limit, seed)
+            return
+        for pair in self.named_pairs:
+            found = self.named_matches(pair, limit, seed)
+            yield (pair, *found) if found is not None else (pair, no_matches(), 0)
+
+    def named_matches(
+        self, pair: NamePair, limit: int | None = 20_000, seed: int = 0
+    ) -> tuple[SparseMatch, int] | None:
+        """The matches of one pair of the workspace, and how many there are; None where there are none on disk."""
+        a, b = (self.photos[name] for name in pair)
+        path = self.match_path((a.id, b.id), dense=self.is_dense)
+        if not path.exists():
+            return None
+        if self.is_dense:
+            return sampled_dense_match(path, (a.width, a.height), (b.width, b.height), limit, seed)
+        return sampled_sparse_match(path, limit, seed)
+
+    def named_flow(
+        self, pair: NamePair
+    ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]] | None:
+        """The flow from the first to the second photo of a pair at the size of matching, and where it is consistent;
+        None where there is none."""
+        import zarr
+
+        if not self.is_dense or any(name not in self.photos for name in pair):
+            return None
+        i, j = (self.photos[name].id for name in pair)
+        for ids, side in (((i, j), "a"), ((j, i), "b")):
+            path = self.match_path(ids, dense=True)
+            if path.is_dir():
+                steps = zarr.open_array(str(path / f"flow_{side}"), mode="r")[...]
+                consistent = zarr.open_array(str(path / f"consistent_{side}"), mode="r")[...]
+                return steps.astype(np.float32) * np.float32(FLOW_STEP), consistent.astype(bool)
+        return None
+
+    def flow_shape(self, name: str) -> tuple[int, int] | None:
+        """Rows and columns of the flow from a photo; None where no pair has it."""
+        import zarr
+
+        for pair in self.named_pairs:
+            if name in pair:
+                i, j = (self.photos[one].id for one in pair)
+                side = "consistent_a" if pair[0] == name else "consistent_b"
+                path = self.match_path((i, j), dense=True) / side
+                if path.is_dir():
+                    rows, columns = zarr.open_array(str(path), mode="r").shape
+                    return int(rows), int(columns)
+        return None
+
+    @cached_property
+    def database_sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of the images of the COLMAP database, by name."""
+        return photo_sizes_from_database(self._database or self.root)
+
+    def field_pairs(self) -> list[Pair]:
+        """The pairs that have a dense field."""
+        return [(int(i), int(j)) for i, j in self._required(FIELDS, "fields")["pairs"]]
+
+    def write_fields(self, matcher: str, pairs: Iterable[Pair]) -> None:
+        """Write which dense matcher gave a field for which pairs."""
+        self.files.write_json(FIELDS, {"matcher": matcher, "pairs": [list(pair) for pair in pairs]})
+
+    # View graph and tracks
+
+    def view_graph(self) -> nx.Graph[int]:
+        """The pruned view graph; nodes are photo ids."""
+        return nx.read_graphml(self.path(GRAPH), node_type=int)
+
+    def edges(self) -> list[Pair]:
+        """The edges of the view graph, each ascending, sorted."""
+        return sorted((min(edge), max(edge)) for edge in self.view_graph().edges)
+
+    def verification(self) -> dict[str, Any]:
+        """Counts of what verification kept and dropped."""
+        return dict(self._required(VERIFICATION, "verify"))
+
+    def inliers(self, pair: Pair) -> Bool[np.ndarray, " n"]:
+        """The point matches of an edge of the view graph that agree with its geometry (after a sparse matcher)."""
+        with np.load(self.path(TWO_VIEW)) as data:
+            return data[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)
+
+    def named_two_view_poses(self) -> dict[NamePair, Float64[np.ndarray, "3 4"]] | None:
+        """``b_from_a`` of every pair whose relative pose was found from its own matches; None without the file."""
+        path = self.path(TWO_VIEW)
+        if not path.is_file():
+            return None
+        names = {photo.id: name for name, photo in self.photos.items()}
+        found = {}
+        with np.load(path) as data:
+            for key in data.files:
+                if key.endswith("_pose"):
+                    i, j = (int(part) for part in key.split("_")[:2])
+                    if i in names and j in names:
+                        found[names[i], names[j]] = np.asarray(data[key], np.float64)
+        return found
+
+    def write_two_view(self, found: Mapping[Pair, TwoViewGeometry], *, with_inliers: bool) -> None:
+        """Write the geometry of pairs, after a sparse matcher with which matches agree with it."""
+        arrays: dict[str, Any] = {}
+        for (i, j), geometry in found.items():
+            arrays[f"{i}_{j}_matrix"] = geometry.matrix
+            if geometry.b_from_a is not None:
+                arrays[f"{i}_{j}_pose"] = geometry.b_from_a
+            arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
+            if with_inliers:
+                arrays[f"{i}_{j}_agrees"] = geometry.inliers
+            arrays[f"{i}_{j}_model"] = np.array([geometry.model])
+        self.files.write_npz(TWO_VIEW, **arrays)
+
+    def tracks(self) -> Tracks:
+        """The tracks of the stage of that name."""
+        with np.load(self.path(TRACKS)) as data:
+            return Tracks(
+                data["track_id"],
+                data["photo_id"],
+                data["xy"],
+                data.get("is_reference"),
+                data.get("affinity"),
+            )
+
+    def write_tracks(self, tracks: Tracks) -> None:
+        """Write tracks as arrays; what is not known is left out."""
+        arrays: dict[str, Any] = {"track_id": tracks.track_id, "photo_id": tracks.photo_id, "xy": tracks.xy}
+        if tracks.is_reference is not None:
+            arrays["is_reference"] = tracks.is_reference
+        if tracks.affinity is not None:
+            arrays["affinity"] = tracks.affinity
+        self.files.write_npz(TRACKS, **arrays)
+
+    # Cameras
+
+    @cached_property
+    def model_folder(self) -> Path | None:
+        """The folder of the COLMAP model."""
+        if self._model is not None:
+            found = find_model(self._model)
+            if found is None:
+                raise ReconError(f"{self._model}: no COLMAP model (images.bin or images.txt) is here")
+            return found
+        return None if self._only_surface else find_model(self.root)
+
+    @cached_property
+    def model(self) -> Any:
+        """The COLMAP model, None where there is none.
+
+        Raises:
+            ReconError: it cannot be read.
+        """
+        if self.model_folder is None:
+            return None
+        from recon.core.colmap import read_reconstruction
+
+        return read_reconstruction(self.model_folder)
+
+    @property
+    def reconstruction(self) -> Any:
+        """The COLMAP model.
+
+        Raises:
+            ReconError: there is none, or it cannot be read.
+        """
+        if self.model is None:
+            raise ReconError(
+                f"{self.root}: has no cameras yet (sparse/0 is missing); run 'recon reconstruct' as far as stage map"
+            )
+        return self.model
+
+    @cached_property
+    def cameras(self) -> dict[str, Camera]:
+        """The registered cameras by photo name."""
+        return {} if self.model is None else registered_cameras(self.model)
+
+    @cached_property
+    def poses(self) -> dict[str, Float64[np.ndarray, "3 4"]]:
+        """``cam_from_world`` of the registered cameras by photo name."""
+        return {name: camera.cam_from_world for name, camera in self.cameras.items()}
+
+    def views(self) -> list[PinholeView]:
+        """Pinhole views of the registered photos at working size, by ascending photo id."""
+        from recon.sfm.adapter import views_from_reconstruction
+
+        return views_from_reconstruction(self.reconstruction, self.photo_set)
+
+    def intrinsics(self) -> dict[int, Intrinsics]:
+        """Intrinsics of the registered photos at working size, distortion included, by photo id."""
+        from recon.sfm.adapter import intrinsics_from_reconstruction
+
+        return intrinsics_from_reconstruction(self.reconstruction, self.photo_set)
+
+    def sparse(self) -> SparseModel | None:
+        """The triangulated tracks of the model; None without points."""
+        if self.model is None or not len(self.model.points3D):
+            return None
+        self.model.update_point_3d_errors()
+        points = [self.model.points3D[key] for key in sorted(self.model.points3D)]
+        length = np.array([p.track.length() for p in points], np.float64)
+        return SparseModel(
+            np.array([p.xyz for p in points], np.float64),
+            length,
+            np.array([p.error for p in points], np.float64),
+            int(length.sum()),
+        )
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that mapping found: ``folder``, ``registered`` names, number of ``points``."""
+        return list(self._required(MAPPING, "map")["models"])
+
+    def left_out(self) -> list[LeftOut]:
+        """Photos that are not in the model, and why."""
+        entries = self._required(MAPPING, "map")["left_out"]
+        return [LeftOut(entry["name"], entry["reason"]) for entry in entries]
+
+    def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:
+        """Write COLMAP models, the chosen one first, and which photos are in none.
+
+        Args:
+            models: ``pycolmap.Reconstruction``.
+            left_out: photos that no model holds, beside those that the run could not use at all.
+        """
+        with self.files.fresh_directory("sparse") as folder:
+            for index, model in enumerate(models):
+                target = folder / str(index)
+                target.mkdir()
+                model.write(target)
+        listed = [
+            {
+                "folder": f"sparse/{index}",
+                "registered": sorted(image.name for image in model.images.values() if image.has_pose),
+                "points": model.num_points3D(),
+            }
+            for index, model in enumerate(models)
+        ]
+        missing = [{"name": out.name, "reason": out.reason} for out in (*self.photo_set.left_out, *left_out)]
+        self.files.write_json(MAPPING, {"models": listed, "left_out": missing})
+
+    # Dense results
+
+    @cached_property
+    def cloud_path(self) -> Path | None:
+        """The file of the dense cloud."""
+        return self._cloud if self._only_surface else find_cloud(self.root)
+
+    @cached_property
+    def mesh_path(self) -> Path | None:
+        """The file of the mesh."""
+        return self._mesh if self._only_surface else find_mesh(self.root)
+
+    def depth_map(self, photo_id: int) -> DepthMap:
+        """The depth map of a photo."""
+        return read_depth(self.path(DEPTH, f"{photo_id}.npz"))
+
+    @property
+    def depth_max_size(self) -> int:
+        """Longest side that the depth maps were limited to."""
+        return int(self._required(f"{DEPTH}/{DEPTH_SIZE}", "depth")["max_size"])
+
+    def named_depth(self, name: str) -> Float32[np.ndarray, "h w"] | None:
+        """The depth of a photo in the run's units, 0 where unknown: recon's own, or as other programs leave it."""
+        photo = self.photos.get(name)
+        path = self.path(DEPTH, f"{photo.id}.npz") if photo else None
+        if path is not None and path.is_file():
+            with np.load(path) as data:
+                return np.asarray(data["depth"], np.float32)
+        for folder in ("stereo/depth_maps", "dense/stereo/depth_maps", "dense/0/stereo/depth_maps", "."):
+            for suffix in (".geometric.bin", ".photometric.bin", ".npy", ".npz", ".pfm"):
+                candidate = self.root / folder / f"{name}{suffix}"
+                if candidate.is_file():
+                    from recon.io.depth_maps import read_depth_map
+
+                    return read_depth_map(candidate)
+        return None
+
+    def cloud(self) -> PointCloud | None:
+        """The dense points; None where there are none. Kept once they are read.
+
+        Raises:
+            ReconError: the file cannot be read, or holds no finite point.
+        """
+        return self._read_cloud
+
+    @cached_property
+    def _read_cloud(self) -> PointCloud | None:
+        if self.cloud_path is None:
+            return None
+        from recon.io.surfaces import read_points_ply
+
+        try:
+            found = read_points_ply(self.cloud_path)
+        except (OSError, ValueError) as error:
+            raise ReconError(f"{self.cloud_path}: cannot be read ({error})") from error
+        if not np.isfinite(found.xyz).all(axis=1).any():
+            raise ReconError(
+                f"{self.cloud_path}: holds no points that could be judged ({len(found)} in the file); make it anew"
+            )
+        return replace(found, xyz=found.xyz * np.float32(self.scale)) if self.scale != 1.0 else found
+
+    def mesh(self) -> Mesh | None:
+        """The mesh in single precision; None where there is none. Kept once it is read.
+
+        Raises:
+            ReconError: the file cannot be read, or holds no faces.
+        """
+        return self._read_mesh
+
+    @cached_property
+    def _read_mesh(self) -> Mesh | None:
+        if self.mesh_path is None:
+            return None
+        from recon.io.surfaces import read_mesh
+
+        if not self.mesh_path.is_file():
+            raise ReconError(f"{self.mesh_path}: no such file")
+        try:
+            found = mesh_from_open3d(read_mesh(self.mesh_path))
+        except ReconError as error:
+            raise ReconError(f"{error}; a file of points alone is judged with --what points") from error
+        if self.scale == 1.0:
+            return found
+        return replace(found, vertices=found.vertices * np.float32(self.scale))
+
+    @property
+    def textured_mesh_path(self) -> Path | None:
+        """The textured mesh, as GLB or OBJ; None where there is none."""
+        found = (self.path("mesh", name) for name in ("textured.glb", "textured.obj"))
+        return next((path for path in found if path.is_file()), None)
+
+    def write_cloud(self, cloud: PointCloud) -> None:
+        """Write the dense points."""
+        from recon.io.surfaces import write_points_ply
+
+        with self.files.writing(CLOUD) as path:
+            write_points_ply(path, cloud)
+
+
+class PointsWriter:
+    """A folder of interest points under construction; photos may come from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, photo_id: int, points: InterestPoints) -> None:
+        """Write the points of one photo."""
+        np.savez(
+            self._folder / f"{photo_id}.npz",
+            xy=points.xy,
+            sigma=points.sigma,
+            orientation=points.orientation,
+            descriptors=points.descriptors,
+        )
+
+
+def write_depth(path: Path, depth: DepthMap) -> None:
+    """Write a depth map: depth in float32; normals and confidence in half precision (errors below 0.001)."""
+    with open(path, "wb") as stream:
+        np.savez(
+            stream,
+            depth=depth.depth,
+            normal=depth.normal.astype(np.float16),
+            confidence=depth.confidence.astype(np.float16),
+        )
+
+
+def read_depth(path: Path) -> DepthMap:
+    """Read what ``write_depth`` wrote."""
+    with np.load(path) as data:
+        return DepthMap(
+            data["depth"], data["normal"].astype(np.float32), data["confidence"].astype(np.float32)
+        )
