@@ -99,23 +99,23 @@ def reconstruct(
     from recon.engine.recipe import load_recipe
     from recon.engine.runner import RunOptions
     from recon.photos.scanning import source_folder
+    from recon.run.inputs import RunInputs
 
     sources = [str(photos)] if isinstance(photos, (str, Path)) else [str(one) for one in photos]
     source = source_folder(sources)
     if frames is not None and frames < 2:
         raise UsageError(f"--frames {frames}: a reconstruction needs two or more")
     every = stages()
-    inputs: dict[str, Any] = {"photos": sources[0] if len(sources) == 1 else tuple(sources)}
-    if frames is not None:
-        inputs["frames"] = frames
-    if intrinsics is not None:
-        inputs["intrinsics"] = str(intrinsics)
-    if masks is not None:
-        inputs["masks"] = str(masks)
-    if camera_sharing is not None:
-        inputs["camera_sharing"] = camera_sharing
+    inputs = RunInputs(
+        tuple(sources),
+        frames,
+        None if intrinsics is None else str(intrinsics),
+        None if masks is None else str(masks),
+        camera_sharing,
+    )
     options = RunOptions(
         inputs=inputs,
+        described=inputs.described(),
         source=str(source.resolve()),
         threads=threads,
         seed=seed,

@@ -15,6 +15,7 @@ from typing import Any
 import recon
 from recon.compare.sharing import adopt, drop_obsolete, is_finished
 from recon.errors import ReconError
+from recon.run.inputs import RunInputs
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,11 @@ class Job:
         """The workspace."""
         return Path(self.out)
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> RunInputs:
         """What the stages get from outside the workspace."""
-        named = {
-            "photos": self.photos,
-            "intrinsics": self.intrinsics,
-            "masks": self.masks,
-            "field_cache": self.field_cache,
-        }
-        return {key: value for key, value in named.items() if value is not None}
+        return RunInputs(
+            (self.photos,), intrinsics=self.intrinsics, masks=self.masks, field_cache=self.field_cache
+        )
 
     def arguments(self) -> dict[str, Any]:
         """The job as JSON values."""
@@ -65,6 +62,7 @@ class Job:
         every = stages()
         options = RunOptions(
             inputs=self.inputs(),
+            described=self.inputs().described(),
             source=str(Path(self.photos).resolve()),
             threads=self.threads,
             seed=self.seed,

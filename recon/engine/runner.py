@@ -21,7 +21,7 @@ from typing import Any
 
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
-from recon.engine.workspace import Workspace, describe, library_versions, no_room, run_log, writing_failed
+from recon.engine.workspace import Workspace, library_versions, no_room, run_log, writing_failed
 from recon.errors import ReconError, UsageError
 from recon.io.manifest import Manifest, StageRecord
 
@@ -78,7 +78,8 @@ class RunOptions:
     """How to run.
 
     Attributes:
-        inputs: what stages need from outside the workspace, by name.
+        inputs: what stages need from outside the workspace; the engine only passes it on.
+        described: the inputs by name, for the manifest.
         source: what the workspace is made from, as the user named it; a workspace keeps to one source.
         threads: None for all cores of this process.
         seed: of every random choice.
@@ -87,7 +88,8 @@ class RunOptions:
         resume: False computes everything anew.
     """
 
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Any = None
+    described: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     threads: int | None = None
     seed: int = 0
@@ -171,7 +173,7 @@ class _Run:
     def context(self, stage: str) -> StageContext:
         return StageContext(
             root=self.workspace.root,
-            inputs=dict(self.options.inputs),
+            inputs=self.options.inputs,
             threads=self.threads,
             seed=self.options.seed,
             quality=self.recipe.quality,
@@ -223,7 +225,7 @@ class _Run:
             "quality": self.recipe.quality,
             "seed": self.options.seed,
             "threads": self.threads,
-            "inputs": describe(self.options.inputs),
+            "inputs": dict(self.options.described),
             "stages": list(names),
         }
         self.workspace.save()

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -102,7 +102,7 @@ class StageContext(AtomicFolder):
     """The workspace as one stage sees it.
 
     Attributes:
-        inputs: what the user gave from outside (paths and options by name); the engine only passes them on.
+        inputs: what the user gave from outside the workspace; the engine only passes it on.
         threads: how many threads the stage may keep busy; results must not depend on it.
         seed: seed of every random choice; mix it with something of the item's own where items run in
             parallel.
@@ -110,7 +110,7 @@ class StageContext(AtomicFolder):
         warnings: what ``warn`` collected.
     """
 
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Any = None
     threads: int = 1
     seed: int = 0
     quality: str = "normal"

@@ -11,11 +11,11 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE, atomic_path
@@ -256,11 +256,3 @@ class _ScreenHandler(logging.Handler):
                 tqdm.write(text, file=sys.stderr)
             else:
                 print(text, file=sys.stderr, flush=True)
-
-
-def describe(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs as JSON values, for the manifest."""
-    return {
-        key: value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-        for key, value in inputs.items()
-    }

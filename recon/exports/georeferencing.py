@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.colmap import camera_from_intrinsics
 from recon.core.frames import up_of_photos
 from recon.core.posed import Camera
 from recon.errors import ReconError, UsageError
@@ -351,7 +350,7 @@ def _triangulate(
         marks.append(
             [(x + 0.5) * intrinsics.width / width - 0.5, (y + 0.5) * intrinsics.height / height - 0.5]
         )
-        cameras.append(Camera(camera_from_intrinsics(intrinsics), view.cam_from_world))
+        cameras.append(Camera(intrinsics, view.cam_from_world))
     directions = np.array(
         [
             camera.cam_from_world[:, :3].T @ camera.rays(np.array([mark]))[0]

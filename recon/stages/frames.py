@@ -55,11 +55,11 @@ def take_frames(
 
 
 def _frames_of(film: PhotoFile, folder: Path, work: StageContext) -> list[tuple[PhotoFile, dict[str, Any]]]:
-    asked = work.inputs.get("frames")
+    asked = work.inputs.frames
     total = frame_count_estimate(film.path)
     with work.progress(total, f"looking through {film.path.name}") as bar:
         look = look_through_film(film.path, bar.update)
-    frames = choose_frames(look, int(asked) if asked else None)
+    frames = choose_frames(look, asked)
     wanted = frames_wanted(look)
     if asked is None and wanted > len(frames):
         work.warn(

@@ -31,9 +31,6 @@ from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair, save_sparse_match, write_dense_match
 
-FIELD_CACHE = "field_cache"
-"""Name of the input that holds a folder where runs share dense fields; see ``match_pairs``."""
-
 _PREPARED_IN_MEMORY = 12
 """Prepared images kept at once; the pairs are ordered so that most of their uses fall together."""
 
@@ -77,7 +74,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
     """Matches pairs into the directory ``name``; what is there already is kept.
 
     A pair on which the matcher raises, or returns what is no match, is reported with the matcher's name and left
-    out. Dense fields are shared with other runs through the folder that the input ``field_cache`` names, if there
+    out. Dense fields are shared with other runs through the folder that ``RunInputs.field_cache`` names, if there
     is one: fields of the same photos, seeds, matcher and settings are computed once.
 
     Raises:
@@ -210,7 +207,7 @@ def _shared_field(
 ) -> Path | None:
     """Where runs that share dense fields keep that of a pair; None without such a folder, and for point matches."""
     run = RunFolder.of(work)
-    folder = work.inputs.get(FIELD_CACHE)
+    folder = work.inputs.field_cache
     if not folder or job.matcher.capabilities.kind != "dense":
         return None
     digest = hashlib.sha256()
@@ -229,7 +226,7 @@ def _shared_field(
         for values in (run.points(photo.id).xy, run.rgb(photo), run.mask(photo)):
             digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
     digest.update(b"none" if seeds is None else np.ascontiguousarray(seeds).tobytes())
-    return Path(str(folder)) / digest.hexdigest()
+    return Path(folder) / digest.hexdigest()
 
 
 def _copy_into_place(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from recon.photos.reading import IMAGE_NAMES, PhotoError, decode_photo, read_mas
 from recon.photos.scanning import Found, PhotoFile, file_sha256, find_masks, find_photos
 from recon.photos.types import LeftOut, Photo, PhotoSet
 from recon.run.folder import RunFolder
+from recon.run.inputs import RunInputs
 from recon.run.photos import PHOTOS, mask_file, photo_file
 from recon.stages.frames import take_frames
 
@@ -73,7 +74,7 @@ class PhotosStage:
         ):
             digest.update(f"{kind}\0{name}\0{sha}\n".encode("utf-8", "surrogateescape"))
         for option in ("intrinsics", "camera_sharing", "frames"):
-            value = work.inputs.get(option)
+            value = getattr(work.inputs, option)
             if value and not Path(str(value)).exists():
                 digest.update(f"{option}\0{value}\n".encode())
         return digest.hexdigest()
@@ -117,12 +118,11 @@ class PhotosStage:
 
 def _found(work: StageContext) -> Found:
     """What lies in the places that the user named; the workspace and the masks may lie inside the photo folder."""
-    given = work.inputs["photos"]
-    sources = [given] if isinstance(given, (str, Path)) else list(given)
-    exclude = [work.root, *([Path(str(work.inputs["masks"]))] if work.inputs.get("masks") else [])]
-    found = find_photos(sources, exclude)
+    inputs: RunInputs = work.inputs
+    exclude = [work.root, *([inputs.mask_folder] if inputs.mask_folder else [])]
+    found = find_photos(list(inputs.photos), exclude)
     if not found.photos and not found.films:
-        text = f"{', '.join(map(str, sources))}: holds no photos and no film; read are {IMAGE_NAMES}"
+        text = f"{inputs.places}: holds no photos and no film; read are {IMAGE_NAMES}"
         for one in found.passed_over[:5]:
             text += f"\n  {one.name}: {one.reason}"
         raise ReconError(text)
@@ -147,7 +147,7 @@ def _say_what_was_found(
 
 def _sharing_option(work: StageContext) -> CameraSharing | None:
     """What the user said on the command line, which goes before the recipe."""
-    given = work.inputs.get("camera_sharing")
+    given = work.inputs.camera_sharing
     for choice in get_args(CameraSharing):
         if given == choice:
             return choice
@@ -158,15 +158,15 @@ def _sharing_option(work: StageContext) -> CameraSharing | None:
 
 def _masks(work: StageContext, found: Found) -> dict[str, Path]:
     """The masks of the folder that the user gave, else those that lie beside the photos."""
-    folder = work.inputs.get("masks")
-    return find_masks(Path(str(folder)), found.photos) if folder else dict(found.masks)
+    folder = work.inputs.mask_folder
+    return find_masks(folder, found.photos) if folder else dict(found.masks)
 
 
 def _intrinsics_files(work: StageContext) -> list[Path]:
-    spec = work.inputs.get("intrinsics")
+    spec = work.inputs.intrinsics
     if not spec:
         return []
-    path = Path(str(spec)).expanduser()
+    path = Path(spec).expanduser()
     return [one for one in (path, path.with_name("images.txt")) if one.is_file()]
 
 
@@ -225,9 +225,7 @@ def _without_duplicates(results: list[_Read | LeftOut]) -> tuple[list[_Read], li
 
 def _too_few(work: StageContext, usable: list[_Read], left_out: list[LeftOut]) -> str:
     found = "only one photo" if usable else "no photo"
-    given = work.inputs["photos"]
-    where = given if isinstance(given, (str, Path)) else ", ".join(map(str, given))
-    text = f"{where}: {found} can be used; a reconstruction needs two or more that overlap"
+    text = f"{work.inputs.places}: {found} can be used; a reconstruction needs two or more that overlap"
     for one in left_out[:5]:
         text += f"\n  {one.name}: {one.reason}"
     if len(left_out) > 5:
@@ -240,8 +238,8 @@ def _photo_set(
 ) -> PhotoSet:
     """Ids, cameras and priors."""
     candidates = [one.candidate for one in usable]
-    spec = work.inputs.get("intrinsics")
-    known = read_intrinsics(str(spec), candidates) if spec else {}
+    spec = work.inputs.intrinsics
+    known = read_intrinsics(spec, candidates) if spec else {}
     missing = [one.name for one in candidates if spec and one.name not in known]
     if missing:
         work.warn(f"{spec}: has no intrinsics for {len(missing)} photos, for example {missing[0]}")

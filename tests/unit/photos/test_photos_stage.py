@@ -17,6 +17,7 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
+from recon.run.inputs import RunInputs
 from recon.run.photos import photo_set_from_json, photo_set_to_json
 from recon.stages.photos import PhotosStage
 
@@ -36,7 +37,7 @@ def run(folder: Path, overrides: tuple[str, ...] = (), **inputs: Any) -> RunSumm
     stage = PhotosStage()
     recipe = load_recipe(recipe_file, [stage], "normal", overrides)
     photos = str(folder / "photos")
-    options = RunOptions(inputs={"photos": photos, **inputs}, source=photos, threads=2)
+    options = RunOptions(inputs=RunInputs((photos,), **inputs), source=photos, threads=2)
     return run_stages([stage], recipe, folder / "out", options)
 
 
@@ -214,7 +215,7 @@ def test_workspace_inside_the_photo_folder(tmp_path: Path) -> None:
     stage = PhotosStage()
     recipe = load_recipe(tmp_path / "r.toml", [stage])
     photos = str(tmp_path / "photos")
-    options = RunOptions(inputs={"photos": photos}, source=photos)
+    options = RunOptions(inputs=RunInputs((photos,)), source=photos)
     for expected in (False, True):
         summary = run_stages([stage], recipe, tmp_path / "photos" / "out", options)
         assert (summary.stages[0].skipped, summary.counts("photos")["photos"]) == (expected, 2)

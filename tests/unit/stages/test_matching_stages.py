@@ -22,6 +22,7 @@ from recon.errors import ReconError, UsageError
 from recon.matching import registry
 from recon.matching.types import Capabilities, DenseMatch, FlowField, MatchImage, SparseMatch
 from recon.run.folder import RunFolder
+from recon.run.inputs import RunInputs
 from recon.stages.features import FeaturesStage
 from recon.stages.match import MatchStage
 from recon.stages.pairs import PairsStage
@@ -80,7 +81,7 @@ def run(
     if looked_at.is_dir() and not out.exists():
         shutil.copytree(looked_at, out)  # the first stages know nothing of matchers
     options = RunOptions(
-        {"photos": str(photos), **(inputs or {})}, str(photos), threads=2, stop_after=stop_after
+        RunInputs((str(photos),), **(inputs or {})), source=str(photos), threads=2, stop_after=stop_after
     )
     return run_stages(STAGES, recipe, out, options)
 
