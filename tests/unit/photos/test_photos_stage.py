@@ -37,7 +37,7 @@ def run(folder: Path, overrides: tuple[str, ...] = (), **inputs: Any) -> RunSumm
     stage = PhotosStage()
     recipe = load_recipe(recipe_file, [stage], "normal", overrides)
     photos = str(folder / "photos")
-    options = RunOptions(inputs=RunInputs((photos,), **inputs), source=photos, threads=2)
+    options = RunOptions(inputs=RunInputs(**{"photos": (photos,), **inputs}), source=photos, threads=2)
     return run_stages([stage], recipe, folder / "out", options)
 
 
@@ -314,7 +314,7 @@ def test_several_places_and_a_list_of_names(tmp_path: Path) -> None:
         "photos/1.png",
         "photos/3.png",
     ]
-    run(tmp_path, photos=str(tmp_path / "photos" / "[02].png"))
+    run(tmp_path, photos=(str(tmp_path / "photos" / "[02].png"),))
     assert [photo.name for photo in loaded(tmp_path)[1].photos] == ["0.png", "2.png"]
 
 
