@@ -14,6 +14,7 @@ from recon.errors import ReconError, UsageError
 from recon.matching.alignment import placement
 from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
+from recon.run.state import DERIVED, RESULTS
 
 if TYPE_CHECKING:
     from recon.engine.recipe import Recipe
@@ -122,6 +123,8 @@ def reconstruct(
         stop_after=stop_after,
         restart_from=restart_from,
         resume=resume,
+        results=RESULTS,
+        derived=DERIVED,
     )
     return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from recon.errors import ReconError, UsageError
+from recon.run.state import refuse_old
 
 if TYPE_CHECKING:
     from recon.evaluation.report import RunReport
@@ -34,6 +35,7 @@ def evaluate_cameras(
     json_: Path | None = typer.Option(None, "--json", metavar="FILE", help=_JSON),
 ) -> None:
     """Camera errors after similarity alignment, plain and robust; area under the curve of relative poses."""
+    refuse_old(run, "sparse/0")
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
     from recon.run.folder import RunFolder
@@ -60,6 +62,7 @@ def evaluate_pairs(
     seed: int = typer.Option(0, min=0, help=_SEED),
 ) -> None:
     """Epipolar precision, endpoint error (where depth is known), coverage and number of matches."""
+    refuse_old(run, "pairs.json", "database.db")
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
     from recon.run.folder import RunFolder
@@ -104,6 +107,7 @@ def evaluate_points(
     seed: int = typer.Option(0, min=0, help=_SEED),
 ) -> None:
     """Accuracy, completeness, F at several distances and chamfer distance of points and mesh."""
+    refuse_old(run, "dense/points.ply", "mesh/mesh.ply")
     from dataclasses import replace
 
     from recon.evaluation.run import evaluate_run
@@ -142,6 +146,7 @@ def evaluate_depth_maps(
     json_: Path | None = typer.Option(None, "--json", metavar="FILE", help=_JSON),
 ) -> None:
     """Errors of depth maps, photo by photo, with the share of pixels that they cover."""
+    refuse_old(run, "dense/depth")
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
@@ -170,6 +175,7 @@ def evaluate_fields(
     json_: Path | None = typer.Option(None, "--json", metavar="FILE", help=_JSON),
 ) -> None:
     """Endpoint and angular error and outlier rates of optical flow."""
+    refuse_old(run, "pairs.json")
     if missing not in {"error", "zero", "skip"}:
         raise UsageError(f"--missing {missing}: choose error, zero or skip")
     for path in (run, truth):
@@ -187,6 +193,7 @@ def evaluate_all(
     seed: int = typer.Option(0, min=0, help=_SEED),
 ) -> None:
     """All that can be said of a run: with truth, without, and what it cost."""
+    refuse_old(run)
     from recon.evaluation.run import evaluate_run
     from recon.evaluation.sources import read_truth
 
@@ -203,6 +210,7 @@ def evaluate_rendered(
     scene: Path = typer.Option(..., help="A rendered scene: cameras.json and truth/mesh.ply."),
 ) -> None:
     """Cameras, points and mesh of a run against a rendered scene."""
+    refuse_old(run)
     from recon.evaluation.scene import judge_scene
 
     report = judge_scene(scene, run)

@@ -31,7 +31,9 @@ def export(
         raise UsageError(f"--size {options.size}: it is working or original")
     from recon.cli.opening import open_run
     from recon.exports.exporting import run_export
+    from recon.run.state import refuse_old
 
+    refuse_old(run, "sparse/0")
     opened = open_run(run)
     for name in dict.fromkeys(to):
         target = run / "exports" / name if out is None else out if len(set(to)) == 1 else out / name

@@ -33,6 +33,8 @@ def georeference(
         raise UsageError("--points needs --length A,B=METRES")
     from recon.cli.opening import open_run
     from recon.exports.georeferencing import run_georeference
+    from recon.run.state import refuse_old
 
+    refuse_old(run, "sparse/0")
     for line in run_georeference(open_run(run), options):
         typer.echo(line)

@@ -24,9 +24,12 @@ from recon.render.scene import (
     read_view_mesh,
     scene_up,
 )
+from recon.run.state import old_results
 
 _MESHES = ("textured.glb", "textured.obj", "mesh.glb", "mesh.ply")
 """Files of a run's mesh folder, the best to look at first."""
+_SHOWN = ("sparse/0", "dense/points.ply", "mesh/mesh.ply", "mesh/textured.glb", "mesh/textured.obj")
+"""Results of a run that are shown; one of an earlier state is shown with a note."""
 
 
 def open_view_scene(path: Path, photos: Path | None = None, first: int | None = None) -> ViewScene:
@@ -50,6 +53,11 @@ def open_view_scene(path: Path, photos: Path | None = None, first: int | None = 
         return file_scene(path, first)
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
+    scene = _of_folder(path, photos, first)
+    return replace(scene, notes=(*old_results(path, _SHOWN), *scene.notes))
+
+
+def _of_folder(path: Path, photos: Path | None, first: int | None) -> ViewScene:
     cloud_file, mesh_file = path / "dense" / "points.ply", _mesh_file(path)
     try:
         run = open_run(path)

@@ -18,8 +18,10 @@ _RESULTS = (
 
 
 def list_results(out: Path) -> None:
-    """Print the results that are there."""
+    """Print the results that are there and of the run's present state."""
+    from recon.run.state import STAGE_OF, old_results
+
     for what, name in _RESULTS:
         path = out / name
-        if path.exists():
+        if path.exists() and not (name in STAGE_OF and old_results(out, [name])):
             typer.echo(f"  {path}  ({what})")

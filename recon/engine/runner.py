@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,14 @@ from typing import Any
 
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
-from recon.engine.workspace import Workspace, library_versions, no_room, run_log, writing_failed
+from recon.engine.workspace import (
+    PREVIOUS,
+    Workspace,
+    library_versions,
+    no_room,
+    run_log,
+    writing_failed,
+)
 from recon.errors import ReconError, UsageError
 from recon.io.manifest import Manifest, StageRecord
 
@@ -86,6 +93,9 @@ class RunOptions:
         stop_after: name of the last stage to run.
         restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
         resume: False computes everything anew.
+        results: paths (or folders of them) that people look at. When they become those of an earlier state they are
+            moved to the folder ``previous``; all other files of an earlier state are removed.
+        derived: further paths that hold what was made from a stage's results; they go when those go.
     """
 
     inputs: Any = None
@@ -96,6 +106,8 @@ class RunOptions:
     stop_after: str | None = None
     restart_from: str | None = None
     resume: bool = True
+    results: Collection[str] = ()
+    derived: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def available_threads() -> int:
@@ -254,8 +266,10 @@ class _Run:
     def one(self, stage: Stage, work: StageContext, label: str) -> StageOutcome:
         """Run one stage and record it."""
         manifest = self.manifest
-        for reader in manifest.invalidate_readers([stage.name]):
+        readers = manifest.invalidate_readers([stage.name])
+        for reader in readers:
             self.workspace.drop_partial(reader)  # what it began was made from results that now go
+        self.set_aside([stage.name, *readers])
         record = StageRecord(work.fingerprint, "running", list(stage.reads), versions=library_versions())
         manifest.stages[stage.name] = record
         self.workspace.save()
@@ -294,6 +308,26 @@ class _Run:
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
         self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost})")
         return _outcome(stage.name, record, skipped=False)
+
+    def set_aside(self, stages: Sequence[str]) -> None:
+        """Take the results of an earlier state away: those of stages that are about to run, or have to."""
+        names: list[str] = []
+        for stage in stages:
+            record = self.manifest.stages.get(stage)
+            if record is not None and record.written:
+                names += [*record.written, *self.options.derived.get(stage, ())]
+        if not names:
+            return
+        for stage in stages:
+            if stage in self.manifest.stages:
+                self.manifest.stages[stage].state = "stale"
+        self.workspace.save()  # that they are not current any more is known before the first of them moves
+        moved = self.workspace.set_aside(dict.fromkeys(names), self.options.results)
+        for stage in stages:
+            if stage in self.manifest.stages:
+                self.manifest.stages[stage].written = []
+        if moved:
+            self.say(f"earlier results are in {self.workspace.root / PREVIOUS}: {', '.join(moved)}")
 
     def _fail(self, record: StageRecord, state: str, line: str) -> None:
         """Note a failure; that the note itself cannot be written must not hide the reason."""

@@ -11,10 +11,10 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from recon.errors import ReconError
@@ -23,6 +23,8 @@ from recon.io.manifest import MANIFEST, Manifest, read_manifest
 
 LOG = "run.log"
 LOCK = ".lock"
+PREVIOUS = "previous"
+"""Folder of a workspace with results of an earlier state."""
 LIBRARIES = ("numpy", "scipy", "numba", "opencv-python", "pycolmap", "open3d", "zarr", "networkx", "torch")
 """Distributions whose versions a manifest records."""
 
@@ -132,12 +134,45 @@ class Workspace:
                 with contextlib.suppress(OSError):
                     entry.unlink()
 
+    def set_aside(self, names: Iterable[str], results: Collection[str]) -> list[str]:
+        """Take files of an earlier state away, so that nobody takes them for current ones.
+
+        Args:
+            names: paths below the workspace.
+            results: those of them that people look at, or folders that hold such: they go to ``PREVIOUS``, where the
+                last one of a name is kept. All others are removed.
+
+        Returns:
+            What went to ``PREVIOUS``.
+        """
+        moved = []
+        for name in names:
+            path = self.root / name
+            if not path.exists():
+                continue
+            if name in results or any(str(parent) in results for parent in PurePosixPath(name).parents):
+                target = self.root / PREVIOUS / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _remove(target)
+                os.replace(path, target)
+                moved.append(name)
+            else:
+                _remove(path)
+        return moved
+
     def drop_partial(self, stage: str, except_fingerprint: str = "") -> None:
         """Remove what an earlier, different run of a stage left to be resumed."""
         kept = f".{stage}.{except_fingerprint[:16]}.partial" if except_fingerprint else ""
         for entry in (self.root / INCOMPLETE).glob(f"*.{stage}.*.partial"):
             if not (kept and entry.name.endswith(kept)):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _refuse_foreign_folder(root: Path) -> None:
@@ -229,12 +264,44 @@ def run_log(root: Path) -> Iterator[logging.Logger]:
     logger.addHandler(to_file)
     logger.addHandler(to_screen)
     try:
-        yield logger
+        with _libraries_log_to(root / LOG):
+            yield logger
     finally:
         logger.removeHandler(to_file)
         logger.removeHandler(to_screen)
         with contextlib.suppress(OSError):
             to_file.close()
+
+
+@contextmanager
+def _libraries_log_to(path: Path) -> Iterator[None]:
+    """Within the block, what libraries in C++ print to the standard error is appended to a file.
+
+    They write to the file descriptor. Python's own ``sys.stderr`` goes on to where it went before.
+    """
+    try:
+        shown = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # replaced by something that is no file
+        shown = False
+    try:
+        target, kept = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), os.dup(2)
+    except OSError:
+        yield
+        return
+    before = sys.stderr
+    if shown:
+        before.flush()
+        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1, encoding=before.encoding, errors=before.errors)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        if shown:
+            sys.stderr.flush()  # not closed: a thread that still runs may print
+            sys.stderr = before
 
 
 class _ScreenHandler(logging.Handler):

@@ -26,6 +26,7 @@ from recon.exports.source import Run, load_scene
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.photos.reading import PhotoError, decode_photo, read_png
+from recon.run.state import refuse_old
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ class Export:
 
     def cloud(self) -> Cloud:
         """The dense points in the frame that the user wants; the sparse ones, with a note, if there are none."""
+        refuse_old(self.run.root, "dense/points.ply")
         path = self.run.root / "dense" / "points.ply"
         if path.is_file():
             points = read_points_ply(path)
@@ -280,6 +282,7 @@ class Export:
         Raises:
             ReconError: there is none.
         """
+        refuse_old(self.run.root, "mesh/mesh.ply", "mesh/textured.glb", "mesh/textured.obj")
         folder = self.run.root / "mesh"
         made = sorted(folder.glob(f"*{suffix}"), key=lambda one: ("textur" not in one.name, one))
         if made:

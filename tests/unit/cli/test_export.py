@@ -15,6 +15,7 @@ from recon.exports import bundler, nerfstudio, openmvg
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene, reconstruction_from_scene, scene_from_reconstruction
 from recon.io.glb import read_glb
+from recon.io.manifest import StageRecord, read_manifest
 from tests.support.exports_scene import (
     NAMES,
     SPOTS,
@@ -570,3 +571,34 @@ def test_broken_control_files(
     table.write_text(text, encoding="utf-8")
     assert main(["georeference", str(root), "--control", str(table), "--crs", "EPSG:25832"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_results_of_an_earlier_state_are_refused_or_marked(
+    run: tuple[Path, Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage that made a result is not done: the command says which, and how to go on."""
+    root, _ = run
+    manifest = read_manifest(root)
+    assert manifest is not None
+    manifest.stages["map"] = StageRecord("f", "failed")
+    (root / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    for command in (
+        ["export", str(root), "--to", "colmap"],
+        ["georeference", str(root), "--level"],
+        ["evaluate", "poses", str(root), "--truth", str(root)],
+        ["evaluate", "run", str(root)],
+    ):
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert str(root / "sparse/0") in said
+        assert "stage map is not done" in said
+        assert "recon reconstruct" in said
+    assert not (root / "exports").exists()
+    picture = tmp_path / "picture.png"
+    assert main(["render", str(root), "--out", str(picture), "--size", "64x48", "--layer", "sparse"]) == 0
+    assert "note: " + str(root / "sparse/0") + " is of an earlier state" in capsys.readouterr().out
+    manifest.stages["map"] = StageRecord("f", "done")
+    manifest.stages["fuse"] = StageRecord("f", "stale")
+    (root / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    assert main(["export", str(root), "--to", "colmap"]) == 0
+    assert main(["export", str(root), "--to", "ply"]) == int((root / "dense" / "points.ply").exists())

@@ -329,3 +329,67 @@ def test_kill_at_random_instants(folder: Path) -> None:
         process.kill()
         process.wait()
     assert results(run(folder).root) == results(folder / "undisturbed")
+
+
+def test_results_of_an_earlier_state_are_not_left_where_current_ones_are_expected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input changes and a stage fails: what it and its readers made before is set aside or gone."""
+
+    def fail(_self: Any, _settings: Any, _work: Any) -> dict[str, Any]:
+        raise ReconError("no luck")
+
+    old = run(folder)
+    out = folder / "out"
+    before = (out / "sum.json").read_bytes()
+    assert not (out / "previous").exists()
+    (folder / "numbers.txt").write_text("1 2 3\n")
+    monkeypatch.setattr(fake_stages.SquaresStage, "run", fail)
+    options = {"results": ("sum.json", "report"), "derived": {"sum": ("report/exported.txt",)}}
+    (out / "report").mkdir()
+    (out / "report" / "exported.txt").write_text("made of the sum")
+    with pytest.raises(ReconError, match="no luck"):
+        run(folder, **options)
+    assert old.counts("sum") == {"sum": 336.0}
+    assert not (out / "sum.json").exists()
+    assert (out / "previous" / "sum.json").read_bytes() == before
+    assert (out / "previous" / "report" / "exported.txt").read_text() == "made of the sum"
+    assert not (out / "squares").exists()
+    assert not (out / "previous" / "squares").exists()  # nobody looks at it: gone
+    monkeypatch.undo()
+    assert run(folder, **options).counts("sum") == {"sum": 14.0}
+    assert (out / "previous" / "sum.json").read_bytes() == before
+    run(folder, ["sum.offset=1.0"], **options)
+    assert json.loads((out / "previous" / "sum.json").read_text())["sum"] == 14.0
+    assert json.loads((out / "sum.json").read_text())["sum"] == 15.0
+
+
+def test_what_a_library_prints_goes_to_the_log(folder: Path) -> None:
+    """A library in C++ writes to the file descriptor; progress and our own lines still reach the terminal."""
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.support import fake_stages\n"
+        "real = fake_stages.SquaresStage.run\n"
+        "def run(self, settings, work):\n"
+        "    os.write(2, b'W1128 library.cc:7] Discarding\\n')\n"
+        "    print('from Python', file=sys.stderr)\n"
+        "    work.warn('a warning of ours')\n"
+        "    return real(self, settings, work)\n"
+        "fake_stages.SquaresStage.run = run\n"
+        f"fake_stages.run(Path({str(folder)!r}))\n"
+        "os.write(2, b'after the run\\n')\n"
+        "print('Python after it', file=sys.stderr)\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Discarding" not in done.stderr
+    for line in ("from Python", "warning: a warning of ours", "after the run", "Python after it"):
+        assert line in done.stderr
+    log = (folder / "out" / "run.log").read_text()
+    assert "W1128 library.cc:7] Discarding" in log
+    assert "after the run" not in log
