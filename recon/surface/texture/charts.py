@@ -33,6 +33,13 @@ class Layout:
     charts: int
     scale: float
 
+    @property
+    def uvs(self) -> Float64[np.ndarray, "m 3 2"]:
+        """Texture coordinates of each face's corners, v up."""
+        uvs = (self.corners + 0.5) / np.array([self.width, self.height], np.float64)
+        uvs[..., 1] = 1 - uvs[..., 1]
+        return uvs
+
 
 def lay_out(
     pixels: Float64[np.ndarray, "m 3 2"],

@@ -254,8 +254,7 @@ def solve_corrections(
         consensus, seam: weights.
         limit: largest correction, grey levels.
     """
-    views = share.shape[1]
-    vertices = share.shape[0]
+    vertices, views = share.shape
     share = share.tocsr()
     node_vertex = np.repeat(np.arange(vertices, dtype=np.int64), np.diff(share.indptr))
     node_view = share.indices.astype(np.int64)
@@ -268,36 +267,11 @@ def solve_corrections(
     result = VertexViews(key, share.data.astype(np.float32), np.zeros((n, 3), np.float32), views, table)
     if n == 0:
         return result
-    # Consensus minus photo, averaged over the faces round a vertex that the view sees.
-    at, slot = np.nonzero(agreement.accepted)
-    view = candidates.view[at, slot].astype(np.int64)
-    own = candidates.color[at, slot] * gains[view].astype(np.float32)
-    wanted = agreement.color[at] - own
-    rows = np.concatenate([result.find(faces[at, c].astype(np.int64), view) for c in range(3)])
-    wanted3 = np.concatenate([wanted] * 3)
-    hit = rows >= 0
-    number = np.bincount(rows[hit], minlength=n)
-    total3 = np.stack([np.bincount(rows[hit], wanted3[hit, c], n) for c in range(3)], axis=1)
-    target = np.asarray(total3 / np.maximum(number, 1)[:, None], np.float64)
-    known = number > 0
-    # Smoothness: edges of faces within one view.
-    ones, twos = [], []
-    for c in range(3):
-        u, v = faces[:, c].astype(np.int64), faces[:, (c + 1) % 3].astype(np.int64)
-        keep = u < v
-        u, v = u[keep], v[keep]
-        # All views of one end; those that the other end has too make an edge.
-        first, length = share.indptr[u], np.diff(share.indptr)[u]
-        total = int(length.sum())
-        index = np.arange(total) - np.repeat(np.cumsum(length) - length, length) + np.repeat(first, length)
-        other = result.find(np.repeat(v, length), node_view[index])
-        both = other >= 0
-        ones.append(index[both])
-        twos.append(other[both])
+    target, known = _wanted_corrections(faces, candidates, agreement, gains, result)
+    e1, e2 = _edges_within_views(faces, share, result)
     # Seams: views of one vertex, each with the next.
-    following = np.flatnonzero((node_vertex[1:] == node_vertex[:-1]) & known[1:] & known[:-1])
-    e1, e2 = np.concatenate(ones), np.concatenate(twos)
-    s1, s2 = following, following + 1
+    s1 = np.flatnonzero((node_vertex[1:] == node_vertex[:-1]) & known[1:] & known[:-1])
+    s2 = s1 + 1
     weight = np.concatenate([np.ones(len(e1)), np.full(len(s1), seam)])
     i, j = np.concatenate([e1, s1]), np.concatenate([e2, s2])
     laplacian = sparse.coo_matrix(
@@ -308,17 +282,69 @@ def solve_corrections(
         shape=(n, n),
     ).tocsr()
     pull = np.where(known, max(consensus, 1e-4), 1e-4)
-    matrix = (laplacian + sparse.diags(pull)).tocsr()
     right = pull[:, None] * target * known[:, None]
     step = target[s1] - target[s2]
     for c in range(3):
         right[:, c] = right[:, c] + seam * (np.bincount(s1, step[:, c], n) - np.bincount(s2, step[:, c], n))
-    inverse = sparse.diags(1.0 / matrix.diagonal())
-    solution = np.zeros((n, 3), np.float32)
+    matrix = (laplacian + sparse.diags(pull)).tocsr()
+    solution = _conjugate_gradients(matrix, right, target * known[:, None], rtol=1e-3, maxiter=300)
+    return replace(result, correction=np.clip(solution, -limit, limit).astype(np.float32))
+
+
+def _wanted_corrections(
+    faces: Int32[np.ndarray, "m 3"],
+    candidates: Candidates,
+    agreement: Agreement,
+    gains: Float64[np.ndarray, "v 3"],
+    nodes: VertexViews,
+) -> tuple[Float64[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
+    """Consensus minus photo, averaged over the faces round a vertex that the view sees; and where there are any."""
+    n = len(nodes.key)
+    at, slot = np.nonzero(agreement.accepted)
+    view = candidates.view[at, slot].astype(np.int64)
+    wanted = agreement.color[at] - candidates.color[at, slot] * gains[view].astype(np.float32)
+    rows = np.concatenate([nodes.find(faces[at, c].astype(np.int64), view) for c in range(3)])
+    hit = rows >= 0
+    wanted = np.concatenate([wanted] * 3)[hit]
+    number = np.bincount(rows[hit], minlength=n)
+    total = np.stack([np.bincount(rows[hit], wanted[:, c], n) for c in range(3)], axis=1)
+    return np.asarray(total / np.maximum(number, 1)[:, None], np.float64), number > 0
+
+
+def _edges_within_views(
+    faces: Int32[np.ndarray, "m 3"], share: sparse.csr_matrix, nodes: VertexViews
+) -> tuple[Int64[np.ndarray, " e"], Int64[np.ndarray, " e"]]:
+    """Pairs of nodes: edges of faces, in each view that has a share in both ends."""
+    ones, twos = [], []
     for c in range(3):
-        g, _ = cg(matrix, right[:, c], x0=target[:, c] * known, rtol=1e-3, maxiter=300, M=inverse)
-        solution[:, c] = np.clip(g, -limit, limit)
-    return replace(result, correction=solution)
+        u, v = faces[:, c].astype(np.int64), faces[:, (c + 1) % 3].astype(np.int64)
+        keep = u < v
+        u, v = u[keep], v[keep]
+        # All views of one end; those that the other end has too make an edge.
+        first, length = share.indptr[u], np.diff(share.indptr)[u]
+        total = int(length.sum())
+        index = np.arange(total) - np.repeat(np.cumsum(length) - length, length) + np.repeat(first, length)
+        other = nodes.find(np.repeat(v, length), share.indices[index].astype(np.int64))
+        both = other >= 0
+        ones.append(index[both])
+        twos.append(other[both])
+    return np.concatenate(ones), np.concatenate(twos)
+
+
+def _conjugate_gradients(
+    matrix: sparse.csr_matrix,
+    right: Float64[np.ndarray, "n 3"],
+    start: Float64[np.ndarray, "n 3"],
+    rtol: float,
+    maxiter: int,
+) -> Float64[np.ndarray, "n 3"]:
+    """Solve for each channel, preconditioned by the diagonal."""
+    inverse = sparse.diags(1.0 / matrix.diagonal())
+    solved = [
+        cg(matrix, right[:, c], x0=start[:, c], rtol=rtol, maxiter=maxiter, M=inverse)[0]
+        for c in range(right.shape[1])
+    ]
+    return np.stack(solved, axis=1)
 
 
 def diffuse_colors(
@@ -346,8 +372,5 @@ def diffuse_colors(
     matrix = (sparse.diags(degree * (1 + 1e-6) + 1e-9) - rows[:, unknown]).tocsr()
     given = np.flatnonzero(known)
     right = rows[:, given] @ out[given] + (degree * 1e-6 + 1e-9)[:, None] * out[unknown]
-    inverse = sparse.diags(1.0 / matrix.diagonal())
-    for c in range(3):
-        solved, _ = cg(matrix, right[:, c], x0=out[unknown, c], rtol=1e-4, maxiter=2000, M=inverse)
-        out[unknown, c] = solved
+    out[unknown] = _conjugate_gradients(matrix, right, out[unknown], rtol=1e-4, maxiter=2000)
     return out

@@ -27,13 +27,15 @@ from recon.surface.texture.visibility import find_candidates, look_up
 
 
 class _Clock:
+    """Wall time by part."""
+
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 2)
+        self.seconds[name] = round(now - self._last, 2)
         self._last = now
 
 
@@ -68,20 +70,13 @@ def texture_mesh(
     options = options or TextureOptions()
     _check(vertices, faces, views, images, masks)
     clock = _Clock()
-    used_masks: Sequence[Bool[np.ndarray, "_ _"] | None] = [None] * len(views) if masks is None else masks
     centre = vertices.mean(axis=0)
     local = np.asarray(vertices, np.float64) - centre
     near = [_moved(view, centre) for view in views]
     adjacency = face_adjacency(faces)
     clock.lap("adjacency")
     candidates = find_candidates(
-        local,
-        faces,
-        near,
-        images,
-        used_masks,
-        count=options.candidates,
-        max_angle_deg=options.max_angle_deg,
+        local, faces, near, images, masks, count=options.candidates, max_angle_deg=options.max_angle_deg
     )
     clock.lap("visibility")
     gains = fit_gains(candidates, len(views)) if options.balance else np.ones((len(views), 3))
@@ -92,10 +87,7 @@ def texture_mesh(
     labels = choose_views(cost, candidates.view, adjacency, seam)
     labels = drop_small_regions(labels, cost, candidates, adjacency, seam)
     clock.lap("best views")
-    pixels = np.zeros((len(faces), 3, 2))
-    for index, view in enumerate(near):
-        mine = np.flatnonzero(labels == index)
-        pixels[mine] = view.project(local[faces[mine].ravel()])[0].reshape(-1, 3, 2)
+    pixels = _corner_pixels(local, faces, labels, near)
     layout = lay_out(pixels, labels, adjacency, max_texture=options.max_texture, padding=options.padding)
     clock.lap("atlas")
     share = blend_weights(faces, labels, len(vertices), len(views), options.blend_rings)
@@ -105,34 +97,28 @@ def texture_mesh(
     clock.lap("levelling")
     blend = blend_of_faces(faces, labels, candidates, agreement.accepted, at_vertices)
     texture, owner = bake(local, faces, layout, blend, near, images, gains)
-    lost = np.flatnonzero(labels < 0)
+    lost = np.flatnonzero(labels < 0).astype(np.int32)
     if len(lost):
         colors = _surrounding_colors(faces, labels, agreement.color, vertex_colors, len(vertices))
-        paint_faces(texture, owner, layout, lost.astype(np.int32), colors[faces[lost]].astype(np.float32))
-    fill = float((owner >= 0).mean())
+        paint_faces(texture, owner, layout, lost, colors[faces[lost]].astype(np.float32))
     fill_gaps(texture, owner)
     clock.lap("texels")
-    size = np.array([layout.width, layout.height], np.float64)
-    uvs = (layout.corners + 0.5) / size
-    uvs[..., 1] = 1 - uvs[..., 1]
-    mesh = TexturedMesh(
-        np.asarray(vertices, np.float64), np.asarray(faces, np.int32), uvs, texture, labels, layout.chart
-    )
-    before, after = _seam_steps(mesh, adjacency, local, near, images)
-    valid = candidates.view >= 0
+    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
+    mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart)
+    before, after = _seam_medians(mesh, adjacency, local, near, images)
     clock.lap("figures")
-    report = TextureReport(
+    valid = candidates.view >= 0
+    return mesh, TextureReport(
         charts=layout.charts,
         seen_share=float((labels >= 0).mean()),
         rejected_share=float((valid & ~agreement.accepted).sum() / max(int(valid.sum()), 1)),
-        fill=fill,
+        fill=float((owner >= 0).mean()),
         scale=layout.scale,
         gains=tuple((float(g[0]), float(g[1]), float(g[2])) for g in gains),
         seam_before=before,
         seam_after=after,
         seconds=clock.seconds,
     )
-    return mesh, report
 
 
 def _check(
@@ -155,6 +141,20 @@ def _check(
             raise ValueError(
                 f"{view.name}: the image is {image.shape}, the view {view.width} x {view.height}"
             )
+
+
+def _corner_pixels(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    labels: Int32[np.ndarray, " m"],
+    views: Sequence[PinholeView],
+) -> Float64[np.ndarray, "m 3 2"]:
+    """Where each face's corners lie in the photo of its view; 0 for faces without one."""
+    pixels = np.zeros((len(faces), 3, 2))
+    for index, view in enumerate(views):
+        mine = np.flatnonzero(labels == index)
+        pixels[mine] = view.project(vertices[faces[mine].ravel()])[0].reshape(-1, 3, 2)
+    return pixels
 
 
 def _moved(view: PinholeView, origin: Float64[np.ndarray, "3"]) -> PinholeView:
@@ -185,7 +185,7 @@ def _surrounding_colors(
     return diffuse_colors(faces, value, known)
 
 
-def _seam_steps(
+def _seam_medians(
     mesh: TexturedMesh,
     adjacency: Adjacency,
     local: Float64[np.ndarray, "n 3"],
@@ -193,22 +193,18 @@ def _seam_steps(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
 ) -> tuple[float, float]:
     """Median colour step over the seams: between the photos as they are, and between the two sides in the texture."""
-    step = seam_steps(mesh, adjacency)
-    i, j = adjacency.pairs[:, 0], adjacency.pairs[:, 1]
-    view_i, view_j = mesh.face_view[i], mesh.face_view[j]
-    seam = np.flatnonzero((view_i >= 0) & (view_j >= 0) & (view_i != view_j))
-    if len(seam) == 0:
+    faces, edge = _seams(mesh, adjacency)
+    if len(edge) == 0:
         return 0.0, 0.0
-    middle = 0.5 * (local[adjacency.edges[seam, 0]] + local[adjacency.edges[seam, 1]])
-    colors = np.zeros((2, len(seam), 3), np.float32)
-    for side, label in enumerate((view_i[seam], view_j[seam])):
+    middle = 0.5 * (local[edge[:, 0]] + local[edge[:, 1]])
+    colors = np.zeros((2, len(edge), 3), np.float32)
+    for side, label in enumerate(mesh.face_view[faces].T):
         for index in np.unique(label):
             mine = label == index
-            colors[side, mine] = sample_image(
-                images[index].astype(np.float32), views[index].project(middle[mine])[0]
-            )
+            xy = views[index].project(middle[mine])[0]
+            colors[side, mine] = sample_image(images[index].astype(np.float32), xy)
     before = float(np.median(np.abs(colors[0] - colors[1]).mean(axis=1)))
-    return before, float(np.median(step)) if len(step) else 0.0
+    return before, float(np.median(seam_steps(mesh, adjacency)))
 
 
 def seam_steps(mesh: TexturedMesh, adjacency: Adjacency | None = None) -> Float32[np.ndarray, " s"]:
@@ -216,13 +212,19 @@ def seam_steps(mesh: TexturedMesh, adjacency: Adjacency | None = None) -> Float3
 
     A seam is an edge whose two faces different photos texture. Grey levels of 255.
     """
-    adjacency = adjacency or face_adjacency(mesh.faces)
-    i, j = adjacency.pairs[:, 0], adjacency.pairs[:, 1]
-    seam = (mesh.face_view[i] >= 0) & (mesh.face_view[j] >= 0) & (mesh.face_view[i] != mesh.face_view[j])
-    i, j, edge = i[seam], j[seam], adjacency.edges[seam]
+    faces, edge = _seams(mesh, adjacency or face_adjacency(mesh.faces))
     sides = []
-    for face in (i, j):
+    for face in faces.T:
         on_edge = (mesh.faces[face][:, :, None] == edge[:, None, :]).any(axis=2).astype(np.float64)
         uv = (mesh.uvs[face] * (0.5 * on_edge)[:, :, None]).sum(axis=1)
         sides.append(look_up(mesh.texture, uv))
     return np.abs(sides[0] - sides[1]).mean(axis=1)
+
+
+def _seams(
+    mesh: TexturedMesh, adjacency: Adjacency
+) -> tuple[Int32[np.ndarray, "s 2"], Int32[np.ndarray, "s 2"]]:
+    """The two faces and the two vertices of every seam."""
+    view = mesh.face_view[adjacency.pairs]
+    seam = (view >= 0).all(axis=1) & (view[:, 0] != view[:, 1])
+    return adjacency.pairs[seam], adjacency.edges[seam]

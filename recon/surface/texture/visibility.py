@@ -83,7 +83,7 @@ def find_candidates(
     faces: Int32[np.ndarray, "m 3"],
     views: Sequence[PinholeView],
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-    masks: Sequence[Bool[np.ndarray, "_ _"] | None],
+    masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None,
     *,
     count: int = 8,
     max_angle_deg: float = 82.0,
@@ -112,7 +112,8 @@ def find_candidates(
     short_by = _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1)))
     scene = ray_scene(Mesh(vertices.astype(np.float32), faces))
     least_cosine = np.cos(np.radians(max_angle_deg))
-    for index, (view, image, mask) in enumerate(zip(views, images, masks, strict=True)):
+    used = [None] * len(views) if masks is None else masks
+    for index, (view, image, mask) in enumerate(zip(views, images, used, strict=True)):
         to_camera = view.center - centre
         distance = np.linalg.norm(to_camera, axis=1)
         cosine = (normal * to_camera).sum(axis=1) / np.maximum(distance, 1e-30)
