@@ -132,17 +132,17 @@ def reconstruct(
 def _run_and_report(every: tuple[Stage, ...], recipe: Recipe, out: Path, options: RunOptions) -> RunSummary:
     """Runs the stages. A run that stops before its last stage, or fails, leaves report.html of what it did."""
     from recon.engine.runner import InterruptedRunError, run_stages
-    from recon.stages.report import leave_report
+    from recon.stages.report import write_partial_report
 
     try:
         summary = run_stages(every, recipe, out, options)
     except (InterruptedRunError, UsageError):
         raise
     except Exception as error:
-        leave_report(out, error)
+        write_partial_report(out, error)
         raise
     if summary.stages[-1].name != every[-1].name:
-        leave_report(out)
+        write_partial_report(out)
     return summary
 
 

@@ -30,7 +30,7 @@ from recon.engine.workspace import (
     writing_failed,
 )
 from recon.errors import ReconError, UsageError
-from recon.io.manifest import Manifest, StageRecord
+from recon.io.manifest import Manifest, StageRecord, counts_in_words
 
 RECIPE = "recipe.toml"
 _SAMPLE_SECONDS = 0.1
@@ -371,22 +371,6 @@ def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
         dict(record.counts),
         tuple(record.warnings),
     )
-
-
-def counts_in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
-    """The plain counts in one phrase: "11 photos, 3 cameras"."""
-    words = []
-    for key, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            continue
-        number = str(value)
-        if isinstance(value, float):
-            number = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        noun, _, rest = key.replace("_", " ").partition(" ")
-        if number == "1" and len(noun) > 3 and noun.endswith("s"):
-            noun = noun[:-1]
-        words.append(f"{number} {noun} {rest}".rstrip())
-    return first + ", ".join(words) if words else ""
 
 
 def _give_memory_back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,3 +100,19 @@ def read_manifest(root: Path) -> Manifest | None:
             f"{path}: the manifest is damaged ({error}); delete this file to compute everything anew, "
             "or choose another --out"
         ) from error
+
+
+def counts_in_words(counts: Mapping[str, Any], first: str = ", ") -> str:
+    """The plain counts in one phrase: "11 photos, 3 cameras"."""
+    words = []
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            continue
+        number = str(value)
+        if isinstance(value, float):
+            number = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        noun, _, rest = key.replace("_", " ").partition(" ")
+        if number == "1" and len(noun) > 3 and noun.endswith("s"):
+            noun = noun[:-1]
+        words.append(f"{number} {noun} {rest}".rstrip())
+    return first + ", ".join(words) if words else ""

@@ -16,7 +16,8 @@ import pytest
 from recon.api import reconstruct, stages
 from recon.errors import ReconError
 from recon.io.surfaces import read_points_ply
-from recon.stages.report import PAGE, leave_report
+from recon.run.folder import REPORT
+from recon.stages.report import write_partial_report
 
 from .conftest import Scene
 
@@ -41,7 +42,7 @@ def copy_until(finished: Path, folder: Path, last: str) -> Path:
     """The run as if it had been stopped after a stage; what later stages left lies there and is no longer true."""
     out = folder / "out"
     shutil.copytree(finished, out)
-    (out / PAGE).unlink()
+    (out / REPORT).unlink()
     manifest = json.loads((out / "manifest.json").read_text())
     names = [stage.name for stage in stages()]
     for name in names[names.index(last) + 1 :]:
@@ -51,7 +52,7 @@ def copy_until(finished: Path, folder: Path, last: str) -> Path:
 
 
 def test_a_finished_run_shows_everything(finished: Path) -> None:
-    text = (finished / PAGE).read_text(encoding="utf-8")
+    text = (finished / REPORT).read_text(encoding="utf-8")
     assert len(text.encode()) < 25_000_000
     for section in SECTIONS:
         assert f'<section id="{section}"' in text
@@ -74,7 +75,7 @@ def test_a_finished_run_shows_everything(finished: Path) -> None:
 
 def test_errors_of_the_page_are_those_of_the_model(finished: Path) -> None:
     """The mean over the photos' observations is COLMAP's own mean reprojection error, where all points are shown."""
-    text = (finished / PAGE).read_text(encoding="utf-8")
+    text = (finished / REPORT).read_text(encoding="utf-8")
     model = pycolmap.Reconstruction(finished / "sparse" / "0")
     number = re.search(r"(\d+) values; median [\d.]+ px, mean ([\d.]+) px", text)
     assert number is not None
@@ -90,8 +91,8 @@ def test_errors_of_the_page_are_those_of_the_model(finished: Path) -> None:
 @pytest.mark.parametrize("last", ["photos", "pairs", "verify", "map", "depth", "fuse", "mesh"])
 def test_a_run_that_was_stopped_shows_what_it_did(finished: Path, tmp_path: Path, last: str) -> None:
     out = copy_until(finished, tmp_path, last)
-    assert leave_report(out) == out / PAGE
-    text = (out / PAGE).read_text(encoding="utf-8")
+    assert write_partial_report(out) == out / REPORT
+    text = (out / REPORT).read_text(encoding="utf-8")
     names = [stage.name for stage in stages()]
     done = set(names[: names.index(last) + 1])
     for section, needed in SECTIONS.items():
@@ -109,7 +110,7 @@ def test_a_run_that_was_stopped_shows_what_it_did(finished: Path, tmp_path: Path
 def test_stopping_on_purpose_leaves_a_page(scene: Scene, tmp_path: Path) -> None:
     out = tmp_path / "out"
     reconstruct(scene.photos, out, quality="preview", stop_after="photos", threads=1)
-    text = (out / PAGE).read_text(encoding="utf-8")
+    text = (out / REPORT).read_text(encoding="utf-8")
     assert text.count('class="enlarge"') == 8
     assert "8 given, 8 used" in text
 
@@ -120,8 +121,8 @@ def test_what_is_damaged_is_told_and_the_rest_is_shown(finished: Path, tmp_path:
     (out / "mesh" / "textured.glb").write_bytes(b"no mesh")
     (out / "photos" / "0002.png.png").write_bytes(b"no picture")
     next((out / "dense" / "depth").glob("3.npz")).unlink()
-    assert leave_report(out) is not None
-    text = (out / PAGE).read_text(encoding="utf-8")
+    assert write_partial_report(out) is not None
+    text = (out / REPORT).read_text(encoding="utf-8")
     for what in ("the dense cloud", "the mesh", "0002.png", "one depth map (4)"):
         assert f"Not shown: {what}" in text
     header = header_of(text)
@@ -140,7 +141,7 @@ def test_a_run_that_fails_says_so_in_its_page(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ReconError) as caught:
         reconstruct(photos, out, quality="preview", threads=1)
-    text = (out / PAGE).read_text(encoding="utf-8")
+    text = (out / REPORT).read_text(encoding="utf-8")
     assert "This run did not come to its end" in text
     assert str(caught.value)[:60] in unescape(text)
     assert "photos &lt;b&gt; ü" in text
@@ -148,13 +149,13 @@ def test_a_run_that_fails_says_so_in_its_page(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_workspace_gets_no_page(tmp_path: Path) -> None:
-    assert leave_report(tmp_path) is None
-    assert leave_report(tmp_path / "nowhere", ReconError("x")) is None
+    assert write_partial_report(tmp_path) is None
+    assert write_partial_report(tmp_path / "nowhere", ReconError("x")) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_workspace_in_use_keeps_its_page(finished: Path, tmp_path: Path) -> None:
     """Nothing failed there: the error belongs to the run that came too late."""
     out = copy_until(finished, tmp_path, "depth")
-    assert leave_report(out, ReconError("the workspace is in use")) is None
-    assert not (out / PAGE).exists()
+    assert write_partial_report(out, ReconError("the workspace is in use")) is None
+    assert not (out / REPORT).exists()

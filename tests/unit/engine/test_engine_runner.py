@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from recon.engine.recipe import load_recipe
-from recon.engine.runner import InterruptedRunError, RunOptions, counts_in_words, run_stages
+from recon.engine.runner import InterruptedRunError, RunOptions, run_stages
 from recon.errors import ReconError, UsageError
+from recon.io.manifest import counts_in_words
 from tests.support import fake_stages
 from tests.support.fake_stages import STAGES, results, run
 

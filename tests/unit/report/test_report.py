@@ -23,9 +23,9 @@ import recon.report
 from recon.core.cameras import PinholeView
 from recon.report.charts import count, histogram_svg, view_graph_svg
 from recon.report.content import Histogram, Points, ReportContent
+from recon.report.gather import photo_side, widest_angles
 from recon.report.packing import STEPS, Blob, add_points, add_surface, box_of, start_of
 from recon.report.page import report_html
-from recon.stages.report_content import photo_side, widest_angles
 from tests.support.report_inputs import NAMES, content, picture, sheet, view
 
 

@@ -384,7 +384,7 @@ def test_markup_that_got_in_runs_nothing(open_offline: Any, text: str) -> None:
     """Names are escaped (test_report.py); were one not, the page's policy would still stop it."""
     page = ready(open_offline(text, allow=("Content Security Policy",), **DESK))
     for harm in (
-        "<img src=x: onerror=window.harmed=1>",
+        "<img src=data:, onerror=window.harmed=1>",
         "<a id=harm href='javascript:window.harmed=1'>.</a>",
     ):
         page.evaluate("(harm) => document.body.insertAdjacentHTML('afterbegin', harm)", harm)

@@ -1,29 +1,28 @@
-"""What a workspace has to tell, gathered for the report page; what a run did not make is left empty."""
+"""Gathering what a run has to show for the page; what it did not make is left empty."""
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import photo_id, points_from_colmap
+from recon.core.resize import resize_points, resize_rgb, working_size
 from recon.core.undistort import undistort_photo, undistort_points
-from recon.engine.runner import counts_in_words
-from recon.engine.stage import StageContext
-from recon.engine.workspace import library_versions
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
-from recon.io.manifest import Manifest
+from recon.io.manifest import Manifest, counts_in_words
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.matching.types import SparseMatch
-from recon.photos.types import Photo, PhotoSet
+from recon.photos.types import Photo
 from recon.render.match_lines import match_lines_picture
 from recon.render.pictures import depth_picture
 from recon.report.charts import pair_text
@@ -38,12 +37,18 @@ from recon.report.content import (
     StageRow,
 )
 from recon.report.html import machine
-from recon.run.folder import RunFolder
+from recon.report.summary import facts, run_in_words
+from recon.report.surface import RunMesh, page_surface
+from recon.run.folder import CLOUD, PICTURES, RunFolder
 from recon.run.matches import Pair
 from recon.sfm.adapter import posed_cameras
-from recon.stages.report_surface import RunMesh, page_surface
 
 _Made = TypeVar("_Made")
+
+_LOG = logging.getLogger("recon")
+
+Spread = Callable[[Callable[[Any], Any], Iterable[Any], str], list[Any]]
+"""Works on items in parallel, results in order: function, items, description."""
 
 _PHOTO_BYTES = 4_500_000
 """All photos of the page together take about so many bytes; many photos are shown smaller."""
@@ -72,51 +77,50 @@ _MOST_DEPTH_MAPS = 24
 
 
 def gather(
-    work: StageContext,
+    run: RunFolder,
     manifest: Manifest,
-    summary: dict[str, Any],
-    load_mesh: Callable[[], RunMesh],
+    summary: Mapping[str, Any],
+    mesh: Callable[[], RunMesh],
+    spread: Spread,
     failure: str = "",
 ) -> ReportContent:
-    """All that the workspace can show.
+    """Gather all that a run can show.
 
     A part that cannot be made is left out, and ``missing`` says why: a report must never end a run.
 
     Args:
-        summary: of the stage ``report``.
-        load_mesh: gives the mesh of the run.
+        summary: from ``summarize``. mesh: gives the mesh of the run.
+        spread: works on items in parallel: function, items, description.
         failure: why the run ended early, if it did.
     """
-    return _Gatherer(work, manifest, summary, load_mesh, failure).content
+    return _Gatherer(run, manifest, summary, mesh, spread, failure).content
 
 
 class _Gatherer:
-    """Reads a workspace part by part."""
+    """Reads a run part by part."""
 
     def __init__(
         self,
-        work: StageContext,
+        run: RunFolder,
         manifest: Manifest,
-        summary: dict[str, Any],
-        load_mesh: Callable[[], RunMesh],
+        summary: Mapping[str, Any],
+        mesh: Callable[[], RunMesh],
+        spread: Spread,
         failure: str,
     ) -> None:
-        self.work, self.manifest, self.summary, self.load_mesh = work, manifest, summary, load_mesh
-        self.run = RunFolder.of(work)
+        self.run, self.manifest, self.summary, self.mesh, self.spread = run, manifest, summary, mesh, spread
         source = str(manifest.run.get("inputs", {}).get("photos", manifest.source))
         name = Path(source).name or source or "photos"
         if name in {"images", "photos"} and Path(source).resolve().parent.name:
             name = Path(source).resolve().parent.name
-        self.content = ReportContent(
-            title=f"Reconstruction of {name}",
-            lead=f"{run_in_words(manifest.run)}.",
-            failure=failure,
-        )
-        self.photo_set = PhotoSet((), ())
+        lead = f"{run_in_words(manifest.run)}."
+        self.content = ReportContent(title=f"Reconstruction of {name}", lead=lead, failure=failure)
+        self.photos: tuple[Photo, ...] = ()
         self.views: dict[int, PinholeView] = {}
         self.intrinsics: dict[int, Intrinsics] = {}
-        self.model: Any = None
         self.images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
+        self.errors: dict[int, float] = {}
+        self.seen: dict[int, int] = {}
         self._fill()
 
     def _fill(self) -> None:
@@ -136,7 +140,7 @@ class _Gatherer:
         if self._done("fuse"):
             self._part("the dense cloud", self._dense)
         if self._done("mesh"):
-            content.surface = self._part("the mesh", lambda: page_surface(self.work, self.load_mesh()))
+            content.surface = self._part("the mesh", lambda: page_surface(self.run, self.mesh()))
         content.still = self._part("the still picture", self._still)
 
     def _done(self, stage: str) -> bool:
@@ -148,7 +152,7 @@ class _Gatherer:
         try:
             return make()
         except Exception as error:
-            self.work.log.info("report: %s could not be shown", what, exc_info=True)
+            _LOG.info("report: %s could not be shown", what, exc_info=True)
             text = " ".join(str(error).split())[:300]
             self.content.missing.append(
                 f"Not shown: {what} could not be read or drawn ({type(error).__name__}{': ' if text else ''}{text})."
@@ -158,12 +162,12 @@ class _Gatherer:
     # The run in words
 
     def _facts(self) -> None:
-        content, manifest, work = self.content, self.manifest, self.work
+        content, manifest, run = self.content, self.manifest, self.run
         content.facts = facts(self.summary)
-        content.machine, content.versions = machine(), library_versions()
+        content.machine, content.versions = machine(), self.summary["versions"]
         for name in manifest.run.get("stages", list(manifest.stages)):
             record = manifest.stages.get(name)
-            if record is None or (name == work.stage and record.state == "running"):
+            if record is None or (name == "report" and record.state == "running"):
                 continue
             content.stages.append(
                 StageRow(
@@ -176,45 +180,42 @@ class _Gatherer:
                 )
             )
         content.warnings = list(self.summary["warnings"])
-        content.command = command(manifest, work.root)
-        recipe = work.path("recipe.toml")
+        content.command = command(manifest, run.root)
+        recipe = run.path("recipe.toml")
         if recipe.is_file():
             content.recipe = recipe.read_text(encoding="utf-8")
         places = (
-            ("Cameras and sparse points", ("sparse", "0")),
-            ("Dense points", ("dense", "points.ply")),
-            ("Mesh", ("mesh", "mesh.ply")),
-            ("Textured mesh", ("mesh", "textured.glb")),
+            ("Cameras and sparse points", "sparse/0"),
+            ("Dense points", CLOUD),
+            ("Mesh", "mesh/mesh.ply"),
+            ("Textured mesh", "mesh/textured.glb"),
         )
-        content.files = [(what, str(work.path(*path))) for what, path in places if work.path(*path).exists()]
+        content.files = [(what, str(run.path(name))) for what, name in places if run.path(name).exists()]
         if self._done("map"):
             content.models = [
-                ModelRow(one["folder"], tuple(one["registered"]), one["points"]) for one in self.run.models()
+                ModelRow(one["folder"], tuple(one["registered"]), one["points"]) for one in run.models()
             ]
 
     # Photos and cameras
 
     def _photo_set(self) -> None:
-        self.photo_set = self.run.photo_set
-        self.content.photo_names = tuple(photo.name for photo in self.photo_set.photos)
+        self.photos = self.run.photo_set.photos
+        self.content.photo_names = tuple(photo.name for photo in self.photos)
 
     def _cameras(self) -> None:
-        self.model = self.run.reconstruction
         self.views = {view.photo_id: view for view in self.run.views()}
         self.intrinsics = self.run.intrinsics()
         self._sparse()
 
     def _sparse(self) -> None:
-        model, content = self.model, self.content
+        model, content = self.run.reconstruction, self.content
         points = model.points3D
         rows = {key: row for row, key in enumerate(points)}
         xyz = np.array([point.xyz for point in points.values()], np.float64).reshape(-1, 3)
         rgb = np.array([point.color for point in points.values()], np.uint8).reshape(-1, 3)
         content.sparse = Points(xyz, rgb)
-        cameras = posed_cameras(model, self.photo_set)
+        cameras = posed_cameras(model, self.run.photo_set)
         errors, seen_rows, centers = [], [], []
-        self.errors: dict[int, float] = {}
-        self.seen: dict[int, int] = {}
         for number in sorted(model.reg_image_ids()):
             image, one = model.images[number], photo_id(number)
             seen = [point for point in image.points2D if point.has_point3D() and point.point3D_id in rows]
@@ -241,9 +242,9 @@ class _Gatherer:
 
     def _photos(self) -> None:
         """The photos, without distortion where they have a camera, and what is known of each."""
-        photos = self.photo_set.photos
+        photos, photo_set = self.photos, self.run.photo_set
         side = photo_side(len(photos))
-        reasons = {one.name: one.reason for one in self.photo_set.left_out}
+        reasons = {one.name: one.reason for one in photo_set.left_out}
         if self._done("map"):
             reasons |= {one.name: one.reason for one in self.run.left_out()}
         graph = self.run.view_graph() if self._done("verify") else None
@@ -256,8 +257,8 @@ class _Gatherer:
                 picture = jpeg(_small(rgb, side))
             except Exception as error:
                 self.content.missing.append(f"Not shown: {photo.name} ({type(error).__name__}: {error}).")
-            intrinsics = self.intrinsics.get(photo.id, self.photo_set.cameras[photo.camera])
-            error_px = getattr(self, "errors", {}).get(photo.id)
+            intrinsics = self.intrinsics.get(photo.id, photo_set.cameras[photo.camera])
+            error_px = self.errors.get(photo.id)
             return PhotoEntry(
                 photo.name,
                 view,
@@ -265,12 +266,12 @@ class _Gatherer:
                 picture,
                 (photo.original_width, photo.original_height),
                 _camera_words(intrinsics, photo) if view is not None else "",
-                getattr(self, "seen", {}).get(photo.id, 0),
+                self.seen.get(photo.id, 0),
                 error_px if error_px is not None and np.isfinite(error_px) else None,
                 int(graph.degree(photo.id)) if graph is not None else 0,
             )
 
-        self.content.photos = self.work.map(entry, photos, "photos of the report")
+        self.content.photos = self.spread(entry, photos, "photos of the report")
         names = {photo.name for photo in photos}
         self.content.photos += [
             PhotoEntry(name, reason=reason) for name, reason in reasons.items() if name not in names
@@ -316,7 +317,7 @@ class _Gatherer:
                 f"the matches of one pair ({pair.a + 1}, {pair.b + 1})", lambda: self._pair(pair, dense)
             )
 
-        pictures = self.work.map(show, [*strongest, *weakest], "match pictures")
+        pictures = self.spread(show, [*strongest, *weakest], "match pictures")
         self.content.matches_note = (
             "The pairs with the most and the fewest inliers. Dots are matches, lines some of them. Green: within "
             f"{_AGREES_PX:g} px (at working size) of the epipolar line of the found cameras; red: beyond."
@@ -326,47 +327,29 @@ class _Gatherer:
 
     def _pair(self, pair: PairEntry, dense: bool) -> Picture:
         key: Pair = (pair.a, pair.b)
-        a, b = (self.photo_set.photos[i] for i in key)
+        a, b = (self.photos[i] for i in key)
         if dense:
-            match = sample_matches(
-                self.run.dense_match(key),
-                max_matches=_PAIR_MATCHES,
-                size_a=(a.width, a.height),
-                size_b=(b.width, b.height),
-            )
+            sizes = {"size_a": (a.width, a.height), "size_b": (b.width, b.height)}
+            match = sample_matches(self.run.dense_match(key), max_matches=_PAIR_MATCHES, **sizes)
         else:
             match = self.run.sparse_match(key)
-        match = self._undistorted(match, a, b)
+        match = SparseMatch(self._undistorted(match.xy_a, a), self._undistorted(match.xy_b, b), match.score)
         agrees, said = None, ""
         if a.id in self.views and b.id in self.views:
             F = fundamental_matrix(self.views[a.id], self.views[b.id])
             agrees = epipolar_distances(match.xy_a, match.xy_b, F) <= _AGREES_PX
             share = float(agrees.mean()) if len(agrees) else 0.0
             said = f"; {share:.0%} of those shown agree with the cameras"
-        images = [self.images[i] for i in key]
-        shown = [_small(image, _PAIR_SIDE) for image in images]
-        picture = match_lines_picture(
-            shown[0],
-            shown[1],
-            _scaled(match.xy_a, a, shown[0]),
-            _scaled(match.xy_b, b, shown[1]),
-            agrees,
-            lines=80,
-        )
-        return jpeg(
-            picture,
-            f"{a.name} – {b.name}",
-            f"{pair_text(pair)}{said}",
-        )
+        shown = [_small(self.images[i], _PAIR_SIDE) for i in key]
+        ends = _scaled(match.xy_a, a, shown[0]), _scaled(match.xy_b, b, shown[1])
+        picture = match_lines_picture(shown[0], shown[1], *ends, agrees, lines=80)
+        return jpeg(picture, f"{a.name} – {b.name}", f"{pair_text(pair)}{said}")
 
-    def _undistorted(self, match: SparseMatch, a: Photo, b: Photo) -> SparseMatch:
-        """Points of the photos as taken, where they lie in the pictures without distortion."""
-        moved = []
-        for photo, xy in ((a, match.xy_a), (b, match.xy_b)):
-            if photo.id in self.views and len(xy):
-                xy = undistort_points(xy, self.intrinsics[photo.id], self.views[photo.id].K)
-            moved.append(np.asarray(xy, np.float32))
-        return SparseMatch(moved[0], moved[1], match.score)
+    def _undistorted(self, xy: Float[np.ndarray, "n 2"], photo: Photo) -> Float32[np.ndarray, "n 2"]:
+        """Points of the photo as taken, where they lie in the picture without distortion."""
+        if photo.id in self.views and len(xy):
+            xy = undistort_points(xy, self.intrinsics[photo.id], self.views[photo.id].K)
+        return np.asarray(xy, np.float32)
 
     # Dense
 
@@ -377,7 +360,7 @@ class _Gatherer:
         def show(number: int) -> Picture | None:
             return self._part(f"one depth map ({number + 1})", lambda: self._depth_map(number))
 
-        pictures = self.work.map(show, chosen, "depth maps of the report")
+        pictures = self.spread(show, chosen, "depth maps of the report")
         self.content.depth = [one for one in pictures if one is not None]
         if len(chosen) < len(ids):
             self.content.missing.append(f"Depth maps: {len(chosen)} of {len(ids)} are shown, evenly taken.")
@@ -385,24 +368,17 @@ class _Gatherer:
     def _depth_map(self, number: int) -> Picture:
         depth = self.run.depth_map(number).depth
         covered = float((depth > 0).mean())
-        height, width = depth.shape
-        factor = min(1.0, _DEPTH_SIDE / max(width, height))
-        small = cv2.resize(
-            depth,
-            (max(1, round(width * factor)), max(1, round(height * factor))),
-            interpolation=cv2.INTER_NEAREST,
-        )
-        return jpeg(
-            depth_picture(small), self.photo_set.photos[number].name, f"depth on {covered:.0%} of the pixels"
-        )
+        size = working_size(depth.shape[1], depth.shape[0], _DEPTH_SIDE)
+        small = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        return jpeg(depth_picture(small), self.photos[number].name, f"depth on {covered:.0%} of the pixels")
 
     def _dense(self) -> None:
-        cloud = read_points_ply(self.work.path("dense", "points.ply"))
+        cloud = read_points_ply(self.run.path(CLOUD))
         self.content.dense = Points(cloud.xyz, cloud.rgb)
 
     def _still(self) -> Picture | None:
         for name in ("cloud.png", "cameras_oblique.png"):
-            path = self.work.path("pictures", name)
+            path = self.run.path(PICTURES, name)
             if path.is_file() and self._done("fuse"):
                 data = cv2.imread(str(path), cv2.IMREAD_COLOR)
                 if data is not None:
@@ -413,65 +389,8 @@ class _Gatherer:
 # Words
 
 
-def run_in_words(run: dict[str, Any]) -> str:
-    """Which recipe ran, and how."""
-    threads = run.get("threads", 1)
-    return (
-        f"Recipe {run.get('recipe')}, quality {run.get('quality')}, seed {run.get('seed')}, "
-        f"{threads} {'thread' if threads == 1 else 'threads'}"
-    )
-
-
-def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """The run in short, a label and a sentence for each part that is there."""
-    found: list[tuple[str, str]] = []
-    photos = summary.get("photos")
-    if photos:
-        text = f"{photos['given']} given, {photos['used']} used"
-        if photos.get("registered") is not None:
-            text = f"{photos['registered']} registered of {photos['given']} given"
-        found.append(("Photos", text))
-    if summary.get("pairs"):
-        pairs = summary["pairs"]
-        found.append(("Pairs", f"{pairs['verified']} verified of {pairs['matched']} matched"))
-    if summary.get("tracks"):
-        tracks = summary["tracks"]
-        found.append(("Tracks", f"{tracks['count']}, mean length {tracks['mean_length']:.2f}"))
-    if summary.get("sparse"):
-        sparse = summary["sparse"]
-        count = len(sparse["models"])
-        found.append(
-            (
-                "Sparse",
-                f"{sparse['points']} points, track length {sparse['mean_track_length']:.2f}, reprojection error "
-                f"{sparse['mean_reprojection_error_px']:.3f} px, {count} {'model' if count == 1 else 'models'}",
-            )
-        )
-    if summary.get("dense"):
-        dense = summary["dense"]
-        text = f"depth on {100 * dense['covered_share']:.0f}% of the pixels"
-        if dense.get("points") is not None:
-            text = f"{dense['points']} points, {text}"
-        found.append(("Dense", text))
-    if summary.get("mesh"):
-        found.append(("Mesh", f"{summary['mesh']['vertices']} vertices, {summary['mesh']['faces']} faces"))
-    if summary.get("texture"):
-        texture = summary["texture"]
-        found.append(
-            (
-                "Texture",
-                f"{texture['size']} texels on {texture['faces']} faces in {texture['charts']} charts, photos on "
-                f"{100 * texture['seen_share']:.0f}% of the faces, {texture['seam_step']:.1f} grey levels over a seam "
-                f"({texture['seam_step_before']:.1f} before levelling)",
-            )
-        )
-    if summary.get("stages"):
-        found.append(("Cost", f"{summary['seconds']:.0f} s, {summary['peak_memory_mb']:.0f} MB at most"))
-    return found
-
-
 def command(manifest: Manifest, root: Path) -> str:
-    """The command that makes the same run in a new folder, for a shell."""
+    """Write the command that makes the same run in a new folder, for a shell."""
     run = manifest.run
     inputs = run.get("inputs", {})
     words = ["recon", "reconstruct", manifest.source or str(inputs.get("photos", "PHOTOS")), "--out", "AGAIN"]
@@ -514,14 +433,14 @@ def _camera_words(intrinsics: Intrinsics, photo: Photo) -> str:
 
 
 def photo_side(count: int) -> int:
-    """Longest side at which each of so many photos is shown, pixels."""
+    """Find the longest side at which each of so many photos is shown, pixels."""
     area = _PHOTO_BYTES / _BYTES_PER_PIXEL / max(count, 1)
     low, high = _PHOTO_SIDE
     return int(np.clip(np.sqrt(area * 4 / 3), low, high))
 
 
 def widest_angles(xyz: np.ndarray, rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """The largest angle between two rays that meet in each observed point, degrees.
+    """Compute the largest angle between two rays that meet in each observed point, degrees.
 
     Args:
         xyz: (n, 3) points. rows, centers: (m,) and (m, 3), the point and the camera centre of each observation.
@@ -543,17 +462,14 @@ def widest_angles(xyz: np.ndarray, rows: np.ndarray, centers: np.ndarray) -> np.
 
 
 def jpeg(rgb: UInt8[np.ndarray, "h w 3"], title: str = "", caption: str = "") -> Picture:
-    """A picture as JPEG."""
+    """Encode a picture for the page."""
     return Picture(encode_picture(rgb, "jpg", _QUALITY), rgb.shape[1], rgb.shape[0], title, caption)
 
 
 def _small(rgb: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
-    height, width = rgb.shape[:2]
-    factor = min(1.0, side / max(width, height))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return rgb if size == (width, height) else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    return resize_rgb(rgb, *working_size(rgb.shape[1], rgb.shape[0], side))
 
 
-def _scaled(xy: np.ndarray, photo: Photo, shown: np.ndarray) -> np.ndarray:
-    factors = np.array([shown.shape[1] / photo.width, shown.shape[0] / photo.height])
-    return np.asarray((xy + 0.5) * factors - 0.5, np.float32)
+def _scaled(xy: np.ndarray, photo: Photo, shown: np.ndarray) -> Float32[np.ndarray, "n 2"]:
+    size = (shown.shape[1], shown.shape[0])
+    return resize_points(xy, (photo.width, photo.height), size).astype(np.float32)

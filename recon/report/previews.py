@@ -11,16 +11,15 @@ from jaxtyping import Float32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
-from recon.engine.stage import StageContext
-from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.render import pictures
 from recon.render.canvas import Surface
+from recon.render.pictures import Picture
+from recon.report.surface import RunMesh
 from recon.run.dense_scene import DenseScene, moved_views
-from recon.run.folder import RunFolder
-from recon.stages.report_surface import RunMesh
+from recon.run.folder import CLOUD, RunFolder
 
-FOLDER = "pictures"
+Draw = Callable[[], Picture]
 
 _SHEET_PHOTOS = 12
 """So many photos at most are shown on one sheet, evenly taken from the set."""
@@ -32,20 +31,19 @@ _CLOUD_POINTS = 1_500_000
 """So many points at most are drawn."""
 
 
-def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMesh]) -> list[str]:
-    """Draws the pictures of a finished run into ``pictures/``; returns their names relative to the workspace.
+def previews(run: RunFolder, width: int, load_mesh: Callable[[], RunMesh]) -> dict[str, Draw]:
+    """Prepare the pictures of a finished run, by file name; each is drawn when it is called.
 
     Args:
         width: of the pictures, pixels. load_mesh: gives the mesh of the run.
     """
-    run = RunFolder.of(work)
     views = run.views()
     offset = offset_to_origin(np.array([view.center for view in views]))
     views = moved_views(views, -offset)  # what is drawn is single precision
 
     @cache
     def cloud() -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
-        points = read_points_ply(work.path("dense", "points.ply"))
+        points = read_points_ply(run.path(CLOUD))
         step = max(1, len(points) // _CLOUD_POINTS)
         return (points.xyz[::step] - offset).astype(np.float32), points.rgb[::step]
 
@@ -57,7 +55,7 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
     photos = cache(lambda: DenseScene(run, _SHEET_SIDE))
-    jobs: dict[str, Callable[[], UInt8[np.ndarray, "h w 3"]]] = {
+    return {
         "cameras_oblique.png": lambda: pictures.cameras_picture(*cloud(), views, "oblique", width, height),
         "cameras_top.png": lambda: pictures.cameras_picture(*cloud(), views, "top", width, height),
         "cloud.png": lambda: pictures.cloud_picture(
@@ -70,20 +68,8 @@ def write_previews(work: StageContext, width: int, load_mesh: Callable[[], RunMe
             photos(), surface(), shown[:: max(1, len(shown) // 3)][:3]
         ),
         "depth_maps.png": lambda: _depth_sheet(photos(), shown),
-        "view_graph.png": lambda: _view_graph(work, width),
+        "view_graph.png": lambda: _view_graph(run, width),
     }
-    written = []
-    with work.fresh_directory(FOLDER) as folder, work.progress(len(jobs), "pictures") as bar:
-        for name, draw in jobs.items():
-            try:
-                picture = draw()
-            except Exception as error:  # a picture is not worth a run
-                work.warn(f"{FOLDER}/{name} could not be drawn ({type(error).__name__}: {error})")
-                continue
-            (folder / name).write_bytes(encode_picture(picture))
-            written.append(f"{FOLDER}/{name}")
-            bar.update()
-    return written
 
 
 def _spread(count: int, limit: int) -> list[int]:
@@ -97,19 +83,17 @@ def _mesh(
     where: Literal["front", "oblique"],
     style: Literal["color", "shaded"],
     width: int,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> Picture:
     view = pictures.overview_view(xyz, views, where, width, round(width * 2 / 3), with_cameras=False)
     return _surface(surface, view, style)
 
 
-def _surface(
-    surface: Surface, view: PinholeView, style: Literal["color", "shaded"]
-) -> UInt8[np.ndarray, "h w 3"]:
+def _surface(surface: Surface, view: PinholeView, style: Literal["color", "shaded"]) -> Picture:
     textured = style == "color" and surface.texture is not None
     return pictures.surface_picture(surface, view, "texture" if textured else style)
 
 
-def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> UInt8[np.ndarray, "h w 3"]:
+def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> Picture:
     images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
     panels, captions = [], []
     for view, depth in zip(shown, (scene.run.depth_map(one.photo_id) for one in shown), strict=True):
@@ -123,9 +107,7 @@ def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> UInt8[np.ndarra
     return pictures.contact_sheet(panels, captions, columns=3)
 
 
-def _beside_photos(
-    scene: DenseScene, surface: Surface, shown: list[PinholeView]
-) -> UInt8[np.ndarray, "h w 3"]:
+def _beside_photos(scene: DenseScene, surface: Surface, shown: list[PinholeView]) -> Picture:
     by_id = {
         view.photo_id: (view, image) for view, image in zip(scene.near_views(), scene.images, strict=True)
     }
@@ -141,8 +123,7 @@ def _beside_photos(
     return pictures.contact_sheet(panels, captions, columns=3)
 
 
-def _view_graph(work: StageContext, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    run = RunFolder.of(work)
+def _view_graph(run: RunFolder, width: int) -> Picture:
     photos = run.photo_set.photos
     graph = run.view_graph()
     weights = dict.fromkeys(run.pairs, 1.0)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64
 
-from recon.engine.stage import StageContext
+from recon.core.resize import resize_rgb, working_size
+from recon.io.manifest import Manifest
 from recon.io.pictures import encode_picture
 from recon.render.scene import ViewMesh, read_view_mesh
 from recon.report.content import Surface
+from recon.run.folder import RunFolder
 
 _TEXTURED_FACES = 450_000
 """A textured mesh with more faces goes into the page by vertex colours, simplified."""
@@ -26,21 +29,22 @@ RunMesh = tuple[Float64[np.ndarray, "n 3"], Callable[[Float64[np.ndarray, "3"]],
 """Vertices in the world, in double precision, and the mesh as a function of the offset that is taken away."""
 
 
-def load_run_mesh(work: StageContext, textured: bool) -> RunMesh:
-    """The textured mesh if there is one, which has fewer faces, otherwise the coloured one.
+def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], RunMesh]:
+    """Give the mesh of a run, read when it is first asked for; the textured one, which has fewer faces, if there is one."""
+    texture = manifest.stages.get("texture")
+    path = run.path("mesh", "textured.glb")
+    if texture is None or texture.state != "done" or not path.is_file():
+        path = run.path("mesh", "mesh.ply")
+    return cache(lambda: _read(path))
 
-    Raises:
-        ReconError: it cannot be read.
-    """
-    path = work.path("mesh", "textured.glb")
-    if not (textured and path.is_file()):
-        path = work.path("mesh", "mesh.ply")
+
+def _read(path: Path) -> RunMesh:
     vertices, near, _ = read_view_mesh(path, in_model=True)
     return vertices, near
 
 
-def page_surface(work: StageContext, mesh: RunMesh) -> Surface:
-    """The mesh for the page: with its texture made smaller, or with fewer faces.
+def page_surface(run: RunFolder, mesh: RunMesh) -> Surface:
+    """Make a mesh ready for the page: with its texture made smaller, or with fewer faces.
 
     Raises:
         ReconError: the mesh cannot be read.
@@ -50,8 +54,10 @@ def page_surface(work: StageContext, mesh: RunMesh) -> Surface:
     if made.uv is not None and made.texture is not None:
         if len(made.faces) <= _TEXTURED_FACES:
             uv = np.column_stack([made.uv[:, 0], 1.0 - made.uv[:, 1]])
-            return Surface(vertices, made.faces, uv=uv, texture=_small_texture(made.texture))
-        return page_surface(work, load_run_mesh(work, textured=False))
+            width, height = working_size(made.texture.shape[1], made.texture.shape[0], _TEXTURE_SIDE)
+            texture = encode_picture(resize_rgb(made.texture, width, height), "jpg", _QUALITY)
+            return Surface(vertices, made.faces, uv=uv, texture=texture)
+        return page_surface(run, _read(run.path("mesh", "mesh.ply")))
     if len(made.faces) <= 1.5 * _FACES:
         return Surface(vertices, made.faces, made.rgb)
     return _clustered(vertices, made)
@@ -72,12 +78,3 @@ def _clustered(vertices: Float64[np.ndarray, "n 3"], mesh: ViewMesh) -> Surface:
     rgb = None if mesh.rgb is None else np.rint(np.asarray(made.vertex_colors) * 255).astype(np.uint8)
     note = f"simplified from {len(mesh.faces):,}"
     return Surface(np.asarray(made.vertices) + center, np.asarray(made.triangles), rgb, note=note)
-
-
-def _small_texture(texture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    height, width = texture.shape[:2]
-    factor = min(1.0, _TEXTURE_SIDE / max(width, height))
-    if factor < 1.0:
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        texture = np.asarray(cv2.resize(texture, size, interpolation=cv2.INTER_AREA))
-    return encode_picture(texture, "jpg", _QUALITY)
