@@ -30,7 +30,7 @@ RunMesh = tuple[Float64[np.ndarray, "n 3"], Callable[[Float64[np.ndarray, "3"]],
 
 
 def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], RunMesh]:
-    """Give the mesh of a run, read when it is first asked for; the textured one, which has fewer faces, if there is one."""
+    """Give the mesh of a run, read when it is asked for: the textured one, which has fewer faces, if there is one."""
     texture = manifest.stages.get("texture")
     path = run.path("mesh", "textured.glb")
     if texture is None or texture.state != "done" or not path.is_file():
