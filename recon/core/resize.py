@@ -51,5 +51,7 @@ def resize_points(
         xy: (..., 2) in pixels of the old size.
         old, new: (width, height).
     """
+    if tuple(old) == tuple(new):
+        return np.asarray(xy, np.float64)
     factors = np.array([new[0] / old[0], new[1] / old[1]])
     return np.asarray((xy + 0.5) * factors - 0.5, np.float64)

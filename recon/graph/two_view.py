@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import pycolmap
+from recon.core.resize import resize_points
 from recon.graph.types import TwoViewGeometry
 from recon.matching.types import DenseMatch, SparseMatch
 
@@ -81,9 +82,10 @@ def sample_matches(
     chosen = order[first]
     xy_a = np.stack([xs[chosen], ys[chosen]], axis=1).astype(np.float32)
     xy_b = xy_a + dense.a_to_b.flow[ys[chosen], xs[chosen]]
+    height_b, width_b = dense.consistent_b.shape
     return SparseMatch(
-        resize_points(xy_a, (width, height), size_a),
-        resize_points(xy_b, dense.consistent_b.shape[::-1], size_b),
+        resize_points(xy_a, (width, height), size_a or (width, height)).astype(np.float32),
+        resize_points(xy_b, (width_b, height_b), size_b or (width_b, height_b)).astype(np.float32),
         score[chosen],
     )
 
@@ -96,16 +98,6 @@ def match_confidence(dense: DenseMatch) -> float:
     total = dense.a_to_b.confidence[dense.consistent_a].sum(dtype=np.float64)
     total += dense.b_to_a.confidence[dense.consistent_b].sum(dtype=np.float64)
     return float(total) / counts
-
-
-def resize_points(
-    xy: Float[np.ndarray, "n 2"], size: tuple[int, ...], wanted: tuple[int, int] | None
-) -> Float32[np.ndarray, "n 2"]:
-    """Points of an image of ``size`` (width, height) when it has size ``wanted``; None changes nothing."""
-    if wanted is None or tuple(wanted) == tuple(size):
-        return xy.astype(np.float32)
-    factors = np.array([wanted[0] / size[0], wanted[1] / size[1]])
-    return ((xy + 0.5) * factors - 0.5).astype(np.float32)
 
 
 def camera_for_geometry(camera: Intrinsics) -> pycolmap.Camera:

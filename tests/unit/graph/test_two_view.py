@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
+from recon.core.resize import resize_points
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
     match_confidence,
-    resize_points,
     sample_matches,
     verify_pair,
 )
