@@ -268,7 +268,7 @@ def _check_settings(
     if options.poses not in (EACH, TRUE):
         labels = [contender.label for contender in contenders]
         if options.poses not in labels:
-            from recon.stages.given_cameras import read_cameras
+            from recon.datasets.given_cameras import read_cameras
 
             try:
                 read_cameras(options.poses)
@@ -487,9 +487,8 @@ def _intrinsics(scene: Scene, options: Options, out: Path) -> str | None:
         return options.intrinsics
     if scene.truth is None or not scene.truth.cameras:
         return None
-    from recon.stages.given_cameras import truth_intrinsics
 
-    cameras = {name: truth_intrinsics(camera) for name, camera in sorted(scene.truth.cameras.items())}
+    cameras = {name: camera.intrinsics for name, camera in sorted(scene.truth.cameras.items())}
     if all(camera.model == "PINHOLE" for camera in cameras.values()):
         entries = [
             {

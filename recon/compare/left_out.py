@@ -154,13 +154,12 @@ def _short(poses: str) -> str:
 
 def _target(result: SceneResult, entry: Entry, name: str) -> Target | None:
     """The photo's camera: the true one, else that of the contender's own run with all photos, else another's."""
-    from recon.stages.given_cameras import truth_intrinsics
 
     photo = _photo(result, name)
     truth = result.scene.truth
     if truth is not None and name in truth.cameras:
         camera = truth.cameras[name].resized(photo.width, photo.height)
-        return Target("the truth", truth_intrinsics(camera), camera.cam_from_world, truth.poses())
+        return Target("the truth", camera.intrinsics, camera.cam_from_world, truth.poses())
     others = sorted(
         (one for one in result.entries if one is not entry),
         key=lambda one: -one.metrics.get("run.registered", 0.0),

@@ -64,7 +64,7 @@ class Options:
     Attributes:
         quality: preview, normal or high, for all.
         poses: whose cameras the densification uses: "each" contender's own, "gt", the label of a contender, or a
-            place with cameras (see ``recon.stages.given_cameras.read_cameras``).
+            place with cameras (see ``recon.datasets.given_cameras.read_cameras``).
         intrinsics: "auto" (the truth's where it has cameras), "estimate", or what ``reconstruct`` takes.
         seed: of the first run of each contender.
         seeds: runs per contender, with seeds counted up from ``seed``.

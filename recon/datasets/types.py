@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from recon.core.cameras import PinholeView
+from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics, PinholeView
+from recon.core.posed import Camera
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,19 @@ class TruthCamera:
         """The same camera at another image size: x' = (x + 0.5) * s - 0.5."""
         K = self.view("").resized(width, height).K
         return replace(self, width=width, height=height, K=K)
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """Known intrinsics at the camera's own size, distortion included, as COLMAP's model has them."""
+        more = () if self.distortion is None else tuple(float(value) for value in self.distortion)
+        fx, fy = FOCAL_AND_CENTRE.get(self.model, (0, 1, 2, 3))[:2]
+        focal = (float(self.K[0, 0]),) if fx == fy else (float(self.K[0, 0]), float(self.K[1, 1]))
+        params = (*focal, float(self.K[0, 2]), float(self.K[1, 2]), *more)
+        return Intrinsics(self.model, params, self.width, self.height, known=True, has_focal_prior=True)
+
+    def posed(self) -> Camera:
+        """The camera with its distortion and its place."""
+        return Camera(self.intrinsics, self.cam_from_world)
 
     def view(self, name: str, photo_id: int = 0) -> PinholeView:
         """The camera as densification and rendering take it; distortion is not part of it."""

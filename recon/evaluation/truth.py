@@ -10,20 +10,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from recon.core.cameras import Intrinsics
 from recon.core.mesh import Mesh, mesh_from_open3d
 from recon.datasets.ground_truth import GroundTruth, TruthCamera
 from recon.errors import ReconError
-
-
-def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
-    """The intrinsics of a known camera, distortion included, as COLMAP's model has them."""
-    K = camera.K
-    extra = () if camera.distortion is None else tuple(float(v) for v in camera.distortion)
-    one_focal = camera.model.startswith(("SIMPLE_", "RADIAL"))
-    focal = (float(K[0, 0]),) if one_focal else (float(K[0, 0]), float(K[1, 1]))
-    params = (*focal, float(K[0, 2]), float(K[1, 2]), *extra)
-    return Intrinsics(camera.model, params, camera.width, camera.height, known=True)
 
 
 def renamed_truth(truth: GroundTruth, names: Mapping[str, str]) -> GroundTruth:
@@ -83,7 +72,7 @@ def undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[
     rgb = load_photo(path).rgb
     height, width = rgb.shape[:2]
     if camera.distortion is not None:
-        intrinsics = truth_intrinsics(camera).resized(width, height)
+        intrinsics = camera.intrinsics.resized(width, height)
         map_x, map_y = undistortion_maps(intrinsics, intrinsics.K, (width, height))
         rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)
     return resize_rgb(rgb, *working_size(width, height, long_side))

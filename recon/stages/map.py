@@ -8,6 +8,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.core.colmap import photo_id, points_from_colmap, pycolmap
+from recon.datasets.given_cameras import (
+    ESTIMATE,
+    cameras_fingerprint,
+    given_poses,
+    read_cameras,
+    with_given_intrinsics,
+)
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.graph.tracks import track_matches
@@ -24,13 +31,6 @@ from recon.sfm.mapping import (
     map_known,
     polish_model,
     with_fixed_intrinsics,
-)
-from recon.stages.given_cameras import (
-    ESTIMATE,
-    cameras_fingerprint,
-    given_poses,
-    read_cameras,
-    with_given_intrinsics,
 )
 
 

@@ -20,7 +20,6 @@ from recon.evaluation.matches import (
 )
 from recon.evaluation.poses import inverse_pose
 from recon.evaluation.report import Curve, ReportBuilder
-from recon.evaluation.truth import truth_intrinsics
 from recon.matching.types import SparseMatch
 from recon.run.folder import NamePair
 
@@ -100,7 +99,7 @@ def undistorted_match(
     """The match in the pixels of the pinhole views; itself where the known cameras have no distortion."""
     cameras = {} if subject.truth is None else subject.truth.cameras
     distorted = [
-        truth_intrinsics(camera).resized(view.width, view.height)
+        camera.intrinsics.resized(view.width, view.height)
         if (camera := cameras.get(name)) is not None and camera.distortion is not None
         else None
         for name, view in zip(pair, views, strict=True)

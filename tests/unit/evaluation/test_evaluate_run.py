@@ -19,7 +19,6 @@ from recon.evaluation.repeats import predict_left_out, repeatability_of_runs
 from recon.evaluation.report import evaluation_thresholds
 from recon.evaluation.run import evaluate_run
 from recon.evaluation.tracks import evaluate_tracks
-from recon.evaluation.truth import truth_intrinsics
 from recon.run.folder import RunFolder, SparseModel
 from tests.support.evaluation_run import (
     NAMES,
@@ -304,7 +303,7 @@ def test_true_cameras_with_distortion(scene: Scene, tmp_path: Path) -> None:
     for path in (root / "matches").glob("*.npz"):
         data = dict(np.load(path))
         for key in ("xy_a", "xy_b"):
-            intrinsics = truth_intrinsics(cameras[NAMES[0]])
+            intrinsics = cameras[NAMES[0]].intrinsics
             data[key] = distort_points(data[key], intrinsics, scene.views[0].K).astype(np.float32)
         np.savez(path, **data)
     fitting = evaluate_run(root, replace(scene.truth, cameras=cameras), parts=("matches",)).metrics

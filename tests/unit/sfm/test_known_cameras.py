@@ -9,15 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.datasets.given_cameras import cameras_fingerprint, given_poses, read_cameras, with_given_intrinsics
 from recon.errors import ReconError, UsageError
 from recon.sfm.adapter import points_of_tracks, posed_cameras
 from recon.sfm.mapping import MappingSettings, map_known
-from recon.stages.given_cameras import (
-    cameras_fingerprint,
-    given_poses,
-    read_cameras,
-    with_given_intrinsics,
-)
 from tests.support.sfm_scene import KNOWN, RING, exact_tracks, make_scene, photo_set_of
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float64
 
 from recon.core.cameras import Intrinsics
-from recon.core.colmap import intrinsics_from_camera, pycolmap
-from recon.datasets.ground_truth import TruthCamera, has_ground_truth, load_ground_truth
+from recon.core.colmap import read_reconstruction
+from recon.core.posed import Camera, registered_cameras
+from recon.datasets.ground_truth import has_ground_truth, load_ground_truth
 from recon.errors import ReconError, UsageError
 from recon.photos.intrinsics import resized_to_photo
 from recon.photos.types import PhotoSet
@@ -22,15 +23,7 @@ ESTIMATE = "estimate"
 """The value of ``map.poses`` for which cameras are found from the photos."""
 
 
-@dataclass(frozen=True)
-class GivenCamera:
-    """A camera for one photo: intrinsics at some size of the photo, and where it stands."""
-
-    intrinsics: Intrinsics
-    cam_from_world: Float64[np.ndarray, "3 4"]
-
-
-def read_cameras(where: str | Path) -> dict[str, GivenCamera]:
+def read_cameras(where: str | Path) -> dict[str, Camera]:
     """Read cameras by photo name.
 
     Args:
@@ -44,43 +37,14 @@ def read_cameras(where: str | Path) -> dict[str, GivenCamera]:
         raise UsageError(f"map.poses = {where}: there is no such file or folder")
     for model in (place, place / "sparse" / "0"):
         if any((model / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
-            return _from_colmap(model)
+            return registered_cameras(read_reconstruction(model), known=True)
     if has_ground_truth(place):
         found = load_ground_truth(place).cameras
         if found:
-            return {
-                name: GivenCamera(truth_intrinsics(camera), camera.cam_from_world)
-                for name, camera in found.items()
-            }
+            return {name: camera.posed() for name, camera in found.items()}
     raise ReconError(
         f"{place}: holds no cameras; give a finished run, a COLMAP model (cameras.bin and images.bin), "
         "a cameras.json or a scene with true cameras"
-    )
-
-
-def _from_colmap(folder: Path) -> dict[str, GivenCamera]:
-    try:
-        model = pycolmap.Reconstruction(folder)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ReconError(f"{folder}: cannot be read as a COLMAP model ({error})") from None
-    return {
-        image.name: GivenCamera(
-            intrinsics_from_camera(model.cameras[image.camera_id], known=True),
-            np.array(image.cam_from_world().matrix(), np.float64),
-        )
-        for image in model.images.values()
-        if image.has_pose
-    }
-
-
-def truth_intrinsics(camera: TruthCamera) -> Intrinsics:
-    """Intrinsics of a true camera at its own size."""
-    fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
-    more = () if camera.distortion is None else tuple(float(value) for value in camera.distortion)
-    one_focal_length = camera.model.startswith("SIMPLE") or camera.model in {"RADIAL", "RADIAL_FISHEYE"}
-    focal = (float(fx),) if one_focal_length else (float(fx), float(fy))
-    return Intrinsics(
-        camera.model, (*focal, float(cx), float(cy), *more), camera.width, camera.height, True, True
     )
 
 
@@ -93,9 +57,7 @@ def cameras_fingerprint(where: str | Path) -> str:
     return digest.hexdigest()
 
 
-def with_given_intrinsics(
-    photos: PhotoSet, cameras: Mapping[str, GivenCamera], where: str | Path
-) -> PhotoSet:
+def with_given_intrinsics(photos: PhotoSet, cameras: Mapping[str, Camera], where: str | Path) -> PhotoSet:
     """The photo set with the given intrinsics at working size; photos that have none keep their own.
 
     Raises:
@@ -124,14 +86,12 @@ def with_given_intrinsics(
     return PhotoSet(tuple(chosen), tuple(index), photos.left_out)
 
 
-def given_poses(
-    photos: PhotoSet, cameras: Mapping[str, GivenCamera]
-) -> dict[int, Float64[np.ndarray, "3 4"]]:
+def given_poses(photos: PhotoSet, cameras: Mapping[str, Camera]) -> dict[int, Float64[np.ndarray, "3 4"]]:
     """Poses by photo id, of the photos that have one."""
     return {photo: camera.cam_from_world for photo, camera in _by_photo(photos, cameras).items()}
 
 
-def _by_photo(photos: PhotoSet, cameras: Mapping[str, GivenCamera]) -> dict[int, GivenCamera]:
+def _by_photo(photos: PhotoSet, cameras: Mapping[str, Camera]) -> dict[int, Camera]:
     """Cameras by photo id: the same name, else the same file name where that is unique on both sides."""
     files = Counter(PurePosixPath(name).name for name in cameras)
     unique = {
