@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from recon.core.cameras import PinholeView
+from recon.render.frusta import photo_corners
 from recon.render.pictures import overview_view
 from recon.render.scene import ViewScene
 
@@ -57,14 +58,6 @@ def photo_viewpoint(view: PinholeView, depth: float, aspect: float) -> Viewpoint
     left_right = float(np.abs(corners[:, 0]).max())
     fov = 2 * float(np.arctan(1.04 * max(up_down, left_right / max(aspect, 1e-3))))
     return Viewpoint(view.center, view.center + depth * R[2], -R[1], fov)
-
-
-def photo_corners(view: PinholeView, depth: float) -> Float64[np.ndarray, "4 3"]:
-    """Corners of a photo's outermost pixels in its camera's axes: top left, top right, bottom right, bottom left."""
-    w, h = view.width, view.height
-    pixels = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [w - 0.5, h - 0.5], [-0.5, h - 0.5]])
-    rays = np.column_stack([pixels, np.ones(4)]) @ np.linalg.inv(view.K).T
-    return depth * rays
 
 
 def quaternion(rotation: Float[np.ndarray, "3 3"]) -> tuple[float, float, float, float]:

@@ -14,11 +14,12 @@ from jaxtyping import UInt8
 from recon.core.cameras import PinholeView
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
-from recon.live.camera import frustum_depth, photo_corners, quaternion, scene_size
+from recon.live.camera import frustum_depth, quaternion, scene_size
 from recon.live.colors import CONFIDENCE, NORMAL, PHOTO, SHAPE, VIEWS, cloud_colors
 from recon.live.dense import Style
 from recon.live.glb import drawn_glb
 from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
+from recon.render.frusta import photo_corners
 from recon.render.pictures import point_spacing
 from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
 

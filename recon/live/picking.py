@@ -14,6 +14,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.core.raycasting import ray_scene, tensor
+from recon.core.resize import resize_points, working_size
 from recon.core.undistort import distort_points
 from recon.errors import ReconError
 from recon.live.clipping import ClipBox
@@ -129,16 +130,16 @@ class Surfaces:
             view = photo.view
             away = point - view.center
             distance = float(np.linalg.norm(away))
-            local = view.cam_from_world[:, :3] @ point + view.cam_from_world[:, 3]
-            if local[2] <= 0 or distance <= 0:
+            pinhole, z = view.project(point[None])
+            if z[0] <= 0 or distance <= 0:
                 continue
             square = 1.0
             if normal is not None and normal.any():
                 square = float(-(away @ normal) / distance)
                 if square <= 0.05:
                     continue
-            xy = self._pixel(photo, local)
-            if xy is None or self._hidden(row, point, float(local[2])):
+            xy = self._pixel(photo, pinhole)
+            if xy is None or self._hidden(row, point, float(z[0])):
                 continue
             found.append((-square * view.K[0, 0] / distance, Sighting(row, xy)))
         return [sighting for _, sighting in sorted(found, key=lambda one: one[0])[:limit]]
@@ -152,18 +153,17 @@ class Surfaces:
         for row, keypoint in sparse.observations[first:last, 1:].tolist():
             photo = self._scene.photos[row]
             xy = sparse.views[row].keypoints[keypoint]
-            pose = photo.view.cam_from_world
-            seen = self._pixel(photo, pose[:, :3] @ sparse.xyz[point] + pose[:, 3], anywhere=True)
+            pinhole, _ = photo.view.project(sparse.xyz[point][None])
+            seen = self._pixel(photo, pinhole, anywhere=True)
             error = None if seen is None else float(np.hypot(*(np.array(seen) - xy)))
             out.append(Sighting(row, (float(xy[0]), float(xy[1])), error))
         return out
 
     def _pixel(
-        self, photo: ViewPhoto, local: Float64[np.ndarray, "3"], anywhere: bool = False
+        self, photo: ViewPhoto, pinhole: Float64[np.ndarray, "1 2"], anywhere: bool = False
     ) -> tuple[float, float] | None:
-        """Pixel of a point in camera coordinates in the photo as taken; None outside of it."""
+        """Where a pixel of the undistorted photo lies in the photo as taken; None outside of it."""
         view = photo.view
-        pinhole = (view.K[:2, :2] @ local[:2] / local[2] + view.K[:2, 2])[None]
         x, y = distort_points(pinhole, photo.intrinsics, view.K)[0].tolist()
         inside = -0.5 <= x <= view.width - 0.5 and -0.5 <= y <= view.height - 0.5
         return (x, y) if inside or (anywhere and np.isfinite([x, y]).all()) else None
@@ -183,8 +183,7 @@ class Surfaces:
                 self._buffers[row] = depth_buffer(self._scene.dense, view)
             buffer = self._buffers[row]
         small = view.resized(buffer.shape[1], buffer.shape[0])
-        local = small.cam_from_world[:, :3] @ point + small.cam_from_world[:, 3]
-        x, y = np.rint(small.K[:2, :2] @ local[:2] / local[2] + small.K[:2, 2]).astype(int)
+        x, y = np.rint(small.project(point[None])[0][0]).astype(int)
         x, y = np.clip(x, 0, buffer.shape[1] - 1), np.clip(y, 0, buffer.shape[0] - 1)
         return bool(buffer[y, x] < depth * (1 - _HIDDEN))
 
@@ -197,16 +196,14 @@ class Surfaces:
 
 def depth_buffer(cloud: ViewCloud, view: PinholeView, limit: int = 2_000_000) -> Float32[np.ndarray, "h w"]:
     """Depth of the nearest point in every pixel of a small picture; infinite without one."""
-    factor = _BUFFER / max(view.width, view.height)
-    small = view.resized(max(1, round(view.width * factor)), max(1, round(view.height * factor)))
+    small = view.resized(*working_size(view.width, view.height, _BUFFER))
     xyz = cloud.xyz[:: max(1, len(cloud) // limit)].astype(np.float64)
-    local = xyz @ small.cam_from_world[:, :3].T + small.cam_from_world[:, 3]
-    local = local[local[:, 2] > 1e-9]
-    x, y = np.rint(local[:, :2] / local[:, 2:] @ small.K[:2, :2].T + small.K[:2, 2]).T
-    inside = (x >= 0) & (y >= 0) & (x < small.width) & (y < small.height)
+    xy, z = small.project(xyz)
+    x, y = np.rint(xy).T
+    inside = (z > 1e-9) & (x >= 0) & (y >= 0) & (x < small.width) & (y < small.height)
     buffer = np.full((small.height, small.width), np.inf, np.float32)
     pixel = (y[inside].astype(np.int64), x[inside].astype(np.int64))
-    np.minimum.at(buffer, pixel, local[inside, 2].astype(np.float32))
+    np.minimum.at(buffer, pixel, z[inside].astype(np.float32))
     return buffer
 
 
@@ -240,8 +237,8 @@ class PhotoShelf:
         if rgb is None:
             return None
         view = self._photos[sighting.photo].view
-        factor = np.array([rgb.shape[1] / view.width, rgb.shape[0] / view.height])
-        x, y = (np.array(sighting.xy) + 0.5) * factor - 0.5
+        size = (rgb.shape[1], rgb.shape[0])
+        x, y = resize_points(np.array(sighting.xy), (view.width, view.height), size)
         return crop_with_cross(rgb, float(x), float(y), side, zoom)
 
 

@@ -20,16 +20,20 @@ def camera_lines(view: PinholeView, size: float) -> Float64[np.ndarray, "8 2 3"]
     return np.array(edges)
 
 
-def _frame_corners(view: PinholeView, size: float) -> Float64[np.ndarray, "4 3"]:
-    """Corners of the photo, ``size`` in front of the camera: top left, top right, bottom right, bottom left."""
+def photo_corners(view: PinholeView, depth: float) -> Float64[np.ndarray, "4 3"]:
+    """Compute the corners of a photo in its camera's axes: top left, top right, bottom right, bottom left."""
     right, bottom = view.width - 0.5, view.height - 0.5
     pixels = np.array([[-0.5, -0.5, 1], [right, -0.5, 1], [right, bottom, 1], [-0.5, bottom, 1]])
-    rays = pixels @ np.linalg.inv(view.K).T * size
-    return np.asarray((rays - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3])
+    return np.asarray(pixels @ np.linalg.inv(view.K).T * depth)
+
+
+def _frame_corners(view: PinholeView, depth: float) -> Float64[np.ndarray, "4 3"]:
+    """The same corners in the world."""
+    return np.asarray((photo_corners(view, depth) - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3])
 
 
 def frustum_size(views: Sequence[PinholeView], distance: float) -> float:
-    """How deep to draw cameras: half the way to the next one, at most a tenth of the distance to the subject."""
+    """Choose how deep to draw cameras: half the way to the next one, at most a tenth of the distance to the subject."""
     centers = np.array([view.center for view in views])
     if len(centers) < 2:
         return 0.1 * distance

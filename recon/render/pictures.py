@@ -289,8 +289,8 @@ def cameras_picture(
     shift = 4
     for index, view in enumerate(views):
         lines = camera_lines(view, size)
-        image_xy = _project(lines.reshape(-1, 3), eye)
-        if not np.isfinite(image_xy).all():
+        image_xy, z = eye.project(lines.reshape(-1, 3))
+        if not (z > 1e-6).all():
             continue
         fixed = np.rint(image_xy * 2**shift).astype(np.int32).reshape(-1, 2, 2)
         color = _ACCENT if index == 0 else (32, 92, 168)
@@ -489,14 +489,6 @@ def _figure(width: int, height: int) -> tuple[Any, Any]:
 def _rasterise(figure: Any) -> Picture:
     figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-
-
-def _project(points: Float[np.ndarray, "n 3"], view: PinholeView) -> Float64[np.ndarray, "n 2"]:
-    """Project points; NaN behind the camera."""
-    local = np.asarray(points, np.float64) @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
-    z = np.where(local[:, 2] > 1e-6, local[:, 2], np.nan)
-    image = local @ view.K.T
-    return image[:, :2] / z[:, None]
 
 
 def _unit(vector: Float[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float32, Float64, Int, Int32, UInt8, UInt16
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
-from recon.core.undistort import undistortion_maps
+from recon.core.resize import resize_rgb, working_size
+from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene
@@ -57,16 +58,11 @@ class ViewPhoto:
         Raises:
             ReconError: the photo is not there or cannot be read.
         """
-        rgb = self.pixels()
-        longer = max(self.view.width, self.view.height)
-        factor = min(1.0, (max_size or longer) / longer)
-        width, height = (max(1, round(side * factor)) for side in (self.view.width, self.view.height))
-        small = self.view.resized(width, height)
-        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-        intrinsics = self.intrinsics.resized(width, height)
-        if not intrinsics.is_pinhole:
-            rgb = cv2.remap(rgb, *undistortion_maps(intrinsics, small.K, (width, height)), cv2.INTER_LINEAR)
-        return rgb, small
+        view = self.view
+        width, height = working_size(view.width, view.height, max_size or max(view.width, view.height))
+        rgb = resize_rgb(self.pixels(), width, height)
+        rgb, _ = undistort_photo(rgb, None, self.intrinsics.resized(width, height), cv2.INTER_LINEAR)
+        return rgb, view.resized(width, height)
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
         """Pixels of the file: upright, distortion left in, at the size of the file.

@@ -47,13 +47,10 @@ def find_subject(xyz: Float[np.ndarray, "n 3"], views: Sequence[PinholeView]) ->
     points = _some(xyz)
     looked_at, depths, axes = [], [], []
     for view in views:
-        local = points @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
-        flat = local @ view.K.T
-        z = np.where(local[:, 2] > 0, local[:, 2], np.inf)
-        inside = (np.abs(flat[:, 0] / z - view.width / 2) < view.width / 2) & (
-            np.abs(flat[:, 1] / z - view.height / 2) < view.height / 2
-        )
-        depth = float(np.median(z[inside & np.isfinite(z)])) if (inside & np.isfinite(z)).any() else np.nan
+        xy, z = view.project(points)
+        half = np.array([view.width, view.height]) / 2
+        inside = (z > 0) & (np.abs(xy - half) < half).all(axis=1)
+        depth = float(np.median(z[inside])) if inside.any() else np.nan
         axis = view.cam_from_world[2, :3]
         depths.append(depth)
         axes.append(axis)

@@ -405,15 +405,15 @@ def command(manifest: Manifest, root: Path) -> str:
 
 
 def _narrowing(verification: dict[str, Any]) -> list[str]:
-    steps = [
+    steps = (
         ("verified", "found no geometry, or too little confidence"),
         ("after_inliers", "had too few inliers"),
         ("after_evidence", "are likely wrong by their evidence"),
         ("after_loops", "contradicted stronger pairs"),
-    ]
+    )
     before, said = int(verification["pairs"]), []
     for key, reason in steps:
-        now = int(verification[key])
+        now = int(verification.get(key, before))  # runs of earlier versions have other steps
         if now < before:
             said.append(f"{before - now} {'pair' if before - now == 1 else 'pairs'} {reason}.")
         before = now

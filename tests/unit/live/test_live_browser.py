@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import pytest
 
+from recon.render.frusta import photo_corners
 from tests.support import live_scene
 
 pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.cli.looking import open_view_scene
 from recon.io.pictures import encode_picture
-from recon.live.camera import photo_corners
 from recon.live.linked import link
 from recon.live.serving import PairPage, free_port
 from recon.live.truth import load_truth

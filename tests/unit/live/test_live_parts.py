@@ -29,7 +29,6 @@ from recon.live.camera import (
     frustum_depth,
     level_axes,
     moved,
-    photo_corners,
     photo_viewpoint,
     quaternion,
     start_viewpoint,
@@ -57,6 +56,7 @@ from recon.live.serving import PairPage, free_port, is_own_request
 from recon.live.text import plain
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
+from recon.render.frusta import photo_corners
 from recon.render.scene import ViewCloud, ViewScene
 from tests.support import live_scene
 
