@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
 from recon.core.cameras import PinholeView
-from recon.dense.refinement import projection_of
+from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
 # A view sees past a point when its own depth there is larger by this many times the tolerance: edges that

@@ -12,7 +12,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.sampling import bilinear
-from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of
+from recon.dense.planes import normals_from_planes, planes_from_depth, projection_of
 from recon.dense.types import DepthMap
 
 _MAX_VIEWS = 16
@@ -218,7 +218,7 @@ def triangulate_flow(
         targets, weights, consistent, M, v, centres, np.linalg.inv(reference.K), float(max_reprojection_px),
         math.radians(min_angle_deg), min_views - 1, depth, confidence, support,
     )  # fmt: skip
-    planes = planes_from_depth(reference, depth)
+    planes = planes_from_depth(depth)
     normal = normals_from_planes(reference, *planes)
     return DepthMap(depth, normal, confidence)
 

@@ -1,0 +1,338 @@
+"""Photo-consistency of a whole depth map at once: windowed normalised cross-correlation with separable windows.
+
+The window of a pixel adapts to the photo: a weight falls with the distance and with the difference of grey, along the
+centre's row first and then along each column. Such a chain of two passes is a bilateral window that costs two
+one-dimensional sums (Pham & van Vliet, *Separable bilateral filtering for fast video preprocessing*, ICME 2005). Every
+pixel of a window is warped by its own depth, so a source photo is sampled once per pixel and depth map, whatever the
+size of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float32
+from numba import njit
+
+from recon.dense.planes import projection_of
+from recon.core.cameras import PinholeView
+
+_F32 = npt.NDArray[np.float32]
+
+# Bilateral weights of the window: 5 px as in Xu & Tao (*Multi-Scale Geometric Consistency Guided Multi-View Stereo*,
+# CVPR 2019); 8 grey levels of 255 rather than their 3, which on noisy photos leaves too few pixels to compare.
+_SIGMA_SPACE = 5.0
+_SIGMA_GREY = 8.0 / 255.0
+# Variance (grey in 0…1) added to both windows' variances, one grey level of noise squared: where photos show less
+# than that, correlation says nothing and falls to 0.
+_NOISE = (1.0 / 255.0) ** 2
+# A view with a correlation below the first has no say in the mean, above the second full say.
+_SAY_FROM, _SAY_FULL = 0.2, 0.8
+# Say of a view that does not see the surface, so that the mean is defined where none does.
+_SAY_LEAST = 1e-3
+
+
+class Sources(NamedTuple):
+    """Source photos of one reference, packed for the kernels.
+
+    Attributes:
+        flat: all photos, row by row, one after the other, float32.
+        layout: (views, 3) int32: where each photo begins in ``flat``, its height and width.
+        P: (views, 12) float32: M (3x3, row by row) and v of ``projection_of``, from the reference to each photo.
+    """
+
+    flat: _F32
+    layout: npt.NDArray[np.int32]
+    P: _F32
+
+
+class Window(NamedTuple):
+    """The reference photo and the windows round its pixels.
+
+    Attributes:
+        grey: (h, w) float32, 0…1.
+        down, across: (h, n, w) float32, weights along the column and along the row, each summing to 1; 0 outside of
+            the photo.
+        mean, variance: (h, w) float32, of ``grey`` in the windows.
+    """
+
+    grey: _F32
+    down: _F32
+    across: _F32
+    mean: _F32
+    variance: _F32
+
+
+def pack_sources(reference: PinholeView, photos: Sequence[tuple[PinholeView, Float32[np.ndarray, "_ _"]]]) -> Sources:
+    """Pack source photos (or maps of their size) for a reference view."""
+    sizes = np.array([grey.shape for _, grey in photos], np.int64)
+    areas = sizes.prod(axis=1)
+    # Spare pixels at the end: bilinear reads of the last row touch them with weight 0.
+    flat = np.zeros(int(areas.sum() + sizes[:, 1].max() + 2), np.float32)
+    offsets = np.cumsum(areas) - areas
+    P = []
+    for (view, grey), offset, area in zip(photos, offsets, areas, strict=True):
+        flat[offset : offset + area] = grey.ravel()
+        M, v = projection_of(view, reference)
+        P.append(np.concatenate([M.ravel(), v]))
+    return Sources(flat, np.column_stack([offsets, sizes]).astype(np.int32), np.array(P, np.float32))
+
+
+def adaptive_window(grey: Float32[np.ndarray, "h w"], radius: int) -> Window:
+    """Windows of side ``2 radius + 1`` round every pixel of a photo."""
+    down, across = _weights_down(grey, radius), _weights_down(grey.T, radius)
+    across = np.ascontiguousarray(across.transpose(2, 1, 0))
+    mean, square = np.zeros_like(grey), np.zeros_like(grey)
+    _moments(grey, down, across, mean, square)
+    return Window(grey, down, across, mean, square - mean * mean)
+
+
+def _weights_down(grey: _F32, radius: int) -> _F32:
+    """Weights (h, n, w) of the pixels above and below every pixel, by distance and by difference of grey."""
+    h, width = grey.shape
+    weights = np.zeros((h, 2 * radius + 1, width), np.float32)
+    for i in range(2 * radius + 1):
+        o = i - radius
+        if abs(o) >= h:
+            continue
+        here, there = slice(max(0, -o), h - max(0, o)), slice(max(0, o), h - max(0, -o))
+        exponent = np.abs(grey[here] - grey[there]) * np.float32(-1.0 / _SIGMA_GREY)
+        weights[here, i] = np.exp(exponent - np.float32(o * o / (2 * _SIGMA_SPACE**2)))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
+    """Adds the windows' mean and mean square."""
+    h, width = grey.shape
+    n = down.shape[1]
+    r = n // 2
+    v1 = np.zeros(width + 2 * r, np.float32)
+    v2 = np.zeros(width + 2 * r, np.float32)
+    for y in range(h):
+        v1[:] = 0
+        v2[:] = 0
+        for o in range(n):
+            yy = min(max(y + o - r, 0), h - 1)
+            for x in range(width):
+                a = down[y, o, x] * grey[yy, x]
+                v1[r + x] += a
+                v2[r + x] += a * grey[yy, x]
+        for o in range(n):
+            for x in range(width):
+                mean[y, x] += across[y, o, x] * v1[x + o]
+                square[y, x] += across[y, o, x] * v2[x + o]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
+    """Aggregated correlation of an inverse depth map; see ``photo_consistency``.
+
+    A ring of warped rows per source holds what the window of the row at work needs, so that nothing of the size of
+    the photo is written but the result.
+    """
+    h, width = w.shape
+    flat, layout, P = src.flat, src.layout, src.P
+    views = P.shape[0]
+    n = win.down.shape[1]
+    r = n // 2
+    ring = np.zeros((views, n, width), np.float32)
+    inside = np.zeros((views, n, width), np.uint8)
+    v1 = np.zeros(width + 2 * r, np.float32)
+    v2 = np.zeros(width + 2 * r, np.float32)
+    v3 = np.zeros(width + 2 * r, np.float32)
+    s1 = np.zeros(width, np.float32)
+    s2 = np.zeros(width, np.float32)
+    s3 = np.zeros(width, np.float32)
+    z = np.zeros((views, width), np.float32)
+    zero = np.float32(0)
+    one = np.float32(1)
+    for ahead in range(h + r):
+        for k in range(views if ahead < h else 0):
+            slot = ahead % n
+            wide = layout[k, 2]
+            right = np.float32(wide) - np.float32(1.001)
+            bottom = np.float32(layout[k, 1]) - np.float32(1.001)
+            base = layout[k, 0]
+            fy = np.float32(ahead)
+            a0 = P[k, 1] * fy + P[k, 2]
+            a1 = P[k, 4] * fy + P[k, 5]
+            a2 = P[k, 7] * fy + P[k, 8]
+            for x in range(width):
+                fx = np.float32(x)
+                wx = w[ahead, x]
+                pz = P[k, 6] * fx + a2 + P[k, 11] * wx
+                inverse = one / max(pz, np.float32(1e-6))
+                u = (P[k, 0] * fx + a0 + P[k, 9] * wx) * inverse
+                t = (P[k, 3] * fx + a1 + P[k, 10] * wx) * inverse
+                su = min(max(u, zero), right)
+                st = min(max(t, zero), bottom)
+                inside[k, slot, x] = su == u and st == t
+                iu = np.int32(su)
+                it = np.int32(st)
+                fu = su - np.float32(iu)
+                ft = st - np.float32(it)
+                # Unsigned, so that no index counts from the end.
+                at = np.uint64(base + it * wide + iu)
+                under = at + np.uint64(wide)
+                top = flat[at] + fu * (flat[at + np.uint64(1)] - flat[at])
+                low = flat[under] + fu * (flat[under + np.uint64(1)] - flat[under])
+                ring[k, slot, x] = top + ft * (low - top)
+        y = ahead - r
+        if y < 0:
+            continue
+        for k in range(views):
+            v1[:] = zero
+            v2[:] = zero
+            v3[:] = zero
+            s1[:] = zero
+            s2[:] = zero
+            s3[:] = zero
+            for o in range(n):
+                yy = min(max(y + o - r, 0), h - 1)
+                slot = yy % n
+                for x in range(width):
+                    value = ring[k, slot, x]
+                    a = win.down[y, o, x] * value
+                    v1[r + x] += a
+                    v2[r + x] += a * value
+                    v3[r + x] += a * win.grey[yy, x]
+            for o in range(n):
+                for x in range(width):
+                    a = win.across[y, o, x]
+                    s1[x] += a * v1[x + o]
+                    s2[x] += a * v2[x + o]
+                    s3[x] += a * v3[x + o]
+            for x in range(width):
+                variance = max(s2[x] - s1[x] * s1[x], zero) + noise
+                covariance = s3[x] - s1[x] * win.mean[y, x]
+                ncc = covariance / math.sqrt(variance * (win.variance[y, x] + noise))
+                z[k, x] = min(max(ncc, -one), one) if inside[k, y % n, x] else zero
+        for x in range(width):
+            first = zero
+            second = zero
+            total = zero
+            say = zero
+            for k in range(views):
+                c = z[k, x]
+                second = max(second, min(first, c))
+                first = max(first, c)
+                share = (c - np.float32(_SAY_FROM)) * np.float32(1.0 / (_SAY_FULL - _SAY_FROM))
+                share = min(max(share, zero), one)
+                share = share * share + np.float32(_SAY_LEAST)
+                total += share * c
+                say += share
+            best = first if views == 1 else np.float32(0.5) * (first + second)
+            best_two[y, x] = best
+            score[y, x] = np.float32(0.5) * (best + total / say)
+
+
+def photo_consistency(
+    w: Float32[np.ndarray, "h w"], sources: Sources, window: Window
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """How alike the photos are when the reference is warped into each by an inverse depth map.
+
+    Args:
+        w: inverse depth of the reference, positive.
+        sources: the source photos.
+        window: the reference photo and its windows.
+
+    Returns:
+        The score, -1…1: half the mean correlation of the best two views, half the mean over all views, weighted by
+        how well they see the pixel. And the mean of the best two alone, 0…1. A view that a pixel falls outside of
+        counts as 0.
+    """
+    score, best_two = np.empty_like(w), np.empty_like(w)
+    _score(w, sources, window, np.float32(_NOISE), score, best_two)
+    return score, best_two
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
+    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth."""
+    h, width = w.shape
+    flat, layout, P = src.flat, src.layout, src.P
+    views = P.shape[0]
+    zero = np.float32(0)
+    for y in range(h):
+        for x in range(width):
+            total = zero
+            for k in range(views):
+                wx = w[y, x]
+                error = limit
+                pz = P[k, 6] * x + P[k, 7] * y + P[k, 8] + P[k, 11] * wx
+                u = (P[k, 0] * x + P[k, 1] * y + P[k, 2] + P[k, 9] * wx) / pz
+                t = (P[k, 3] * x + P[k, 4] * y + P[k, 5] + P[k, 10] * wx) / pz
+                iu = np.int32(math.floor(u + np.float32(0.5)))
+                it = np.int32(math.floor(t + np.float32(0.5)))
+                if pz > np.float32(1e-6) and 0 <= iu < layout[k, 2] and 0 <= it < layout[k, 1]:
+                    there = flat[layout[k, 0] + it * layout[k, 2] + iu]
+                    bz = back[k, 6] * u + back[k, 7] * t + back[k, 8] + back[k, 11] * there
+                    if there > zero and bz > np.float32(1e-6):
+                        ex = (back[k, 0] * u + back[k, 1] * t + back[k, 2] + back[k, 9] * there) / bz - x
+                        ey = (back[k, 3] * u + back[k, 4] * t + back[k, 5] + back[k, 10] * there) / bz - y
+                        error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
+                total += error
+            mean[y, x] = total / np.float32(views)
+
+
+def round_trips(
+    w: Float32[np.ndarray, "h w"],
+    inverse: Sources,
+    back: Float32[np.ndarray, "views 12"],
+    limit: float,
+) -> Float32[np.ndarray, "h w"]:
+    """Mean distance between a pixel and its image after going to each view and back by that view's own depth, pixels.
+
+    Args:
+        w: inverse depth of the reference.
+        inverse: the views' inverse depth maps, packed as photos are; 0 where unknown.
+        back: M and v from each view to the reference.
+        limit: of each distance, also what a view counts that knows no depth there.
+    """
+    mean = np.empty_like(w)
+    _round_trips(w, inverse, back, np.float32(limit), mean)
+    return mean
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _carry_over(there, P, out):  # type: ignore[no-untyped-def]
+    """Writes each pixel's inverse depth to the nearest pixel of the other view; the nearest surface wins."""
+    h, width = there.shape
+    high, wide = out.shape
+    for y in range(h):
+        for x in range(width):
+            w = there[y, x]
+            pz = P[6] * x + P[7] * y + P[8] + P[11] * w
+            if w <= np.float32(0) or pz <= np.float32(1e-6):
+                continue
+            u = np.int32(math.floor((P[0] * x + P[1] * y + P[2] + P[9] * w) / pz + np.float32(0.5)))
+            t = np.int32(math.floor((P[3] * x + P[4] * y + P[5] + P[10] * w) / pz + np.float32(0.5)))
+            if 0 <= u < wide and 0 <= t < high:
+                out[t, u] = max(out[t, u], w / pz)
+
+
+def carry_over(
+    inverse: Float32[np.ndarray, "hs ws"], projection: Float32[np.ndarray, "12"], shape: tuple[int, int]
+) -> Float32[np.ndarray, "h w"]:
+    """A view's inverse depth as another view sees it, 0 where nothing lands.
+
+    Args:
+        inverse: inverse depth of the view, 0 where unknown.
+        projection: M and v (``projection_of``) from the view to the other.
+        shape: of the other view.
+    """
+    out = np.zeros(shape, np.float32)
+    _carry_over(inverse, projection, out)
+    return out
+
+
+def projection_row(source: PinholeView, reference: PinholeView) -> Float32[np.ndarray, "12"]:
+    """M (row by row) and v of ``projection_of`` in one row."""
+    M, v = projection_of(source, reference)
+    return np.concatenate([M.ravel(), v]).astype(np.float32)
