@@ -18,8 +18,8 @@ import numpy.typing as npt
 from jaxtyping import Float32
 from numba import njit
 
-from recon.dense.planes import projection_of
 from recon.core.cameras import PinholeView
+from recon.dense.planes import projection_of
 
 _F32 = npt.NDArray[np.float32]
 
@@ -67,7 +67,9 @@ class Window(NamedTuple):
     variance: _F32
 
 
-def pack_sources(reference: PinholeView, photos: Sequence[tuple[PinholeView, Float32[np.ndarray, "_ _"]]]) -> Sources:
+def pack_sources(
+    reference: PinholeView, photos: Sequence[tuple[PinholeView, Float32[np.ndarray, "_ _"]]]
+) -> Sources:
     """Pack source photos (or maps of their size) for a reference view."""
     sizes = np.array([grey.shape for _, grey in photos], np.int64)
     areas = sizes.prod(axis=1)

@@ -173,7 +173,7 @@ def planes_from_depth(
 def _inside(even: _F32, axis: int) -> _F32:
     """Window weights with 0 where the window leaves the image."""
     weights = even.copy()
-    h, n, width = weights.shape
+    n = weights.shape[1]
     for i in range(n):
         o = i - n // 2
         plane = weights[:, i] if axis == 0 else weights[:, i].T

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float32, UInt8
 
+from recon.core.cameras import PinholeView
 from recon.dense.photo_consistency import (
     Sources,
     Window,
@@ -35,14 +36,19 @@ from recon.dense.photo_consistency import (
     projection_row,
     round_trips,
 )
-from recon.dense.planes import fit_planes, inverse_depth, normals_from_planes, planes_from_depth, resize_planes
+from recon.dense.planes import (
+    fit_planes,
+    inverse_depth,
+    normals_from_planes,
+    planes_from_depth,
+    resize_planes,
+)
 from recon.dense.types import DepthMap
-from recon.core.cameras import PinholeView
 
 _F32 = npt.NDArray[np.float32]
 
-# Shifts on offer at each size, pixels, largest size first; sizes beyond use the last. At full size, where an offer costs
-# most, each round takes one of them in turn.
+# Shifts on offer at each size, pixels, largest size first; sizes beyond use the last. At full size, where an offer
+# costs most, each round takes one of them in turn.
 _SHIFTS = ((3, 7), (2, 5, 11), (2, 4, 9, 17))
 # What the score must gain for a shifted plane to be taken, against flicker between planes that are as good.
 _GAIN = 0.01
@@ -103,9 +109,7 @@ def disparity_rate(sources: Sources, w: Float32[np.ndarray, "h w"]) -> Float32[n
         t = (P[3] * xs + P[4] * ys + P[5] + P[10] * coarse) / pz
         rate = np.maximum(rate, np.hypot((P[9] - u * P[11]) / pz, (P[10] - t * P[11]) / pz))
     scale = np.array([[_RATE_GRID, 0, 0], [0, _RATE_GRID, 0]], np.float32)
-    grown = cv2.warpAffine(
-        rate, scale, (width, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    grown = cv2.warpAffine(rate, scale, (width, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(grown, np.float32)
 
 
@@ -176,7 +180,6 @@ def _polish(level: _Level, w: _F32, rate: _F32, difference: float) -> _F32:
 
 def _first(level: _Level, w: _F32, offers: Sequence[_F32], gain: float) -> _F32:
     """The map with what other maps (0 where they know nothing) say where they score better by ``gain``."""
-    rate = disparity_rate(level.sources, w)
     score, _ = level.judge(w)
     for offer in offers:
         known = level.clip(np.where(offer > 0, offer, w))
@@ -195,7 +198,9 @@ class _Size:
     neighbours: tuple[tuple[PinholeView, _F32], ...]
 
 
-def _sizes(reference: PinholeView, grey: _F32, neighbours: Sequence[tuple[PinholeView, _F32]], count: int) -> list[_Size]:
+def _sizes(
+    reference: PinholeView, grey: _F32, neighbours: Sequence[tuple[PinholeView, _F32]], count: int
+) -> list[_Size]:
     """The photos at ``count`` sizes at most, each half the one before."""
     sizes = [_Size(reference, grey, tuple(neighbours))]
     while len(sizes) < count and min(sizes[-1].grey.shape) >= _MIN_SIDE:
@@ -209,7 +214,9 @@ def _sizes(reference: PinholeView, grey: _F32, neighbours: Sequence[tuple[Pinhol
 
 def _halved(image: _F32) -> _F32:
     h, w = image.shape
-    return np.asarray(cv2.resize(image, ((w + 1) // 2, (h + 1) // 2), interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(
+        cv2.resize(image, ((w + 1) // 2, (h + 1) // 2), interpolation=cv2.INTER_AREA), np.float32
+    )
 
 
 def _as_float(grey: npt.NDArray[np.generic]) -> _F32:
@@ -219,8 +226,8 @@ def _as_float(grey: npt.NDArray[np.generic]) -> _F32:
     return np.ascontiguousarray(grey, np.float32)
 
 
-def _starts(view: PinholeView, initial: DepthMap, sizes: Sequence[_Size]) -> list[_F32]:
-    """The initial inverse depth at every size, 0 where unknown: of each block of pixels the most trusted plane."""
+def _starts(initial: DepthMap, sizes: Sequence[_Size]) -> list[_F32]:
+    """The initial inverse depth at every size, 0 where unknown."""
     h, w = initial.depth.shape
     planes = planes_from_depth(initial.depth)
     starts = []
@@ -261,8 +268,8 @@ def refine_depth(
         neighbours: posed photos of the same scene (undistorted), best first; sizes may differ.
         initial: depth to start at, of any size (it is brought to the view's size); 0 where unknown.
         mask: True where depth is wanted.
-        neighbour_depths: depth maps of the neighbours, of their photos' sizes: adds the geometric consistency term
-            and offers their depth. Then only the full size is worked on.
+        neighbour_depths: depth maps of the neighbours (any size): adds the geometric consistency term and offers
+            their depth. Then only the full size is worked on.
         iterations: rounds at full size; smaller sizes get one more.
         patch: side of the windows in pixels (odd).
         levels: number of sizes, each half the one above; 1 refines at full size alone.
@@ -284,12 +291,15 @@ def refine_depth(
     limits = (0.5 / float(far), 2.0 / float(near))
     photos = [(view, _as_float(image)) for view, image in neighbours]
     sizes = _sizes(reference, _as_float(grey), photos, 1 if neighbour_depths is not None else levels)
-    starts = _starts(reference, initial, sizes)
+    starts = _starts(initial, sizes)
     w: _F32 | None = None
     for number in range(len(sizes) - 1, -1, -1):
         size, start = sizes[number], starts[number]
         level = _Level(
-            size.view, adaptive_window(size.grey, max(1, patch // 2)), pack_sources(size.view, size.neighbours), limits
+            size.view,
+            adaptive_window(size.grey, max(1, patch // 2)),
+            pack_sources(size.view, size.neighbours),
+            limits,
         )
         if w is None:
             w = level.clip(fill_holes(start))
@@ -306,17 +316,22 @@ def refine_depth(
     return _finished(level, w, mask)
 
 
-def _with_neighbours(
-    level: _Level, size: _Size, depths: Sequence[DepthMap]
-) -> tuple[_Level, list[_F32]]:
+def _with_neighbours(level: _Level, size: _Size, depths: Sequence[DepthMap]) -> tuple[_Level, list[_F32]]:
     """The level with what the neighbours' maps know, and these maps as the reference sees them."""
-    maps = [inverse_depth(d.depth) for d in depths]
     views = [view for view, _ in size.neighbours]
+    maps = [_at_size(inverse_depth(d.depth), v) for d, v in zip(depths, views, strict=True)]
     back = np.stack([projection_row(size.view, view) for view in views])
     inverse = pack_sources(size.view, list(zip(views, maps, strict=True)))
     shape = (size.grey.shape[0], size.grey.shape[1])
     offers = [carry_over(m, row, shape) for m, row in zip(maps, back, strict=True)]
     return replace(level, inverse=inverse, back=back), offers
+
+
+def _at_size(a: _F32, view: PinholeView) -> _F32:
+    """A map at a view's size: nearest pixel, no blending over edges."""
+    if a.shape == (view.height, view.width):
+        return a
+    return np.asarray(cv2.resize(a, (view.width, view.height), interpolation=cv2.INTER_NEAREST), np.float32)
 
 
 def _finished(level: _Level, w: _F32, mask: npt.NDArray[np.bool_] | None) -> DepthMap:
@@ -345,10 +360,5 @@ def _check(
     for view, image in neighbours:
         if image.shape != (view.height, view.width):
             raise ValueError(f"photo of {view.name} is not {view.width}x{view.height}")
-    if depths is None:
-        return
-    if len(depths) != len(neighbours):
+    if depths is not None and len(depths) != len(neighbours):
         raise ValueError("neighbour_depths must have one depth map for each neighbour")
-    for (view, _), depth in zip(neighbours, depths, strict=True):
-        if depth.depth.shape != (view.height, view.width):
-            raise ValueError(f"depth map of {view.name} is not {view.width}x{view.height}")

@@ -32,12 +32,12 @@ class DepthSettings(BaseModel):
     max_size: int = Field(16384, ge=64, description="longest side of the depth maps; the photos' at most")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
     iterations: int = Field(
-        3, ge=0, description="sweeps of the photo-consistency refinement; 0 leaves it out"
+        2, ge=0, description="rounds of the photo-consistency refinement at full size; 0 leaves it out"
     )
-    patch: int = Field(11, ge=3, description="side of the compared patches, pixels")
+    patch: int = Field(9, ge=3, description="side of the compared windows, pixels")
     levels: int = Field(3, ge=1, le=6, description="image sizes of the refinement")
     geometric_iterations: int = Field(
-        1, ge=0, description="sweeps of the last pass, which also asks the neighbours' depth"
+        1, ge=0, description="rounds of the last pass, which also asks the neighbours' depth"
     )
     min_views: int = Field(2, ge=2, description="views that must agree on a depth, itself included")
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
@@ -51,7 +51,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -92,7 +92,6 @@ class DepthStage:
                     iterations=settings.geometric_iterations if final else settings.iterations,
                     levels=1 if final else settings.levels,
                     patch=settings.patch,
-                    seed=work.seed + views[index].photo_id,
                 )
 
             if settings.iterations:
