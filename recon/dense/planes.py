@@ -15,9 +15,11 @@ from recon.core.cameras import PinholeView
 
 _F32 = npt.NDArray[np.float32]
 
-# Variance added to the pixel offsets of a plane fit, pixels squared: where almost no pixel of the window belongs to
-# the surface the slope falls to 0 instead of anywhere.
-_SLOPE_DAMPING = 0.2
+SLOPE_DAMPING = 0.2
+"""Variance added to the pixel offsets of a plane fit, pixels squared: where almost no pixel of the window belongs to the
+surface the slope falls to 0 instead of anywhere."""
+# The same where the depth itself is to be described, not improved: next to nothing.
+_LEAST_DAMPING = 1e-3
 
 
 def projection_of(
@@ -36,7 +38,7 @@ def inverse_depth(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _fit_planes(w, trust, rate, tolerance, down, across, fit, gx, gy):  # type: ignore[no-untyped-def]
+def _fit_planes(w, trust, rate, tolerance, damping, down, across, fit, gx, gy):  # type: ignore[no-untyped-def]
     """Weighted least-squares planes over chained windows; see ``fit_planes``.
 
     Moments are gathered down the columns first, then along the row; loops are kept short and over rows so that they
@@ -47,7 +49,6 @@ def _fit_planes(w, trust, rate, tolerance, down, across, fit, gx, gy):  # type: 
     r = n // 2
     zero = np.float32(0)
     one = np.float32(1)
-    damping = np.float32(_SLOPE_DAMPING)
     m0 = np.zeros(width + 2 * r, np.float32)
     m1 = np.zeros(width + 2 * r, np.float32)
     m2 = np.zeros(width + 2 * r, np.float32)
@@ -128,6 +129,7 @@ def fit_planes(
     tolerance: float,
     down: Float32[np.ndarray, "h n w"],
     across: Float32[np.ndarray, "h n w"],
+    damping: float = SLOPE_DAMPING,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Planes fitted to the inverse depth round every pixel, without pixels beyond a step.
 
@@ -139,12 +141,13 @@ def fit_planes(
             is another surface.
         down, across: window weights along the column and then along the row, of odd length n
             (``recon.dense.photo_consistency.Window``).
+        damping: see ``SLOPE_DAMPING``.
 
     Returns:
         The plane's inverse depth at the pixel, and its slopes in x and y.
     """
     fit, gx, gy = np.empty_like(w), np.empty_like(w), np.empty_like(w)
-    _fit_planes(w, trust, rate, np.float32(tolerance), down, across, fit, gx, gy)
+    _fit_planes(w, trust, rate, np.float32(tolerance), np.float32(damping), down, across, fit, gx, gy)
     return fit, gx, gy
 
 
@@ -166,7 +169,8 @@ def planes_from_depth(
     known = w > 0
     even = np.full((h, 2 * radius + 1, width), 1.0 / (2 * radius + 1), np.float32)
     rate = np.where(known, depth, 0).astype(np.float32)
-    _, gx, gy = fit_planes(w, known.astype(np.float32), rate, max_step, _inside(even, 0), _inside(even, 1))
+    down, across = _inside(even, 0), _inside(even, 1)
+    _, gx, gy = fit_planes(w, known.astype(np.float32), rate, max_step, down, across, _LEAST_DAMPING)
     return w, np.where(known, gx, np.float32(0)), np.where(known, gy, np.float32(0))
 
 

@@ -66,6 +66,8 @@ _LONGEST_STEP = 1.5
 _SMOOTHING = 0.15
 # Spacing of the grid on which the disparity per inverse depth is computed: it varies slowly.
 _RATE_GRID = 8
+# Radius of the windows in which planes are fitted for the normals, pixels.
+_NORMAL_RADIUS = 4
 # Smallest side of an image that is still halved.
 _MIN_SIDE = 48
 
@@ -337,10 +339,9 @@ def _at_size(a: _F32, view: PinholeView) -> _F32:
 def _finished(level: _Level, w: _F32, mask: npt.NDArray[np.bool_] | None) -> DepthMap:
     """Depth, normals and confidence of an inverse depth map."""
     _, best_two = photo_consistency(w, level.sources, level.window)
-    rate = disparity_rate(level.sources, w)
-    _, gx, gy = level.fit(w, np.clip(best_two, 0.02, 1.0) ** 2, rate)
-    normal = normals_from_planes(level.view, w, gx, gy)
-    found = DepthMap((1.0 / w).astype(np.float32), normal, np.clip(best_two, 0, 1))
+    depth = (1.0 / w).astype(np.float32)
+    normal = normals_from_planes(level.view, *planes_from_depth(depth, radius=_NORMAL_RADIUS))
+    found = DepthMap(depth, normal, np.clip(best_two, 0, 1))
     return found if mask is None else found.only(mask)
 
 

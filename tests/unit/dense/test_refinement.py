@@ -6,8 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.dense import refinement
-from recon.dense.refinement import normals_from_planes, planes_from_depth, projection_of, refine_depth
+from recon.dense import photo_consistency as pc
+from recon.dense.planes import (
+    fit_planes,
+    inverse_depth,
+    normals_from_planes,
+    planes_from_depth,
+    projection_of,
+)
+from recon.dense.refinement import disparity_rate, fill_holes, refine_depth
 from recon.dense.types import DepthMap
 from tests.support.dense_scenes import (
     HEIGHT,
@@ -51,93 +58,179 @@ def test_projection_agrees_with_cameras():
 def test_planes_and_normals_are_exact_on_a_plane():
     view = make_views(1)[0]
     truth = exact_map(view, plane_depth(view), PLANE_NORMAL)
-    w, gx, gy = planes_from_depth(view, truth.depth, truth.normal)
-    assert np.allclose(gx[:, :-1], np.diff(w, axis=1), atol=2e-6)
-    assert np.allclose(gy[:-1], np.diff(w, axis=0), atol=2e-6)
-    assert np.allclose(normals_from_planes(view, w, gx, gy), truth.normal, atol=1e-4)
-    # Slopes fitted to the depth alone say the same.
-    fitted = normals_from_planes(view, *planes_from_depth(view, truth.depth))
-    assert np.degrees(np.arccos(np.clip((fitted * truth.normal).sum(-1), -1, 1))).max() < 0.5
+    w, gx, gy = planes_from_depth(truth.depth)
+    np.testing.assert_allclose(w, 1 / truth.depth, rtol=1e-6)
+    fitted = normals_from_planes(view, w, gx, gy)
+    angle = np.degrees(np.arccos(np.clip((fitted * truth.normal).sum(-1), -1, 1)))
+    assert angle.max() < 0.5
+    np.testing.assert_allclose(gx[:, 1:-1], np.gradient(w, axis=1)[:, 1:-1], atol=5e-6)
 
 
-def ncc_twin(grey, source, H, x, y, radius, step):
-    """1 - bilateral NCC with the exact homography, bilinear by hand, in double precision."""
-    ref, values, weights = [], [], []
-    for oy in range(-radius, radius + 1, step):
-        for ox in range(-radius, radius + 1, step):
-            xx, yy = x + ox, y + oy
-            if not (0 <= xx < grey.shape[1] and 0 <= yy < grey.shape[0]):
+def window_twin(grey, radius, y, x):
+    """Weights of the window round a pixel: along its row, and down the column of every pixel of that row."""
+    offsets = np.arange(-radius, radius + 1)
+    h, width = grey.shape
+
+    def weights(centre, others, inside):
+        raw = np.exp(-np.abs(others - centre) / pc._SIGMA_GREY - offsets**2 / (2 * pc._SIGMA_SPACE**2))
+        raw = np.where(inside, raw, 0.0)
+        return raw / raw.sum()
+
+    xs = x + offsets
+    across = weights(grey[y, x], grey[y, np.clip(xs, 0, width - 1)], (xs >= 0) & (xs < width))
+    out = []
+    for share, xx in zip(across, xs, strict=True):
+        if not 0 <= xx < width:
+            continue
+        ys = y + offsets
+        down = weights(grey[y, xx], grey[np.clip(ys, 0, h - 1), xx], (ys >= 0) & (ys < h))
+        out += [(share * d, yy, xx) for d, yy in zip(down, ys, strict=True) if 0 <= yy < h]
+    return out
+
+
+def warp_twin(view, source, grey, depth, y, x):
+    """Grey of a source where a pixel of the view at this depth lands, by the cameras; None outside."""
+    ray = np.linalg.solve(view.K, [x, y, 1.0]) * depth
+    world = view.cam_from_world[:, :3].T @ (ray - view.cam_from_world[:, 3])
+    p = source.K @ (source.cam_from_world[:, :3] @ world + source.cam_from_world[:, 3])
+    u, t = p[:2] / p[2]
+    inside = 0 <= u <= grey.shape[1] - 1.001 and 0 <= t <= grey.shape[0] - 1.001
+    u, t = np.clip(u, 0, grey.shape[1] - 1.001), np.clip(t, 0, grey.shape[0] - 1.001)
+    iu, it, fu, ft = int(u), int(t), u - int(u), t - int(t)
+    box = grey[it : it + 2, iu : iu + 2].astype(float)
+    return inside, float(np.array([1 - ft, ft]) @ box @ np.array([1 - fu, fu]))
+
+
+@pytest.mark.parametrize("depth_factor", [1.0, 0.98, 1.04])
+def test_photo_consistency_agrees_with_numpy_twin(depth_factor):
+    views, depths, greys = plane_scene(4)
+    depth = (depths[0] * depth_factor).astype(np.float32)
+    radius = 3
+    window = pc.adaptive_window(greys[0], radius)
+    sources = pc.pack_sources(views[0], list(zip(views[1:], greys[1:], strict=True)))
+    score, best_two = pc.photo_consistency(1 / depth, sources, window)
+    for y, x in [(60, 80), (30, 70), (0, 0), (119, 159), (2, 150), (90, 100)]:
+        parts = window_twin(greys[0].astype(float), radius, y, x)
+        share = np.array([p[0] for p in parts])
+        a = np.array([float(greys[0][yy, xx]) for _, yy, xx in parts])
+        z = []
+        for view, grey in zip(views[1:], greys[1:], strict=True):
+            b = np.array(
+                [warp_twin(views[0], view, grey, float(depth[yy, xx]), yy, xx)[1] for _, yy, xx in parts]
+            )
+            va = share @ a**2 - (share @ a) ** 2 + pc._NOISE
+            vb = max(share @ b**2 - (share @ b) ** 2, 0) + pc._NOISE
+            seen = warp_twin(views[0], view, grey, float(depth[y, x]), y, x)[0]
+            z.append(
+                np.clip((share @ (a * b) - (share @ a) * (share @ b)) / np.sqrt(va * vb), -1, 1)
+                if seen
+                else 0.0
+            )
+        z = np.array(z)
+        say = np.clip((z - pc._SAY_FROM) / (pc._SAY_FULL - pc._SAY_FROM), 0, 1) ** 2 + pc._SAY_LEAST
+        best = np.sort(np.maximum(z, 0))[-2:].mean()
+        assert best_two[y, x] == pytest.approx(best, abs=0.01)
+        assert score[y, x] == pytest.approx(0.5 * (best + (say * z).sum() / say.sum()), abs=0.01)
+
+
+def test_true_depth_scores_higher_than_others():
+    views, depths, greys = plane_scene(4)
+    window = pc.adaptive_window(greys[0], 4)
+    sources = pc.pack_sources(views[0], list(zip(views[1:], greys[1:], strict=True)))
+    true, _ = pc.photo_consistency((1 / depths[0]).astype(np.float32), sources, window)
+    for factor in (0.97, 1.03):
+        other, _ = pc.photo_consistency((1 / (factor * depths[0])).astype(np.float32), sources, window)
+        assert np.mean(true > other) > 0.95
+
+
+def test_plane_fit_agrees_with_numpy_twin():
+    rng = np.random.default_rng(2)
+    h, width, radius = 20, 24, 3
+    w = (1.0 + 0.01 * rng.normal(size=(h, width))).astype(np.float32)
+    w[:, 12:] += 1.0  # a step that no fit may cross
+    trust = rng.uniform(0.1, 1, (h, width)).astype(np.float32)
+    rate = np.full((h, width), 10.0, np.float32)
+    window = pc.adaptive_window(rng.uniform(0, 1, (h, width)).astype(np.float32), radius)
+    fit, gx, gy = fit_planes(w, trust, rate, 0.25, window.down, window.across)
+    for y, x in [(10, 11), (10, 12), (0, 0), (19, 23), (5, 8)]:
+        rows, values, weights = [], [], []
+        for i in range(-radius, radius + 1):
+            xx = x + i
+            if not 0 <= xx < width or abs(w[y, xx] - w[y, x]) * 10 > 0.25 * (1 + abs(i)):
                 continue
-            p = H @ [xx, yy, 1.0]
-            u, t = p[:2] / p[2]
-            iu, it = int(np.floor(u)), int(np.floor(t))
-            fu, ft = u - iu, t - it
-            box = source[it : it + 2, iu : iu + 2].astype(float)
-            values.append(np.array([1 - ft, ft]) @ box @ np.array([1 - fu, fu]))
-            ref.append(float(grey[yy, xx]))
-            near = (ox * ox + oy * oy) / (2 * refinement._SIGMA_SPACE**2)
-            weights.append(np.exp(-abs(ref[-1] - float(grey[y, x])) / refinement._SIGMA_GREY - near))
-    w = np.array(weights) / np.sum(weights)
-    a, b = np.array(ref), np.array(values)
-    a, b = a - w @ a, b - w @ b
-    return float(np.clip(1 - (w * a) @ b / np.sqrt(((w * a) @ a) * ((w * b) @ b)), 0, 1))
+            for j in range(-radius, radius + 1):
+                yy = y + j
+                # Down each column the step is judged against that column's own pixel in the row.
+                if 0 <= yy < h and abs(w[yy, xx] - w[y, xx]) * 10 <= 0.25 * (1 + abs(j)):
+                    rows.append((1.0, i, j))
+                    values.append(w[yy, xx])
+                    weights.append(
+                        window.across[y, i + radius, x] * window.down[y, j + radius, xx] * trust[yy, xx]
+                    )
+        A, v, m = np.array(rows), np.array(values, float), np.array(weights, float)
+        m /= m.sum()
+        mean, mean_v = m @ A, m @ v
+        D = A[:, 1:] - mean[1:]
+        damped = (D * m[:, None]).T @ D + 0.2 * np.eye(2)
+        slopes = np.linalg.solve(damped, (D * m[:, None]).T @ (v - mean_v))
+        assert (gx[y, x], gy[y, x]) == pytest.approx(tuple(slopes), abs=2e-4)
+        assert fit[y, x] == pytest.approx(mean_v - slopes @ mean[1:], abs=2e-4)
 
 
-@pytest.mark.parametrize("depth_factor", [1.0, 0.97, 1.05])
-def test_cost_agrees_with_numpy_twin(depth_factor):
-    views, depths, greys = plane_scene(2)
-    truth = exact_map(views[0], depths[0], PLANE_NORMAL)
-    w, gx, gy = (a / depth_factor for a in planes_from_depth(views[0], truth.depth, truth.normal))
-    sources = refinement._pack(views[0], [(views[1], greys[1])], None)
-    M, v = projection_of(views[1], views[0])
-    errors = []
-    for x, y in [(70, 30), (80, 60), (100, 90), (130, 25), (120, 50)]:  # all land inside
-        samples = np.empty((4, 36), np.float32)
-        count, mean, var = refinement._patch(greys[0], x, y, 5, 2, samples)
-        got = refinement._view_cost(
-            sources.flat, sources.layout, sources.P, 0, x, y,
-            np.float32(w[y, x]), np.float32(gx[y, x]), np.float32(gy[y, x]), samples, count, mean, var,
-        )  # fmt: skip
-        # The homography of the plane: q -> M q + v (gx qx + gy qy + c).
-        line = np.array([gx[y, x], gy[y, x], w[y, x] - gx[y, x] * x - gy[y, x] * y])
-        twin = ncc_twin(greys[0], greys[1], M + np.outer(v, line), x, y, 5, 2)
-        errors.append(abs(got - twin))
-        assert twin < 0.05 or depth_factor != 1.0
-    # What is left is the affine approximation of the homography within the patch.
-    assert max(errors) < 0.02
-
-
-def test_round_trip_is_zero_for_agreeing_depth_and_grows_with_error():
+def test_round_trips_are_zero_for_agreeing_depth_and_grow_with_error():
     a, b = make_views(2)
     da, db = plane_depth(a), plane_depth(b)
-    sources = refinement._pack(a, [(b, np.zeros((HEIGHT, WIDTH), np.float32))], [db.astype(np.float32)])
-    args = (sources.P, sources.B, 0, sources.flat_depth, sources.layout)
-    exact = refinement._round_trip(*args, 80, 60, np.float32(1 / da[60, 80]))
-    off = refinement._round_trip(*args, 80, 60, np.float32(1 / (da[60, 80] * 1.05)))
-    assert exact < 0.1
-    assert off > 0.5
-
-
-def test_hash_is_uniform_and_depends_on_every_argument():
-    base = [refinement._hash01(1, x, y, 3) for x in range(40) for y in range(40)]
-    assert min(base) >= 0
-    assert max(base) < 1
-    assert abs(np.mean(base) - 0.5) < 0.03
-    assert abs(np.var(base) - 1 / 12) < 0.01
-    assert (
-        len(
-            {
-                refinement._hash01(*k)
-                for k in [(1, 2, 3, 4), (2, 2, 3, 4), (1, 3, 3, 4), (1, 2, 4, 4), (1, 2, 3, 5)]
-            }
-        )
-        == 5
+    inverse = pc.pack_sources(a, [(b, inverse_depth(db))])
+    back = pc.projection_row(a, b)[None]
+    exact = pc.round_trips((1 / da).astype(np.float32), inverse, back, 2.0)
+    off = pc.round_trips((1 / (da * 1.05)).astype(np.float32), inverse, back, 2.0)
+    assert exact[60, 80] < 0.1
+    assert off[60, 80] > 0.5
+    unknown = pc.round_trips(
+        (1 / da).astype(np.float32), pc.pack_sources(a, [(b, 0 * inverse_depth(db))]), back, 2.0
     )
+    assert (unknown == 2.0).all()
 
 
-def test_arms_stay_on_the_other_colour():
-    for arm, n in zip(refinement._ARM_OFFSETS, refinement._ARM_COUNTS, strict=True):
-        assert ((arm[:n].sum(-1) & 1) == 1).all()
+def test_depth_carried_over_is_the_other_views_depth_and_near_things_win():
+    a, b = make_views(2)
+    carried = pc.carry_over(inverse_depth(plane_depth(b)), pc.projection_row(a, b), (HEIGHT, WIDTH))
+    known = carried > 0
+    assert known.mean() > 0.5
+    assert (
+        np.percentile(np.abs(carried * plane_depth(a) - 1)[known], 95) < 0.01
+    )  # half a pixel of the plane's slope
+    both = inverse_depth(plane_depth(b))
+    both[::2] *= 2  # every other row shows something at half the distance
+    nearer = pc.carry_over(both, pc.projection_row(b, b), (HEIGHT, WIDTH))
+    np.testing.assert_allclose(nearer[::2], both[::2], rtol=1e-5)
+
+
+def test_disparity_rate_is_the_largest_motion_per_inverse_depth():
+    views, depths, greys = plane_scene(3)
+    sources = pc.pack_sources(views[0], list(zip(views[1:], greys[1:], strict=True)))
+    w = (1 / depths[0]).astype(np.float32)
+    rate = disparity_rate(sources, w)
+    y, x, step = 64, 80, 1e-5
+    moved = []
+    for view in views[1:]:
+        ends = []
+        for inverse in (w[y, x] - step, w[y, x] + step):
+            ray = np.linalg.solve(views[0].K, [x, y, 1.0]) / float(inverse)
+            world = views[0].cam_from_world[:, :3].T @ (ray - views[0].cam_from_world[:, 3])
+            ends.append(view.project(world[None])[0][0])
+        moved.append(np.linalg.norm(ends[1] - ends[0]) / (2 * step))
+    assert rate[y, x] == pytest.approx(max(moved), rel=0.01)
+
+
+def test_holes_are_filled_from_their_rim_and_known_values_stay():
+    w = np.full((60, 80), 2.0, np.float32)
+    w[:, 40:] = 4.0
+    holes = w.copy()
+    holes[20:30, 10:20] = 0
+    filled = fill_holes(holes)
+    np.testing.assert_allclose(filled[holes > 0], holes[holes > 0], rtol=1e-6)
+    assert np.abs(filled[20:30, 10:20] - 2.0).max() < 0.3
 
 
 def test_plane_recovered_and_hole_filled():
@@ -178,18 +271,6 @@ def test_sphere_depth_and_normals():
     angle = np.degrees(np.arccos(np.clip((out.normal * normal).sum(-1), -1, 1)))[inside]
     assert np.median(angle) < 8
     assert (out.depth[depths[0] <= 0] == 0).all()
-
-
-def test_same_result_for_any_threads_and_another_for_another_seed():
-    views, depths, greys = plane_scene(3)
-    pairs = list(zip(views[1:], greys[1:], strict=True))
-    runs = [
-        refine_depth(views[0], greys[0], pairs, noisy(depths[0]), threads=t, seed=s, levels=2, iterations=1)
-        for t, s in [(1, 5), (3, 5), (1, 6)]
-    ]
-    assert np.array_equal(runs[0].depth, runs[1].depth)
-    assert np.array_equal(runs[0].normal, runs[1].normal)
-    assert not np.array_equal(runs[0].depth, runs[2].depth)
 
 
 def test_geometric_pass_brings_views_together():
