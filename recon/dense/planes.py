@@ -16,7 +16,7 @@ from recon.core.cameras import PinholeView
 _F32 = npt.NDArray[np.float32]
 
 SLOPE_DAMPING = 0.2
-"""Variance added to the pixel offsets of a plane fit, pixels squared: where almost no pixel of the window belongs to the
+"""Variance added to the pixel offsets of a plane fit, pixels squared: where almost no pixel of the window is on the
 surface the slope falls to 0 instead of anywhere."""
 # The same where the depth itself is to be described, not improved: next to nothing.
 _LEAST_DAMPING = 1e-3
