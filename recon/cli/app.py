@@ -16,6 +16,7 @@ from recon.cli.datasets import datasets
 from recon.cli.demo import demo
 from recon.cli.doctor import doctor
 from recon.cli.evaluate import evaluate
+from recon.cli.evaluate_dense import evaluate_depth, evaluate_flow, evaluate_surface
 from recon.cli.evaluate_semantic import evaluate_semantic
 from recon.cli.export import export, import_
 from recon.cli.georeference import georeference
@@ -36,6 +37,9 @@ app.command(cls=WithExample)(reconstruct)
 app.command()(match)
 app.command()(doctor)
 app.command()(demo)
+evaluate.command("surface")(evaluate_surface)
+evaluate.command("depth")(evaluate_depth)
+evaluate.command("flow")(evaluate_flow)
 evaluate.command("semantic")(evaluate_semantic)
 app.add_typer(train)
 app.add_typer(evaluate)

@@ -29,8 +29,8 @@ def export(
         raise UsageError(f"--to {unknown[0]}: it is one of {', '.join(FORMATS)}")
     if options.size not in ("working", "original"):
         raise UsageError(f"--size {options.size}: it is working or original")
-    from recon.cli.opening import open_run
     from recon.exports.exporting import run_export
+    from recon.exports.source import open_run
     from recon.run.state import refuse_old
 
     refuse_old(run, "sparse/0")
@@ -49,10 +49,9 @@ def import_(
     photos: Path | None = typer.Option(None, metavar="DIR", help="Where the photos are."),
 ) -> None:
     """Bring another program's reconstruction over, as a COLMAP model that all commands take."""
-    from recon.cli.opening import open_run
     from recon.exports.importing import run_import
 
-    print_report(kind, run_import(kind, source, out, photos, open_run))
+    print_report(kind, run_import(kind, source, out, photos))
 
 
 def print_report(kind: str, report: ExportReport) -> None:

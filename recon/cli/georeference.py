@@ -31,8 +31,8 @@ def georeference(
         raise UsageError("--level needs to know where up is: leave out --gravity none")
     if options.points is not None and options.length is None:
         raise UsageError("--points needs --length A,B=METRES")
-    from recon.cli.opening import open_run
     from recon.exports.georeferencing import run_georeference
+    from recon.exports.source import open_run
     from recon.run.state import refuse_old
 
     refuse_old(run, "sparse/0")

@@ -20,7 +20,7 @@ def takes_options(function: Callable[..., None]) -> Callable[..., None]:
     A field made by ``recon.options.option`` brings its help; a field of type ``tuple[X, ...]`` may be repeated. A
     parameter of the command's own that belongs to the same group as some fields stands before them.
     """
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     kind = hints.pop("options")
     types = get_type_hints(kind)
     fields = {one.name: one for one in dataclasses.fields(kind) if one.metadata}

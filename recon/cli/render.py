@@ -23,6 +23,6 @@ def render(
     options: RenderOptions,
 ) -> None:
     """Draw a film or pictures of a result, on any machine: no display, no GPU."""
-    from recon.cli.rendering import run_render
+    from recon.render.rendering import run_render
 
     print_report("", run_render(scene, out, options))

@@ -45,8 +45,8 @@ def view(
     """Look at results in the browser; Ctrl-C ends it."""
     if len(paths) > 2:
         raise UsageError("view takes one run, or two to compare")
-    from recon.cli.looking import open_view_scene
     from recon.live.serving import free_port
+    from recon.render.opening import open_view_scene
 
     with stoppable():
         first = free_port(host, port)

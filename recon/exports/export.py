@@ -22,10 +22,11 @@ from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
 from recon.exports.scene import Scene, SceneView, same_pinhole
-from recon.exports.source import Run, load_scene
+from recon.exports.source import load_scene, photo_folder
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
-from recon.photos.reading import PhotoError, decode_photo, read_png
+from recon.photos.reading import PhotoError, decode_photo
+from recon.run.folder import RunFolder
 from recon.run.state import refuse_old
 
 
@@ -64,7 +65,7 @@ class Export:
 
     def __init__(
         self,
-        run: Run,
+        run: RunFolder,
         kind: str,
         format: Format,
         options: ExportOptions,
@@ -119,7 +120,7 @@ class Export:
         """Folder of the photos as an absolute path: some programs look from wherever they are started."""
         if self.options.images:
             return (self.target / "images").as_posix()
-        folder = self.options.photos or self.run.source
+        folder = self.options.photos or photo_folder(self.run)
         return folder.resolve().as_posix() if folder is not None else ""
 
     def _target_cameras(self, scene: Scene) -> Callable[[Intrinsics], Intrinsics] | None:
@@ -161,7 +162,7 @@ class Export:
         return self._sizes[view.name]
 
     def _photo_file(self, name: str) -> Path:
-        folder = self.options.photos or self.run.source
+        folder = self.options.photos or photo_folder(self.run)
         if folder is None:
             raise ReconError(f"{self.run.root}: does not say where the photos are; give --photos DIR")
         path = folder / name
@@ -183,12 +184,13 @@ class Export:
         """Pixels and mask at the camera's size, and the file that holds exactly these pixels (or None)."""
         size = (camera.width, camera.height)
         mask: np.ndarray | None = None
-        if view.name in self.run.masks:
-            mask = read_png(self.run.masks[view.name])[:, :, 0] >= 128
-            if mask.shape != size[::-1]:
+        photo = self.run.photos.get(view.name)
+        if photo is not None:
+            mask = self.run.mask(photo)
+            if mask is not None and mask.shape != size[::-1]:
                 mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-        if view.name in self.run.pictures and self.options.size == "working":
-            return read_png(self.run.pictures[view.name]), mask, None
+        if photo is not None and self.options.size == "working":
+            return self.run.rgb(photo), mask, None
         rgb, orientation = self._original(view.name)
         if rgb.shape[:2] != size[::-1]:
             raise ReconError(
@@ -200,7 +202,8 @@ class Export:
     def _write_images(self, before: Scene, after: Scene, folder: Path) -> Scene:
         maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         taken: set[str] = set()
-        some_masked = bool(self.run.masks) or (before is not after and before.cameras != after.cameras)
+        some_masked = before is not after and before.cameras != after.cameras
+        some_masked |= any(photo.has_mask for photo in self.run.photos.values())
         views = []
         for old, view in zip(before.views, after.views, strict=True):
             source, target = before.intrinsics(old), after.intrinsics(view)
@@ -263,7 +266,7 @@ class Export:
             scene = self._base
             if not len(scene.xyz):
                 raise ReconError(
-                    f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model}"
+                    f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model_folder}"
                 )
             self.notes.append(
                 f"{path} is missing: these are the {len(scene.xyz)} sparse points, without normals; run "

@@ -9,7 +9,8 @@ from recon.exports import bundler, colmap, meshroom, nerfstudio, openmvg, points
 from recon.exports.export import Export, Format
 from recon.exports.files import fresh_export
 from recon.exports.options import ExportOptions, ExportReport
-from recon.exports.source import Run, read_georeference
+from recon.exports.source import read_georeference
+from recon.run.folder import RunFolder
 
 WRITERS: dict[str, Format] = {
     "colmap": colmap.BINARY,
@@ -26,7 +27,7 @@ WRITERS: dict[str, Format] = {
 }
 
 
-def run_export(run: Run, kind: str, target: Path, options: ExportOptions) -> ExportReport:
+def run_export(run: RunFolder, kind: str, target: Path, options: ExportOptions) -> ExportReport:
     """Write one export.
 
     Args:

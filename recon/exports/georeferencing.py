@@ -24,14 +24,15 @@ from recon.exports.georeference import (
 from recon.exports.gravity import dominant_plane, up_from_exif, up_of_directions
 from recon.exports.options import GeoreferenceOptions
 from recon.exports.scene import Scene, SceneView
-from recon.exports.source import GEOREFERENCE, Run, load_scene
+from recon.exports.source import load_scene, photo_folder
 from recon.photos.exif import exif_facts
+from recon.run.folder import GEOREFERENCE, RunFolder
 
 _BAD_SIGHTING_PX = 10.0
 """A control point that reprojects this far from where it was marked was marked wrongly."""
 
 
-def run_georeference(run: Run, options: GeoreferenceOptions) -> list[str]:
+def run_georeference(run: RunFolder, options: GeoreferenceOptions) -> list[str]:
     """Fit, write OUT/georeference.json, and say what was found, line by line.
 
     Raises:
@@ -89,7 +90,7 @@ def _summary(found: Georeference) -> list[str]:
 
 
 def _up(
-    run: Run, scene: Scene, options: GeoreferenceOptions, lines: list[str]
+    run: RunFolder, scene: Scene, options: GeoreferenceOptions, lines: list[str]
 ) -> tuple[np.ndarray | None, str]:
     """Up in the model and what told it."""
     if options.gravity == "none":
@@ -129,7 +130,7 @@ def _up(
     return up, "photos"
 
 
-def _points(run: Run, scene: Scene) -> np.ndarray:
+def _points(run: RunFolder, scene: Scene) -> np.ndarray:
     from recon.io.surfaces import read_points_ply
 
     path = run.root / "dense" / "points.ply"
@@ -139,11 +140,11 @@ def _points(run: Run, scene: Scene) -> np.ndarray:
     return xyz[:: max(1, len(xyz) // 200_000)]
 
 
-def _exif_ups(run: Run, scene: Scene, options: GeoreferenceOptions) -> dict[int, np.ndarray]:
+def _exif_ups(run: RunFolder, scene: Scene, options: GeoreferenceOptions) -> dict[int, np.ndarray]:
     """Up in camera axes of the views whose files tell it."""
     from PIL import Image, UnidentifiedImageError
 
-    folder = options.photos or run.source
+    folder = options.photos or photo_folder(run)
     found: dict[int, np.ndarray] = {}
     for row, view in enumerate(scene.views):
         path = folder / view.name if folder is not None else None
@@ -167,7 +168,7 @@ def _exif_ups(run: Run, scene: Scene, options: GeoreferenceOptions) -> dict[int,
 
 
 def _from_gps(
-    run: Run, scene: Scene, options: GeoreferenceOptions, up: np.ndarray | None, told_by: str
+    run: RunFolder, scene: Scene, options: GeoreferenceOptions, up: np.ndarray | None, told_by: str
 ) -> Georeference:
     frame = "utm" if options.crs == "auto" else options.crs
     if frame not in ("utm", "enu"):
@@ -191,12 +192,12 @@ def _from_gps(
     )
 
 
-def _gps(run: Run, scene: Scene, options: GeoreferenceOptions) -> dict[int, tuple[float, float, float]]:
+def _gps(run: RunFolder, scene: Scene, options: GeoreferenceOptions) -> dict[int, tuple[float, float, float]]:
     """Latitude, longitude and altitude of the views that have them: as the run noted, else from the files."""
     from PIL import Image, UnidentifiedImageError
 
     found: dict[int, tuple[float, float, float]] = {}
-    folder = options.photos or run.source
+    folder = options.photos or photo_folder(run)
     for row, view in enumerate(scene.views):
         photo = run.photos.get(view.name)
         position = photo.latitude_longitude_altitude if photo is not None else None
@@ -212,7 +213,7 @@ def _gps(run: Run, scene: Scene, options: GeoreferenceOptions) -> dict[int, tupl
 
 
 def _from_control(
-    run: Run,
+    run: RunFolder,
     scene: Scene,
     options: GeoreferenceOptions,
     up: np.ndarray | None,
@@ -242,7 +243,7 @@ def _from_control(
 
 
 def _from_length(
-    run: Run,
+    run: RunFolder,
     scene: Scene,
     options: GeoreferenceOptions,
     up: np.ndarray | None,
@@ -306,7 +307,7 @@ def _crs(text: str) -> Crs:
 
 
 def _locate(
-    run: Run, scene: Scene, sightings: dict[str, list[Sighting]], path: Path, lines: list[str]
+    run: RunFolder, scene: Scene, sightings: dict[str, list[Sighting]], path: Path, lines: list[str]
 ) -> dict[str, np.ndarray]:
     """Where marked points are in the model; a note for each that cannot be had."""
     views = {view.name: view for view in scene.views}
@@ -335,7 +336,7 @@ def _locate(
 
 
 def _triangulate(
-    run: Run, scene: Scene, seen: list[tuple[SceneView, float, float]]
+    run: RunFolder, scene: Scene, seen: list[tuple[SceneView, float, float]]
 ) -> tuple[np.ndarray | None, float]:
     """A point and its worst reprojection error in pixels of the model's photos."""
     cameras, marks = [], []

@@ -11,48 +11,49 @@ from recon.exports.colmap import write_database
 from recon.exports.files import MARK, Imported, fresh_export, write_json
 from recon.exports.options import ExportReport
 from recon.exports.scene import reconstruction_from_scene
-from recon.exports.source import Run, load_scene
+from recon.exports.source import load_scene, open_run, photo_folder
+from recon.run.state import refuse_old
 
 Read = Callable[[Path, "Path | None", list[str]], Imported]
 """From the source, the photo folder that the user gives, and a list that takes notes."""
 
 
-def run_import(
-    kind: str, source: Path, target: Path, photos: Path | None, open_run: Callable[[Path], Run]
-) -> ExportReport:
+def _read_colmap(source: Path, photos: Path | None, notes: list[str]) -> Imported:
+    del photos, notes
+    refuse_old(source, "sparse/0")
+    run = open_run(source)
+    folder = photo_folder(run)
+    return Imported(load_scene(run), photos=(folder,) if folder else ())
+
+
+READERS: dict[str, Read] = {
+    "openmvg": openmvg.read,
+    "nerfstudio": nerfstudio.read,
+    "meshroom": meshroom.read,
+    "bundler": bundler.read,
+    "colmap": _read_colmap,
+}
+
+
+def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> ExportReport:
     """Read another program's reconstruction and write it for recon and COLMAP.
 
     Written: ``sparse/0`` (COLMAP, binary), ``text`` (the same as text, its cameras.txt is for
     ``--intrinsics``), ``cameras.json`` (posed pinhole cameras, where the lenses are such), and ``database.db``
     when there are matches.
 
-    Args:
-        open_run: opens a folder with a COLMAP model.
-
     Raises:
         UsageError: an unknown format, a source that is not there, a target that holds something else.
         ReconError: the source is damaged or has no posed photo.
     """
 
-    def read_colmap(source: Path, photos: Path | None, notes: list[str]) -> Imported:
-        del photos, notes
-        run = open_run(source)
-        return Imported(load_scene(run), photos=(run.source,) if run.source else ())
-
-    readers: dict[str, Read] = {
-        "openmvg": openmvg.read,
-        "nerfstudio": nerfstudio.read,
-        "meshroom": meshroom.read,
-        "bundler": bundler.read,
-        "colmap": read_colmap,
-    }
-    if kind not in readers:
-        raise UsageError(f"import {kind}: it is one of {', '.join(readers)}")
+    if kind not in READERS:
+        raise UsageError(f"import {kind}: it is one of {', '.join(READERS)}")
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
     notes: list[str] = []
     try:
-        found = readers[kind](source, photos, notes)
+        found = READERS[kind](source, photos, notes)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ReconError(f"{source}: not what {kind} writes ({error!r})") from error
     if not found.scene.views:

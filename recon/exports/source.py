@@ -1,61 +1,67 @@
-"""A run as exports read it: a workspace, or any folder with a COLMAP model and photos beside it."""
+"""What exports read of a run: the scene of its model, its photos, its georeference."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from recon.core.colmap import pycolmap
-from recon.errors import ReconError
+from recon.core.colmap import read_reconstruction
+from recon.errors import ReconError, UsageError
+from recon.exports.files import MARK
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene, scene_from_reconstruction
-from recon.photos.types import Photo
-
-GEOREFERENCE = "georeference.json"
+from recon.run.folder import GEOREFERENCE, RunFolder
 
 
-@dataclass(frozen=True)
-class Run:
-    """A workspace, or a COLMAP model with photos beside it.
+def open_run(root: Path) -> RunFolder:
+    """Open a workspace, or a folder that is or holds a COLMAP model.
 
-    Attributes:
-        photos: of the workspace by name; empty for a bare model.
-        source: the photo folder of the run, None if nobody knows.
-        pictures, masks: files of the workspace with a photo's pixels as the run used them, and its mask, by name.
+    Raises:
+        ReconError: there is no model.
     """
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"{root}: there is no such folder; give a workspace or a folder with a COLMAP model")
+    run = RunFolder(root)
+    if run.model_folder is None:
+        raise ReconError(
+            f"{root}: has no cameras yet (sparse/0 is missing); run 'recon reconstruct' as far as stage map"
+        )
+    return run
 
-    root: Path
-    model: Path
-    photos: dict[str, Photo] = field(default_factory=dict)
-    source: Path | None = None
-    pictures: dict[str, Path] = field(default_factory=dict)
-    masks: dict[str, Path] = field(default_factory=dict)
+
+def photo_folder(run: RunFolder) -> Path | None:
+    """The folder of the photos of a run, None if nobody knows; what 'recon import' made knows where they are."""
+    mark = run.path(MARK)
+    if run.source is not None or run.has_photos or not mark.is_file():
+        return run.source
+    try:
+        noted = json.loads(mark.read_text(encoding="utf-8")).get("photos")
+    except ValueError:
+        return None
+    return Path(noted) if noted else None
 
 
-def load_scene(run: Run) -> Scene:
+def load_scene(run: RunFolder) -> Scene:
     """Read the cameras and points of a run.
 
     Raises:
         ReconError: the model cannot be read or has no posed photo.
     """
-    try:
-        model = pycolmap.Reconstruction(str(run.model))
-    except (ValueError, RuntimeError) as error:
-        raise ReconError(f"{run.model}: the COLMAP model cannot be read ({error})") from error
-    scene = scene_from_reconstruction(model)
+    assert run.model_folder is not None
+    scene = scene_from_reconstruction(read_reconstruction(run.model_folder))
     if not scene.views:
-        raise ReconError(f"{run.model}: the model has no photo with a pose")
+        raise ReconError(f"{run.model_folder}: the model has no photo with a pose")
     return scene
 
 
-def read_georeference(run: Run) -> Georeference:
+def read_georeference(run: RunFolder) -> Georeference:
     """Read the georeference of a run.
 
     Raises:
         ReconError: there is none, or it is damaged.
     """
-    path = run.root / GEOREFERENCE
+    path = run.path(GEOREFERENCE)
     try:
         return Georeference.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -70,7 +70,7 @@ def old_results(root: Path, names: Iterable[str] = tuple(STAGE_OF)) -> list[str]
     Raises:
         ReconError: the manifest is damaged.
     """
-    manifest = read_manifest(root)
+    manifest = read_manifest(root) if root.is_dir() else None
     if manifest is None:
         return []
     found = []

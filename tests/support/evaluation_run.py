@@ -150,13 +150,22 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
             root / "dense" / "depth" / f"{i}.npz",
             DepthMap(found, np.zeros((*flat.shape, 3), np.float32), flat),
         )
-    record = {"state": "done", "reads": [], "cpu_seconds": 3.0, "peak_memory_mb": 100.0, "counts": {}}
+    record = {
+        "fingerprint": "",
+        "state": "done",
+        "reads": [],
+        "cpu_seconds": 3.0,
+        "peak_memory_mb": 100.0,
+        "counts": {},
+    }
     stages = {
         "match": {**record, "seconds": 4.0, "counts": {"pairs": len(pairs)}},
         "map": {**record, "seconds": 2.0, "peak_memory_mb": 250.0},
-        "fuse": {**record, "seconds": 9.0, "state": "failed"},
+        "texture": {**record, "seconds": 9.0, "state": "failed"},
     }
-    (root / "manifest.json").write_text(json.dumps({"format": 1, "stages": stages}))
+    (root / "manifest.json").write_text(
+        json.dumps({"format": 1, "source": "", "source_fingerprint": "", "stages": stages})
+    )
     return root
 
 

@@ -14,7 +14,6 @@ from tests.support import live_scene
 
 pytest.importorskip("viser", reason="viser is not installed")
 
-from recon.cli.looking import open_view_scene
 from recon.core.similarity import Similarity3
 from recon.datasets.readers.uniform import CONVENTION
 from recon.errors import ReconError
@@ -23,6 +22,7 @@ from recon.io.surfaces import read_ply_vertices, write_points_ply
 from recon.live.serving import free_port
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
+from recon.render.opening import open_view_scene
 from recon.render.scene import ViewScene
 from recon.synthetic.files import write_ply
 

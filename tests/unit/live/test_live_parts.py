@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from viser._gui_handles import _parse_markdown
 
-from recon.cli.looking import open_view_scene
 from recon.core.cameras import PinholeView
 from recon.core.undistort import distort_points
 from recon.errors import ReconError, UsageError

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.cli.opening import open_run
 from recon.core.frames import offset_to_origin
 from recon.errors import ReconError, UsageError
-from recon.exports.source import GEOREFERENCE, Run, load_scene, read_georeference
+from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
 from recon.render.scene import (
     MESH_SUFFIXES,
     UnreadCloud,
@@ -24,6 +23,7 @@ from recon.render.scene import (
     read_view_mesh,
     scene_up,
 )
+from recon.run.folder import GEOREFERENCE, RunFolder
 from recon.run.state import old_results
 
 _MESHES = ("textured.glb", "textured.obj", "mesh.glb", "mesh.ply")
@@ -71,7 +71,7 @@ def _of_folder(path: Path, photos: Path | None, first: int | None) -> ViewScene:
 
 
 def _of_run(
-    run: Run, cloud_file: Path, mesh_file: Path | None, photos: Path | None, first: int | None
+    run: RunFolder, cloud_file: Path, mesh_file: Path | None, photos: Path | None, first: int | None
 ) -> ViewScene:
     scene = load_scene(run)
     offset = offset_to_origin(np.array([view.center for view in scene.views]))
@@ -127,15 +127,15 @@ def _name(root: Path) -> str:
 
 
 def _photo_files(
-    run: Run, photos: Path | None
+    run: RunFolder, photos: Path | None
 ) -> tuple[Callable[[str], Path | None], Callable[[list[str]], tuple[str, ...]]]:
     """Where the pixels of a photo are, and what to say of photos that are missing."""
-    folder = photos or run.source
+    folder = photos or photo_folder(run)
 
     def file_of(name: str) -> Path | None:
         candidates = [folder / name] if folder is not None else []
-        if name in run.pictures and photos is None:
-            candidates.insert(0, run.pictures[name])
+        if name in run.photos and photos is None:
+            candidates.insert(0, run.photo_png(name))
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(names: list[str]) -> tuple[str, ...]:

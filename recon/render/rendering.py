@@ -16,14 +16,12 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from recon.cli.looking import open_view_scene
-from recon.cli.opening import open_run
 from recon.core.cameras import PinholeView
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
 from recon.exports.scene import Scene
-from recon.exports.source import load_scene
+from recon.exports.source import load_scene, open_run
 from recon.io.pictures import encode_picture
 from recon.render import trajectories, video
 from recon.render.canvas import (
@@ -34,6 +32,7 @@ from recon.render.canvas import (
     draw_points,
 )
 from recon.render.frusta import camera_lines, frustum_size, photo_frames
+from recon.render.opening import open_view_scene
 from recon.render.options import LAYERS, RenderOptions
 from recon.render.pictures import overview_view, point_spacing
 from recon.render.pose_splines import interpolate_poses, parse_tum
