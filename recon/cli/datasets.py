@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from recon.datasets.cards import Card
+    pass
 
 datasets = typer.Typer(
     name="datasets", help="Public scenes and benchmarks: list, describe, fetch.", no_args_is_help=True
@@ -19,11 +19,12 @@ datasets = typer.Typer(
 def list_datasets() -> None:
     """All data sets that recon has a card of, and whether they are here."""
     from recon.datasets.cards import load_cards
+    from recon.datasets.inventory import card_here, fetch_size
 
     rows = [("name", "here", "fetch", "ground truth")]
     root = _root()
     for card in load_cards().values():
-        rows.append((card.name, _here(card, root), _size(card), card.ground_truth))
+        rows.append((card.name, card_here(card, root), fetch_size(card), card.ground_truth))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         columns = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
@@ -38,6 +39,7 @@ def show_dataset(
 ) -> None:
     """One data set: origin, licence, what to cite, what is known, and what lies here."""
     from recon.datasets.cards import load_card
+    from recon.datasets.inventory import card_here, describe_folder, fetch_size
 
     card = load_card(name)
     root = _root()
@@ -48,7 +50,7 @@ def show_dataset(
         ("cite", card.citation),
         ("truth", card.ground_truth),
         ("cameras", card.convention or "none"),
-        ("fetch", _size(card)),
+        ("fetch", fetch_size(card)),
         ("verified", card.verified),
         ("parts", ", ".join(card.parts)),
         ("scenes", ", ".join(card.scenes)),
@@ -61,10 +63,10 @@ def show_dataset(
     for role, where in card.layout.items():
         typer.echo(f"  {role:<9}{where}")
     if root is not None and not card.scenes and card.is_here(root):
-        for line in _found(card.target(root)):
+        for line in describe_folder(card.target(root)):
             typer.echo(line)
     else:
-        typer.echo("here     " + _here(card, root))
+        typer.echo("here     " + card_here(card, root))
 
 
 @datasets.command("fetch")
@@ -80,6 +82,7 @@ def fetch_dataset(
     from recon.datasets.cards import data_root, load_card
     from recon.datasets.fetching import fetch
     from recon.datasets.ground_truth import complete_layout
+    from recon.datasets.inventory import describe_folder
     from recon.io.download import ProgressBar
 
     card = load_card(name)
@@ -97,7 +100,7 @@ def fetch_dataset(
         typer.echo(f"wrote {path}")
     typer.echo(f"licence: {card.licence}")
     typer.echo(f"cite: {card.citation}")
-    for line in _found(done.folder):
+    for line in describe_folder(done.folder):
         typer.echo(line)
 
 
@@ -109,40 +112,3 @@ def _root() -> Path | None:
         return data_root()
     except ReconError:
         return None
-
-
-def _here(card: Card, root: Path | None) -> str:
-    if root is None:
-        return "no"
-    if not card.scenes or "{scene}" not in card.path:
-        return "yes" if card.is_here(root) else "no"
-    there = [scene for scene in card.scenes if card.of_scene(scene).is_here(root)]
-    return f"{len(there)} of {len(card.scenes)}"
-
-
-def _size(card: Card) -> str:
-    if not card.files:
-        return "by hand"
-    return card.size or "yes"
-
-
-def _found(folder: Path) -> list[str]:
-    """What a reader makes of a folder, in lines."""
-    from recon.datasets.ground_truth import has_ground_truth, load_ground_truth
-
-    if not has_ground_truth(folder):
-        return [f"here     {folder}, without ground truth that recon reads at its top"]
-    truth = load_ground_truth(folder)
-    known = [
-        f"{len(truth.cameras)} cameras" if truth.cameras else "",
-        f"{len(truth.pairs)} pairs" if truth.pairs else "",
-        f"{len(truth.flow_pairs)} flows" if truth.flow_pairs else "",
-        "depth" if truth.depth is not None else "",
-        "mesh" if truth.mesh is not None else "",
-        f"{len(truth.points)} scans" if truth.points else "",
-        "masks" if truth.masks is not None else "",
-        "judged region" if truth.region is not None else "",
-    ]
-    scale = f"1 unit is {truth.unit_in_metres:g} m" if truth.unit_in_metres is not None else "no scale"
-    lines = [f"here     {folder} ({truth.layout}): {', '.join(part for part in known if part)}; {scale}"]
-    return lines + ([f"note     {truth.note}"] if truth.note else [])

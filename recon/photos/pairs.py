@@ -169,7 +169,7 @@ def _two_names(text: str) -> list[str]:
 def select_pairs(
     n: int, scores: Mapping[Pair, int], neighbours: int = 8, plausible: Iterable[Pair] = ()
 ) -> tuple[Pair, ...]:
-    """Choose the pairs to match densely from sparse evidence.
+    """Choose the pairs to match from the evidence of interest points.
 
     Kept are: a maximum spanning forest of the scores (nothing that evidence connects falls apart); the best
     ``neighbours`` pairs of each photo; and, where sparse evidence leaves photos unconnected, plausible pairs

@@ -25,9 +25,7 @@ class MatchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     matcher: str = Field("siftflow", description="name in the registry of matchers, dense or sparse")
-    max_size: int = Field(
-        640, ge=64, le=8192, description="longest side of the images that are matched densely"
-    )
+    max_size: int = Field(640, ge=64, le=8192, description="longest side of the images that are matched")
     sparse_max_size: int = Field(
         2048, ge=64, le=8192, description="longest side of the images that a sparse matcher gets"
     )

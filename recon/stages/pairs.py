@@ -57,7 +57,7 @@ class PairsSettings(BaseModel):
 
 
 class PairsStage:
-    """Matches interest points of candidate pairs, verifies them, and picks the pairs to match densely."""
+    """Matches interest points of candidate pairs, verifies them, and picks the pairs to match."""
 
     name: ClassVar[str] = "pairs"
     version: ClassVar[int] = 2
@@ -100,7 +100,7 @@ class PairsStage:
             )
         blind = sum(pair not in scores for pair in chosen)
         if blind:
-            work.warn(f"{blind} of {len(chosen)} pairs are matched densely without sparse evidence")
+            work.warn(f"{blind} of {len(chosen)} pairs are matched without evidence from interest points")
         run.write_pairs(
             {pair: scores.get(pair, 0) for pair in chosen}, {pair: verified[pair] for pair in scores}
         )

@@ -56,6 +56,7 @@ from recon.live.text import plain
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.frusta import photo_corners
+from recon.render.opening import open_view_scene
 from recon.render.scene import ViewCloud, ViewScene
 from tests.support import live_scene
 
