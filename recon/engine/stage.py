@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
@@ -18,6 +18,7 @@ from recon.io.files import AtomicFolder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Options = TypeVar("Options")
 
 
 @runtime_checkable
@@ -163,3 +164,14 @@ class StageContext(AtomicFolder):
             yield bar
         finally:
             bar.close()
+
+
+def options_of(kind: Callable[..., Options], settings: BaseModel, **more: Any) -> Options:
+    """The options of an algorithm from the settings of a stage, where both have a field of the same name.
+
+    Args:
+        kind: a dataclass whose fields say their default once; the stage's settings take it from there.
+        more: fields that the settings do not have.
+    """
+    names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(settings, name) for name in names if hasattr(settings, name)}, **more)

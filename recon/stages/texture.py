@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.engine.stage import StageContext
+from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.exports.meshes import upright_glb
 from recon.io.pictures import encode_picture
@@ -33,25 +33,38 @@ class TextureSettings(BaseModel):
     close_holes: float = Field(
         0.0, ge=0.0, le=1.0, description="holes up to this share of the mesh's extent are closed"
     )
-    max_texture: int = Field(4096, ge=256, le=16384, description="longest side of the texture, texels")
+    max_texture: int = Field(
+        TextureOptions.max_texture, ge=256, le=16384, description="longest side of the texture, texels"
+    )
     formats: list[Literal["obj", "glb"]] = Field(["obj", "glb"], description="files to write")
     picture: Literal["jpg", "png"] = Field("jpg", description="file format of the texture")
     jpeg_quality: int = Field(95, ge=50, le=100, description="of the texture")
-    candidates: int = Field(8, ge=1, le=32, description="views that are considered per face")
+    candidates: int = Field(
+        TextureOptions.candidates, ge=1, le=32, description="views that are considered per face"
+    )
     max_angle: float = Field(
-        82.0, gt=0.0, lt=90.0, description="between a face and a view that may texture it, degrees"
+        TextureOptions.max_angle,
+        gt=0.0,
+        lt=90.0,
+        description="between a face and a view that may texture it, degrees",
     )
     seam_cost: float = Field(
-        6.0, ge=0.0, description="what a pixel of seam costs, in pixels of lost resolution"
+        TextureOptions.seam_cost,
+        ge=0.0,
+        description="what a pixel of seam costs, in pixels of lost resolution",
     )
     reject_levels: float = Field(
-        30.0,
+        TextureOptions.reject_levels,
         ge=0.0,
         description="a photo that differs by more from the others is not used there; 0 trusts all",
     )
-    blend_rings: int = Field(2, ge=1, le=10, description="faces beside a seam over which photos blend")
-    consensus: float = Field(0.02, ge=0.0, description="pull of colours towards what all photos agree on")
-    balance: bool = Field(True, description="even out exposure and colour between photos")
+    blend_rings: int = Field(
+        TextureOptions.blend_rings, ge=1, le=10, description="faces beside a seam over which photos blend"
+    )
+    consensus: float = Field(
+        TextureOptions.consensus, ge=0.0, description="pull of colours towards what all photos agree on"
+    )
+    balance: bool = Field(TextureOptions.balance, description="even out exposure and colour between photos")
 
 
 class TextureStage:
@@ -86,16 +99,7 @@ class TextureStage:
             scene.views,
             scene.images,
             scene.masks,
-            TextureOptions(
-                max_texture=settings.max_texture,
-                candidates=settings.candidates,
-                max_angle_deg=settings.max_angle,
-                seam_cost=settings.seam_cost,
-                reject_levels=settings.reject_levels,
-                blend_rings=settings.blend_rings,
-                consensus=settings.consensus,
-                balance=settings.balance,
-            ),
+            options_of(TextureOptions, settings),
         )
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.engine.stage import StageContext
+from recon.engine.stage import StageContext, options_of
 from recon.graph.thinning import thin_tracks
 from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
 from recon.photos.types import Photo
@@ -26,14 +26,18 @@ class TracksSettings(BaseModel):
     anchors: Literal["corners", "points", "both"] = Field(
         "both", description="dense: what the flow carries: corners of the photo, its SIFT points, or both"
     )
-    max_anchors: int = Field(1500, ge=50, description="dense: at most so many tracks start in one photo")
+    max_anchors: int = Field(
+        TrackSettings.max_anchors, ge=50, description="dense: at most so many tracks start in one photo"
+    )
     suppression: float = Field(
-        6.0,
+        TrackSettings.suppression,
         ge=0.0,
         description="dense and semi-dense: distance to an observation of a better track, pixels",
     )
     loop_error: float = Field(
-        2.0, gt=0.0, description="dense: largest miss between two observations, matching pixels"
+        TrackSettings.loop_error,
+        gt=0.0,
+        description="dense: largest miss between two observations, matching pixels",
     )
     merge_radius: float = Field(
         2.0,
@@ -86,11 +90,7 @@ class TracksStage:
                 photo_set,
                 run.dense_matches(edges),
                 {photo.id: xy for photo, xy in zip(photo_set.photos, anchors, strict=True)},
-                TrackSettings(
-                    max_anchors=settings.max_anchors,
-                    suppression=settings.suppression,
-                    loop_error=settings.loop_error,
-                ),
+                options_of(TrackSettings, settings),
             )
         if settings.refine:
             greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]

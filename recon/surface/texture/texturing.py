@@ -76,7 +76,7 @@ def texture_mesh(
     adjacency = face_adjacency(faces)
     clock.lap("adjacency")
     candidates = find_candidates(
-        local, faces, near, images, masks, count=options.candidates, max_angle_deg=options.max_angle_deg
+        local, faces, near, images, masks, count=options.candidates, max_angle_deg=options.max_angle
     )
     clock.lap("visibility")
     gains = fit_gains(candidates, len(views)) if options.balance else np.ones((len(views), 3))

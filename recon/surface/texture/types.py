@@ -15,7 +15,7 @@ class TextureOptions:
     Attributes:
         max_texture: longest side of the texture, texels; charts shrink together until they fit.
         candidates: views that are kept for each face, the best ones.
-        max_angle_deg: between a face's normal and the direction to a view that may texture it.
+        max_angle: degrees between a face's normal and the direction to a view that may texture it.
         seam_cost: what a pixel's length of seam costs, in pixels of lost resolution.
         reject_levels: a view whose colour differs by more from what the other views agree on (after exposure, over
             some neighbourhood) does not show the surface there; grey levels of 255. 0 trusts all.
@@ -28,7 +28,7 @@ class TextureOptions:
 
     max_texture: int = 4096
     candidates: int = 8
-    max_angle_deg: float = 82.0
+    max_angle: float = 82.0
     seam_cost: float = 6.0
     reject_levels: float = 30.0
     blend_rings: int = 2
