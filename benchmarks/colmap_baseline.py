@@ -21,12 +21,8 @@ from pathlib import Path
 import pycolmap
 from _common import data_root, machine, table
 
-from recon.evaluation.poses import (
-    evaluate_poses,
-    poses_from_cameras_json,
-    poses_from_colmap,
-    views_from_cameras_json,
-)
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
 
 SCENES = ("fountain-P11", "Herz-Jesus-P8", "entry-P10")
 MAPPERS = ("incremental", "global")
@@ -37,7 +33,7 @@ def run(
 ) -> tuple[str, float, float]:
     """Registered photos, mean centre error in millimetres, seconds."""
     pycolmap.set_random_seed(seed)
-    K = next(iter(views_from_cameras_json(folder / "cameras.json").values())).K
+    K = next(iter(read_cameras_json(folder / "cameras.json").values())).K
     options = pycolmap.ImageReaderOptions()
     options.camera_model = "PINHOLE"
     # COLMAP counts pixels from the corner of the first one, cameras.json from its centre.

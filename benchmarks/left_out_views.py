@@ -22,8 +22,9 @@ from _common import data_root, machine, table
 from recon.api import reconstruct
 from recon.core.mesh import mesh_from_open3d
 from recon.datasets.cards import load_card
-from recon.evaluation.poses import align_cameras, poses_from_colmap, views_from_cameras_json
+from recon.evaluation.poses import align_cameras, poses_from_colmap
 from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
+from recon.io.cameras_json import read_cameras_json
 from recon.io.surfaces import read_mesh, read_points_ply
 
 DEFAULT = {"fountain-P11": (2, 5, 8), "Herz-Jesus-P8": (2, 5)}
@@ -48,7 +49,7 @@ def main() -> None:
         for name in args.scenes:
             card = load_card(name)
             folder = card.folder(data_root())
-            truth = views_from_cameras_json(folder / card.layout["cameras"])
+            truth = read_cameras_json(folder / card.layout["cameras"])
             names = sorted(truth)
             for index in args.views or DEFAULT.get(name, (len(names) // 2,)):
                 rows += left_out(root, name, folder / card.layout["images"], truth, names[index], args)

@@ -22,7 +22,6 @@ from _common import machine, table
 from repeated_structure import RIGHT_DEGREES, pair_error
 from scipy.optimize import minimize
 
-from recon.evaluation.poses import poses_from_cameras_json
 from recon.graph.evidence import (
     DENSE_FEATURES,
     SPARSE_FEATURES,
@@ -31,6 +30,7 @@ from recon.graph.evidence import (
     sparse_features,
 )
 from recon.graph.view_graph import relative_pose, signs_of_edge
+from recon.io.cameras_json import poses_from_cameras_json
 
 # Weight of the square of each coefficient (of features brought to unit variance) against the mean log-likelihood.
 _PENALTY = 0.01

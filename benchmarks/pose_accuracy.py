@@ -22,7 +22,8 @@ from _common import data_root, machine, table
 
 import recon.api
 from recon.errors import ReconError
-from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.cameras_json import poses_from_cameras_json
 
 
 @dataclass(frozen=True)

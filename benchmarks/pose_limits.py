@@ -24,7 +24,8 @@ import pycolmap
 from _common import data_root, machine, table
 
 import recon.api
-from recon.evaluation.poses import align_cameras, evaluate_poses, poses_from_cameras_json
+from recon.evaluation.poses import align_cameras, evaluate_poses
+from recon.io.cameras_json import poses_from_cameras_json
 
 SCENES = ("fountain-P11", "Herz-Jesus-P8", "entry-P10")
 

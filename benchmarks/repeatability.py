@@ -18,7 +18,8 @@ import zarr
 from _common import data_root, machine, table
 
 import recon.api
-from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.cameras_json import poses_from_cameras_json
 
 MATCHERS = ("siftflow", "dsift-flow", "dis", "sift", "aliked+lightglue", "xfeat")
 

@@ -31,13 +31,9 @@ from recon.core.similarity import camera_center
 from recon.engine.recipe import load_recipe
 from recon.engine.runner import RunOptions, run_stages
 from recon.errors import ReconError
-from recon.evaluation.poses import (
-    align_similarity_robust,
-    poses_from_cameras_json,
-    poses_from_colmap,
-    views_from_cameras_json,
-)
+from recon.evaluation.poses import align_similarity_robust, poses_from_colmap
 from recon.graph.view_graph import relative_pose
+from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
 from recon.synthetic.files import write_scene
 from recon.synthetic.repeated import REPEATED_SCENES, make_repeated_scene
 
@@ -96,7 +92,7 @@ def run_colmap(folder: Path, out: Path, mapper: str, known: bool) -> None:
     database = out / "database.db"
     options = pycolmap.ImageReaderOptions()
     if known:
-        K = next(iter(views_from_cameras_json(folder / "cameras.json").values())).K
+        K = next(iter(read_cameras_json(folder / "cameras.json").values())).K
         options.camera_model = "PINHOLE"
         options.camera_params = f"{K[0, 0]},{K[1, 1]},{K[0, 2] + 0.5},{K[1, 2] + 0.5}"
     if not database.exists():

@@ -105,14 +105,12 @@ def run_case(case: str, folder: Path) -> dict[str, float]:
         metrics = json.loads(out.read_text())["metrics"]
         score = next(metrics[name] for name in metrics if name in {"points.f_20mm", "points.f_0.02u"})
     else:
-        from recon.evaluation.poses import views_from_cameras_json
         from recon.evaluation.surface import SurfaceProtocol, evaluate_surface
+        from recon.io.cameras_json import read_cameras_json
 
         with np.load(folder / "clouds.npz") as data:
             truth, estimate = data["truth"], data["estimate"]
-        views = (
-            [] if case == "no cameras" else list(views_from_cameras_json(folder / "cameras.json").values())
-        )
+        views = [] if case == "no cameras" else list(read_cameras_json(folder / "cameras.json").values())
         start = time.perf_counter()
         voxel = 0.005 if "thinned" in case else None
         report = evaluate_surface(

@@ -34,8 +34,9 @@ from _common import data_root, machine, table
 from recon.api import reconstruct
 from recon.core.cameras import PinholeView
 from recon.datasets.cards import load_card
-from recon.evaluation.poses import align_cameras, views_from_cameras_json
+from recon.evaluation.poses import align_cameras
 from recon.evaluation.views import compare_view
+from recon.io.cameras_json import read_cameras_json
 from recon.io.glb import model_from_scene, read_glb
 from recon.io.textured_mesh import read_textured_mesh
 from recon.render.canvas import Canvas, Surface
@@ -220,7 +221,7 @@ def measure_run(
     ]
     card = load_card(scene)
     folder = card.folder(data_root())
-    truth = views_from_cameras_json(folder / card.layout["cameras"])
+    truth = read_cameras_json(folder / card.layout["cameras"])
     ours = {view.name: view.cam_from_world for view in dense.views}
     known = {name: view.cam_from_world for name, view in truth.items()}
     to_truth = align_cameras(ours, known)

@@ -11,6 +11,7 @@ from recon.datasets.readers import READERS
 from recon.datasets.readers.common import Reader
 from recon.datasets.types import GroundTruth, TruthCamera, TruthPair
 from recon.errors import ReconError, UsageError
+from recon.io.cameras_json import CONVENTION, camera_entry
 
 __all__ = [
     "GroundTruth",
@@ -68,8 +69,6 @@ def write_cameras_json(truth: GroundTruth, path: Path) -> None:
     Raises:
         ReconError: a camera has distortion, which that form does not hold.
     """
-    from recon.datasets.readers.uniform import CONVENTION
-
     distorted = [name for name, camera in truth.cameras.items() if camera.distortion is not None]
     if distorted:
         raise ReconError(f"{truth.name}: {distorted[0]} has lens distortion, which {path.name} does not hold")
@@ -81,17 +80,7 @@ def write_cameras_json(truth: GroundTruth, path: Path) -> None:
     if truth.note:
         document["note"] = truth.note
     document["images"] = [
-        {
-            "name": name,
-            "width": camera.width,
-            "height": camera.height,
-            "fx": float(camera.K[0, 0]),
-            "fy": float(camera.K[1, 1]),
-            "cx": float(camera.K[0, 2]),
-            "cy": float(camera.K[1, 2]),
-            "R": camera.R.tolist(),
-            "t": camera.t.tolist(),
-        }
+        camera_entry(name, camera.K, (camera.width, camera.height), camera.cam_from_world)
         for name, camera in sorted(truth.cameras.items())
     ]
     part = path.with_name(path.name + ".part")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from recon.core.cameras import PinholeView
 from recon.core.similarity import Similarity3, camera_center
-from recon.errors import ReconError
 from recon.evaluation.bootstrap import area_under_curve
 
 # Singular values of the centred camera centres below this share of the largest count as zero: the centres lie
@@ -313,64 +309,16 @@ def evaluate_poses(
     )
 
 
-def views_from_cameras_json(path: Path) -> dict[str, PinholeView]:
-    """Read the posed pinhole cameras of a ``cameras.json`` (see docs/conventions.md), by photo name.
-
-    Raises:
-        ReconError: the file is missing or is not such a file.
-    """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))["images"]
-        out = {}
-        for index, entry in enumerate(entries):
-            K = np.array(
-                [[entry["fx"], 0.0, entry["cx"]], [0.0, entry["fy"], entry["cy"]], [0.0, 0.0, 1.0]],
-                np.float64,
-            )
-            pose = np.column_stack(
-                [np.array(entry["R"], np.float64).reshape(3, 3), np.array(entry["t"], np.float64)]
-            )
-            out[entry["name"]] = PinholeView(
-                index, entry["name"], K, pose, int(entry["width"]), int(entry["height"])
-            )
-    except FileNotFoundError as error:
-        raise ReconError(f"{path}: no such file; name a cameras.json with posed cameras") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ReconError(
-            f"{path}: not a cameras.json: each image needs name, width, height, fx, fy, cx, cy, R and "
-            f"t ({error!r})"
-        ) from error
-    return out
-
-
-def poses_from_cameras_json(path: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
-    """Read name to ``cam_from_world`` from a ``cameras.json``.
-
-    Raises:
-        ReconError: the file is missing or is not such a file.
-    """
-    return {name: view.cam_from_world for name, view in views_from_cameras_json(path).items()}
-
-
 def poses_from_colmap(folder: Path) -> dict[str, Float64[np.ndarray, "3 4"]]:
     """Read name to ``cam_from_world`` from a COLMAP model folder (binary or text).
 
     Raises:
         ReconError: the folder holds no model that can be read.
     """
-    from recon.core.colmap import pycolmap
+    from recon.core.colmap import read_reconstruction
+    from recon.core.posed import registered_cameras
 
-    try:
-        model: Any = pycolmap.Reconstruction(str(folder))
-    except (ValueError, RuntimeError) as error:
-        raise ReconError(
-            f"{folder}: no COLMAP model (cameras, images and points3D) can be read: {error}"
-        ) from error
-    out = {}
-    for image in model.images.values():
-        if image.has_pose:
-            out[str(image.name)] = np.asarray(image.cam_from_world().matrix(), np.float64)
-    return out
+    return {name: one.cam_from_world for name, one in registered_cameras(read_reconstruction(folder)).items()}
 
 
 def relative_pose(a: Float[np.ndarray, "3 4"], b: Float[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 4"]:

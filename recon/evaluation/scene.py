@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recon.core.mesh import mesh_from_open3d
-from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap, views_from_cameras_json
+from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap
 from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface
+from recon.io.cameras_json import read_cameras_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def judge_scene(
     from recon.io.surfaces import read_mesh, read_points_ply
 
     scene, out = Path(scene), Path(out)
-    views = views_from_cameras_json(scene / "cameras.json")
+    views = read_cameras_json(scene / "cameras.json")
     truth_poses = {name: view.cam_from_world for name, view in views.items()}
     poses = evaluate_poses(poses_from_colmap(out / "sparse" / "0"), truth_poses)
     truth = mesh_from_open3d(read_mesh(scene / "truth" / "mesh.ply"))

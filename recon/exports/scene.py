@@ -19,6 +19,7 @@ from recon.core.colmap import (
     pycolmap,
 )
 from recon.core.undistort import undistort_points
+from recon.io.cameras_json import camera_entry
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,8 @@ class Scene:
         images = []
         for view in self.views:
             camera = self.intrinsics(view)
-            K = camera.K
-            images.append(
-                {
-                    "name": view.name,
-                    "width": camera.width,
-                    "height": camera.height,
-                    "fx": K[0, 0],
-                    "fy": K[1, 1],
-                    "cx": K[0, 2],
-                    "cy": K[1, 2],
-                    "R": view.cam_from_world[:, :3].tolist(),
-                    "t": view.cam_from_world[:, 3].tolist(),
-                }
-            )
+            size = (camera.width, camera.height)
+            images.append(camera_entry(view.name, camera.K, size, view.cam_from_world))
         return {"images": images}
 
     def tracks(self) -> list[Int64[np.ndarray, "k 2"]]:

@@ -12,7 +12,8 @@ from recon.core.mesh import Mesh
 from recon.core.raycasting import ray_scene, tensor
 from recon.core.similarity import Similarity3
 from recon.errors import ReconError
-from recon.evaluation.poses import align_cameras, matched_names, poses_from_cameras_json
+from recon.evaluation.poses import align_cameras, matched_names
+from recon.io.cameras_json import poses_from_cameras_json
 from recon.io.surfaces import read_ply_vertices
 from recon.render.scene import ViewScene, is_mesh_file, read_view_mesh
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.mesh import Mesh
-from recon.datasets.readers.uniform import CONVENTION
+from recon.io.cameras_json import CONVENTION, camera_entry
 from recon.synthetic.scene import SyntheticScene
 
 
@@ -39,19 +39,7 @@ def write_scene(scene: SyntheticScene, folder: Path) -> None:
             folder / "truth" / "depth" / f"{Path(view.name).stem}.npz", depth=depth, normal=normal
         )
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "truth" / "masks" / view.name)
-        entries.append(
-            {
-                "name": view.name,
-                "width": view.width,
-                "height": view.height,
-                "fx": float(view.K[0, 0]),
-                "fy": float(view.K[1, 1]),
-                "cx": float(view.K[0, 2]),
-                "cy": float(view.K[1, 2]),
-                "R": view.cam_from_world[:, :3].tolist(),
-                "t": view.cam_from_world[:, 3].tolist(),
-            }
-        )
+        entries.append(camera_entry(view.name, view.K, (view.width, view.height), view.cam_from_world))
     document = {"convention": CONVENTION, "world_unit": "metre", "name": scene.name, "images": entries}
     (folder / "cameras.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     write_ply(folder / "truth" / "mesh.ply", scene.mesh)

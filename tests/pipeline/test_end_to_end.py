@@ -12,7 +12,8 @@ import pytest
 
 from recon.api import reconstruct, stages
 from recon.errors import UsageError
-from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.cameras_json import poses_from_cameras_json
 from recon.io.surfaces import read_mesh, read_points_ply
 
 from .conftest import Scene

@@ -11,7 +11,8 @@ import pytest
 
 from recon.api import reconstruct
 from recon.engine.runner import RunSummary
-from recon.evaluation.poses import evaluate_poses, poses_from_cameras_json, poses_from_colmap
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.cameras_json import poses_from_cameras_json
 
 from .conftest import Scene
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -12,14 +13,7 @@ from jaxtyping import Bool, Float, Float32
 from recon.datasets.readers.common import Reader, read_text, rotation
 from recon.datasets.types import GroundTruth, TruthCamera
 from recon.errors import ReconError
-
-CONVENTION = (
-    "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera "
-    "axes: +x right, +y down, +z forward. Pixel: u = fx*x/z + cx, v = fy*y/z + cy, with OpenCV pixel "
-    "coordinates (integer = pixel CENTRE, top-left pixel centre is (0,0)). For COLMAP (top-left corner "
-    "origin) add 0.5 to cx, cy. Camera centre C = -R^T t. Depth maps are z-depth along the optical axis in "
-    "world units."
-)
+from recon.io.cameras_json import pinhole_of_entry
 
 _METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre": 0.001}
 
@@ -66,17 +60,13 @@ def read(folder: Path) -> GroundTruth:
     )
 
 
-def _camera(entry: dict[str, object], path: Path) -> TruthCamera:
-    K = np.eye(3)
-    K[0, 0], K[1, 1], K[0, 2], K[1, 2] = (
-        float(entry[k])  # type: ignore[arg-type]
-        for k in ("fx", "fy", "cx", "cy")
-    )
+def _camera(entry: Mapping[str, Any], path: Path) -> TruthCamera:
+    K, width, height = pinhole_of_entry(entry)
     R = rotation(np.asarray(entry["R"], np.float64).reshape(3, 3), path)
     t = np.asarray(entry["t"], np.float64).reshape(3)
     if not (np.isfinite(K).all() and np.isfinite(t).all()):
         raise ReconError(f"{path}: {entry['name']} has a number that is not finite")
-    return TruthCamera(int(entry["width"]), int(entry["height"]), K, R, t)  # type: ignore[call-overload]
+    return TruthCamera(width, height, K, R, t)
 
 
 def _depth(

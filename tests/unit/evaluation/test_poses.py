@@ -21,14 +21,13 @@ from recon.evaluation.poses import (
     evaluate_poses,
     matched_names,
     multi_view_errors,
-    poses_from_cameras_json,
     poses_from_colmap,
     relative_pose,
     relative_pose_error,
     rotation_angle,
     two_view_errors,
-    views_from_cameras_json,
 )
+from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
 
 
 def random_similarity(rng: np.random.Generator) -> Similarity3:
@@ -183,16 +182,16 @@ def test_cameras_json(tmp_path: Path) -> None:
         "R": np.eye(3).tolist(), "t": [1, 2, 3],
     }  # fmt: skip
     path.write_text(json.dumps({"images": [entry]}))
-    view = views_from_cameras_json(path)["a.jpg"]
+    view = read_cameras_json(path)["a.jpg"]
     np.testing.assert_allclose(view.center, [-1, -2, -3])
     np.testing.assert_allclose(view.K, [[9, 0, 3.5], [0, 10, 2.5], [0, 0, 1]])
     np.testing.assert_allclose(poses_from_cameras_json(path)["a.jpg"][:, 3], [1, 2, 3])
     del entry["R"]
     path.write_text(json.dumps({"images": [entry]}))
     with pytest.raises(ReconError, match=r"cameras\.json.*'R'"):
-        views_from_cameras_json(path)
+        read_cameras_json(path)
     with pytest.raises(ReconError, match="no such file"):
-        views_from_cameras_json(tmp_path / "other.json")
+        read_cameras_json(tmp_path / "other.json")
 
 
 def test_colmap_model(tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ def test_colmap_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(poses["a.jpg"][:, :3], R.as_matrix(), atol=1e-12)
     np.testing.assert_allclose(poses["a.jpg"][:, 3], [1, 2, 3])
     np.testing.assert_allclose(camera_center(poses["a.jpg"]), -R.as_matrix().T @ [1, 2, 3])
-    with pytest.raises(ReconError, match="no COLMAP model"):
+    with pytest.raises(ReconError, match="COLMAP model cannot be read"):
         poses_from_colmap(tmp_path / "nothing")
 
 

@@ -15,9 +15,9 @@ from tests.support import live_scene
 pytest.importorskip("viser", reason="viser is not installed")
 
 from recon.core.similarity import Similarity3
-from recon.datasets.readers.uniform import CONVENTION
 from recon.errors import ReconError
 from recon.exports.scene import reconstruction_from_scene
+from recon.io.cameras_json import CONVENTION
 from recon.io.surfaces import read_ply_vertices, write_points_ply
 from recon.live.serving import free_port
 from recon.live.truth import load_truth

@@ -12,7 +12,7 @@ from PIL import Image
 
 from recon.datasets.cards import load_card, load_cards
 from recon.errors import UsageError
-from recon.evaluation.poses import views_from_cameras_json
+from recon.io.cameras_json import read_cameras_json
 from recon.synthetic.files import write_scene
 from recon.synthetic.paths import arc_path, look_at, pinhole_views, zoom_path
 from recon.synthetic.presets import make_demo, make_scene
@@ -79,7 +79,7 @@ def test_scene_is_reproducible(scene: SyntheticScene) -> None:
 
 def test_scene_on_disk(scene: SyntheticScene, tmp_path: Path) -> None:
     write_scene(scene, tmp_path)
-    views = views_from_cameras_json(tmp_path / "cameras.json")
+    views = read_cameras_json(tmp_path / "cameras.json")
     assert sorted(views) == sorted(path.name for path in (tmp_path / "images").iterdir())
     for image, view, depth in zip(scene.images, scene.views, scene.depths, strict=True):
         np.testing.assert_allclose(views[view.name].cam_from_world, view.cam_from_world)
