@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float64
 
-from recon.core.similarity import Similarity3, camera_center
+from recon.core.similarity import Similarity3, align_similarity, camera_center
 from recon.evaluation.bootstrap import area_under_curve
 
 # Singular values of the centred camera centres below this share of the largest count as zero: the centres lie
@@ -88,38 +88,6 @@ def rotation_angle(rotation: Float[np.ndarray, "3 3"]) -> float:
         [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
     )
     return float(np.arctan2(np.linalg.norm(skew), np.trace(rotation) - 1.0))
-
-
-def align_similarity(
-    source: Float[np.ndarray, "n 3"],
-    target: Float[np.ndarray, "n 3"],
-    weights: Float[np.ndarray, " n"] | None = None,
-) -> Similarity3:
-    """Compute the similarity that maps source points onto target points with the least squared error.
-
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
-    PAMI 1991, equations 40 to 42, with optional weights.
-
-    Raises:
-        ValueError: fewer than two points, different numbers of points, or all source points in one place.
-    """
-    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    if a.shape != b.shape or a.ndim != 2 or len(a) < 2:
-        raise ValueError(f"need two or more points and as many targets, got {a.shape} and {b.shape}")
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
-    w = w / w.sum()
-    mean_a, mean_b = w @ a, w @ b
-    ca, cb = a - mean_a, b - mean_b
-    variance = float(w @ (ca**2).sum(axis=1))
-    if variance <= 1e-24 * max(float(w @ (a**2).sum(axis=1)), 1e-300):
-        raise ValueError("all source points are in one place")
-    U, D, Vt = np.linalg.svd((cb * w[:, None]).T @ ca)
-    sign = np.ones(3)
-    if np.linalg.det(U) * np.linalg.det(Vt) < 0:
-        sign[2] = -1
-    rotation = (U * sign) @ Vt
-    scale = float((D * sign).sum() / variance)
-    return Similarity3(scale, rotation, mean_b - scale * rotation @ mean_a)
 
 
 def align_similarity_robust(

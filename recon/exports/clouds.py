@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
+from recon.io.surfaces import ply_header
+
 PLY_POINT = np.dtype(
     [
         ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
@@ -62,11 +64,7 @@ def to_ply(cloud: Cloud, comments: tuple[str, ...] = ()) -> bytes:
         rows["n" + name] = cloud.normals[:, axis]
     for axis, name in enumerate(("red", "green", "blue")):
         rows[name] = cloud.rgb[:, axis]
-    lines = ["ply", "format binary_little_endian 1.0", *(f"comment {text}" for text in comments)]
-    lines.append(f"element vertex {len(cloud)}")
-    lines += [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
-    lines += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace") + rows.tobytes()
+    return ply_header(rows, comments) + rows.tobytes()
 
 
 def to_las(

@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from recon.core.frames import level_rotation
-from recon.core.similarity import Similarity3
-from recon.evaluation.poses import align_similarity
+from recon.core.similarity import Similarity3, align_similarity
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 
 GPS_SIGMA_M = 5.0

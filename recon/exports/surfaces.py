@@ -10,8 +10,8 @@ import numpy as np
 from recon.core.frames import Y_UP_FROM_Z_UP, offset_to_origin, translation, upright_rotation
 from recon.errors import ReconError
 from recon.exports.export import Export, Format
-from recon.exports.meshes import move_glb, move_obj, to_obj
-from recon.io.glb import model_from_scene, read_glb
+from recon.io.glb import model_from_scene, move_glb, read_glb
+from recon.io.obj import move_obj, to_obj
 from recon.io.surfaces import read_mesh, write_mesh
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Float64, UInt8
+
+from recon.core.cameras import PinholeView
+from recon.core.frames import offset_to_origin, translation, upright_rotation
 
 MODEL_FROM_SCENE = "model_from_scene"
 """Entry of ``asset.extras``: the matrix (by rows) that takes the scene back to the frame of the model."""
@@ -141,3 +145,64 @@ def srgb_of_linear(linear: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*s
     """Turn linear colours (0…1) into those of photos."""
     srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
     return np.rint(np.clip(srgb, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def move_glb(
+    data: bytes,
+    matrix: Float[np.ndarray, "4 4"],
+    extras: dict[str, Any] | None = None,
+    *,
+    fresh: bool = False,
+) -> bytes:
+    """A GLB whose scenes hang below a node with this matrix; buffers stay as they are.
+
+    Args:
+        extras: facts to keep in the file (``asset.extras``), such as an offset.
+        fresh: earlier facts go.
+
+    Raises:
+        ValueError: it is not a binary glTF 2.0 file.
+    """
+    document, rest = read_glb(data)
+    nodes: list[dict[str, Any]] = document.setdefault("nodes", [])
+    for scene in document.get("scenes", []):
+        roots = scene.get("nodes", [])
+        whole = np.asarray(matrix, np.float64)
+        if len(roots) == 1 and not {"rotation", "scale"} & set(nodes[roots[0]]):
+            # Two large translations that cancel would do so in a viewer's single precision.
+            whole = whole @ _own_matrix(nodes[roots[0]])
+        nodes.append({"name": "world", "matrix": whole.T.ravel().tolist(), "children": roots})
+        scene["nodes"] = [len(nodes) - 1]
+    if fresh:
+        document["asset"].pop("extras", None)
+    if extras:
+        document["asset"].setdefault("extras", {}).update(extras)
+    return pack_glb(document, rest)
+
+
+def _own_matrix(node: dict[str, Any]) -> Float64[np.ndarray, "4 4"]:
+    """Takes the matrix or the translation away from a node."""
+    own = translation(np.array(node.pop("translation", (0.0, 0.0, 0.0))))
+    if "matrix" in node:
+        own = np.array(node.pop("matrix"), np.float64).reshape(4, 4).T
+    return own
+
+
+def upright_glb(data: bytes, views: Sequence[PinholeView]) -> bytes:
+    """A GLB of a model, turned upright and brought near the origin by the matrix of a node.
+
+    ``asset.extras`` has the way back (``model_from_scene``), and the offset that was taken away, if there is one.
+    Photos that do not tell where up is leave the model as it lies.
+
+    Args:
+        views: the photos, in the model's frame.
+    """
+    offset = offset_to_origin(np.array([view.center for view in views]))
+    matrix = np.eye(4)
+    with contextlib.suppress(ValueError):
+        matrix[:3, :3] = upright_rotation(np.array([view.cam_from_world[:, :3] for view in views]))
+    matrix = matrix @ translation(-offset)
+    extras: dict[str, Any] = {MODEL_FROM_SCENE: np.linalg.inv(matrix).tolist()}
+    if offset.any():
+        extras["offset"] = offset.tolist()
+    return move_glb(data, matrix, extras)

@@ -48,11 +48,18 @@ def write_points_ply(path: Path, cloud: PointCloud) -> None:
     rows["view_count"] = cloud.view_count
     rows["reference_view"] = cloud.reference_view
     rows["confidence"] = cloud.confidence
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    lines += [f"property {_PLY_NAMES[rows.dtype[name].str[1:]]} {name}" for name in names]
     with open(path, "wb") as file:
-        file.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii"))
+        file.write(ply_header(rows))
         file.write(rows.tobytes())
+
+
+def ply_header(rows: npt.NDArray[Any], comments: tuple[str, ...] = ()) -> bytes:
+    """The header of a binary little-endian PLY with these vertices, one field of the rows for each property."""
+    lines = ["ply", "format binary_little_endian 1.0", *(f"comment {text}" for text in comments)]
+    lines.append(f"element vertex {len(rows)}")
+    for name in rows.dtype.names or ():
+        lines.append(f"property {_PLY_NAMES[rows.dtype[name].str[1:]]} {name}")
+    return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace")
 
 
 def ply_elements(path: Path) -> dict[str, int]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.core.frames import offset_to_origin, translation
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.exports.meshes import move_glb, to_obj, upright_glb
+from recon.io.glb import move_glb, upright_glb
+from recon.io.obj import to_obj
 from recon.io.surfaces import read_points_ply, write_mesh
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder

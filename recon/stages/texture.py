@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
-from recon.exports.meshes import upright_glb
+from recon.io.glb import upright_glb
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_mesh
 from recon.run.dense_scene import DenseScene

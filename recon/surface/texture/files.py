@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from recon.io.glb import GlbBuilder, one_texture
+from recon.io.obj import coordinate_digits
 from recon.surface.texture.topology import vertex_normals
 from recon.surface.texture.types import TexturedMesh
 
@@ -33,18 +34,6 @@ def split_vertices(
     number[order] = np.cumsum(new) - 1
     first = order[new]
     return corner[first], uv[first], number.reshape(-1, 3)
-
-
-def coordinate_digits(vertices: Float[np.ndarray, "n 3"]) -> int:
-    """Digits that coordinates are written with: 9, more far from the origin, where nine are coarser than 1e-7 of the
-    extent."""
-    if not len(vertices):
-        return 9
-    extent = float(np.ptp(vertices, axis=0).max())
-    farthest = float(np.abs(vertices).max())
-    if extent <= 0 or farthest <= 0:
-        return 9
-    return int(np.clip(np.ceil(np.log10(farthest / extent)) + 7, 9, 17))
 
 
 def write_textured_obj(

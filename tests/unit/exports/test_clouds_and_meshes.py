@@ -14,8 +14,8 @@ import pytest
 from recon.core.frames import Y_UP_FROM_Z_UP
 from recon.core.similarity import Similarity3
 from recon.exports.clouds import Cloud, to_las, to_ply
-from recon.exports.meshes import move_glb, move_obj, to_obj
-from recon.io.glb import read_glb
+from recon.io.glb import move_glb, read_glb
+from recon.io.obj import move_obj, to_obj
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.frames import level_rotation, offset_to_origin, up_of_photos
-from recon.core.similarity import Similarity3
-from recon.evaluation.poses import align_similarity, rotation_angle
+from recon.core.similarity import Similarity3, align_similarity
+from recon.evaluation.poses import rotation_angle
 from recon.exports.geodesy import enu_from_geodetic, utm_epsg, utm_from_geodetic, utm_zone
 from recon.exports.georeference import (
     Crs,

@@ -12,9 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import upright_rotation
-from recon.exports.meshes import move_glb, upright_glb
 from recon.exports.scene import reconstruction_from_scene
-from recon.io.glb import model_from_scene, read_glb
+from recon.io.glb import model_from_scene, move_glb, read_glb, upright_glb
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_mesh
 from recon.surface.texture.files import textured_glb, write_textured_obj
