@@ -182,3 +182,34 @@ def no_matches() -> SparseMatch:
     """No matches at all."""
     none = np.zeros((0, 2), np.float32)
     return SparseMatch(none, none, np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class PairOutcome:
+    """What came of one pair.
+
+    Attributes:
+        failure: why there is no result; empty where there is one.
+        matches: number of point matches; 0 for a dense field.
+        shares: of the pixels of both photos that are consistent; empty for point matches.
+        seconds: of the matcher alone: the match, and what it prepared for this pair.
+    """
+
+    pair: Pair
+    failure: str = ""
+    matches: int = 0
+    shares: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+
+def read_outcome(pair: Pair, path: Path) -> PairOutcome:
+    """What was written of one pair: a Zarr group or an ``.npz``."""
+    if path.suffix == ".npz":
+        with np.load(path) as data:
+            return PairOutcome(pair, matches=len(data["score"]), seconds=float(data["seconds"]))
+    attributes = zarr.open_group(str(path), mode="r").attrs
+    return PairOutcome(
+        pair,
+        shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),
+        seconds=float(attributes["seconds"]),
+    )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 
 from recon.engine.stage import StageContext
@@ -25,7 +24,7 @@ from recon.matching.registry import matcher_settings
 from recon.matching.types import DenseMatch, Matcher, MatchImage
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
-from recon.run.matches import Pair, save_sparse_match, write_dense_match
+from recon.run.matches import Pair, PairOutcome, read_outcome, save_sparse_match, write_dense_match
 from recon.run.shared_fields import content_key, copy_into_place
 
 _FIELD_VERSION = 1
@@ -40,24 +39,6 @@ class PairJob:
     settings: Mapping[str, Any]
     max_size: int
     turn_upright: bool  # and bring to one scale
-
-
-@dataclass(frozen=True)
-class PairOutcome:
-    """What came of one pair.
-
-    Attributes:
-        failure: why there is no result; empty where there is one.
-        matches: number of point matches; 0 for a dense field.
-        shares: of the pixels of both photos that are consistent; empty for point matches.
-        seconds: of the matcher alone: the match, and what it prepared for this pair.
-    """
-
-    pair: Pair
-    failure: str = ""
-    matches: int = 0
-    shares: tuple[float, ...] = ()
-    seconds: float = 0.0
 
 
 def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: str) -> list[PairOutcome]:
@@ -90,7 +71,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
             shared = _shared_field(work, job, [photos[i] for i in pair], seeds.get(pair), placed)
             if shared is not None and shared.exists():
                 copy_into_place(shared, done)
-                return _outcome(pair, done)
+                return read_outcome(pair, done)
             try:
                 result, seconds = prepared.match(pair, placed, seeds.get(pair))
             except MatcherFailedError as error:
@@ -103,7 +84,7 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
                     save_sparse_match(path, at_work, seconds)
             if shared is not None:
                 copy_into_place(done, shared)
-        return _outcome(pair, done)
+        return read_outcome(pair, done)
 
     with work.resumable_directory(name) as store:
         for unfinished in store.glob(".*.partial"):
@@ -130,18 +111,6 @@ def _placement(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any
         for photo, (width, height) in zip(photos, (size_a, size_b), strict=True)
     )
     return placement(a, b, seeds, size_a, size_b, rescale=job.matcher.capabilities.kind == "dense")
-
-
-def _outcome(pair: Pair, done: Path) -> PairOutcome:
-    if done.suffix == ".npz":
-        with np.load(done) as data:
-            return PairOutcome(pair, matches=len(data["score"]), seconds=float(data["seconds"]))
-    attributes = zarr.open_group(str(done), mode="r").attrs
-    return PairOutcome(
-        pair,
-        shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),
-        seconds=float(attributes["seconds"]),
-    )
 
 
 def _shared_field(
