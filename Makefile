@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/recon demo --out $(DEMO)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not browser" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not browser" -n $(JOBS) --dist loadgroup --durations=25
 	$(BIN)/python -m pytest -m browser
 
 lint: $(STAMP)

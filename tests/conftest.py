@@ -10,14 +10,31 @@ from typing import Any
 
 import pytest
 
+from tests.support.scenes import Rendered
 from tests.support.servers import server as server
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that look through a real browser are marked: they want the machine to themselves."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests that look through a real browser, which want the machine to themselves, and form groups.
+
+    The tests of one file stay together on a worker, so that what they share is made once; those that share the finished
+    run stay together whatever their file.
+    """
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "browser" in fixtures:
             item.add_marker("browser")
+        if config.pluginmanager.hasplugin("xdist"):
+            group = "finished run" if "finished" in fixtures else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Rendered scenes by preset, size and coarseness: each is made once, for all tests and all workers."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+    return Rendered(shared / "rendered-scenes")
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,10 @@ from recon.errors import UsageError
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.cameras_json import poses_from_cameras_json
 from recon.io.surfaces import read_mesh, read_points_ply
+from tests.support.scenes import SceneFolder
 
-from .conftest import Scene
 
-
-def test_every_photo_is_registered_close_to_the_truth(scene: Scene, finished: Path) -> None:
+def test_every_photo_is_registered_close_to_the_truth(scene: SceneFolder, finished: Path) -> None:
     truth = poses_from_cameras_json(scene.cameras)
     report = evaluate_poses(poses_from_colmap(finished / "sparse" / "0"), truth)
     assert report.registered == report.total == len(truth)
@@ -28,7 +27,7 @@ def test_every_photo_is_registered_close_to_the_truth(scene: Scene, finished: Pa
     assert np.max(report.rotation_errors) < 0.3
 
 
-def test_surface_lies_on_the_truth(scene: Scene, finished: Path) -> None:
+def test_surface_lies_on_the_truth(scene: SceneFolder, finished: Path) -> None:
     truth = poses_from_cameras_json(scene.cameras)
     similarity = evaluate_poses(poses_from_colmap(finished / "sparse" / "0"), truth).truth_from_estimate
     surface = np.asarray(read_mesh(scene.truth_mesh).sample_points_uniformly(200_000).points)
@@ -45,7 +44,7 @@ def test_surface_lies_on_the_truth(scene: Scene, finished: Path) -> None:
         assert np.mean(distance < 0.1) > 0.9, name
 
 
-def test_cloud_and_mesh_are_coloured_like_the_photos(scene: Scene, finished: Path) -> None:
+def test_cloud_and_mesh_are_coloured_like_the_photos(scene: SceneFolder, finished: Path) -> None:
     import cv2
 
     mean = np.mean([cv2.imread(str(p))[:, :, ::-1].mean(axis=(0, 1)) for p in scene.photos.iterdir()], axis=0)
@@ -82,14 +81,14 @@ def test_database_and_graph_open_in_other_programs(finished: Path) -> None:
     assert graph.number_of_nodes() == 8
 
 
-def test_second_run_computes_nothing(scene: Scene, finished: Path) -> None:
+def test_second_run_computes_nothing(scene: SceneFolder, finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.ply")}
     summary = reconstruct(scene.photos, finished, quality="preview", intrinsics=scene.cameras, threads=2)
     assert all(stage.skipped for stage in summary.stages)
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.ply")}
 
 
-def test_another_mesh_setting_keeps_the_points(scene: Scene, finished: Path, tmp_path: Path) -> None:
+def test_another_mesh_setting_keeps_the_points(scene: SceneFolder, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     summary = reconstruct(
@@ -105,15 +104,23 @@ def test_another_mesh_setting_keeps_the_points(scene: Scene, finished: Path, tmp
     assert len(read_mesh(out / "mesh" / "mesh.ply").triangles) > 1000
 
 
-def test_tracks_do_not_depend_on_threads_and_repeat_bit_for_bit(
-    scene: Scene, finished: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    reconstruct(
-        scene.photos, out, quality="preview", intrinsics=scene.cameras, threads=1, stop_after="tracks"
-    )
-    with np.load(out / "tracks.npz") as one, np.load(finished / "tracks.npz") as two:
+def test_tracks_do_not_depend_on_threads_and_repeat_bit_for_bit(scene: SceneFolder, tmp_path: Path) -> None:
+    """Four of the photos: six pairs, so that two threads always have several each."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted(scene.photos.iterdir())[2:6]:
+        shutil.copy(path, photos)
+    for threads in (1, 2):
+        out = tmp_path / f"threads-{threads}"
+        reconstruct(
+            photos, out, quality="preview", intrinsics=scene.cameras, threads=threads, stop_after="tracks"
+        )
+    with (
+        np.load(tmp_path / "threads-1" / "tracks.npz") as one,
+        np.load(tmp_path / "threads-2" / "tracks.npz") as two,
+    ):
         assert set(one.files) == set(two.files)
+        assert len(one["xy"]) > 1000
         for name in one.files:
             np.testing.assert_array_equal(one[name], two[name])
 

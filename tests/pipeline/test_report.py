@@ -18,8 +18,7 @@ from recon.errors import ReconError
 from recon.io.surfaces import read_points_ply
 from recon.run.folder import REPORT
 from recon.stages.report import write_partial_report
-
-from .conftest import Scene
+from tests.support.scenes import SceneFolder
 
 SECTIONS = {
     "photos": ("photos",),
@@ -107,7 +106,7 @@ def test_a_run_that_was_stopped_shows_what_it_did(finished: Path, tmp_path: Path
             assert "rgb" in header["mesh"]  # type: ignore[operator]
 
 
-def test_stopping_on_purpose_leaves_a_page(scene: Scene, tmp_path: Path) -> None:
+def test_stopping_on_purpose_leaves_a_page(scene: SceneFolder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     reconstruct(scene.photos, out, quality="preview", stop_after="photos", threads=1)
     text = (out / REPORT).read_text(encoding="utf-8")

@@ -13,11 +13,10 @@ from recon.api import reconstruct
 from recon.engine.runner import RunSummary
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.cameras_json import poses_from_cameras_json
+from tests.support.scenes import SceneFolder
 
-from .conftest import Scene
 
-
-def run(scene: Scene, out: Path, *overrides: str) -> RunSummary:
+def run(scene: SceneFolder, out: Path, *overrides: str) -> RunSummary:
     return reconstruct(
         scene.photos,
         out,
@@ -31,12 +30,12 @@ def run(scene: Scene, out: Path, *overrides: str) -> RunSummary:
 
 
 @pytest.fixture(scope="module")
-def done(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
+def done(scene: SceneFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
     out = tmp_path_factory.mktemp("sparse") / "out"
     return out, run(scene, out)
 
 
-def test_cameras_are_right(scene: Scene, done: tuple[Path, RunSummary]) -> None:
+def test_cameras_are_right(scene: SceneFolder, done: tuple[Path, RunSummary]) -> None:
     truth = poses_from_cameras_json(scene.cameras)
     report = evaluate_poses(poses_from_colmap(done[0] / "sparse" / "0"), truth)
     assert report.registered == len(truth)
@@ -67,7 +66,7 @@ def test_each_matcher_has_its_own_figures(done: tuple[Path, RunSummary]) -> None
     assert dense["seconds_per_pair"] > 0
 
 
-def test_depth_settings_compute_no_field_again(scene: Scene, done: tuple[Path, RunSummary]) -> None:
+def test_depth_settings_compute_no_field_again(scene: SceneFolder, done: tuple[Path, RunSummary]) -> None:
     out, _ = done
     before = {path: path.stat().st_mtime_ns for path in (out / "flows.zarr").glob("*_*")}
     summary = run(scene, out, "depth.max_reprojection=1.4")
@@ -76,7 +75,7 @@ def test_depth_settings_compute_no_field_again(scene: Scene, done: tuple[Path, R
 
 
 def test_a_dense_matcher_afterwards_replaces_the_point_matches(
-    scene: Scene, done: tuple[Path, RunSummary], tmp_path: Path
+    scene: SceneFolder, done: tuple[Path, RunSummary], tmp_path: Path
 ) -> None:
     import shutil
 
