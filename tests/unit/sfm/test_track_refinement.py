@@ -9,15 +9,14 @@ from scipy.ndimage import map_coordinates
 
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
+from recon.sfm.patch_alignment import align_patches, solve_tracks
 from recon.sfm.track_refinement import (
     RefinementSettings,
     affine_warps,
-    align_patches,
     blur_levels,
     homographies,
     refine_tracks,
     sample,
-    solve_tracks,
     warp_jacobians,
     with_references,
 )
