@@ -9,14 +9,13 @@ from scipy.ndimage import map_coordinates
 
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
-from recon.sfm.patch_alignment import align_patches, solve_tracks
+from recon.sfm.patch_alignment import align_patches, sample, solve_tracks
 from recon.sfm.track_refinement import (
     RefinementSettings,
     affine_warps,
     blur_levels,
     homographies,
     refine_tracks,
-    sample,
     warp_jacobians,
     with_references,
 )
