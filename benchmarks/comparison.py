@@ -29,7 +29,8 @@ from _common import data_root, machine, table
 
 from recon.compare.engine import compare_scene
 from recon.compare.metrics import written
-from recon.compare.plan import Options, Scene, contenders, find_scene
+from recon.compare.options import Options
+from recon.compare.plan import Scene, contenders, find_scene
 from recon.compare.report import write_comparison
 from recon.compare.tables import standing
 from recon.errors import ReconError

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import typer
 
+from recon.cli.options import takes_options
 from recon.cli.signals import stoppable
+from recon.compare.options import Options
 from recon.errors import UsageError
 
 
+@takes_options
 def compare(
     photos: str = typer.Argument(
         "",
@@ -27,22 +30,12 @@ def compare(
     truth: str | None = typer.Option(
         None, help="Ground truth of a plain folder of photos: a scene's folder or a cameras.json."
     ),
-    poses: str = typer.Option(
-        "each",
-        help="Whose cameras the densification uses: each (its own), gt (the true ones), the name of one of the "
-        "matchers, or a place with cameras (a run, a COLMAP model, a cameras.json).",
-    ),
-    quality: str = typer.Option("normal", help="preview, normal or high."),
     recipe: str = typer.Option("siftflow", help="The recipe that matchers are put into."),
     set_: list[str] = typer.Option(
         [],
         "--set",
         metavar="[LABEL:]SECTION.KEY=VALUE",
         help="Change one setting for all, or for one matcher; may be repeated.",
-    ),
-    intrinsics: str = typer.Option(
-        "auto",
-        help="auto (the truth's, where it has cameras), estimate, or known ones as for reconstruct.",
     ),
     masks: Path | None = typer.Option(None, help="Folder of masks, as for reconstruct."),
     sweep: str | None = typer.Option(
@@ -52,46 +45,27 @@ def compare(
     ),
     sweep_photos: int = typer.Option(6, min=3, help="Photos of each rendered scene."),
     sweep_size: str = typer.Option("480x360", metavar="WxH", help="Size of the rendered photos."),
-    leave_out: int = typer.Option(
-        0, min=0, metavar="N", help="Leave out N photos, one at a time, and predict them: needs no truth."
-    ),
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
-    seeds: int = typer.Option(
-        1, min=1, help="Runs per matcher, with seeds counted up; the spread is reported."
-    ),
-    stop_after: str = typer.Option(
-        "mesh", metavar="STAGE", help="Last stage to run, for example map to compare cameras only."
-    ),
-    threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
-    isolate: bool = typer.Option(
-        True, "--isolate/--in-process", help="Each run in a process of its own, or all in this one."
-    ),
+    *,
+    options: Options,
 ) -> None:
     """Compare matchers by the cameras, points and mesh that they give, and by their cost.
 
     Each goes through the same pipeline with the same photos, pairs and settings. What is done stays: the same command
     again answers from what is on disk. Writes comparison.html, comparison.csv and comparison.json.
     """
-    from recon.compare.plan import Options, contenders, find_scene
+    from recon.compare.plan import contenders, find_scene
 
     chosen = contenders(matchers.split(","), set_, recipe)
-    options = Options(
-        quality=quality,
-        poses=poses,
-        intrinsics=intrinsics,
-        seed=seed,
-        seeds=seeds,
-        leave_out=leave_out,
-        threads=threads,
-        stop_after=stop_after,
-        isolate=isolate,
-    )
     with stoppable():
         if sweep is not None:
             from recon.compare.sweep import compare_sweep, parse_sweep
 
             files = compare_sweep(
-                parse_sweep(sweep, photos, sweep_photos, sweep_size, seed), chosen, options, out, typer.echo
+                parse_sweep(sweep, photos, sweep_photos, sweep_size, options.seed),
+                chosen,
+                options,
+                out,
+                typer.echo,
             )
         else:
             if not photos:

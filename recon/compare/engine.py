@@ -19,7 +19,8 @@ from recon.compare.evaluation import (
     evaluated_repeatability,
     write_text,
 )
-from recon.compare.plan import EACH, TRUE, Contender, Options, Scene
+from recon.compare.options import EACH, TRUE, Options
+from recon.compare.plan import Contender, Scene
 from recon.compare.running import Job, Outcome, run_job
 from recon.errors import ReconError, UsageError
 from recon.evaluation.bootstrap import Interval, confidence_interval, mean

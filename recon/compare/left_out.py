@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from recon.compare.engine import FIELDS, Entry, Say, SceneResult, add_samples, donors, poses_place
 from recon.compare.evaluation import finite, write_text
-from recon.compare.plan import Options
+from recon.compare.options import Options
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
 from recon.core.cameras import Intrinsics

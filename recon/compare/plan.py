@@ -15,9 +15,6 @@ from recon.engine.recipe import available_recipes
 from recon.errors import ReconError, UsageError
 from recon.matching.registry import FAMILIES, available_matchers
 
-EACH, TRUE = "each", "gt"
-"""Values of ``--poses``: each contender's own cameras, or those of the truth, for everybody's densification."""
-
 _LABEL = re.compile(r"[\w.+-]+\Z")
 
 
@@ -55,38 +52,6 @@ class Scene:
     truth: GroundTruth | None = None
     truth_place: Path | None = None
     masks: Path | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compare.
-
-    Attributes:
-        quality: preview, normal or high, for all.
-        poses: whose cameras the densification uses: "each" contender's own, "gt", the label of a contender, or a
-            place with cameras (see ``recon.datasets.given_cameras.read_cameras``).
-        intrinsics: "auto" (the truth's where it has cameras), "estimate", or what ``reconstruct`` takes.
-        seed: of the first run of each contender.
-        seeds: runs per contender, with seeds counted up from ``seed``.
-        leave_out: photos to leave out and predict, one at a time.
-        threads: None for all cores.
-        stop_after: the last stage to run; nothing is judged of what comes after the mesh.
-        isolate: each run in a process of its own: a crash ends that run alone, and its memory is its own.
-        pictures: pairs and photos that the page shows of each scene.
-        labels: of all contenders (``compare_scene`` sets them).
-    """
-
-    quality: str = "normal"
-    poses: str = EACH
-    intrinsics: str = "auto"
-    seed: int = 0
-    seeds: int = 1
-    leave_out: int = 0
-    threads: int | None = None
-    stop_after: str = "mesh"
-    isolate: bool = True
-    pictures: int = 3
-    labels: tuple[str, ...] = ()
 
 
 def contenders(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recon.compare.engine import Say, SceneResult, compare_scene
-from recon.compare.plan import Contender, Options, Scene
+from recon.compare.options import Options
+from recon.compare.plan import Contender, Scene
 from recon.compare.report import write_comparison
 from recon.errors import ReconError, UsageError
 

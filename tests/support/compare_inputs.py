@@ -8,7 +8,8 @@ import numpy as np
 
 from recon.compare.engine import Entry, SceneResult
 from recon.compare.evaluation import Evaluation, from_report
-from recon.compare.plan import Contender, Options, Scene
+from recon.compare.options import Options
+from recon.compare.plan import Contender, Scene
 from recon.evaluation.report import Curve, RunReport, Samples
 
 PHOTOS = tuple(f"photo{i:02d}.jpg" for i in range(12))

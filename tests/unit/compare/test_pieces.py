@@ -9,8 +9,9 @@ import numpy as np
 
 from recon.compare.engine import poses_in_words, poses_place, run_folder
 from recon.compare.left_out import _whole, choose
+from recon.compare.options import Options
 from recon.compare.pictures import _easy_to_hard, _spread_rows, epipolar_distance
-from recon.compare.plan import Options, Scene
+from recon.compare.plan import Scene
 
 OUT = Path("/out")
 
