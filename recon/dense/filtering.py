@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.parallel import map_ordered
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
@@ -283,7 +283,4 @@ def filter_depths(
         confidence = 1 - (1 - trusted[i].confidence) * 0.75 ** agree.astype(np.float32)
         return replace(trusted[i], confidence=confidence).only(keep)
 
-    if threads <= 1:
-        return [one(i) for i in range(len(views))]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, range(len(views))))
+    return map_ordered(one, range(len(views)), threads)

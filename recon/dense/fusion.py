@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import PointCloud
+from recon.core.parallel import map_ordered
 from recon.dense.types import DepthMap
 
 # A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
@@ -219,11 +219,7 @@ def fuse_depth_maps(
         ids = np.full(made, views[i].photo_id, np.int32)
         return (*(a[:made].copy() for a in (xyz, out_normal, colour, seen)), ids, conf[:made].copy())
 
-    if threads <= 1:
-        parts = [one(i) for i in range(count)]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(one, range(count)))
+    parts = map_ordered(one, range(count), threads)
     joined = [np.concatenate([p[k] for p in parts]) for k in range(6)]
     return PointCloud(joined[0], joined[1], joined[2], joined[3], joined[4], joined[5])
 

@@ -9,7 +9,6 @@ number of scale maps of one image cost little.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt16
 from numba import njit
 
+from recon.core.parallel import map_ordered
 from recon.features.types import DenseSift, ScaleMap
 
 ORIENTATIONS = 8
@@ -125,7 +125,7 @@ def build_ladder(
         np.multiply(bands, np.float32(65535.0 / top), out=bands)
         channels[first : first + bands.size // ORIENTATIONS] = bands.reshape(-1, ORIENTATIONS)
 
-    _run(rung, count, threads)
+    map_ordered(rung, range(count), threads)
     return SiftLadder(height, width, scales.astype(np.float32), layout, unit, channels)
 
 
@@ -177,7 +177,7 @@ def describe(
             out,
         )
 
-    _run(rows, 4 * threads, threads)
+    map_ordered(rows, range(4 * threads), threads)
     return out
 
 
@@ -209,16 +209,6 @@ def dense_sift(rgb: UInt8[np.ndarray, "h w 3"], *, cell: int = 3) -> DenseSift:
     out = np.empty((*image.shape[:2], CELLS * CELLS * ORIENTATIONS), np.uint8)
     _fixed_gather(bands, cell, np.float32(_REFERENCE_FLOOR), out)
     return out
-
-
-def _run(work, parts: int, threads: int) -> None:  # type: ignore[no-untyped-def]
-    """``work(0)`` … ``work(parts - 1)``, on so many threads."""
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(parts)))
-    else:
-        for part in range(parts):
-            work(part)
 
 
 def _padded_grid(grey: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "gh gw"]:

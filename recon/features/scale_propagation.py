@@ -9,7 +9,6 @@ weights saying how alike the image is. Which points are kept is the caller's cho
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +19,7 @@ import scipy.sparse.linalg
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from numba import njit
 
+from recon.core.parallel import map_ordered
 from recon.features import _krylov, _multigrid
 from recon.features.interest_points import subset
 from recon.features.types import InterestPoints, ScaleMap
@@ -130,11 +130,7 @@ def propagate_pair_scales(
             default_scale=default_scale,
         )
 
-    if threads > 1:
-        with ThreadPoolExecutor(2) as pool:
-            map_a, map_b = pool.map(one, (0, 1))
-    else:
-        map_a, map_b = one(0), one(1)
+    map_a, map_b = map_ordered(one, (0, 1), min(threads, 2))
     return map_a, map_b
 
 

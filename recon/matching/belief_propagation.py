@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8, UInt16
 from numba import njit
 
+from recon.core.parallel import map_ordered
+
 MAX_TRUNCATION = 10200
 """Largest truncation ``d`` that the messages can hold; larger ones are scaled down with all other costs."""
 
@@ -590,13 +592,7 @@ def data_costs(
             sift_a, sift_b, mask_a, mask_b, centre, radius, layout, bounds[k], bounds[k + 1], costs, counts[k],
         )  # fmt: skip
 
-    if threads > 1:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, range(len(bounds) - 1)))
-    else:
-        part(0)
+    map_ordered(part, range(len(bounds) - 1), threads)
     total = np.cumsum(counts.sum(0))
     # No label anywhere has data: any constant will do.
     default = int(np.searchsorted(total, total[-1] * 0.5, side="right")) if total[-1] > 0 else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from pydantic import BaseModel, Field
 
+from recon.core.parallel import map_ordered
 from recon.features.dense_sift import SiftLadder, build_ladder, dense_sift, describe
 from recon.features.scale_propagation import propagate_scales
 from recon.features.types import InterestPoints
@@ -123,11 +123,7 @@ class SiftFlowMatcher:
             return flow
 
         jobs = ((a, b, pyramid_a, pyramid_b), (b, a, pyramid_b, pyramid_a))
-        if settings.threads > 1:
-            with ThreadPoolExecutor(2) as pool:
-                a_to_b, b_to_a = pool.map(lambda job: direction(*job), jobs)
-        else:
-            a_to_b, b_to_a = (direction(*job) for job in jobs)
+        a_to_b, b_to_a = map_ordered(lambda job: direction(*job), jobs, min(settings.threads, 2))
         return finish_pair(
             a.image,
             b.image,
@@ -170,10 +166,7 @@ class SiftFlowMatcher:
         return pyramid_a, scale_a, pyramid_b, scale_b, used
 
     def _each(self, fn: Any, jobs: Any) -> list[Any]:
-        if self.settings.threads > 1:
-            with ThreadPoolExecutor(2) as pool:
-                return list(pool.map(fn, jobs))
-        return [fn(job) for job in jobs]
+        return map_ordered(fn, jobs, min(self.settings.threads, 2))
 
     def _describe(self, prepared: _Prepared, points: InterestPoints, propagation: str) -> tuple[Any, Any]:
         assert prepared.ladder is not None
