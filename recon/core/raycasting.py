@@ -17,7 +17,7 @@ RAYS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Hits:
-    """What the rays through the pixels of a view meet.
+    """First hits of the rays through the pixels of a view.
 
     Attributes:
         face: (h, w) int32 index of the face, -1 where the ray meets nothing.
@@ -63,9 +63,8 @@ def pixel_rays(view: PinholeView, samples: int = 1) -> Float32[np.ndarray, "hs w
         samples: each pixel gets samples² rays on a regular grid inside it; 1 is the pixel centre.
 
     Returns:
-        (h·samples, w·samples, 6) float32. Directions have unit z in the camera, so that the ray parameter
-        of a
-        hit is its z-depth.
+        (h·samples, w·samples, 6) float32. Directions have unit z in the camera, so that the ray parameter of
+        a hit is its z-depth.
     """
     big = view.resized(view.width * samples, view.height * samples)
     x, y = np.meshgrid(np.arange(big.width, dtype=np.float64), np.arange(big.height, dtype=np.float64))
@@ -146,8 +145,7 @@ def depth_and_normals(
     Returns:
         depth: (h, w) float32, 0 where nothing is seen.
         normal: (h, w, 3) float32 unit vectors in camera coordinates, turned towards the camera; 0 where
-            nothing
-            is seen.
+            nothing is seen.
     """
     hits = cast_view(scene if scene is not None else ray_scene(mesh), view)
     normal = np.zeros((view.height, view.width, 3), np.float32)
@@ -177,9 +175,8 @@ def render_vertex_colors(
 
     Returns:
         rgb: (h, w, 3) uint8.
-        covered: (h, w) bool, True where at least half of a pixel's rays meet the mesh; such pixels hold
-            the mean
-            over the rays that do.
+        covered: (h, w) bool, True where at least half of a pixel's rays meet the mesh; such pixels hold the
+            mean over the rays that do.
     """
     colors = mesh.rgb if mesh.rgb is not None else np.full((len(mesh.vertices), 3), 128, np.uint8)
     hits = cast_view(scene if scene is not None else ray_scene(mesh), view, samples)

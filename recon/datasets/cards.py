@@ -48,7 +48,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a data set.
+    """A data set: origin, terms, truth, and what can be fetched.
 
     Attributes:
         name: of the scene; ``NAME/SCENE`` for one scene of a card with scenes.
@@ -85,7 +85,7 @@ class Card:
 
     @property
     def verified(self) -> str:
-        """How much of what is fetched can be verified, in words."""
+        """The share of what is fetched that can be verified, in words."""
         known = sum(one.sha256 is not None for one in self.files)
         if not self.files:
             return ""
@@ -96,7 +96,7 @@ class Card:
         return f"{known} of {len(self.files)} files have a checksum; fetch cannot verify the others"
 
     def is_here(self, root: Path | None = None) -> bool:
-        """Whether its folder holds anything but downloads that were cut off."""
+        """Tell whether its folder holds anything but downloads that were cut off."""
         folder = self.target(root)
         return folder.is_dir() and any(
             path.is_file() and not path.name.startswith(".") and path.suffix not in (".part", ".tag")
@@ -126,7 +126,7 @@ class Card:
         )
 
     def target(self, root: Path | None = None) -> Path:
-        """Where its folder is or would be under the data root (``RECON_DATA`` if none is given).
+        """Locate its folder, there or not, under the data root (``RECON_DATA`` if none is given).
 
         Raises:
             ReconError: there is no data root.

@@ -24,7 +24,7 @@ _RECORD = ".fetched.json"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did.
+    """Outcome of a fetch.
 
     Attributes:
         folder: of the data set.

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def has_ground_truth(folder: Path) -> bool:
-    """Whether some reader knows the layout of a folder (or file, for lists of pairs and ``cameras.json``)."""
+    """Tell whether some reader knows the layout of a folder (or file, for lists of pairs and ``cameras.json``)."""
     return _reader(Path(folder)) is not None
 
 

@@ -46,7 +46,7 @@ class TruthCamera:
         return -self.R.T @ self.t
 
     def resized(self, width: int, height: int) -> TruthCamera:
-        """The same camera at another image size: x' = (x + 0.5) * s - 0.5."""
+        """Resize the camera with its image: x' = (x + 0.5) * s - 0.5."""
         K = self.view("").resized(width, height).K
         return replace(self, width=width, height=height, K=K)
 
@@ -93,7 +93,7 @@ class TruthPair:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of a scene. The world is the truth's own: cameras, points, mesh and region agree.
+    """Truth of a scene. The world is the truth's own: cameras, points, mesh and region agree.
 
     Attributes:
         name: of the scene.

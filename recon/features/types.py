@@ -28,7 +28,7 @@ class InterestPoints:
         return len(self.xy)
 
     def at_size(self, factor_x: float, factor_y: float) -> InterestPoints:
-        """The same points in the image resized by these factors."""
+        """Move the points to the image resized by these factors."""
         factors = np.array([factor_x, factor_y], np.float32)
         xy = (self.xy + 0.5) * factors - 0.5
         sigma = self.sigma * np.float32(np.sqrt(factor_x * factor_y))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from numba import njit
 
 from recon.graph.types import Tracks
-from recon.matching.turns import quarter_turns
+from recon.matching.quarter_turns import quarter_turns
 from recon.matching.types import DenseMatch, SparseMatch
 from recon.photos.types import PhotoSet
 

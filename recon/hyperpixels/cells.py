@@ -184,7 +184,7 @@ def _soft_argmax(
 def transfer_keypoints(
     matches: CellMatches, keypoints: Float[np.ndarray, "n 2"], *, whole_cells: bool = False
 ) -> Float[np.ndarray, "n 2"]:
-    """Where keypoints of the source lie in the target: moved by the mean offset of the cells round them.
+    """Transfer keypoints of the source to the target: moved by the mean offset of the cells round them.
 
     Args:
         keypoints: (x, y) in pixels of the source's grid.

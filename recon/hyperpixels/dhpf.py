@@ -22,7 +22,7 @@ from recon.hyperpixels.hough import hough_matching
 
 
 class ImageFeatures:
-    """What all pairs of one image share: the backbone's layers, and transforms of those that some pair selected.
+    """Features that all pairs of one image share: the backbone's layers, and transforms of selected ones.
 
     Attributes:
         grid: the cells that layers are brought to.
@@ -47,7 +47,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class PairOutput:
-    """What the network says of a batch of pairs in training.
+    """Output of the network for a batch of pairs in training.
 
     Attributes:
         correlation: matching confidence of all cells.

@@ -63,7 +63,7 @@ def strong_loss(rows: Sequence[Float[Tensor, "n nt"]], pairs: Sequence[Annotatio
 
 
 def region_loss(rows: Sequence[Float[Tensor, "n nt"]], near: Sequence[Float[Tensor, "n nt"]]) -> Tensor:
-    """How little of each row lies near its truth: minus the logarithm of that share. Ours, not the paper's.
+    """Penalise rows of which little lies near the truth: minus the logarithm of that share. Ours, not the paper's.
 
     Rows are brought to mean 0 and deviation 1 and put through a softmax. Unlike ``strong_loss`` it does not ask for the
     one true cell, and the deviation passes its gradient on: making all rows flatter gains nothing.

@@ -88,7 +88,7 @@ class TrainingPair:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step reports: the loss and its parts, the share of correct points, and the mean selection rate."""
+    """Report of a step: the loss and its parts, the share of correct points, and the mean selection rate."""
 
     loss: float
     matching: float
@@ -120,7 +120,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(iter(self._parameters.values())).device
 
     def step(self, batch: Sequence[TrainingPair]) -> StepResult:

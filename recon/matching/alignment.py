@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from recon.features.types import InterestPoints
-from recon.matching.turns import turn_back, turn_image, turn_matches_back, turn_points, turns_of_seeds
+from recon.matching.quarter_turns import turn_back, turn_image, turn_matches_back, turn_points, turns_of_seeds
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage, SparseMatch
 
 MIN_SCALE = 1.5
@@ -75,8 +75,8 @@ def similarity_of_seeds(
     size_a: tuple[int, int],
     size_b: tuple[int, int],
 ) -> Similarity | None:
-    """The similarity from B to A that matched points agree on, where B is ``MIN_SCALE`` times nearer or farther, or
-    shifted by ``MIN_SHIFT``; a shift alone is one by whole pixels, which resamples nothing.
+    """Estimate the similarity from B to A that matched points agree on, where B is ``MIN_SCALE`` times nearer or
+    farther, or shifted by ``MIN_SHIFT``; a shift alone is one by whole pixels, which resamples nothing.
 
     Estimated by RANSAC on the matches (OpenCV, always the same for the same matches). None where photos have about the
     same scale and place, where matches are few, or where they do not agree.
@@ -123,10 +123,10 @@ def _shift(
 
 @dataclass(frozen=True)
 class Placement:
-    """What is done to B before it is matched with A, and undone afterwards: quarter turns, then a change of scale.
+    """Changes of B before it is matched with A, undone afterwards: quarter turns, then a change of scale.
 
     Attributes:
-        turns: of B, see ``recon.matching.turns``.
+        turns: of B, see ``recon.matching.quarter_turns``.
         similarity: from turned B to A; None where B keeps its own frame.
         size_a, size_b: (width, height) of the images as they are.
     """
@@ -147,17 +147,17 @@ class Placement:
         return self.turned_size if self.similarity is None else self.size_a
 
     def place(self, b: MatchImage) -> MatchImage:
-        """What A is matched with."""
+        """Make the image that A is matched with."""
         turned = turn_image(b, self.turns)
         return turned if self.similarity is None else align_image(turned, self.similarity, self.size_a)
 
     def back(self, match: DenseMatch) -> DenseMatch:
-        """The match of A and B as they are."""
+        """Return the match of A and B as they are."""
         aligned = match if self.similarity is None else align_back(match, self.similarity, self.turned_size)
         return turn_back(aligned, self.turns)
 
     def points_back(self, match: SparseMatch) -> SparseMatch:
-        """The point matches of A and B as they are; only turns are undone, point matchers need no more."""
+        """Return the point matches of A and B as they are; only turns are undone, point matchers need no more."""
         return turn_matches_back(match, self.turns, self.turned_size)
 
 
@@ -170,7 +170,7 @@ def placement(
     *,
     rescale: bool,
 ) -> Placement:
-    """How B is brought near A, by what the matched interest points say.
+    """Choose how B is brought near A, by what the matched interest points say.
 
     Args:
         size_a, size_b: (width, height) of the images.
@@ -185,7 +185,7 @@ def placement(
 
 
 def align_image(b: MatchImage, similarity: Similarity, size_a: tuple[int, int]) -> MatchImage:
-    """B in A's frame: pixels that B does not show are masked."""
+    """Resample B into A's frame: pixels that B does not show are masked."""
     width, height = size_a
     rgb, matrix = np.ascontiguousarray(b.rgb), similarity.matrix
     if similarity.scale < 1.0:
@@ -208,7 +208,7 @@ def align_image(b: MatchImage, similarity: Similarity, size_a: tuple[int, int]) 
 
 
 def align_back(match: DenseMatch, similarity: Similarity, size_b: tuple[int, int]) -> DenseMatch:
-    """The match of A and B, from that of A and B in A's frame.
+    """Compute the match of A and B from that of A and B in A's frame.
 
     Args:
         size_b: (width, height) of B.

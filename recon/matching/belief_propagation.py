@@ -39,7 +39,7 @@ NO_DATA = np.uint16(65535)
 
 
 class Diagonals(NamedTuple):
-    """Where the antidiagonals x + y = t of a grid lie in flat storage.
+    """Antidiagonals x + y = t of a grid in flat storage.
 
     Attributes:
         height, width: of the grid.
@@ -75,7 +75,7 @@ class Smoothness(NamedTuple):
 
 
 class Beliefs(NamedTuple):
-    """What the labels of every pixel cost but for the pair costs: flat uint16, stored antidiagonal, label, pixel.
+    """Costs of the labels of every pixel but for the pair costs: flat uint16, stored antidiagonal, label, pixel.
 
     Attributes:
         ranges: [p] displacement costs of plane p.

@@ -22,7 +22,7 @@ class BadMatchError(ReconError):
 def checked_match(
     result: Any, kind: str, size_a: tuple[int, int], size_b: tuple[int, int]
 ) -> DenseMatch | SparseMatch:
-    """A matcher's result, if it keeps the contract; floating numbers of other widths become float32.
+    """Return a matcher's result if it keeps the contract; floating numbers of other widths become float32.
 
     Args:
         result: what ``match`` returned.

@@ -14,7 +14,7 @@ from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchI
 
 
 class ConsistencySettings(BaseModel):
-    """Which pixels every dense matcher calls consistent."""
+    """The rule by which every dense matcher calls pixels consistent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,7 +114,7 @@ def descriptor_margin(
     *,
     ring: int = 6,
 ) -> Float32[np.ndarray, "ha wa"]:
-    """How much better the match is than its surroundings: 1 - cost / smallest cost on a ring around it, 0…1.
+    """Measure how much better a match is than its surroundings: 1 - cost / smallest cost on a ring around it, 0…1.
 
     Costs are L1 distances of descriptors at the nearest pixels; the ring has eight points at ``ring`` pixels.
     """

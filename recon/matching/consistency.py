@@ -14,7 +14,7 @@ def two_sided_consistency(
     tolerance: float = 1.5,
     border: int = 20,
 ) -> tuple[Bool[np.ndarray, "ha wa"], Bool[np.ndarray, "hb wb"]]:
-    """Pixels of A and of B whose round trip ends within ``tolerance`` pixels of their start.
+    """Find pixels of A and of B whose round trip ends within ``tolerance`` pixels of their start.
 
     The way back is read between pixels by bilinear interpolation. Pixels closer than ``border`` to an edge of their own
     image, and pixels whose target is closer than that to an edge of the other, are left out (descriptors there see
@@ -31,7 +31,7 @@ def two_sided_consistency(
 def round_trip_error(
     there: Float32[np.ndarray, "ha wa 2"], back: Float32[np.ndarray, "hb wb 2"]
 ) -> Float32[np.ndarray, "ha wa"]:
-    """Distance in pixels between each pixel and where the round trip leaves it; inf where it leaves the image."""
+    """Compute how far (px) the round trip leaves each pixel from its start; inf where it leaves the image."""
     out = np.empty(there.shape[:2], np.float32)
     _round_trip(np.ascontiguousarray(there), np.ascontiguousarray(back), out)
     return out
@@ -40,7 +40,7 @@ def round_trip_error(
 def inside_border(
     flow: Float32[np.ndarray, "ha wa 2"], target: tuple[int, int], border: int
 ) -> Bool[np.ndarray, "ha wa"]:
-    """Pixels that are at least ``border`` pixels inside their image and whose target is so too."""
+    """Find pixels that are at least ``border`` pixels inside their image and whose target is so too."""
     h, w = flow.shape[:2]
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     tx, ty = x + flow[..., 0], y + flow[..., 1]

@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "hyperpixels" / "checkpoints"
 
 
 def load_backbone(name: str, weights: str = "", *, download: bool = False, matcher: str = "dhpf") -> Backbone:
-    """A backbone with its published ImageNet weights.
+    """Load a backbone with its published ImageNet weights.
 
     Looked for in ``weights`` (the file, or a folder with it), in ``weights`` below the folder that RECON_DATA names, in
     the cache of torch hub, in the installed package that holds them, and, for the backbone that is shipped in a
@@ -87,7 +87,7 @@ def load_network(
     download: bool = False,
     matcher: str = "dhpf",
 ) -> DynamicHyperpixelFlow:
-    """DHPF with its gates and transforms from a checkpoint, and its backbone.
+    """Load DHPF with its gates and transforms from a checkpoint, and its backbone.
 
     Args:
         checkpoint: a file of ours (.safetensors) or of DHPF's authors (.pt, .pth); empty for the one that is shipped.
@@ -127,7 +127,7 @@ def load_network(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata of a safetensors file or of a file of torch (which has no metadata).
+    """Read tensors and metadata of a safetensors file or of a file of torch (which has no metadata).
 
     Raises:
         ReconError: the file is damaged or of another kind.

@@ -74,7 +74,7 @@ SMALLEST_SIDE = 32
 
 
 class LearnedSettings(BaseModel):
-    """What all learned matchers share."""
+    """Settings that all learned matchers share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

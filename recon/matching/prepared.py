@@ -16,7 +16,7 @@ from recon.core.resize import resize_mask, resize_points, resize_rgb
 from recon.features.types import InterestPoints
 from recon.matching.alignment import Placement
 from recon.matching.checking import BadMatchError, checked_match
-from recon.matching.turns import turn_image
+from recon.matching.quarter_turns import turn_image
 from recon.matching.types import DenseMatch, Matcher, MatchImage, PairContext, SparseMatch
 from recon.photos.types import Photo
 

@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "recon.matchers"
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """Where a built-in matcher lives and what it can do (known without importing it)."""
+    """Place and capabilities of a built-in matcher (known without importing it)."""
 
     target: str
     capabilities: Capabilities
@@ -105,7 +105,7 @@ _registered: dict[str, tuple[type[Any], type[Any]]] = {}
 
 
 def register(matcher: type[Any]) -> type[Any]:
-    """Adds a matcher class under its ``name``; usable as a class decorator.
+    """Add a matcher class under its ``name``; usable as a class decorator.
 
     The class needs ``name`` and the method ``match``; what else the contract has is filled in (``complete``).
 
@@ -141,7 +141,7 @@ class _Completed:
 
 
 def complete(matcher: type[Any], name: str) -> type[Any]:
-    """A matcher's class with what it may leave out: by default it is sparse, without settings or preparation.
+    """Complete a matcher's class with what it may leave out: by default it is sparse, without settings or preparation.
 
     A class with ``Settings`` (a pydantic model) is created as ``cls(settings)``, one without as ``cls()``.
 
@@ -174,7 +174,7 @@ def complete(matcher: type[Any], name: str) -> type[Any]:
 
 
 def available_matchers() -> dict[str, Capabilities]:
-    """Capabilities of every matcher that has a name of its own. Imports no built-in matcher.
+    """List the capabilities of every matcher that has a name of its own. Imports no built-in matcher.
 
     A package whose matcher cannot be imported is left out; ``create_matcher`` says why.
     """
@@ -189,7 +189,7 @@ def available_matchers() -> dict[str, Capabilities]:
 
 
 def matcher_settings(name: str) -> type[BaseModel]:
-    """The settings model of a matcher.
+    """Return the settings model of a matcher.
 
     Raises:
         UsageError: no matcher has that name.
@@ -199,7 +199,7 @@ def matcher_settings(name: str) -> type[BaseModel]:
 
 
 def create_matcher(name: str, **settings: Any) -> Matcher:
-    """A matcher with these settings.
+    """Create a matcher with these settings.
 
     Raises:
         UsageError: no matcher has that name, or it does not take such settings.

@@ -74,7 +74,7 @@ def sift_flow(
     initial: Float32[np.ndarray, "ha wa 2"] | None = None,
     threads: int = 1,
 ) -> SiftFlowResult:
-    """Dense flow from A to B in whole pixels.
+    """Compute dense flow from A to B in whole pixels.
 
     Minimises, over whole-pixel flow, the L1 distance of descriptors + gamma 2^(level - 1) (|u| + |v|) +
     over 4-neighbours and components min(alpha |difference|, d), with sequential dual-layer belief propagation on every
@@ -116,7 +116,7 @@ class DescriptorPyramid:
 def descriptor_pyramid(
     sift: UInt8[np.ndarray, "h w c"], levels: int, mask: Bool[np.ndarray, "h w"] | None = None
 ) -> DescriptorPyramid:
-    """Up to ``levels`` levels (fewer for a tiny image), each half the size of the one before, rounded up.
+    """Build up to ``levels`` levels (fewer for a tiny image), each half the size of the one before, rounded up.
 
     Raises:
         UsageError: the mask has another size than the image.
@@ -139,7 +139,7 @@ def sift_flow_pyramid(
     initial: Float32[np.ndarray, "ha wa 2"] | None = None,
     threads: int = 1,
 ) -> SiftFlowResult:
-    """``sift_flow`` between images whose pyramids exist already: both directions of a pair share them."""
+    """Run ``sift_flow`` between images whose pyramids exist already: both directions of a pair share them."""
     pyramid_a, pyramid_b, masks_a, masks_b = a.sift, b.sift, a.mask, b.mask
     if pyramid_a[0].shape[2] != pyramid_b[0].shape[2]:
         raise UsageError(
@@ -222,9 +222,9 @@ def flow_energy(
     mask_b: Bool[np.ndarray, "hb wb"] | None = None,
     default_cost: float = 0.0,
 ) -> float:
-    """SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness (from the map of A's area onto B's).
+    """Compute the SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness.
 
-    ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside
+    Displacement and smoothness count from the map of A's area onto B's. ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside
     of B or in its mask costs.
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a

@@ -90,7 +90,7 @@ class SiftFlowMatcher:
         return getattr(self.settings, "propagation", "none")
 
     def prepare(self, image: MatchImage) -> Any:
-        """What all pairs of an image share: its scale ladder, or its descriptors where they depend on it alone."""
+        """Compute what all pairs of an image share: its scale ladder, or descriptors that depend on it alone."""
         gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY)
         if self._propagation == "none":
             pyramid = self._pyramid(dense_sift(image.rgb), image)

@@ -52,7 +52,7 @@ def refine_flow(
     *,
     settings: RefinementSettings = DEFAULT_REFINEMENT,
 ) -> Float32[np.ndarray, "ha wa 2"]:
-    """Flow refined below the pixel: a variational flow of the grey images that starts at ``flow``.
+    """Refine flow below the pixel: a variational flow of the grey images that starts at ``flow``.
 
     Data terms are brightness and gradient constancy, smoothness is that of the whole flow (not of the change), all
     with robust penalties (T. Brox et al., "High Accuracy Optical Flow Estimation Based on a Theory for Warping", ECCV
@@ -100,31 +100,3 @@ def _padded(image: UInt8[np.ndarray, "..."], size: tuple[int, int]) -> UInt8[np.
     if bottom == 0 and right == 0:
         return np.ascontiguousarray(image)
     return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE))
-
-
-def upsample_flow(
-    flow: Float32[np.ndarray, "h w 2"],
-    size: tuple[int, int],
-    *,
-    target: tuple[tuple[int, int], tuple[int, int]] | None = None,
-) -> Float32[np.ndarray, "h2 w2 2"]:
-    """The same correspondence between resized images, bilinear.
-
-    Args:
-        flow: flow of the images as they were.
-        size: new (height, width) of the source.
-        target: (height, width) of the target before and after; by default it is resized by the source's factors.
-    """
-    h, w = flow.shape[:2]
-    height, width = size
-    before, after = target if target is not None else ((h, w), (height, width))
-    factors = np.array([after[1] / before[1], after[0] / before[0]], np.float32)
-    # Where each old pixel points to, as a position, is what is interpolated: x' = (x + 0.5) s - 0.5 on both sides.
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    if target is None:
-        resized = cv2.resize(np.asarray(flow, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(resized * factors, np.float32)
-    drift = (np.stack([x, y], -1) + flow + 0.5) * factors - 0.5
-    linear = np.stack([(x + 0.5) * (width / w) - 0.5, (y + 0.5) * (height / h) - 0.5], -1).astype(np.float32)
-    resized = cv2.resize(drift - linear, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, np.float32)

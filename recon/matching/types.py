@@ -59,7 +59,7 @@ class SparseMatch:
 
 @dataclass(frozen=True)
 class MatchImage:
-    """What a matcher gets of one image.
+    """One image as a matcher gets it.
 
     Attributes:
         rgb: (h, w, 3) uint8 at the matching size.
@@ -74,7 +74,7 @@ class MatchImage:
 
 @dataclass(frozen=True)
 class PairContext:
-    """What is known of a pair before it is matched.
+    """Knowledge of a pair before it is matched.
 
     Attributes:
         seeds: (m, 2) indices of interest points of A and B that match each other (ratio-tested, and
@@ -86,7 +86,7 @@ class PairContext:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a matcher can do, declared beside its name.
+    """Capabilities of a matcher, declared beside its name.
 
     Attributes:
         kind: what ``match`` returns, a ``DenseMatch`` or a ``SparseMatch``.

@@ -34,7 +34,7 @@ class WeightsFile:
 
 
 def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, matcher: str) -> list[Path]:
-    """Where the files are, in order.
+    """Find the files, in order.
 
     Looked for in ``given`` (a folder, or the file itself where one is needed), in ``weights`` below the folder that
     the environment variable RECON_DATA names, and in the cache of torch hub.
@@ -64,7 +64,7 @@ def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, ma
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The tensors of a file of weights, on the CPU; nothing but tensors and plain values is unpickled.
+    """Read the tensors of a file of weights, on the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
         ReconError: the file is damaged or of another kind.

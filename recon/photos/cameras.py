@@ -22,7 +22,7 @@ average at least three photos of each; a collection from the internet has nearly
 
 @dataclass(frozen=True)
 class CameraCandidate:
-    """What grouping looks at: a photo's name, original size, working size and EXIF."""
+    """Input of grouping: a photo's name, original size, working size and EXIF."""
 
     name: str
     original_width: int

@@ -31,7 +31,7 @@ _FORMS = "a cameras.json, a COLMAP cameras.txt, or 'fx,fy,cx,cy'"
 
 
 class SizedPhoto(Protocol):
-    """What has to be known of a photo: its name and its upright size on disk."""
+    """A photo as calibrations need it: its name and its upright size on disk."""
 
     @property
     def name(self) -> str: ...

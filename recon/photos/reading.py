@@ -328,7 +328,7 @@ def _has_brand(start: bytes, brands: tuple[bytes, ...]) -> bool:
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether the content is an image of a known format, whatever the name says."""
+    """Tell whether the content is an image of a known format, whatever the name says."""
     start = _first_bytes(path, 16)
     if start.startswith((*_SIGNATURES, *_JXL_SIGNATURES)) or _has_brand(start, _HEIF_BRANDS + _AVIF_BRANDS):
         return True

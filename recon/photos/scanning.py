@@ -51,7 +51,7 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in the places that the user named.
+    """Contents of the places that the user named.
 
     Attributes:
         photos: files to read as photos, sorted by name.

@@ -69,7 +69,7 @@ _VERSION = 2
 
 
 def difficulties() -> dict[str, Difficulty]:
-    """What ``render_benchmark_scene`` can be made harder by, with ranges, by name."""
+    """List what makes ``render_benchmark_scene`` harder, with ranges, by name."""
     return dict(_DIFFICULTIES)
 
 

@@ -1,5 +1,4 @@
-"""Band-limited procedural noise: the same texture from any distance, never finer than the samples can
-hold."""
+"""Band-limited procedural noise: the same texture from any distance, never finer than the samples can hold."""
 
 from __future__ import annotations
 
@@ -72,9 +71,8 @@ def fractal_noise(
 
     Args:
         points: (n, 3) float32.
-        footprint: distance between neighbouring samples, per point or for all; wavelengths below twice
-            this are
-            left out, so that sampling does not alias.
+        footprint: distance between neighbouring samples, per point or for all; wavelengths below twice this
+            are left out, so that sampling does not alias.
         longest: wavelength of the first octave in world units.
         octaves: number of octaves, each 1.93 times finer than the one before.
         roughness: an octave's amplitude is (wavelength / longest) ** roughness; 0 gives all the same weight.

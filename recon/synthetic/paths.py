@@ -123,8 +123,7 @@ def zoom_path(
 
     Args:
         groups: (count, distance, width): that many poses at that distance, spread over that width, each
-            looking
-            halfway between straight ahead and ``center``.
+            looking halfway between straight ahead and ``center``.
         center: point of the wall before the middle.
         seed, jitter: as in ``arc_path``.
     """

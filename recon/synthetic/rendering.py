@@ -55,9 +55,8 @@ def bake_lighting(mesh: Mesh, lighting: Lighting, seed: int = 0) -> Float32[np.n
     """Compute sun and sky irradiance at every vertex, with soft shadows and occlusion of the sky.
 
     Returns:
-        (n, 2) float32: sun (cosine times visible share of the sun) and sky (cosine-weighted visible share
-        of the
-        hemisphere round the normal), each in 0…1.
+        (n, 2) float32: sun (cosine times visible share of the sun) and sky (cosine-weighted visible share of
+        the hemisphere round the normal), each in 0…1.
     """
     scene = ray_scene(mesh)
     rng = np.random.default_rng(seed)

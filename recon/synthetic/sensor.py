@@ -1,4 +1,4 @@
-"""What a camera does to the light: blur, exposure, noise, gamma, 8 bits, JPEG."""
+"""A camera's effects on the light: blur, exposure, noise, gamma, 8 bits, JPEG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 @dataclass(frozen=True)
 class Sensor:
-    """What a camera does to the light, in this order: lens blur, exposure, noise, gamma, 8 bits, JPEG.
+    """A camera's effects on the light, in this order: lens blur, exposure, noise, gamma, 8 bits, JPEG.
 
     Attributes:
         blur: standard deviation of the lens blur in pixels.

@@ -164,7 +164,7 @@ def mesh_file(scene: str) -> Path:
 
 
 def mesh_name(path: Path) -> str:
-    """What to call the scene of a mesh: many files are just called mesh, in a folder that says of what."""
+    """Name the scene of a mesh: many files are just called mesh, in a folder that says of what."""
     generic = path.stem.lower() in {"mesh", "model", "scene", "textured", "textured_simple"}
     return path.resolve().parent.name if generic else path.stem
 

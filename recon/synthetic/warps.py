@@ -13,7 +13,7 @@ from recon.datasets.types import TruthCamera
 
 @dataclass(frozen=True)
 class WarpSettings:
-    """How strong random warps are.
+    """Strength of random warps.
 
     Attributes:
         corner: standard deviation of the corners of the homography, as a share of the image's side.
@@ -130,7 +130,7 @@ def visible_positions(
     *,
     tolerance: float = 0.02,
 ) -> Float32[np.ndarray, "ha wa 2"]:
-    """Where each pixel of view A is seen in view B; NaN where its depth is unknown or B does not see it.
+    """Locate each pixel of view A in view B; NaN where its depth is unknown or B does not see it.
 
     Args:
         depth_a, depth_b: z-depth, 0 where unknown.

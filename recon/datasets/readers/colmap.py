@@ -15,7 +15,7 @@ _MODELS = ("sparse/0", "sparse", ".")
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder has a COLMAP model with its photos beside it."""
+    """Tell whether a folder has a COLMAP model with its photos beside it."""
     return _model(folder) is not None
 
 
@@ -39,7 +39,7 @@ def read(folder: Path) -> GroundTruth:
 
 
 def has_model(folder: Path) -> bool:
-    """Whether a COLMAP model is right in this folder."""
+    """Tell whether a COLMAP model is right in this folder."""
     return any(
         (folder / f"cameras{suffix}").is_file() and (folder / f"images{suffix}").is_file()
         for suffix in (".bin", ".txt")

@@ -21,7 +21,7 @@ _LIGHT = "_3_r5000"
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder is called ``scanN``, holds rectified photos or MVSNet's form, and lies in DTU."""
+    """Tell whether a folder is called ``scanN``, holds rectified photos or MVSNet's form, and lies in DTU."""
     if _number(folder) is None or not folder.is_dir():
         return False
     if any(folder.glob("rect_*")):

@@ -25,7 +25,7 @@ _SCANS = ("dslr_scan_eval", "rig_scan_eval", "scan_clean")
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder has a calibration under one of ETH3D's names."""
+    """Tell whether a folder has a calibration under one of ETH3D's names."""
     return any(has_model(folder / calibration) for calibration, _ in _VERSIONS)
 
 

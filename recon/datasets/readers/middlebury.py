@@ -28,7 +28,7 @@ _BOX = re.compile(
 
 
 def knows_stereo(folder: Path) -> bool:
-    """Whether a folder has a ``*_par.txt``."""
+    """Tell whether a folder has a ``*_par.txt``."""
     return folder.is_dir() and any(folder.glob("*_par.txt"))
 
 
@@ -91,7 +91,7 @@ def _box(folder: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, 
 
 
 def knows_flow(folder: Path) -> bool:
-    """Whether a folder has a true flow of frame 10, or is KITTI's ``training`` folder."""
+    """Tell whether a folder has a true flow of frame 10, or is KITTI's ``training`` folder."""
     return bool(_middlebury_flows(folder)) or bool(_kitti_flows(folder))
 
 

@@ -14,7 +14,7 @@ from recon.errors import ReconError
 
 
 def knows_blended(folder: Path) -> bool:
-    """Whether a folder is laid out as a scene of BlendedMVS."""
+    """Tell whether a folder is laid out as a scene of BlendedMVS."""
     return (folder / "blended_images").is_dir() and (folder / "cams").is_dir()
 
 
@@ -40,7 +40,7 @@ def read_blended(folder: Path) -> GroundTruth:
 
 
 def knows_mvsnet(folder: Path) -> bool:
-    """Whether a folder has ``images`` and ``cams`` in MVSNet's form."""
+    """Tell whether a folder has ``images`` and ``cams`` in MVSNet's form."""
     return (folder / "images").is_dir() and bool(_camera_files(folder / "cams"))
 
 

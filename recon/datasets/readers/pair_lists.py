@@ -25,7 +25,7 @@ _SCENE_INFOS = "*_0.[0-9]_0.[0-9].npz"
 
 
 def knows(folder: Path) -> bool:
-    """Whether a file is a list of pairs, or a folder has one under a name in use."""
+    """Tell whether a file is a list of pairs, or a folder has one under a name in use."""
     if folder.is_file():
         if folder.suffix == ".npz":
             return bool({"pair_infos", "name"} & set(_members(folder)))

@@ -12,7 +12,7 @@ _FOLDERS = ("gt_dense_cameras", "cameras", ".", "images")
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder has ``.camera`` files where this benchmark has them."""
+    """Tell whether a folder has ``.camera`` files where this benchmark has them."""
     return bool(_camera_files(folder))
 
 

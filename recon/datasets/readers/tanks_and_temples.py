@@ -19,7 +19,7 @@ _FOCAL_SHARE = 1166 / 1920
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder holds a trajectory ``NAME_COLMAP_SfM.log``."""
+    """Tell whether a folder holds a trajectory ``NAME_COLMAP_SfM.log``."""
     return folder.is_dir() and any(folder.glob(f"*{_LOG}"))
 
 
@@ -121,7 +121,7 @@ def read_crop(path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarra
 
 
 def in_polygon(xy: Float64[np.ndarray, "n 2"], polygon: Float64[np.ndarray, "k 2"]) -> Bool[np.ndarray, " n"]:
-    """Whether points are inside a polygon: a ray towards +x crosses its edges an odd number of times."""
+    """Tell whether points are inside a polygon: a ray towards +x crosses its edges an odd number of times."""
     inside = np.zeros(len(xy), bool)
     for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
         crosses = (a[1] > xy[:, 1]) != (b[1] > xy[:, 1])

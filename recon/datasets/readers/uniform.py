@@ -19,7 +19,7 @@ _METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre
 
 
 def knows(folder: Path) -> bool:
-    """Whether a folder has a ``cameras.json``, or a file is one."""
+    """Tell whether a folder has a ``cameras.json``, or a file is one."""
     return (folder / "cameras.json").is_file() or (folder.is_file() and folder.suffix == ".json")
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 
 from recon.matching.confidence import ConsistencySettings, descriptor_margin, finish_pair, flow_confidence
 from recon.matching.consistency import round_trip_error, two_sided_consistency
-from recon.matching.subpixel import refine_flow, upsample_flow
+from recon.matching.subpixel import refine_flow
 from recon.matching.texture import textured_mask
 from recon.matching.types import MatchImage
 from tests.support.matcher_contract import textured
@@ -88,21 +88,6 @@ def test_refinement_stays_within_reach() -> None:
     refined = refine_flow(a, b, start)
     assert np.linalg.norm(refined - start, axis=-1).max() <= 1.5 + 1e-5
     assert refine_flow(a, b[:50, :70], start).shape == (64, 80, 2)
-
-
-def test_upsampled_flow_points_to_the_same_places() -> None:
-    # An affine map between images is affine between the resized images too, and bilinear resizing is exact on it.
-    matrix = np.array([[0.9, 0.1, 4.0], [-0.1, 1.05, -2.0]])
-    flow = affine_flow(matrix, (40, 60))
-    up = upsample_flow(flow, (100, 90))
-    y, x = np.mgrid[0:100, 0:90]
-    small = np.stack([(x + 0.5) * 60 / 90 - 0.5, (y + 0.5) * 40 / 100 - 0.5], -1)
-    t = np.concatenate([small, np.ones((100, 90, 1))], -1) @ matrix.T
-    expected = (t + 0.5) * (90 / 60, 100 / 40) - 0.5 - np.stack([x, y], -1)
-    np.testing.assert_allclose(up[3:-3, 3:-3], expected[3:-3, 3:-3], atol=1e-3)
-    other = upsample_flow(flow, (100, 90), target=((50, 50), (70, 200)))
-    expected = (t + 0.5) * (200 / 50, 70 / 50) - 0.5 - np.stack([x, y], -1)
-    np.testing.assert_allclose(other[3:-3, 3:-3], expected[3:-3, 3:-3], atol=1e-3)
 
 
 def test_confidence_is_higher_for_the_right_match() -> None:

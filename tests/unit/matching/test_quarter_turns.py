@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recon.features.types import InterestPoints
-from recon.matching.turns import quarter_turns, turn_back, turn_image, turn_points, turns_of_seeds
+from recon.matching.quarter_turns import quarter_turns, turn_back, turn_image, turn_points, turns_of_seeds
 from recon.matching.types import DenseMatch, FlowField, MatchImage
 
 

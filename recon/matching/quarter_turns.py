@@ -24,7 +24,7 @@ def quarter_turns(
     xy_a: Float[np.ndarray, "n 2"],
     xy_b: Float[np.ndarray, "n 2"],
 ) -> int:
-    """How many quarter turns bring B upright as seen from A: 0 to 3, from matched points.
+    """Count the quarter turns that bring B upright as seen from A: 0 to 3, from matched points.
 
     The angle is that of the similarity that fits the matches best (least squares, closed form in complex numbers).
     Where it explains less than ``MIN_AGREEMENT``, or matches are few, the answer is 0.
@@ -45,7 +45,7 @@ def quarter_turns(
 def turn_points(
     xy: Float[np.ndarray, "*n 2"], width: int, height: int, turns: int
 ) -> Float[np.ndarray, "*n 2"]:
-    """Where points of a ``width`` x ``height`` image lie after so many quarter turns."""
+    """Move points of a ``width`` x ``height`` image by so many quarter turns."""
     x, y = xy[..., 0], xy[..., 1]
     turned = {
         0: (x, y),
@@ -57,7 +57,7 @@ def turn_points(
 
 
 def turn_image(image: MatchImage, turns: int) -> MatchImage:
-    """The image, its mask and its interest points after so many quarter turns."""
+    """Turn the image, its mask and its interest points by so many quarter turns."""
     if turns % 4 == 0:
         return image
     height, width = image.rgb.shape[:2]
@@ -77,7 +77,7 @@ def turn_image(image: MatchImage, turns: int) -> MatchImage:
 
 
 def turn_back(match: DenseMatch, turns: int) -> DenseMatch:
-    """The match of A and B, from that of A and B after ``turns`` quarter turns."""
+    """Compute the match of A and B from that of A and B after ``turns`` quarter turns."""
     if turns % 4 == 0:
         return match
     height, width = match.b_to_a.confidence.shape
@@ -104,7 +104,7 @@ def turn_back(match: DenseMatch, turns: int) -> DenseMatch:
 
 
 def turn_matches_back(match: SparseMatch, turns: int, size: tuple[int, int]) -> SparseMatch:
-    """The match of A and B, from that of A and B after ``turns`` quarter turns.
+    """Compute the match of A and B from that of A and B after ``turns`` quarter turns.
 
     ``size`` is (width, height) of B after the turns.
     """
