@@ -224,8 +224,8 @@ def flow_energy(
 ) -> float:
     """Compute the SIFT Flow energy of a whole-pixel flow: data + displacement + smoothness.
 
-    Displacement and smoothness count from the map of A's area onto B's. ``gamma`` overrides the settings' (coarser levels double it); ``default_cost`` is what a target outside
-    of B or in its mask costs.
+    Displacement and smoothness count from the map of A's area onto B's. ``gamma`` overrides the settings' (coarser
+    levels double it); ``default_cost`` is what a target outside of B or in its mask costs.
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
