@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recon.engine.runner import RunOptions, RunSummary
     from recon.engine.stage import Stage
 
-__all__ = ["DenseOpticalFlow", "PairPictures", "match", "match_files", "reconstruct", "stages"]
+__all__ = ["DenseOpticalFlow", "PairPictures", "match", "match_files", "reconstruct", "stages", "trust"]
 
 
 def stages() -> tuple[Stage, ...]:
@@ -127,6 +127,18 @@ def reconstruct(
         derived=DERIVED,
     )
     return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+
+
+def trust(run: str | Path) -> dict[str, Any] | None:
+    """How far the cameras of a run can be trusted, as it stands under "trust" in its ``summary.json``.
+
+    Returns:
+        "verdict" ("sound", "doubtful" or "not a reconstruction"), "reasons" (each with "what" and "advice") and
+        "figures" (see ``recon.sfm.trust.Figures``). None before cameras were estimated, or where they were given.
+    """
+    from recon.run.folder import RunFolder
+
+    return RunFolder(Path(run)).trust()
 
 
 def _run_and_report(every: tuple[Stage, ...], recipe: Recipe, out: Path, options: RunOptions) -> RunSummary:

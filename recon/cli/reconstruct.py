@@ -70,6 +70,12 @@ class ReconstructOptions:
     resume: bool = option(
         True, "Keep what an earlier run has finished.", flags=("--resume/--no-resume",), panel=OUTPUT
     )
+    strict: bool = option(
+        False,
+        "End with exit code 1 where the cameras are doubtful; without, it is a warning.",
+        flags=("--strict",),
+        panel=QUALITY,
+    )
     restart_from: str | None = option(
         None, "Compute this stage and all after it anew.", metavar="STAGE", panel=OUTPUT
     )
@@ -97,7 +103,14 @@ def reconstruct(
     """
     with stoppable():
         from recon import api
+        from recon.errors import ReconError
+        from recon.sfm.trust import trust_in_words
 
-        summary = api.reconstruct(photos, out, **asdict(options))
+        told = asdict(options)
+        strict = told.pop("strict")
+        summary = api.reconstruct(photos, out, **told)
     typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
     list_results(out)
+    trust = api.trust(out)
+    if strict and trust is not None and trust["verdict"] != "sound":
+        raise ReconError(f"--strict: the cameras are {trust_in_words(trust)}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from recon.io.manifest import Manifest
 from recon.run.folder import PICTURES, REPORT, RunFolder
+from recon.sfm.trust import trust_in_words
 
 
 def summarize(run: RunFolder, manifest: Manifest, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -36,6 +37,10 @@ def summarize(run: RunFolder, manifest: Manifest, versions: Mapping[str, str]) -
         models = run.models()
         sparse = ("points", "mean_track_length", "mean_reprojection_error_px")
         summary["sparse"] = {**{key: counts["map"][key] for key in sparse}, "models": models}
+    mapping = manifest.stages.get("map")
+    trust = run.trust() if mapping is not None and mapping.state in {"done", "failed"} else None
+    if trust is not None:
+        summary["trust"] = trust
     if "depth" in done:
         summary["dense"] = {"covered_share": counts["depth"]["covered_share"]}
         if "fuse" in done:
@@ -76,6 +81,8 @@ def run_in_words(run: Mapping[str, Any]) -> str:
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Tell the run in short: a label and a sentence for each part that is there."""
     found: list[tuple[str, str]] = []
+    if summary.get("trust"):
+        found.append(("Trust", trust_in_words(summary["trust"])))
     photos = summary.get("photos")
     if photos:
         text = f"{photos['given']} given, {photos['used']} used"

@@ -65,6 +65,7 @@ MAPPING = "mapping.json"
 PAIRS = "pairs.json"
 SPARSE_MATCHES = "sparse_matches.npz"
 TRACKS = "tracks.npz"
+TRUST = "trust.json"
 TWO_VIEW = "two_view.npz"
 VERIFICATION = "verification.json"
 CLOUD = "dense/points.ply"
@@ -585,6 +586,11 @@ class RunFolder:
         """Photos that are not in the model, and why."""
         entries = self._required(MAPPING, "map")["left_out"]
         return [LeftOut(entry["name"], entry["reason"]) for entry in entries]
+
+    def trust(self) -> dict[str, Any] | None:
+        """How far the cameras can be trusted (``Trust.as_json``); None where that was not asked."""
+        stored: dict[str, Any] | None = self.json(TRUST)
+        return stored
 
     def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:
         """Write COLMAP models, the chosen one first, and which photos are in none.

@@ -25,6 +25,11 @@ MAX_CENTRE_SHIFT = 0.05
 # A photo is placed by at least so many points (COLMAP's own default is 30).
 MIN_POINTS_FOR_A_PHOTO = 15
 
+# Halves of the tracks are a checkerboard of cells this wide, as a share of the photos' longest side; a photo must keep
+# so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
+HALVES_CELL = 1 / 8
+MIN_POINTS_OF_A_HALF = 8
+
 STARTING_ANGLES = (16.0, 4.0, 1.5)
 """Degrees between the rays of the pair that a model starts with: the first asked for (COLMAP halves it by itself), and
 what is tried where no pair has that, as with a few frames of a film."""
@@ -435,6 +440,34 @@ def polish_model(
         kept = longer
     refine_model(better, photos, settings)
     return PolishedModel(better, kept)
+
+
+def halves_of(
+    model: pycolmap.Reconstruction, photos: PhotoSet, settings: MappingSettings | None = None
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]] | None:
+    """Camera centres by photo id from two disjoint halves of a model's points, each adjusted for itself.
+
+    The halves are a checkerboard over the photos, on the first observation of each point: neighbouring points err
+    alike, and dealt out one by one they would hide it. None where a photo keeps too few points in one of them.
+    """
+    settings = settings or MappingSettings()
+    reach = HALVES_CELL * max(max(camera.width, camera.height) for camera in model.cameras.values())
+    side: dict[int, int] = {}
+    for key, point in model.points3D.items():
+        first = min(point.track.elements, key=lambda element: (element.image_id, element.point2D_idx))
+        xy = model.images[first.image_id].points2D[first.point2D_idx].xy
+        side[key] = int(xy[0] // reach + xy[1] // reach) % 2
+    found = []
+    for half in (0, 1):
+        part = pycolmap.Reconstruction(model)
+        for key, of in side.items():
+            if of != half:
+                part.delete_point3D(key)
+        if min(part.images[number].num_points3D for number in part.reg_image_ids()) < MIN_POINTS_OF_A_HALF:
+            return None
+        _adjust(part, settings, _constant_cameras(photos), refine_principal_point=False)
+        found.append({photo: camera.center for photo, camera in posed_cameras(part, photos).items()})
+    return found[0], found[1]
 
 
 def _left_out(models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph) -> list[LeftOut]:

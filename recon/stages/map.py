@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,17 +22,19 @@ from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import PhotoSet
-from recon.run.folder import DATABASE, RunFolder
+from recon.run.folder import DATABASE, TRUST, RunFolder
 from recon.sfm.adapter import write_database
 from recon.sfm.mapping import (
     MappingResult,
     MappingSettings,
+    halves_of,
     map_global,
     map_incremental,
     map_known,
     polish_model,
     with_fixed_intrinsics,
 )
+from recon.sfm.trust import TURNS_ONLY, Trust, figures_of, judge, only_turns, turns_of
 
 
 class MapSettings(BaseModel):
@@ -54,6 +57,10 @@ class MapSettings(BaseModel):
     refine_principal_point: bool = Field(
         True, description="for unknown intrinsics, at the very end, where five photos or more share a camera"
     )
+    refuse: bool = Field(
+        True,
+        description="end the run where the photos give no reconstruction; false goes on with what there is",
+    )
     one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
 
 
@@ -61,7 +68,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
@@ -97,19 +104,19 @@ class MapStage:
             result = map_known(photo_set, tracks, given, options)
         else:
             result = _estimate(settings, options, photo_set, graph, work)
+        work.remove(TRUST)
         if result.best is None:
+            _refuse_turns(photo_set, tracks, work)
             reasons = "; ".join(f"{out.name}: {out.reason}" for out in result.left_out[:5])
             raise ReconError(
                 "no cameras could be found: the photos do not overlap enough, or show too little texture or only "
                 f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
                 "--quality high or another --recipe"
             )
+        fixed = False
         if result.small_angles:
             if not all(camera.known for camera in photo_set.cameras):
-                work.warn(
-                    "the photos see the scene under small angles, which do not tell focal lengths: the first guess "
-                    "stays, and depths may be stretched. Give --intrinsics, or add photos from further aside"
-                )
+                fixed = True
             photo_set = with_fixed_intrinsics(photo_set)
         models = list(result.reconstructions)
         if settings.polish:
@@ -118,11 +125,16 @@ class MapStage:
             models[0], tracks = polished.model, polished.tracks
             with work.writing(DATABASE) as path:
                 write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
+        trust = None
+        if given is None:
+            trust = _judged(models, photo_set, graph, tracks, options, work, fixed)
         for model in models:
             _colour_points(model, run)
         for out in result.left_out:
             work.warn(f"{out.name} is not in the model: {out.reason}")
         run.write_models(models, result.left_out)
+        if trust is not None:
+            _say(trust, settings, work)
         best = models[0]
         return {
             "registered": best.num_reg_images(),
@@ -132,6 +144,57 @@ class MapStage:
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
             "models": len(models),
         }
+
+
+def _judged(
+    models: list[pycolmap.Reconstruction],
+    photo_set: PhotoSet,
+    graph: ViewGraph,
+    tracks: Tracks,
+    options: MappingSettings,
+    work: StageContext,
+    fixed: bool,
+) -> Trust:
+    """The verdict on the first model; ``fixed`` says that guessed intrinsics stayed."""
+    return judge(
+        figures_of(
+            models[0],
+            photo_set,
+            graph,
+            tracks,
+            models=tuple(model.num_reg_images() for model in models),
+            halves=halves_of(models[0], photo_set, options),
+            intrinsics_fixed=fixed,
+            seed=work.seed,
+        )
+    )
+
+
+def _say(trust: Trust, settings: MapSettings, work: StageContext) -> None:
+    """Writes the verdict, warns of what is doubtful, and ends the run where there is no reconstruction."""
+    work.write_json(TRUST, trust.as_json())
+    for reason in trust.reasons:
+        work.warn(f"{reason.verdict}: {reason.what}. {reason.advice}")
+    if trust.verdict == "not a reconstruction" and settings.refuse:
+        first = trust.reasons[0]
+        raise ReconError(
+            f"this is not a reconstruction. {first.what}. {first.advice}. "
+            "(--set map.refuse=false goes on with what there is)"
+        )
+
+
+def _refuse_turns(photo_set: PhotoSet, tracks: Tracks, work: StageContext) -> None:
+    """Says so where there is no model since the camera only turned."""
+    turns = turns_of(tracks, photo_set, None, 0.0, work.seed)
+    if turns.share >= TURNS_ONLY:
+        reason = only_turns(turns)
+        data = {
+            "verdict": reason.verdict,
+            "reasons": [asdict(reason)],
+            "figures": {"turns_explain": turns.share},
+        }
+        work.write_json(TRUST, data)
+        raise ReconError(f"this is not a reconstruction. {reason.what}. {reason.advice}")
 
 
 def _estimate(

@@ -87,6 +87,8 @@ def write_partial_report(root: Path, error: Exception | None = None) -> Path | N
         run = RunFolder.of(work)
         failure = "" if error is None else f"The stage ‘{failed[-1]}’ failed: {error}"
         summary = summarize(run, manifest, library_versions())
+        if error is not None and "trust" in summary:
+            work.write_json(SUMMARY, summary)
         return work.write_text(REPORT, _page(work, manifest, summary, run_mesh(run, manifest), failure))
     except Exception:
         log.info("%s could not be written", REPORT, exc_info=True)

@@ -110,6 +110,7 @@ def render_radiance(
     samples: int = 2,
     background: tuple[float, float, float] = (0.35, 0.45, 0.6),
     scene: Any | None = None,
+    rays: Float32[np.ndarray, "hs ws 6"] | None = None,
 ) -> Float32[np.ndarray, "h w 3"]:
     """Render linear radiance of a lit mesh, box-filtered over samples² rays per pixel.
 
@@ -122,9 +123,10 @@ def render_radiance(
         samples: rays per pixel and axis.
         background: radiance where nothing is met.
         scene: the mesh's ray scene, if it is already built.
+        rays: origin and direction of each sample, where the camera is no pinhole; None for the view's own.
     """
     scene = scene if scene is not None else ray_scene(mesh)
-    rays = pixel_rays(view, samples)
+    rays = pixel_rays(view, samples) if rays is None else rays
     normals = vertex_normals(mesh)
     out = np.empty((view.height, view.width, 3), np.float32)
     per_band = max(1, RAYS_AT_ONCE // (rays.shape[1] * samples)) * samples

@@ -1,0 +1,459 @@
+"""How far a model can be trusted: figures, a verdict, and its reasons in words that need no expert.
+
+The thresholds were set on rendered scenes with known truth; ``docs/trust.md`` says how they did on others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from recon.core.colmap import pycolmap
+from recon.graph.types import Tracks, ViewGraph
+from recon.photos.types import PhotoSet
+from recon.sfm.adapter import points_of_tracks
+from recon.sfm.evidence import (
+    ModelArrays,
+    TurnFit,
+    centre_differences,
+    model_arrays,
+    noise_px,
+    parallax,
+    spread_of_points,
+    systematic_px,
+    turn_fit,
+    uncertainty,
+    used_share,
+)
+
+Verdict = Literal["sound", "doubtful", "not a reconstruction"]
+VERDICTS: tuple[Verdict, ...] = ("sound", "doubtful", "not a reconstruction")
+
+# A turn of the camera explains a track that it misses by less than this many pixels, or than this many standard
+# deviations of the observations, whichever is more.
+TURN_TOLERANCE_PX = 1.0
+TURN_TOLERANCE_NOISE = 3.0
+# Share of the tracks that turns explain: from here a model is none, and from here there is hardly any parallax.
+TURNS_ONLY = 0.85
+TURNS_MOSTLY = 0.6
+# Share of the tracks that became points: below, the model explains next to nothing of what was seen; or a part of it.
+HARDLY_USED = 0.1
+LITTLE_USED = 0.45
+# Standard deviation of the centres as a share of the extent, and of focal lengths relative to them. Deviations from
+# the adjustment alone are too small, since neighbouring tracks err alike: COVARIANCE_FACTOR makes up for it.
+COVARIANCE_FACTOR = 2.0
+MAX_CENTRE_DEVIATION = 0.01
+MAX_FOCAL_DEVIATION = 0.05
+# Mean distance of the centres found from two halves of the tracks, as a share of the extent. Each half errs by about
+# 1.4 times what both together do, so the difference is about twice the error of the whole.
+MAX_HALVES_DIFFERENCE = 0.02
+# Residuals that depend on the place in the image: pixels, and share of the noise; both must be passed.
+MAX_SYSTEMATIC_PX = 0.12
+MAX_SYSTEMATIC_SHARE = 0.4
+# Pairs of photos whose shared tracks the model mostly throws away, as a share of all pairs with enough of them.
+PAIR_TRACKS = 20
+PAIR_KEPT = 0.3
+MAX_CONTRADICTED = 0.15
+# Intrinsics outside of these are those of no usual camera: focal length over the longest side, distance of the
+# principal point from the middle over the diagonal, factor between the focal length found and the one EXIF tells.
+PLAUSIBLE_FOCAL = (0.35, 8.0)
+PLAUSIBLE_CENTRE = 0.08
+PLAUSIBLE_PRIOR = 1.2
+# A photo with fewer points, or with points in a smaller share of its area, is held loosely.
+MIN_POINTS = 30
+MIN_SPREAD = 0.12
+MAX_LOOSE = 0.2
+# Angles and bases below which depth is hardly determined.
+SMALL_ANGLE = 2.0
+SMALL_BASE = 0.03
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a verdict rests on.
+
+    Attributes:
+        photos, registered, models: photos of the run, photos of the model, models that were found.
+        second_model: photos of the second largest model.
+        tracks, tracks_used: that two photos of the model or more see, and those of them that became points.
+        noise_px: standard deviation per axis of an observation, from the residuals.
+        turns_explain, turns_miss_px: share of the tracks that a camera which only turned explains; median miss.
+        planar_pairs: share of the verified pairs that a homography explains.
+        angle, base_to_depth: median triangulation angle (degrees) and base to depth.
+        centre_deviation, worst_centre_deviation: standard deviation of the camera centres (root mean square, and
+            of the worst photo), as shares of the extent.
+        focal_deviation: largest relative standard deviation of a focal length.
+        halves_difference, worst_halves_difference: mean and largest distance of the centres that two halves of the
+            tracks give, as shares of the extent; None where halves are too small.
+        systematic_px: largest part of the residuals of a camera that depends on the place in the image.
+        contradicted_pairs: share of the pairs of photos whose tracks the model mostly throws away.
+        loose_photos: photos held by few or clumped points.
+        odd_cameras: intrinsics outside of what is usual, in words.
+        intrinsics_fixed: the photos see the scene under angles too small to tell focal lengths.
+        guessed_focal: some focal length is neither given nor in EXIF.
+    """
+
+    photos: int
+    registered: int
+    models: int
+    second_model: int
+    tracks: int
+    tracks_used: int
+    noise_px: float
+    turns_explain: float
+    turns_miss_px: float
+    planar_pairs: float
+    angle: float
+    base_to_depth: float
+    centre_deviation: float
+    worst_centre_deviation: float
+    focal_deviation: float
+    halves_difference: float | None
+    worst_halves_difference: float | None
+    systematic_px: float
+    contradicted_pairs: float
+    loose_photos: tuple[str, ...] = ()
+    odd_cameras: tuple[str, ...] = ()
+    intrinsics_fixed: bool = False
+    guessed_focal: bool = False
+
+    @property
+    def used_share(self) -> float:
+        """Share of the tracks that became points."""
+        return self.tracks_used / max(self.tracks, 1)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a model is not sound: what was seen, what to do, and how bad it is."""
+
+    verdict: Verdict
+    what: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The verdict on a model with its reasons, worst first, and the figures that it rests on."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    figures: Figures
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        figures = {
+            key: round(value, 6) if isinstance(value, float) and math.isfinite(value) else value
+            for key, value in asdict(self.figures).items()
+        }
+        figures = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in figures.items()
+        }
+        return {
+            "verdict": self.verdict,
+            "reasons": [asdict(reason) for reason in self.reasons],
+            "figures": figures,
+        }
+
+
+def figures_of(
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    graph: ViewGraph,
+    tracks: Tracks,
+    *,
+    models: tuple[int, ...] = (),
+    halves: tuple[Mapping[int, Float[np.ndarray, "3"]], Mapping[int, Float[np.ndarray, "3"]]] | None = None,
+    intrinsics_fixed: bool = False,
+    free_centre: bool = False,
+    seed: int = 0,
+) -> Figures:
+    """Gather what speaks for and against a model.
+
+    Args:
+        tracks: those whose observations are the model's keypoints.
+        models: number of photos of every model that was found, the largest first.
+        halves: camera centres by photo id from two halves of the tracks.
+        intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
+        free_centre: principal points were adjusted.
+    """
+    arrays = model_arrays(model, photos)
+    noise = noise_px(arrays)
+    xyz, held = points_of_tracks(model, photos, tracks)
+    used, seen = used_share(tracks, arrays, np.isfinite(xyz).all(axis=1))
+    turns = turns_of(tracks, photos, arrays.photos, noise, seed)
+    seen_under = parallax(arrays)
+    extent = max(arrays.extent, 1e-300)
+    spread = uncertainty(arrays, free_centre=free_centre)
+    centre = COVARIANCE_FACTOR * spread.centre / extent
+    differences = None if halves is None else centre_differences(*halves) / extent
+    count, share = spread_of_points(arrays)
+    loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
+    names = [photos.photos[i].name for i in arrays.photos.tolist()]
+    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
+    return Figures(
+        photos=len(photos.photos),
+        registered=len(arrays.photos),
+        models=max(len(models), 1),
+        second_model=models[1] if len(models) > 1 else 0,
+        tracks=seen,
+        tracks_used=used,
+        noise_px=noise,
+        turns_explain=turns.share,
+        turns_miss_px=turns.rms_px,
+        planar_pairs=sum(one == "H" for one in edges) / max(len(edges), 1),
+        angle=seen_under.angle,
+        base_to_depth=seen_under.base_to_depth,
+        centre_deviation=float(np.sqrt((centre**2).mean())),
+        worst_centre_deviation=float(centre.max(initial=0.0)),
+        focal_deviation=float(COVARIANCE_FACTOR * spread.focal.max(initial=0.0)),
+        halves_difference=None if differences is None else float(differences.mean()),
+        worst_halves_difference=None if differences is None else float(differences.max()),
+        systematic_px=float(systematic_px(arrays).max(initial=0.0)),
+        contradicted_pairs=contradicted_share(tracks, arrays, held),
+        loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
+        odd_cameras=odd_cameras(arrays, photos),
+        intrinsics_fixed=intrinsics_fixed,
+        guessed_focal=any(not (camera.known or camera.has_focal_prior) for camera in photos.cameras),
+    )
+
+
+def turns_of(
+    tracks: Tracks, photos: PhotoSet, chosen: np.ndarray | None, noise: float, seed: int = 0
+) -> TurnFit:
+    """How far a camera that only turned explains the tracks, within the noise that a model of them shows."""
+    tolerance = max(TURN_TOLERANCE_PX, TURN_TOLERANCE_NOISE * noise)
+    return turn_fit(tracks, photos, chosen, tolerance_px=tolerance, seed=seed)
+
+
+def contradicted_share(tracks: Tracks, model: ModelArrays, held: np.ndarray) -> float:
+    """Share of the pairs of photos with enough common tracks of which the model holds few."""
+    n = len(model.photos)
+    inside = np.isin(tracks.photo_id, model.photos)
+    photo = np.searchsorted(model.photos, tracks.photo_id[inside])
+    track, kept = tracks.track_id[inside], held[inside]
+
+    def common(rows: np.ndarray) -> np.ndarray:
+        seen = np.zeros((n, tracks.count), np.float32)
+        seen[photo[rows], track[rows]] = 1
+        return np.asarray(seen @ seen.T)
+
+    every, agreed = common(np.ones(len(photo), bool)), common(kept)
+    upper = np.triu(every >= PAIR_TRACKS, 1)
+    return float((agreed[upper] < PAIR_KEPT * every[upper]).mean()) if upper.any() else 0.0
+
+
+def odd_cameras(model: ModelArrays, photos: PhotoSet) -> tuple[str, ...]:
+    """What is unusual about the intrinsics that were estimated, one sentence for each camera."""
+    found = []
+    for number, camera in enumerate(model.cameras):
+        if model.known[number]:
+            continue
+        first = photos.photos[int(model.photos[model.camera == number][0])]
+        longest, diagonal = max(camera.width, camera.height), math.hypot(camera.width, camera.height)
+        focal = camera.mean_focal_length()
+        away = math.hypot(
+            camera.principal_point_x - camera.width / 2, camera.principal_point_y - camera.height / 2
+        )
+        prior = photos.cameras[first.camera]
+        told = float(np.sqrt(prior.K[0, 0] * prior.K[1, 1]))
+        where = f"the camera of {first.name}"
+        if not PLAUSIBLE_FOCAL[0] <= focal / longest <= PLAUSIBLE_FOCAL[1]:
+            found.append(
+                f"{where} has a focal length of {focal / longest:.2f} times its photos' longest side"
+            )
+        elif prior.has_focal_prior and not 1 / PLAUSIBLE_PRIOR <= focal / told <= PLAUSIBLE_PRIOR:
+            found.append(
+                f"{where} has {focal / told:.2f} times the focal length that the photo's data (EXIF) tell"
+            )
+        if away / diagonal > PLAUSIBLE_CENTRE:
+            found.append(f"{where} looks {away / diagonal:.0%} of the diagonal past the middle of its photos")
+    return tuple(found)
+
+
+def judge(figures: Figures) -> Trust:
+    """The verdict that the figures give, with all its reasons."""
+    reasons = [*_no_depth(figures), *_uncertain(figures), *_contradicted(figures), *_incomplete(figures)]
+    reasons.sort(key=lambda reason: -VERDICTS.index(reason.verdict))
+    verdict = reasons[0].verdict if reasons else "sound"
+    return Trust(verdict, tuple(reasons), figures)
+
+
+def trust_in_words(trust: Mapping[str, Any]) -> str:
+    """A verdict as ``Trust.as_json`` gives it, in one or a few sentences."""
+    reasons = " ".join(f"{reason['what']}. {reason['advice']}." for reason in trust["reasons"])
+    if reasons:
+        return f"{trust['verdict']}. {reasons}"
+    figures = trust["figures"]
+    return (
+        f"{trust['verdict']}. Camera positions are good to about {max(figures['centre_deviation'], 1e-4):.2%} of the "
+        f"distance between the outermost cameras (one standard deviation); points are seen under "
+        f"{figures['angle']:.0f} degrees in the median, and {figures['tracks_used']} of {figures['tracks']} points "
+        "that the photos have in common fit"
+    )
+
+
+MOVE = (
+    "Move between photos: walk sideways by about a tenth of the distance to what you photograph, and keep "
+    "two thirds of each photo in the next"
+)
+
+
+def only_turns(turns: TurnFit) -> Reason:
+    """The reason of a camera that only turned."""
+    return Reason(
+        "not a reconstruction",
+        f"The camera only turned: {turns.share:.0%} of what the photos have in common is explained without any "
+        "movement, so nothing tells how far things are (a panorama from one place)",
+        MOVE,
+    )
+
+
+def _no_depth(f: Figures) -> list[Reason]:
+    """Reasons of photos that say nothing, or little, of depth."""
+    if f.turns_explain >= TURNS_ONLY:
+        return [only_turns(TurnFit(f.turns_explain, f.turns_miss_px, f.tracks))]
+    if f.used_share < HARDLY_USED:
+        return [
+            Reason(
+                "not a reconstruction",
+                f"Only {f.tracks_used} of {f.tracks} points that the photos have in common fit the cameras: the "
+                "model explains next to nothing of what was seen",
+                f"{MOVE}. Of a fisheye or 360° camera, give its calibration with --intrinsics",
+            )
+        ]
+    reasons = []
+    if f.turns_explain >= TURNS_MOSTLY or f.angle < SMALL_ANGLE or f.base_to_depth < SMALL_BASE:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"The camera hardly moved: {f.turns_explain:.0%} of what the photos have in common is explained by "
+                f"turning alone, and points are seen under {f.angle:.1f} degrees; depths are uncertain",
+                MOVE,
+            )
+        )
+    if f.intrinsics_fixed and f.guessed_focal:
+        reasons.append(
+            Reason(
+                "doubtful",
+                "The photos see the scene under small angles, which do not tell focal lengths: a first guess "
+                "stays, and depths may be stretched",
+                "Give --intrinsics, or add photos from further aside",
+            )
+        )
+    return reasons
+
+
+def _uncertain(f: Figures) -> list[Reason]:
+    """Reasons of cameras that the tracks do not hold well."""
+    reasons = []
+    halves = f.halves_difference
+    if f.centre_deviation > MAX_CENTRE_DEVIATION:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"Camera positions are uncertain by {f.centre_deviation:.1%} of the distance between the outermost "
+                "cameras",
+                "Add photos from between and from further aside, or use a higher --quality",
+            )
+        )
+    if f.focal_deviation > MAX_FOCAL_DEVIATION:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"The focal length is uncertain by {f.focal_deviation:.0%}: photos of a flat thing taken straight "
+                "on, or from a distance, do not tell it",
+                "Give --intrinsics, or add photos taken at an angle and from nearer",
+            )
+        )
+    if halves is not None and halves > MAX_HALVES_DIFFERENCE:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"Two halves of the matches give cameras that differ by {halves:.1%} of the distance between the "
+                "outermost cameras",
+                "Add photos that overlap more, or use a higher --quality",
+            )
+        )
+    if len(f.loose_photos) > MAX_LOOSE * f.registered:
+        names = ", ".join(f.loose_photos[:3]) + (", ..." if len(f.loose_photos) > 3 else "")
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"{len(f.loose_photos)} of {f.registered} photos are held by few points or by points in one "
+                f"corner: {names}",
+                "Add photos that overlap these by two thirds",
+            )
+        )
+    return reasons
+
+
+def _contradicted(f: Figures) -> list[Reason]:
+    """Reasons of evidence that speaks against the model."""
+    reasons = []
+    if f.systematic_px > max(MAX_SYSTEMATIC_PX, MAX_SYSTEMATIC_SHARE * f.noise_px):
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"What does not fit depends on the place in the photo ({f.systematic_px:.2f} pixels): the lens bends "
+                "the picture in a way that the camera model does not follow, or photos of different lenses, zooms "
+                "or crops were taken for those of one",
+                "Try --set photos.camera_model=OPENCV, or --camera-sharing per-photo if photos were zoomed or "
+                "cropped, or give --intrinsics",
+            )
+        )
+    if f.used_share < LITTLE_USED:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"Only {f.used_share:.0%} of the points that the photos have in common fit the cameras",
+                "Repeated things (windows, tiles) may be mistaken for each other, or the camera model may be "
+                "wrong: compare the cameras in the report with where you stood",
+            )
+        )
+    if f.contradicted_pairs > MAX_CONTRADICTED:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"{f.contradicted_pairs:.0%} of the pairs of photos that match do not fit the cameras",
+                "Repeated things (windows, tiles) may be mistaken for each other: compare the cameras in the "
+                "report with where you stood, and add photos that join the parts",
+            )
+        )
+    reasons += [
+        Reason(
+            "doubtful",
+            f"Unusual camera: {odd}",
+            "Give --intrinsics if you know them; see whether photos were cropped, zoomed or made by a 360° camera",
+        )
+        for odd in f.odd_cameras[:3]
+    ]
+    return reasons
+
+
+def _incomplete(f: Figures) -> list[Reason]:
+    """Reasons of photos that are not in the model."""
+    if f.models > 1 and f.second_model >= 3:
+        return [
+            Reason(
+                "doubtful",
+                f"The photos fall into {f.models} models that nothing joins: the largest has {f.registered} of "
+                f"{f.photos} photos, the next {f.second_model}",
+                "Add photos that lead from one part to the other, or take the other model with --set map.model=1",
+            )
+        ]
+    if f.registered < 0.5 * f.photos:
+        return [
+            Reason(
+                "doubtful",
+                f"Only {f.registered} of {f.photos} photos are in the model",
+                "See 'Left out' for why; add photos that overlap by two thirds",
+            )
+        ]
+    return []

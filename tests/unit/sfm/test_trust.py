@@ -1,0 +1,222 @@
+"""Figures and verdicts on scenes whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.core.cameras import Intrinsics
+from recon.graph.types import Tracks, ViewGraph
+from recon.photos.types import PhotoSet
+from recon.sfm.adapter import write_database
+from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
+from recon.sfm.mapping import MappingSettings, camera_centers, halves_of, map_incremental, refine_model
+from recon.sfm.trust import Figures, figures_of, judge, trust_in_words
+from tests.support.sfm_scene import (
+    KNOWN,
+    RING,
+    Scene,
+    centre_errors,
+    exact_tracks,
+    graph_of,
+    make_scene,
+    photo_set_of,
+)
+
+ONE_THREAD = MappingSettings(threads=1)
+LENS = Intrinsics("SIMPLE_RADIAL", (600.0, 319.5, 239.5, 0.0), 640, 480)
+
+
+def turned(degrees: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    R = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    return np.column_stack([R, -R @ np.array(centre)])
+
+
+def far_and_near(poses: list[np.ndarray], camera: Intrinsics = LENS, n: int = 900) -> Scene:
+    """Points all round in front, between 3 and 12 away."""
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=(n, 3)) * [1, 0.4, 1]
+    direction[:, 2] = np.abs(direction[:, 2]) + 0.3
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return Scene(direction * rng.uniform(3, 12, (n, 1)), poses, camera)
+
+
+def mapped(folder: Path, photos: PhotoSet, tracks: Tracks):  # type: ignore[no-untyped-def]
+    graph, geometries = graph_of(photos, tracks)
+    write_database(folder / "d.db", photos, tracks, geometries)
+    return map_incremental(folder / "d.db", photos, graph, ONE_THREAD), graph
+
+
+def verdict_of(model, photos: PhotoSet, graph: ViewGraph, tracks: Tracks):  # type: ignore[no-untyped-def]
+    return judge(figures_of(model, photos, graph, tracks, halves=halves_of(model, photos, ONE_THREAD)))
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.25])
+def test_turns_explain_a_panorama_whatever_the_focal_length_and_no_flight(factor: float) -> None:
+    guess = replace(LENS, params=(600.0 * factor, *LENS.params[1:]))
+    tripod = far_and_near([turned(12.6 * (i - 3.5)) for i in range(8)])
+    fit = turn_fit(exact_tracks(tripod, noise=0.3), photo_set_of(tripod, guess))
+    assert fit.share > 0.97
+    assert fit.rms_px == pytest.approx(0.3, rel=0.25)  # the noise, and nothing else
+    moving = far_and_near([turned(12.6 * (i - 3.5), (0.25 * i, 0, 0)) for i in range(8)])
+    assert turn_fit(exact_tracks(moving, noise=0.3), photo_set_of(moving, guess)).share < 0.2
+
+
+def test_turns_of_a_bent_lens_are_turns() -> None:
+    lens = replace(LENS, params=(420.0, 319.5, 239.5, 0.1))
+    tripod = far_and_near([turned(12.6 * (i - 3.5)) for i in range(8)], lens)
+    guess = replace(LENS, params=(500.0, *LENS.params[1:]))
+    assert turn_fit(exact_tracks(tripod, noise=0.2), photo_set_of(tripod, guess)).share > 0.95
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    scene = make_scene(RING, n=300, camera=LENS)
+    photos = photo_set_of(scene, replace(LENS, params=(640.0, *LENS.params[1:])))
+    tracks = exact_tracks(scene, noise=0.4)
+    result, graph = mapped(tmp_path_factory.mktemp("ring"), photos, tracks)
+    return scene, photos, tracks, graph, result
+
+
+def test_a_good_model_is_sound_and_says_how_good(ring) -> None:  # type: ignore[no-untyped-def]
+    _, photos, tracks, graph, result = ring
+    trust = verdict_of(result.best, photos, graph, tracks)
+    assert trust.verdict == "sound", trust.reasons
+    assert trust.figures.turns_explain < 0.05
+    assert trust.figures.used_share > 0.95
+    assert trust.figures.halves_difference is not None
+    assert trust_in_words(trust.as_json()).startswith("sound. Camera positions are good to about 0.")
+
+
+def test_stated_deviations_are_those_of_repeated_noise(ring) -> None:  # type: ignore[no-untyped-def]
+    """Against a Monte Carlo of the whole adjustment: the same tracks with fresh noise, eight times."""
+    from recon.core.colmap import pycolmap
+    from recon.sfm.adapter import model_from_tracks, points_of_tracks
+
+    scene, photos, tracks, _, result = ring
+    stated = uncertainty(model_arrays(result.best, photos)).centre
+    xyz, _ = points_of_tracks(result.best, photos, tracks)
+    names = [photo.name for photo in photos.photos]
+    settings = replace(ONE_THREAD, refine_principal_point=False, loss_scale_px=100.0)
+    errors = []
+    for seed in range(8):
+        fresh = exact_tracks(scene, noise=0.4, seed=100 + seed)
+        model = model_from_tracks(pycolmap.Reconstruction(result.best), photos, fresh, xyz)
+        refine_model(model, photos, settings, rounds=1)
+        errors.append(centre_errors(camera_centers(model), scene, names) ** 2)
+    true = np.sqrt(np.mean(errors, axis=0))
+    np.testing.assert_allclose(np.median(stated / true), 1.0, rtol=0.3)
+
+
+def test_a_focal_length_that_the_photos_do_not_tell_is_uncertain() -> None:
+    """A flat wall straight on: focal length and distance explain each other; from aside they do not."""
+    from tests.support.sfm_scene import look_at
+
+    rng = np.random.default_rng(1)
+    wall = np.column_stack([rng.uniform(-3, 3, 400), rng.uniform(-2, 2, 400), rng.normal(size=400) * 0.01])
+    straight = [np.column_stack([np.eye(3), [-x, 0.2 * (x > 0), 6.0]]) for x in np.linspace(-1, 1, 6)]
+    aside = [look_at(np.array([x, 0.2, -5.0]), np.zeros(3)) for x in np.linspace(-4, 4, 6)]
+    found = [focal_deviation(Scene(wall, poses, LENS)) for poses in (straight, aside)]
+    assert found[0] > 0.05 > 0.02 > found[1]
+
+
+def focal_deviation(scene: Scene) -> float:
+    """Of a model that is the truth."""
+    from recon.core.colmap import camera_from_intrinsics, image_id, pycolmap
+    from recon.sfm.adapter import model_from_tracks
+
+    photos, tracks = photo_set_of(scene), exact_tracks(scene, noise=0.3)
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(camera_from_intrinsics(scene.camera))
+    for photo, pose in zip(photos.photos, scene.poses, strict=True):
+        image = pycolmap.Image(name=photo.name, camera_id=1, image_id=image_id(photo.id))
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
+    model = model_from_tracks(model, photos, tracks, scene.points)
+    return float(uncertainty(model_arrays(model, photos)).focal[0])
+
+
+def test_a_tripod_panorama_is_no_reconstruction(tmp_path: Path) -> None:
+    """With a focal length that is free, mapping gives cameras on an arc; the verdict does not believe them."""
+    scene = far_and_near([turned(12.6 * (i - 3.5)) for i in range(8)])
+    photos = photo_set_of(scene, replace(LENS, params=(768.0, *LENS.params[1:])))
+    tracks = exact_tracks(scene, noise=0.1)
+    result, graph = mapped(tmp_path, photos, tracks)
+    if result.best is None:
+        pytest.skip("no model came of it, which is right too")
+    trust = verdict_of(result.best, photos, graph, tracks)
+    assert trust.verdict == "not a reconstruction"
+    assert "only turned" in trust.reasons[0].what
+    assert "walk sideways" in trust.reasons[0].advice
+
+
+def test_a_lens_that_the_model_cannot_follow_is_doubtful(tmp_path: Path) -> None:
+    lens = replace(LENS, params=(*LENS.params[:3], -0.25))
+    scene = make_scene(RING, n=900, camera=lens)
+    scene = replace(scene, points=scene.points * [1.7, 1.5, 1.5])  # they fill the photos
+    rigid = Intrinsics("SIMPLE_PINHOLE", (640.0, 319.5, 239.5), 640, 480)
+    tracks = exact_tracks(scene, noise=0.2)
+    photos = photo_set_of(scene, rigid)
+    result, graph = mapped(tmp_path, photos, tracks)
+    assert result.best is not None
+    trust = verdict_of(result.best, photos, graph, tracks)
+    assert trust.verdict == "doubtful"
+    assert any("the lens bends" in reason.what for reason in trust.reasons)
+
+
+FINE = Figures(
+    photos=9,
+    registered=9,
+    models=1,
+    second_model=0,
+    tracks=1000,
+    tracks_used=950,
+    noise_px=0.4,
+    turns_explain=0.02,
+    turns_miss_px=12.0,
+    planar_pairs=0.1,
+    angle=14.0,
+    base_to_depth=0.4,
+    centre_deviation=0.001,
+    worst_centre_deviation=0.002,
+    focal_deviation=0.002,
+    halves_difference=0.002,
+    worst_halves_difference=0.004,
+    systematic_px=0.02,
+    contradicted_pairs=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "word"),
+    [
+        ({}, "sound", ""),
+        ({"turns_explain": 0.95}, "not a reconstruction", "only turned"),
+        ({"turns_explain": 0.7}, "doubtful", "hardly moved"),
+        ({"tracks": 4606, "tracks_used": 60}, "not a reconstruction", "60 of 4606"),
+        ({"centre_deviation": 0.03}, "doubtful", "uncertain by 3.0%"),
+        ({"focal_deviation": 0.2}, "doubtful", "focal length"),
+        ({"halves_difference": 0.1}, "doubtful", "Two halves"),
+        ({"systematic_px": 0.5}, "doubtful", "place in the photo"),
+        ({"contradicted_pairs": 0.3}, "doubtful", "30% of the pairs"),
+        ({"models": 2, "second_model": 3, "registered": 6}, "doubtful", "2 models"),
+        ({"loose_photos": ("a.jpg", "b.jpg", "c.jpg")}, "doubtful", "a.jpg"),
+        ({"odd_cameras": ("the camera of a.jpg looks past",)}, "doubtful", "Unusual camera"),
+        ({"intrinsics_fixed": True, "guessed_focal": True}, "doubtful", "small angles"),
+        ({"intrinsics_fixed": True, "guessed_focal": False}, "sound", ""),
+    ],
+)
+def test_verdicts(change: dict, verdict: str, word: str) -> None:  # type: ignore[type-arg]
+    trust = judge(replace(FINE, **change))
+    assert trust.verdict == verdict
+    assert word in " ".join(reason.what for reason in trust.reasons)
+    assert (verdict == "sound") == (not trust.reasons)
+    assert all(reason.advice for reason in trust.reasons)
+    assert trust_in_words(trust.as_json()).startswith(verdict)
+
+
+def test_known_cameras_are_never_odd() -> None:
+    assert photo_set_of(make_scene(RING)).cameras[0] == KNOWN
