@@ -16,11 +16,11 @@ from jaxtyping import Float, Float64, UInt8
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, translation, upright_rotation
 
+# Entry of ``asset.extras``: the matrix (by rows) that takes the scene back to the frame of the model.
 MODEL_FROM_SCENE = "model_from_scene"
-"""Entry of ``asset.extras``: the matrix (by rows) that takes the scene back to the frame of the model."""
 
+# Targets of buffer views (glTF 2.0, section 5.11).
 VERTICES, INDICES = 34962, 34963
-"""Targets of buffer views (glTF 2.0, section 5.11)."""
 
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 _COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}

@@ -12,8 +12,8 @@ from recon.render.frusta import photo_corners
 from recon.render.pictures import overview_view
 from recon.render.scene import ViewScene
 
+# Vertical field of view unless a person looks through a photo.
 FOV = np.radians(45.0)
-"""Vertical field of view unless a person looks through a photo."""
 
 
 @dataclass(frozen=True)

@@ -18,26 +18,26 @@ from recon.live.levels import Blocks, Eye, choose, precision_of
 
 ROOT = "/dense"
 
+# Seconds without movement after which details are fetched.
 _REST = 0.25
-"""Seconds without movement after which details are fetched."""
 
+# Points that are always there, and those that a browser that draws quickly keeps while the camera moves.
 _ALWAYS, _MOVING = 80_000, 1_000_000
-"""Points that are always there, and those that a browser that draws quickly keeps while the camera moves."""
 
+# Seconds between two frames of a moving camera from which on a browser is slow.
 _SLOW = 0.12
-"""Seconds between two frames of a moving camera from which on a browser is slow."""
 
+# Seconds that a frame may take while the camera rests: a browser without a graphics card is sent fewer points.
 _LONGEST_AT_REST = 1.5
-"""Seconds that a frame may take while the camera rests: a browser without a graphics card is sent fewer points."""
 
+# Seconds that a browser takes to answer whatever it draws.
 _ANSWER = 0.05
-"""Seconds that a browser takes to answer whatever it draws."""
 
+# Points that are sent before the browser has to have drawn them, and it is looked whether the camera has moved on.
 _BATCH = 300_000
-"""Points that are sent before the browser has to have drawn them, and it is looked whether the camera has moved on."""
 
+# Seconds to wait for a browser to draw.
 _PATIENCE = 20.0
-"""Seconds to wait for a browser to draw."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ FRUSTA, PHOTOS, SPARSE, MESH = "/frusta", "/photos", "/sparse", "/mesh"
 
 _FRUSTUM_COLOR = (255, 176, 32)
 _THUMBNAIL = 320
+# From so many photos on their thumbnails are half as large.
 _MANY_PHOTOS = 200
-"""From so many photos on their thumbnails are half as large."""
 
 
 class CameraLayer:

@@ -10,14 +10,14 @@ from jaxtyping import Float, Float32, Int32, Int64
 
 from recon.render.scene import ViewCloud
 
+# So many points at most are in a block, about: a few hundred blocks are quickly drawn and quickly chosen from.
 BLOCK = 40_000
-"""So many points at most are in a block, about: a few hundred blocks are quickly drawn and quickly chosen from."""
 
+# The planes between blocks are medians of so many points.
 _SAMPLE = 200_000
-"""The planes between blocks are medians of so many points."""
 
+# More points than this on a pixel add nothing that can be seen.
 _PER_PIXEL = 4.0
-"""More points than this on a pixel add nothing that can be seen."""
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from recon.live.clipping import ClipBox
 from recon.live.levels import Blocks
 from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
 
+# A click finds points this close to its ray: a part of the picture's height (about seven pixels of 900).
 PICK_RADIUS = 0.008
-"""A click finds points this close to its ray: a part of the picture's height (about seven pixels of 900)."""
 
+# What lies behind the surface by more than this part of its depth is hidden.
 _HIDDEN = 0.02
-"""What lies behind the surface by more than this part of its depth is hidden."""
 
+# Longer side of the depth pictures that say what hides what where there is no mesh.
 _BUFFER = 200
-"""Longer side of the depth pictures that say what hides what where there is no mesh."""
 
 
 @dataclass(frozen=True)

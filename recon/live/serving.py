@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from recon.errors import ReconError, UsageError
 
+# Where viewers listen unless told otherwise; the next free one is taken when it is in use.
 PORT = 8080
-"""Where viewers listen unless told otherwise; the next free one is taken when it is in use."""
 
 _TRIES = 200
 

@@ -15,8 +15,8 @@ from numba import njit
 
 from recon.io.glb import linear_of_srgb, srgb_of_linear
 
+# A texture holds colours up to this linear value; tone mapping makes 237 of 255 of it.
 BRIGHTEST = 1.5
-"""A texture holds colours up to this linear value; tone mapping makes 237 of 255 of it."""
 
 _EXPOSURE = 0.6
 _TO_FILM = np.array([[0.59719, 0.35458, 0.04823], [0.07600, 0.90834, 0.01566], [0.02840, 0.13383, 0.83777]])

@@ -34,14 +34,14 @@ from recon.live.serving import only_own_requests
 from recon.live.truth import Truth
 from recon.render.scene import ViewCloud, ViewScene
 
+# Seconds in which a browser's camera arrives where the viewer has put it.
 _STAYS = 0.6
-"""Seconds in which a browser's camera arrives where the viewer has put it."""
 
+# Seconds after which a camera that is still elsewhere is where a person wants it; slow browsers report old places.
 _ARRIVES = 20.0
-"""Seconds after which a camera that is still elsewhere is where a person wants it; slow browsers report old places."""
 
+# Seconds within which a click on a camera arrives once more as a click on the scene.
 _SAME_CLICK = 0.3
-"""Seconds within which a click on a camera arrives once more as a click on the scene."""
 
 
 class _LocalServer(viser.ViserServer):

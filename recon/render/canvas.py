@@ -22,10 +22,10 @@ from recon.surface.texture.topology import vertex_normals
 Style = Literal["color", "texture", "shaded", "normals"]
 
 _STYLES: dict[str, int] = {"color": 0, "texture": 1, "shaded": 2, "normals": 3}
+# Rays cast at once.
 _RAYS = 1 << 19
-"""Rays cast at once."""
+# Levels of a texture's pyramid: beyond 4 texels a look-up would reach over the space between charts.
 _LEVELS = 3
-"""Levels of a texture's pyramid: beyond 4 texels a look-up would reach over the space between charts."""
 _GREY = 170
 
 

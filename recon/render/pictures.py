@@ -22,8 +22,8 @@ _INK = (60, 60, 66)
 _HOLE = (38, 38, 42)
 _ACCENT = (214, 69, 40)
 
+# Points farther from every camera than this many median distances are background and do not frame an overview.
 _NEAR = 2.0
-"""Points farther from every camera than this many median distances are background and do not frame an overview."""
 
 # ---- flow ----------------------------------------------------------------------------------------
 

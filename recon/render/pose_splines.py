@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
+# Turning by a radian takes as long as moving by so many distances to the subject.
 _RADIANS_PER_DISTANCE = 1.0
-"""Turning by a radian takes as long as moving by so many distances to the subject."""
 
 
 def walking_order(places: Float[np.ndarray, "n 3"]) -> Int64[np.ndarray, " n"]:

@@ -25,8 +25,8 @@ from recon.photos.reading import load_photo, read_png
 CLOUD_SUFFIXES = (".ply",)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
 
+# A cloud is sampled first if it has so many times the points of the sample.
 _FAR_LARGER = 4
-"""A cloud is sampled first if it has so many times the points of the sample."""
 
 
 @dataclass(frozen=True)

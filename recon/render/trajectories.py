@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Float64
 from recon.core.cameras import PinholeView
 from recon.render.pose_splines import interpolate_poses, motion_times, walking_order
 
+# Photos that leave no wider gap in their ring go all the way round.
 _CIRCLE_GAP = np.radians(100.0)
-"""Photos that leave no wider gap in their ring go all the way round."""
+# A swing is at least so wide, and goes so far beyond the outermost photos.
 _LEAST_SWING, _BEYOND = np.radians(24.0), np.radians(6.0)
-"""A swing is at least so wide, and goes so far beyond the outermost photos."""
 _WIDEST_SWING = np.radians(150.0)
+# Distance and height of a ring follow the photos' within about this angle.
 _RING_WIDTH = np.radians(25.0)
-"""Distance and height of a ring follow the photos' within about this angle."""
+# A path keeps this share of its distance to the subject from everything.
 _CLEARANCE = 0.12
-"""A path keeps this share of its distance to the subject from everything."""
 
 
 @dataclass(frozen=True)

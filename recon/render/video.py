@@ -14,14 +14,14 @@ from recon.errors import ReconError, UsageError
 
 SUFFIXES = (".mp4", ".webm")
 
+# Matrix, primaries and transfer of ITU-T H.273; told in the file, so that players do not guess them by size.
 _BT709 = 1
-"""Matrix, primaries and transfer of ITU-T H.273; told in the file, so that players do not guess them by size."""
 _MPEG_RANGE = 1
+# Encoders and their settings: close to the pictures, not beyond what an eye sees.
 _CODECS = {
     ".mp4": ("libx264", {"crf": "20", "preset": "medium"}),
     ".webm": ("libvpx-vp9", {"crf": "31", "b:v": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1"}),
 }
-"""Encoders and their settings: close to the pictures, not beyond what an eye sees."""
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> tuple[int, str]:

@@ -14,11 +14,11 @@ from recon.report.content import Histogram, PairEntry
 _WIDTH, _HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 44
 
+# The axis ends at this quantile; what is beyond is counted in the last bar.
 _CUT = 0.995
-"""The axis ends at this quantile; what is beyond is counted in the last bar."""
 
+# Up to so many different whole numbers each have a bar.
 _MOST_WHOLE = 40
-"""Up to so many different whole numbers each have a bar."""
 
 
 @dataclass(frozen=True)

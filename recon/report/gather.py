@@ -47,31 +47,31 @@ _Made = TypeVar("_Made")
 
 _LOG = logging.getLogger("recon")
 
+# Works on items in parallel, results in order: function, items, description.
 Spread = Callable[[Callable[[Any], Any], Iterable[Any], str], list[Any]]
-"""Works on items in parallel, results in order: function, items, description."""
 
+# All photos of the page together take about so many bytes; many photos are shown smaller.
 _PHOTO_BYTES = 4_500_000
-"""All photos of the page together take about so many bytes; many photos are shown smaller."""
 
+# Longest side of a photo on the page, pixels: at least and at most.
 _PHOTO_SIDE = (96, 720)
-"""Longest side of a photo on the page, pixels: at least and at most."""
 
+# Of a photo as JPEG at the quality used here, roughly.
 _BYTES_PER_PIXEL = 0.22
-"""Of a photo as JPEG at the quality used here, roughly."""
 
 _QUALITY = 80
 
+# So many of the strongest and of the weakest pairs have a picture.
 _SHOWN_PAIRS = 4
-"""So many of the strongest and of the weakest pairs have a picture."""
 
+# Longest side of each photo in a match picture, and of a depth map, pixels.
 _PAIR_SIDE, _DEPTH_SIDE = 460, 420
-"""Longest side of each photo in a match picture, and of a depth map, pixels."""
 
+# Dense matches are sampled to so many for a picture.
 _PAIR_MATCHES = 1500
-"""Dense matches are sampled to so many for a picture."""
 
+# A match within so many pixels (at working size) of the epipolar line of the found cameras agrees with them.
 _AGREES_PX = 2.0
-"""A match within so many pixels (at working size) of the epipolar line of the found cameras agrees with them."""
 
 _MOST_DEPTH_MAPS = 24
 

@@ -17,24 +17,24 @@ from recon.render.frusta import camera_lines
 from recon.render.pictures import overview_view
 from recon.report.content import Points, Surface
 
+# Positions are whole numbers of so many steps across the box that is shown.
 STEPS = 65535
-"""Positions are whole numbers of so many steps across the box that is shown."""
 
+# The box reaches so many times as far from the middle as nearly all points do; what lies beyond is not shown.
 _MARGIN = 4.0
-"""The box reaches so many times as far from the middle as nearly all points do; what lies beyond is not shown."""
 
+# Share of the points that "nearly all" means.
 _INNER = 0.98
-"""Share of the points that "nearly all" means."""
 
 
+# Share of the points, those nearest to their middle, that the first look must have in the picture.
 _BODY = 0.95
-"""Share of the points, those nearest to their middle, that the first look must have in the picture."""
 
+# For the cameras to be in the picture too, it goes at most so many times as far away.
 _STEP_BACK = 3.0
-"""For the cameras to be in the picture too, it goes at most so many times as far away."""
 
+# Width and height of the picture that the first look is made for.
 _START = (900, 600)
-"""Width and height of the picture that the first look is made for."""
 
 
 @dataclass(frozen=True)

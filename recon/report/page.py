@@ -18,18 +18,18 @@ _HERE = Path(__file__).resolve().parent
 _TEMPLATES = _HERE / "templates"
 _THREE = _HERE / "vendor" / "three.min.js"
 
+# Bytes of the page at most. Clouds are thinned further, and pictures left out, until it fits.
 LARGEST = 24_000_000
-"""Bytes of the page at most. Clouds are thinned further, and pictures left out, until it fits."""
 
 _DENSE_POINTS = 400_000
 _SPARSE_POINTS = 60_000
 _LEAST_POINTS = 20_000
 
+# Pictures leave the 3D view so much room, or a quarter of the page.
 _SCENE_BYTES = 4_000_000
-"""Pictures leave the 3D view so much room, or a quarter of the page."""
 
+# Set aside for all that is neither picture nor 3D view; each pair and each photo needs something too.
 _TEXT_BYTES = 200_000
-"""Set aside for all that is neither picture nor 3D view; each pair and each photo needs something too."""
 
 
 def report_html(content: ReportContent, largest: int = LARGEST) -> str:

@@ -21,14 +21,14 @@ from recon.run.folder import CLOUD, RunFolder
 
 Draw = Callable[[], Picture]
 
+# So many photos at most are shown on one sheet, evenly taken from the set.
 _SHEET_PHOTOS = 12
-"""So many photos at most are shown on one sheet, evenly taken from the set."""
 
+# Longest side of the photos on sheets, before they are fitted in, pixels.
 _SHEET_SIDE = 640
-"""Longest side of the photos on sheets, before they are fitted in, pixels."""
 
+# So many points at most are drawn.
 _CLOUD_POINTS = 1_500_000
-"""So many points at most are drawn."""
 
 
 def previews(run: RunFolder, width: int, load_mesh: Callable[[], RunMesh]) -> dict[str, Draw]:

@@ -16,17 +16,17 @@ from recon.render.scene import ViewMesh, read_view_mesh
 from recon.report.content import Surface
 from recon.run.folder import RunFolder
 
+# A textured mesh with more faces goes into the page by vertex colours, simplified.
 _TEXTURED_FACES = 450_000
-"""A textured mesh with more faces goes into the page by vertex colours, simplified."""
 
+# About so many faces are left of a mesh that is simplified.
 _FACES = 200_000
-"""About so many faces are left of a mesh that is simplified."""
 
+# Longest side of the page's texture, texels, and its JPEG quality.
 _TEXTURE_SIDE, _QUALITY = 2048, 80
-"""Longest side of the page's texture, texels, and its JPEG quality."""
 
+# Vertices in the world, in double precision, and the mesh as a function of the offset that is taken away.
 RunMesh = tuple[Float64[np.ndarray, "n 3"], Callable[[Float64[np.ndarray, "3"]], ViewMesh]]
-"""Vertices in the world, in double precision, and the mesh as a function of the offset that is taken away."""
 
 
 def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], RunMesh]:

@@ -15,10 +15,10 @@ from recon.surface.texture.charts import Layout
 from recon.surface.texture.color import VertexViews
 from recon.surface.texture.visibility import Candidates
 
+# So many photos at most blend on one face.
 _PHOTOS = 4
-"""So many photos at most blend on one face."""
+# Texels so near to a face take its colour at the nearest point: bilinear look-ups at its border stay right.
 _MARGIN = 1.5
-"""Texels so near to a face take its colour at the nearest point: bilinear look-ups at its border stay right."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from jaxtyping import Float64, Int32, Int64
 from recon.errors import ReconError
 from recon.surface.texture.topology import Adjacency, regions
 
+# Faces that no photo sees are laid out two in a square cell of so many texels.
 _CELL = 4
-"""Faces that no photo sees are laid out two in a square cell of so many texels."""
 
 
 @dataclass(frozen=True)

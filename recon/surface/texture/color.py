@@ -14,10 +14,10 @@ from recon.surface.texture.visibility import Candidates
 
 # Below this grey level the ratio of two photos is noise, above the other one of them may be clipped.
 _DARK, _BRIGHT = 12.0, 243.0
+# Up to so many (vertex, view) pairs are looked up in a table; beyond, by bisection.
 _TABLE = 30_000_000
-"""Up to so many (vertex, view) pairs are looked up in a table; beyond, by bisection."""
+# A pair of views says something about exposure from so many common faces on.
 _PAIR_FACES = 60
-"""A pair of views says something about exposure from so many common faces on."""
 
 
 def fit_gains(

@@ -13,8 +13,8 @@ from recon.io.obj import coordinate_digits
 from recon.surface.texture.topology import vertex_normals
 from recon.surface.texture.types import TexturedMesh
 
+# From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter.
 _FAR_FROM_ORIGIN = 1e4
-"""From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter."""
 
 
 def split_vertices(

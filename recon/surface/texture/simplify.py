@@ -10,12 +10,12 @@ import sys
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
+# How fast the threshold rises ("aggressiveness"): the slow one, and the library's own where that stops too early.
 _THRESHOLD_RISES = (5, 7)
-"""How fast the threshold rises ("aggressiveness"): the slow one, and the library's own where that stops too early."""
 
 
+# Larger meshes are simplified in a process of their own.
 _APART_FACES = 1_000_000
-"""Larger meshes are simplified in a process of their own."""
 
 
 def simplify_faces(
