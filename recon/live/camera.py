@@ -1,4 +1,4 @@
-"""Where the viewer's camera starts, and where it stands to look through a photo."""
+"""Viewpoints: the first look at a scene, and the look through a photo."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def scene_size(scene: ViewScene) -> float:
 
 
 def frustum_depth(scene: ViewScene) -> float:
-    """How deep to draw cameras: about as far as they are apart, a small part of the scene."""
+    """Choose how deep to draw cameras: about as far as they are apart, a small part of the scene."""
     centers = np.array([view.center for view in scene.views])
     size = scene_size(scene)
     if len(centers) < 2:

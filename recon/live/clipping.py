@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64
 
 @dataclass(frozen=True, eq=False)
 class ClipBox:
-    """What lies in it is shown.
+    """A box; points inside it are shown.
 
     Attributes:
         axes: rows are the box's directions, unit vectors. low, high: its ends along them.
@@ -21,14 +21,14 @@ class ClipBox:
     high: Float64[np.ndarray, "3"]
 
     def inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
-        """Which points lie in the box."""
+        """Tell which points lie in the box."""
         along = np.asarray(points) @ self.axes.T.astype(np.asarray(points).dtype)
         return ((along >= self.low) & (along <= self.high)).all(axis=1)
 
     def boxes(
         self, low: Float[np.ndarray, "b 3"], high: Float[np.ndarray, "b 3"]
     ) -> tuple[Bool[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
-        """Which of the boxes along the world's axes lie wholly in this one, and which reach into it at all."""
+        """Tell which of the boxes along the world's axes lie wholly in this one, and which reach into it at all."""
         middle = ((low + high) / 2).astype(np.float64) @ self.axes.T
         reach = ((high - low) / 2).astype(np.float64) @ np.abs(self.axes.T)
         whole = ((middle - reach >= self.low) & (middle + reach <= self.high)).all(axis=1)

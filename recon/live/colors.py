@@ -1,4 +1,4 @@
-"""What the colours of points and faces tell."""
+"""Colours of points and faces by what they tell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAPS = {
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """What the ends of the colour maps stand for, and where up is.
+    """Values at the ends of the colour maps, and the up direction.
 
     Attributes:
         up: unit vector; the height of a point is its part along it.
@@ -61,7 +61,7 @@ def ranges_of(xyz: Float[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"], cloud
 
 
 def modes_of(cloud: ViewCloud | None, has_truth: bool, has_mesh: bool) -> list[str]:
-    """What the colours can tell of a scene."""
+    """List what the colours can tell of a scene."""
     modes = [PHOTO, HEIGHT]
     if has_mesh:
         modes.append(SHAPE)

@@ -42,7 +42,7 @@ _PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Style:
-    """How the points are drawn.
+    """Looks of the points.
 
     Attributes:
         mode: what the colours tell. ranges: ends of the colour maps. errors: distance from the truth.
@@ -334,7 +334,7 @@ def _half_of_halves(budget: int, total: int) -> float:
 
 
 def _same(a: Eye, b: Eye) -> bool:
-    """Whether two cameras are the same; asked for it, a browser tells its field of view a little changed."""
+    """Compare two cameras; asked for it, a browser tells its field of view a little changed."""
     still = np.array_equal(a.center, b.center) and np.array_equal(a.axis, b.axis)
     # A browser that is slow draws smaller pictures of the same shape.
     shape = abs(a.width / max(a.height, 1) - b.width / max(b.height, 1)) < 0.01
@@ -342,5 +342,5 @@ def _same(a: Eye, b: Eye) -> bool:
 
 
 def _alike(a: Style, b: Style) -> bool:
-    """Whether two styles put the same points in the same colours."""
+    """True where two styles put the same points in the same colours."""
     return (a.mode, a.ranges, a.errors, a.clip) == (b.mode, b.ranges, b.errors, b.clip)

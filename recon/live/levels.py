@@ -73,7 +73,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Eye:
-    """Where a person looks from.
+    """The camera of a browser.
 
     Attributes:
         center: in the scene. axis: unit vector, where to. fov: vertical, radians.
@@ -101,7 +101,7 @@ def build_blocks(cloud: ViewCloud, block: int = BLOCK, seed: int = 0) -> Blocks:
 
 
 def choose(blocks: Blocks, eye: Eye, budget: int, least: float = 0.0) -> Int64[np.ndarray, " b"]:
-    """How many points of each block to show: as many per pixel everywhere, and the budget in all.
+    """Choose the number of points to show of each block: as many per pixel everywhere, and the budget in all.
 
     Blocks out of sight show their least share. Numbers are halves of halves of the blocks, so that a small
     movement changes few of them.

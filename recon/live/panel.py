@@ -19,7 +19,7 @@ _UPS = ("as it is", "+z", "-z", "+y", "-y", "+x", "-x")
 
 
 class Viewer(Protocol):
-    """What the panel reads of a viewer, and lets it do."""
+    """The part of a viewer that the panel reads and steers."""
 
     server: viser.ViserServer
     scene: ViewScene
@@ -79,7 +79,7 @@ class Panel:
 
     @property
     def measuring(self) -> bool:
-        """Whether clicks measure."""
+        """True while clicks measure."""
         return bool(self._measuring.value)
 
     def show_legend(self, html: str) -> None:

@@ -1,4 +1,4 @@
-"""What lies under the mouse, and which photos show it."""
+"""Picking what lies under the mouse, and the photos that show it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def pick_in_blocks(
 
 
 class Surfaces:
-    """Which photos see a point: by the mesh where there is one, else by the depth of the dense points."""
+    """The photos that see a point: by the mesh where there is one, else by the depth of the dense points."""
 
     def __init__(self, scene: ViewScene) -> None:
         self._scene = scene
@@ -106,7 +106,7 @@ class Surfaces:
     def hit(
         self, origin: Float64[np.ndarray, "3"], direction: Float64[np.ndarray, "3"]
     ) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"], float] | None:
-        """Where a ray meets the mesh: point, normal and depth."""
+        """Intersect a ray with the mesh: point, normal and depth."""
         if self._scene.mesh is None:
             return None
         ray = np.concatenate([origin, direction])[None].astype(np.float32)
@@ -162,7 +162,7 @@ class Surfaces:
     def _pixel(
         self, photo: ViewPhoto, pinhole: Float64[np.ndarray, "1 2"], anywhere: bool = False
     ) -> tuple[float, float] | None:
-        """Where a pixel of the undistorted photo lies in the photo as taken; None outside of it."""
+        """Distort a pixel of the undistorted photo to the photo as taken; None outside of it."""
         view = photo.view
         x, y = distort_points(pinhole, photo.intrinsics, view.K)[0].tolist()
         inside = -0.5 <= x <= view.width - 0.5 and -0.5 <= y <= view.height - 0.5

@@ -28,7 +28,7 @@ _LINE = (64, 224, 255)
 
 @dataclass(frozen=True)
 class Shown:
-    """Which layers are drawn."""
+    """The layers that are drawn."""
 
     frusta: bool
     photos: bool
@@ -39,7 +39,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Picked:
-    """What a click has hit.
+    """The target of a click.
 
     Attributes:
         kind: "sparse point", "dense point" or "mesh". point: in the scene. depth: along the click's ray.
@@ -123,7 +123,7 @@ def inspect(
 
 
 def coordinates(scene: ViewScene, point: Float64[np.ndarray, "3"]) -> str:
-    """Where a point is: in the model's frame, and in that of the georeference if there is one."""
+    """Write the coordinates of a point: in the model's frame, and in that of the georeference if there is one."""
     world = point + scene.offset
     text = ", ".join(f"{value:.4f}" for value in world)
     if scene.georeference is not None:

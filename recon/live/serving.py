@@ -56,7 +56,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def is_own_request(headers: Mapping[str, str], host: str) -> bool:
-    """Whether a request comes from a page that the viewer serves itself, or from no page at all.
+    """Tell a request of the viewer's own page, or of no page at all, from those of other pages.
 
     Another page in the same browser could else connect to a viewer of this machine and read the scene: browsers let
     pages open WebSockets to any host, but say in ``Origin`` whose page it is. Under a name that somebody

@@ -1,4 +1,4 @@
-"""How far points are from a surface that is known."""
+"""Distances of points from a surface that is known."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class _LocalServer(viser.ViserServer):
 
 @dataclass
 class _Client:
-    """What the viewer knows of one browser."""
+    """One browser, as the viewer knows it."""
 
     handle: viser.ClientHandle
     cloud: ClientCloud | None
@@ -119,7 +119,7 @@ class LiveViewer:
 
     @property
     def port(self) -> int:
-        """Where the viewer listens."""
+        """The port that the viewer listens on."""
         return int(self.server.get_port())
 
     def stop(self) -> None:
@@ -428,7 +428,7 @@ class LiveViewer:
 
 
 def _near(camera: viser.CameraHandle, place: Viewpoint) -> bool:
-    """Whether a browser's camera is where it was put: an echo, not a person who moves."""
+    """True where a browser's camera is as it was put: an echo, not a person who moves."""
     reach = 1e-3 * float(np.linalg.norm(place.look_at - place.position))
     return bool(
         np.linalg.norm(camera.position - place.position) < reach

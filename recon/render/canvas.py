@@ -105,7 +105,7 @@ class Surface:
 
     @cached_property
     def texels_per_unit(self) -> Float32[np.ndarray, " m"]:
-        """How finely each face is textured: texels per unit of length."""
+        """Fineness of each face's texture: texels per unit of length."""
         if self.uv is None or self.texture is None:
             return np.zeros(len(self.faces), np.float32)
         a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))

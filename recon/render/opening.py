@@ -1,4 +1,4 @@
-"""What the commands that show something open: a run, a COLMAP model, a cloud or a mesh."""
+"""Opening what is to be shown: a run, a COLMAP model, a cloud or a mesh."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHOWN = ("sparse/0", "dense/points.ply", "mesh/mesh.ply", "mesh/textured.glb", 
 
 
 def open_view_scene(path: Path, photos: Path | None = None, first: int | None = None) -> ViewScene:
-    """What there is to see of a run folder, a COLMAP model folder, or a .ply, .obj or .glb file.
+    """Open all there is to see of a run folder, a COLMAP model folder, or a .ply, .obj or .glb file.
 
     Args:
         photos: folder of the photos, if they are not where they were.
@@ -129,7 +129,7 @@ def _name(root: Path) -> str:
 def _photo_files(
     run: RunFolder, photos: Path | None
 ) -> tuple[Callable[[str], Path | None], Callable[[list[str]], tuple[str, ...]]]:
-    """Where the pixels of a photo are, and what to say of photos that are missing."""
+    """Find the files of the photos, and the words for those that are missing."""
     folder = photos or photo_folder(run)
 
     def file_of(name: str) -> Path | None:

@@ -12,7 +12,7 @@ LAYERS = ("textured", "mesh", "dense", "sparse")
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What a user can say about a rendering."""
+    """Choices of a user about a rendering."""
 
     trajectory: str = option(
         "orbit",

@@ -1,4 +1,4 @@
-"""What ``recon render`` does: opens a result, chooses a way, draws, and puts the film or the pictures in place."""
+"""Films and pictures of a result: its layer, the camera path, and the files."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def _path(
 
 
 def _shown(xyz: np.ndarray, views: Sequence[PinholeView]) -> np.ndarray:
-    """What is to be in the picture when cameras are drawn: these, and the points but for the outermost."""
+    """Points that must be in the picture when cameras are drawn: their frames, and all but the outermost points."""
     low, high = np.percentile(np.asarray(xyz, np.float64), [1, 99], axis=0)
     inside = xyz[((xyz >= low) & (xyz <= high)).all(axis=1)]
     depth = frustum_size(views, trajectories.find_subject(xyz, views).distance)

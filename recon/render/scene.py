@@ -1,4 +1,4 @@
-"""What can be looked at: photos with their poses, points and a mesh, near the origin of single precision."""
+"""A scene to look at: photos with their poses, points and a mesh, near the origin of single precision."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class ViewMesh:
 
     @property
     def textured(self) -> bool:
-        """Whether there is a texture to draw."""
+        """True where there is a texture to draw."""
         return self.uv is not None and self.texture is not None
 
 
@@ -227,7 +227,7 @@ def photos_of_scene(
 
 
 def scene_up(views: list[PinholeView], georeference: Georeference | None = None) -> Float64[np.ndarray, "3"]:
-    """Which way is up: as the georeference says, else as the photos were held, else z."""
+    """Find the up direction: as the georeference says, else as the photos were held, else z."""
     if georeference is not None:
         return np.asarray(georeference.similarity.rotation[2], np.float64)
     try:
@@ -261,7 +261,7 @@ def file_scene(path: Path, first: int | None = None) -> ViewScene:
 
 
 def is_mesh_file(path: Path) -> bool:
-    """Whether a file holds faces, not only points.
+    """Tell a file that holds faces from one of points only.
 
     Raises:
         ReconError: a PLY that cannot be read.

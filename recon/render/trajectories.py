@@ -24,7 +24,7 @@ _CLEARANCE = 0.12
 
 @dataclass(frozen=True)
 class Subject:
-    """What the photos are of.
+    """The subject of the photos.
 
     Attributes:
         middle: the point that most of them look at.

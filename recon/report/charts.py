@@ -127,7 +127,7 @@ def histogram_svg(histogram: Histogram) -> str:
 
 
 def in_words(histogram: Histogram) -> str:
-    """What a histogram says, in numbers."""
+    """Describe a histogram in numbers."""
     values = np.asarray(histogram.values, np.float64)
     values = values[np.isfinite(values)]
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
@@ -199,7 +199,7 @@ def view_graph_svg(names: Sequence[str], pairs: Sequence[PairEntry]) -> str:
 
 
 def pair_text(pair: PairEntry) -> str:
-    """What is known of a pair, in words."""
+    """Describe a pair in words."""
     if not pair.kept:
         return f"dropped; {pair.sparse} sparse matches"
     text = f"{pair.inliers} inliers, {pair.share:.0%} of the matches, {pair.model}"

@@ -1,4 +1,4 @@
-"""What a report shows, before it becomes a page."""
+"""Content of a report, before it becomes a page."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class StageRow:
-    """What a stage cost and gave."""
+    """Cost and counts of a stage."""
 
     name: str
     state: str

@@ -148,7 +148,7 @@ class _Gatherer:
         return record is not None and record.state == "done"
 
     def _part(self, what: str, make: Callable[[], _Made]) -> _Made | None:
-        """What ``make`` gives; whatever goes wrong is said in the page instead of ending the run."""
+        """Return what ``make`` gives; whatever goes wrong is said in the page instead of ending the run."""
         try:
             return make()
         except Exception as error:

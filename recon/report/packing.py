@@ -50,7 +50,7 @@ class Box:
     side: float
 
     def inside(self, xyz: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
-        """Which points are finite and in the box."""
+        """Tell which points are finite and in the box."""
         local = np.asarray(xyz, np.float64) - self.origin
         with np.errstate(invalid="ignore"):
             return np.asarray(((local >= 0) & (local <= self.side)).all(axis=1))
@@ -94,7 +94,7 @@ class Blob:
     _length: int = 0
 
     def add(self, array: npt.NDArray[Any] | bytes) -> dict[str, Any]:
-        """Where the array is: offset in bytes, number of elements, type of an element."""
+        """Add an array; return its place: offset in bytes, number of elements, type of an element."""
         data = array if isinstance(array, bytes) else np.ascontiguousarray(array).tobytes()
         kind = "uint8" if isinstance(array, bytes) else str(array.dtype)
         count = len(data) if isinstance(array, bytes) else int(array.size)
@@ -173,7 +173,7 @@ def cameras_of(views: Sequence[PinholeView], box: Box) -> list[dict[str, Any]]:
 
 
 def _sizes(centers: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-    """How deep each pyramid is drawn: a little less than the way to the nearest camera."""
+    """Depth of each camera's pyramid: a little less than the way to the nearest camera."""
     if len(centers) < 2:
         return np.ones(len(centers))
     from scipy.spatial import cKDTree

@@ -137,7 +137,7 @@ def _uri(picture: Picture) -> Any:
 
 
 class _PictureRoom:
-    """What the pictures of a page need, and which of them give way."""
+    """Room that the pictures of a page take, and the order in which they give way."""
 
     def __init__(self, content: ReportContent) -> None:
         self._content = content

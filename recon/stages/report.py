@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ReportSettings(BaseModel):
-    """What the report shows."""
+    """Parts of the report."""
 
     model_config = ConfigDict(extra="forbid")
     pictures: bool = Field(True, description="preview pictures of cameras, depth, cloud and mesh")

@@ -23,7 +23,7 @@ _MARGIN = 1.5
 
 @dataclass(frozen=True)
 class FaceBlend:
-    """What photos a face is painted with.
+    """The photos that each face is painted with.
 
     Attributes:
         view: (m, 4) views, -1 for none.

@@ -16,7 +16,7 @@ _CELL = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """Where faces lie in the texture.
+    """Places of the faces in the texture.
 
     Attributes:
         corners: (m, 3, 2) texel positions of each face's corners (the centre of the first texel is (0, 0)).

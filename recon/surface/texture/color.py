@@ -78,7 +78,7 @@ def fit_gains(
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the views of each face agree on.
+    """The consensus of the views of each face.
 
     Attributes:
         color: (m, 3) median over the views of the face's colour, after exposure; 0 where no view sees it.

@@ -149,7 +149,7 @@ def _corner_pixels(
     labels: Int32[np.ndarray, " m"],
     views: Sequence[PinholeView],
 ) -> Float64[np.ndarray, "m 3 2"]:
-    """Where each face's corners lie in the photo of its view; 0 for faces without one."""
+    """Project each face's corners into the photo of its view; 0 for faces without one."""
     pixels = np.zeros((len(faces), 3, 2))
     for index, view in enumerate(views):
         mine = np.flatnonzero(labels == index)

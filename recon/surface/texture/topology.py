@@ -1,4 +1,4 @@
-"""Which faces share an edge."""
+"""Neighbourhoods of faces and vertices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What texturing takes and gives."""
+"""Options, result and figures of texturing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int32, UInt8
 
 @dataclass(frozen=True)
 class TextureOptions:
-    """How a mesh is textured.
+    """Settings of texturing.
 
     Attributes:
         max_texture: longest side of the texture, texels; charts shrink together until they fit.

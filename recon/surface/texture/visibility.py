@@ -1,4 +1,4 @@
-"""Which views see which faces, how well, and in what colour."""
+"""Views of each face: the best that see it, and its colour in them."""
 
 from __future__ import annotations
 
