@@ -46,7 +46,7 @@ def view(
     if len(paths) > 2:
         raise UsageError("view takes one run, or two to compare")
     from recon.live.serving import free_port
-    from recon.render.opening import open_view_scene
+    from recon.render.scene_files import open_view_scene
 
     with stoppable():
         first = free_port(host, port)

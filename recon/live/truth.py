@@ -15,7 +15,8 @@ from recon.errors import ReconError
 from recon.evaluation.poses import align_cameras, matched_names
 from recon.io.cameras_json import poses_from_cameras_json
 from recon.io.surfaces import read_ply_vertices
-from recon.render.scene import ViewScene, is_mesh_file, read_view_mesh
+from recon.render.scene import ViewScene
+from recon.render.scene_files import is_mesh_file, read_view_mesh
 
 
 class Truth:
@@ -70,9 +71,9 @@ def load_truth(path: Path, scene: ViewScene) -> Truth:
 def _distance_to(path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Float32[np.ndarray, " n"]]:
     """The distance of points from a file's surface or points."""
     if is_mesh_file(path):
-        vertices, mesh, _ = read_view_mesh(path)
-        middle = vertices.mean(axis=0)
-        near = mesh(middle)
+        mesh, _ = read_view_mesh(path)
+        middle = mesh.vertices.mean(axis=0)
+        near = mesh.near(middle)
         rays = ray_scene(Mesh(near.vertices, near.faces))
 
         def to_mesh(points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
 from recon.core.cameras import PinholeView
+from recon.core.parallel import imap_ordered
 from recon.errors import ReconError, UsageError
 from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
@@ -32,11 +32,11 @@ from recon.render.canvas import (
     draw_points,
 )
 from recon.render.frusta import camera_lines, frustum_size, photo_frames
-from recon.render.opening import open_view_scene
 from recon.render.options import LAYERS, RenderOptions
 from recon.render.pictures import overview_view, point_spacing
 from recon.render.pose_splines import interpolate_poses, parse_tum
-from recon.render.scene import ViewScene, read_view_mesh
+from recon.render.scene import ViewScene
+from recon.render.scene_files import open_view_scene, read_view_mesh
 
 _STILL_SUFFIXES = (".png", ".jpg", ".jpeg")
 _VIEWPOINTS = ("front", "oblique", "top")
@@ -78,10 +78,10 @@ def run_render(path: Path, out: Path, options: RenderOptions) -> ExportReport:
     draw = _drawer(scene, layer, options, background, notes)
     try:
         (out.parent if film or out.suffix else out).mkdir(parents=True, exist_ok=True)
-        pictures = _drawn(draw, views, options.threads or os.cpu_count() or 1)
-        if film:
-            return _write_film(out, pictures, options, len(views), notes)
-        return _write_stills(out, pictures, len(views), notes)
+        with closing(_drawn(draw, views, options.threads or os.cpu_count() or 1)) as pictures:
+            if film:
+                return _write_film(out, pictures, options, len(views), notes)
+            return _write_stills(out, pictures, len(views), notes)
     except OSError as error:
         raise ReconError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
@@ -144,32 +144,24 @@ def _with_layer(path: Path, scene: ViewScene, wanted: str | None, shaded: bool) 
     """The layer to draw, with its data in the scene."""
     if wanted is not None and wanted not in LAYERS:
         raise UsageError(f"--layer {wanted}: it is one of {', '.join(LAYERS)}")
+    lacks = {
+        "textured": ("no textured mesh", "texture", scene.mesh is None or not scene.mesh.textured),
+        "mesh": ("no mesh", "mesh", scene.mesh is None),
+        "dense": ("no dense points", "fuse", scene.dense is None),
+        "sparse": ("no sparse points", "map", scene.sparse is None or not len(scene.sparse.xyz)),
+    }
     if wanted is None:
-        there = {
-            "textured": scene.mesh is not None and scene.mesh.textured,
-            "mesh": scene.mesh is not None,
-            "dense": scene.dense is not None,
-            "sparse": scene.sparse is not None and len(scene.sparse.xyz) > 0,
-        }
-        wanted = next((name for name in LAYERS if there[name]), None)
+        wanted = next((name for name in LAYERS if not lacks[name][2]), None)
         if wanted is None:
             raise ReconError(f"{path}: has neither a mesh nor points to draw")
     if shaded and wanted not in ("textured", "mesh"):
         raise UsageError(f"--shaded draws a mesh, --layer is {wanted}")
     if wanted == "mesh" and (path / "mesh" / "mesh.ply").is_file():
         # A run has two: this one is finer and has colours at its vertices.
-        _, mesh, _ = read_view_mesh(path / "mesh" / "mesh.ply")
-        return replace(scene, mesh=mesh(scene.offset)), wanted
-    missing = {
-        "textured": ("no textured mesh", "texture")
-        if scene.mesh is None or not scene.mesh.textured
-        else None,
-        "mesh": ("no mesh", "mesh") if scene.mesh is None else None,
-        "dense": ("no dense points", "fuse") if scene.dense is None else None,
-        "sparse": ("no sparse points", "map") if scene.sparse is None or not len(scene.sparse.xyz) else None,
-    }[wanted]
+        mesh, _ = read_view_mesh(path / "mesh" / "mesh.ply")
+        return replace(scene, mesh=mesh.near(scene.offset)), wanted
+    what, stage, missing = lacks[wanted]
     if missing:
-        what, stage = missing
         raise ReconError(
             f"{path}: has {what}; run 'recon reconstruct' as far as stage {stage}, or choose another --layer"
         )
@@ -341,22 +333,13 @@ def _scene_of(path: Path) -> Scene:
 
 def _drawn(
     draw: Callable[[PinholeView], UInt8[np.ndarray, "h w 3"]], views: Sequence[PinholeView], threads: int
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Pictures in order; a few are drawn ahead."""
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(views), unit="picture", disable=None) as bar:
-        ahead: deque[Future[UInt8[np.ndarray, "h w 3"]]] = deque()
-        try:
-            for view in views:
-                ahead.append(pool.submit(draw, view))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result()
-                    bar.update()
-            while ahead:
-                yield ahead.popleft().result()
-                bar.update()
-        finally:
-            for one in ahead:
-                one.cancel()
+) -> Generator[UInt8[np.ndarray, "h w 3"], None, None]:
+    """Draw the pictures in order, a few ahead."""
+    bar = tqdm(total=len(views), unit="picture", disable=None)
+    with bar, closing(cast(Any, imap_ordered(draw, views, threads))) as pictures:
+        for picture in pictures:
+            yield picture
+            bar.update()
 
 
 def _write_film(

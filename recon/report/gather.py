@@ -25,6 +25,7 @@ from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.render.match_lines import match_lines_picture
 from recon.render.pictures import depth_picture
+from recon.render.scene import ViewMesh
 from recon.report.charts import pair_text
 from recon.report.content import (
     Histogram,
@@ -38,7 +39,7 @@ from recon.report.content import (
 )
 from recon.report.html import machine
 from recon.report.summary import facts, run_in_words
-from recon.report.surface import RunMesh, page_surface
+from recon.report.surface import page_surface
 from recon.run.folder import CLOUD, PICTURES, RunFolder
 from recon.run.matches import Pair
 from recon.sfm.adapter import posed_cameras
@@ -80,7 +81,7 @@ def gather(
     run: RunFolder,
     manifest: Manifest,
     summary: Mapping[str, Any],
-    mesh: Callable[[], RunMesh],
+    mesh: Callable[[], ViewMesh],
     spread: Spread,
     failure: str = "",
 ) -> ReportContent:
@@ -104,7 +105,7 @@ class _Gatherer:
         run: RunFolder,
         manifest: Manifest,
         summary: Mapping[str, Any],
-        mesh: Callable[[], RunMesh],
+        mesh: Callable[[], ViewMesh],
         spread: Spread,
         failure: str,
     ) -> None:

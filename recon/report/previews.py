@@ -15,7 +15,7 @@ from recon.io.surfaces import read_points_ply
 from recon.render import pictures
 from recon.render.canvas import Surface
 from recon.render.pictures import Picture
-from recon.report.surface import RunMesh
+from recon.render.scene import ViewMesh
 from recon.run.dense_scene import DenseScene, moved_views
 from recon.run.folder import CLOUD, RunFolder
 
@@ -31,7 +31,7 @@ _SHEET_SIDE = 640
 _CLOUD_POINTS = 1_500_000
 
 
-def previews(run: RunFolder, width: int, load_mesh: Callable[[], RunMesh]) -> dict[str, Draw]:
+def previews(run: RunFolder, width: int, load_mesh: Callable[[], ViewMesh]) -> dict[str, Draw]:
     """Prepare the pictures of a finished run, by file name; each is drawn when it is called.
 
     Args:
@@ -49,7 +49,7 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], RunMesh]) -> di
 
     @cache
     def surface() -> Surface:
-        mesh = load_mesh()[1](offset)
+        mesh = load_mesh().near(offset)
         return Surface(mesh.vertices, mesh.faces, mesh.rgb, mesh.uv, mesh.texture)
 
     height = round(width * 2 / 3)

@@ -16,7 +16,7 @@ from recon.io.pictures import encode_picture
 from recon.run.folder import PICTURES, REPORT, SUMMARY, RunFolder
 
 if TYPE_CHECKING:
-    from recon.report.surface import RunMesh
+    from recon.render.scene import ViewMesh
 
 
 class ReportSettings(BaseModel):
@@ -99,7 +99,7 @@ def _page(
     work: StageContext,
     manifest: Manifest,
     summary: dict[str, Any],
-    mesh: Callable[[], RunMesh],
+    mesh: Callable[[], ViewMesh],
     failure: str = "",
 ) -> str:
     from recon.report.gather import gather
@@ -108,7 +108,7 @@ def _page(
     return report_html(gather(RunFolder.of(work), manifest, summary, mesh, work.map, failure))
 
 
-def _write_pictures(work: StageContext, width: int, mesh: Callable[[], RunMesh]) -> list[str]:
+def _write_pictures(work: StageContext, width: int, mesh: Callable[[], ViewMesh]) -> list[str]:
     """Draw the preview pictures; return the names of those that could be drawn."""
     from recon.report.previews import previews
 

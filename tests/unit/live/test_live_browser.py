@@ -28,7 +28,7 @@ from recon.live.linked import link
 from recon.live.serving import PairPage, free_port
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
-from recon.render.opening import open_view_scene
+from recon.render.scene_files import open_view_scene
 from recon.surface.texture.files import textured_glb
 from recon.surface.texture.types import TexturedMesh
 from recon.synthetic.files import write_ply

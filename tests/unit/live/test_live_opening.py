@@ -22,8 +22,8 @@ from recon.io.surfaces import read_ply_vertices, write_points_ply
 from recon.live.serving import free_port
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
-from recon.render.opening import open_view_scene
 from recon.render.scene import ViewScene
+from recon.render.scene_files import open_view_scene
 from recon.synthetic.files import write_ply
 
 FAR = np.array([430_000.0, 5_410_000.0, 300.0])

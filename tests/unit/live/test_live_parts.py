@@ -58,6 +58,7 @@ from recon.live.viewer import LiveViewer
 from recon.render.frusta import photo_corners
 from recon.render.opening import open_view_scene
 from recon.render.scene import ViewCloud, ViewScene
+from recon.render.scene_files import open_view_scene
 from tests.support import live_scene
 
 HEADER = (
