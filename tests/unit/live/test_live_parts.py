@@ -56,7 +56,6 @@ from recon.live.text import plain
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.frusta import photo_corners
-from recon.render.opening import open_view_scene
 from recon.render.scene import ViewCloud, ViewScene
 from recon.render.scene_files import open_view_scene
 from tests.support import live_scene
