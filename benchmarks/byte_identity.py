@@ -11,6 +11,8 @@ scene      the rendered photos, cameras and truth
 resume     the run, asked for again: every fingerprint must be the same, so nothing may be computed anew
 start      a fresh run up to the tracks; so far two runs of one machine agree bit for bit
 stages     the run again from ``fields`` on, on the same sparse model (pycolmap's threads make no two models equal)
+single     stages one by one on the files that the reference's run holds, whatever their fingerprints: what a stage
+           writes must be what is there already; for changes that raise the version of another stage
 export     every format of ``recon export``, at working and at original size, undistorted and in the georeferenced frame
 evaluate   ``recon evaluate scene``, ``run`` and ``matches`` with their JSON files
 render     stills of each layer
@@ -68,6 +70,23 @@ write(make("demo", size=({}, {}), coarseness=3.0), Path(sys.argv[1]))
 """.format(*SIZE)
 
 
+SINGLE = ("features", "tracks", "fields", "fuse", "mesh", "texture")
+"""Stages that are run one by one."""
+_SINGLE = """
+import sys
+from pathlib import Path
+from recon.api import stages
+from recon.engine.recipe import load_recipe
+from recon.engine.stage import StageContext
+every = stages()
+recipe = load_recipe("siftflow", every, "preview")
+for stage in every:
+    if stage.name in sys.argv[2:]:
+        work = StageContext(root=Path(sys.argv[1]), stage=stage.name, fingerprint="single")
+        stage.run(recipe.settings[stage.name], work)
+"""
+
+
 class Maker:
     """Makes the parts of one folder with the code of one checkout."""
 
@@ -118,6 +137,10 @@ class Maker:
         shutil.copytree(self.run, out)
         self.reconstruct(out, "--restart-from", FIRST_OF_LAST)
 
+    def make_single(self, out: Path) -> None:
+        shutil.copytree(self.run, out)
+        self.python("-c", _SINGLE, out, *SINGLE)
+
     def make_export(self, out: Path) -> None:
         georeferenced = out / "run"  # a copy: 'recon georeference' writes into it
         shutil.copytree(self.run, georeferenced)
@@ -167,9 +190,12 @@ class Maker:
             keep = os.environ.get("BYTE_IDENTITY_KEEP")
             if keep:
                 shutil.copytree(out, Path(keep) / name, dirs_exist_ok=True)
-            return hashes(
-                out, {str(out): b"<part>", str(self.root.resolve()): b"<root>", str(self.code): b"<code>"}
-            )
+            return self.hashes_of(out)
+
+    def hashes_of(self, folder: Path) -> dict[str, str]:
+        """Hashes of the files below a folder, without where it lies."""
+        names = {str(folder): b"<part>", str(self.root.resolve()): b"<root>", str(self.code): b"<code>"}
+        return hashes(folder, names) if folder.is_dir() else {}
 
 
 PARTS = tuple(name[5:] for name in vars(Maker) if name.startswith("make_"))
@@ -231,6 +257,7 @@ def main() -> None:
             maker.make_scene(maker.scene)
         maker.reconstruct(maker.run)
     stored = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    stored["single"] = maker.hashes_of(maker.run)  # the run itself is what its stages must write again
     differences = 0
     for name in parts:
         made = maker.part(name)

@@ -16,7 +16,6 @@ so that only translations are left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from recon.core.colmap import pycolmap
+from recon.core.parallel import map_ordered
 from recon.core.posed import Camera
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
@@ -240,12 +240,7 @@ def _align_warps(
             & np.isfinite(corrected).all(axis=1)
         )
 
-    if threads > 1 and len(groups) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, groups))
-    else:
-        for group in groups:
-            work(group)
+    map_ordered(work, groups, threads)
     return _Alignment(out_xy, out_affinity, correlation, good)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import recon
 from recon.engine import recipe as recipes
 from recon.engine.recipe import available_recipes, load_recipe, parse_value
+from recon.engine.stage import options_of
 from recon.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -281,3 +283,18 @@ def test_overlays_merge_tables_and_the_last_value_wins(one: Any, two: Any, three
     for key, value in three.items():
         if not isinstance(value, dict):
             assert merged.where((key,), "none") == "three"
+
+
+def test_options_of_an_algorithm_take_what_the_settings_have() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        size: int = 3
+        radius: float = 2.0
+        seed: int = 0
+
+    class Settings(BaseModel):
+        size: int = Field(Options.size, ge=1)
+        formats: str = "ply"
+
+    assert options_of(Options, Settings(size=7), seed=5) == Options(7, 2.0, 5)
+    assert Settings().size == 3
