@@ -40,9 +40,9 @@ def assign_cameras(
 ) -> tuple[tuple[Intrinsics, ...], tuple[int, ...]]:
     """Cameras at working size, and for each photo the index of its camera.
 
-    With "auto", photos share a camera when EXIF names the same make, model, lens, focal length, size and
-    orientation; without EXIF, when they lie in one folder and have one size (unless the folder looks like a
-    collection of many cameras). "single" shares one camera among all photos of one size, "per-photo" shares
+    With "auto", photos share a camera when EXIF names the same make, model, serial number, lens, focal length, digital
+    zoom, size and orientation; without EXIF, when they lie in one folder and have one size (unless the folder looks
+    like a collection of many cameras). "single" shares one camera among all photos of one size, "per-photo" shares
     nothing. Photos with known intrinsics share when these are the same.
 
     Args:
@@ -83,7 +83,8 @@ def _group_key(photo: CameraCandidate, sharing: CameraSharing, collections: set[
         return ("photo", photo.name)
     if exif.names_camera:
         focal = (exif.focal_mm, exif.focal_35mm)
-        return ("exif", exif.make, exif.model, exif.lens, focal, size, exif.orientation)
+        body = (exif.make, exif.model, exif.serial, exif.lens)
+        return ("exif", body, focal, exif.digital_zoom, size, exif.orientation)
     return ("folder", folder, size, exif.orientation)
 
 
@@ -106,6 +107,8 @@ def _guess(photo: CameraCandidate, model: CameraModel) -> Intrinsics:
     """A camera with the focal length that EXIF tells, or COLMAP's default; principal point in the middle."""
     focal = photo.exif.focal_pixels(photo.original_width, photo.original_height)
     has_prior = focal is not None
+    if focal is None:
+        focal = photo.exif.zoomed_focal_pixels(photo.original_width, photo.original_height)
     if focal is None:
         focal = DEFAULT_FOCAL_FACTOR * max(photo.original_width, photo.original_height)
     # One scale for both axes: pixels are square, the working size is only rounded.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,9 +25,17 @@ _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _FOCAL_LENGTH, _FOCAL_35MM = 0x920A, 0xA405
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
-_LENS_MODEL = 0xA434
+_LENS_MODEL, _DIGITAL_ZOOM, _BODY_SERIAL = 0xA434, 0xA404, 0xA431
 _UNIT_IN_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _PLAUSIBLE_FOCAL = (0.2, 20.0)  # focal length over the longest side; from fisheyes to long telephoto lenses
+
+
+# 35 mm equivalent over focal length: the largest of the smallest sensors, and the largest of a lens of so many mm.
+# Beyond, the two contradict each other: one of them was typed in, or belongs to another lens.
+_PLAUSIBLE_CROP = (0.3, 12.0)
+_LONG_LENS_MM, _LONG_LENS_CROP = 15.0, 7.0
+# Two ways to the focal length in pixels may differ by this factor.
+_SAME_FOCAL = 1.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class ExifFacts:
         pixels_per_mm: resolution of the sensor.
         stored_longest: longest side in pixels when the camera wrote the file.
         position: latitude and longitude in degrees, altitude in metres.
+        digital_zoom: factor by which the camera enlarged the middle of its picture; 1 without.
+        serial: number of the camera's body.
     """
 
     orientation: int = 1
@@ -52,6 +62,17 @@ class ExifFacts:
     pixels_per_mm: float | None = None
     stored_longest: int | None = None
     position: tuple[float, float, float] | None = None
+    digital_zoom: float = 1.0
+    serial: str = ""
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """The focal length and its 35 mm equivalent belong to no sensor there is."""
+        if not (self.focal_mm and self.focal_35mm):
+            return False
+        crop = self.focal_35mm / self.focal_mm
+        low, high = _PLAUSIBLE_CROP
+        return not low <= crop <= high or (self.focal_mm >= _LONG_LENS_MM and crop > _LONG_LENS_CROP)
 
     @property
     def names_camera(self) -> bool:
@@ -64,7 +85,11 @@ class ExifFacts:
         First choice is the focal length with the sensor's resolution (corrected if the file was resized
         since), then the 35 mm equivalent, which cameras round to whole millimetres. COLMAP divides the
         equivalent by 35 and takes the longest side; we follow the standard, which compares diagonals.
+        Values that contradict each other tell nothing. Nor does a photo with digital zoom: some cameras count it into
+        the equivalent, some do not.
         """
+        if self.contradicts_itself or self.digital_zoom != 1.0:
+            return None
         longest = max(width, height)
         candidates: list[float] = []
         if self.focal_mm and self.pixels_per_mm:
@@ -72,7 +97,17 @@ class ExifFacts:
         if self.focal_35mm:
             candidates.append(self.focal_35mm / _DIAGONAL_35MM * math.hypot(width, height))
         low, high = _PLAUSIBLE_FOCAL
-        return next((focal for focal in candidates if low <= focal / longest <= high), None)
+        candidates = [focal for focal in candidates if low <= focal / longest <= high]
+        if not candidates or max(candidates) > _SAME_FOCAL * min(candidates):
+            return None
+        return candidates[0]
+
+    def zoomed_focal_pixels(self, width: int, height: int) -> float | None:
+        """Where to start the search for the focal length of a photo with digital zoom; None without digital zoom."""
+        if self.digital_zoom == 1.0:
+            return None
+        plain = replace(self, digital_zoom=1.0).focal_pixels(width, height)
+        return None if plain is None else plain * self.digital_zoom
 
 
 def exif_facts(exif: Any) -> ExifFacts:
@@ -92,6 +127,8 @@ def exif_facts(exif: Any) -> ExifFacts:
         pixels_per_mm=resolution / unit if resolution and unit else None,
         stored_longest=int(stored) or None,
         position=_position(_sub_directory(exif, _GPS_IFD)),
+        digital_zoom=max(1.0, _number(inner.get(_DIGITAL_ZOOM)) or 1.0),
+        serial=_text(inner.get(_BODY_SERIAL)),
     )
 
 

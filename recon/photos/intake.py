@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
 
 from recon.core.cameras import Intrinsics
 from recon.core.resize import resize_mask, resize_rgb, working_size
@@ -15,6 +19,18 @@ from recon.photos.reading import PhotoError, decode_photo, read_mask
 from recon.photos.scanning import PhotoFile, file_sha256
 from recon.photos.types import LeftOut, LoadedPhoto, Photo, PhotoSet
 
+# Side of the grey pictures in which copies of other sizes are found, how far their grey levels may differ, and how far
+# the aspects. Averages over so many pixels keep of JPEG and resampling a few levels; another view of the scene differs
+# by far more somewhere.
+_SMALL = 32
+_COPY_LEVELS = 8
+_COPY_ASPECT = 0.02
+# Of a full panorama: aspect, deviation of the rows at the poles against the middle, step over the seam against the
+# steps elsewhere.
+_PANORAMA_ASPECT = 0.01
+_POLE_DEVIATION = 0.25
+_SEAM_STEP = 3.0
+
 
 @dataclass(frozen=True)
 class PhotoFacts:
@@ -23,12 +39,14 @@ class PhotoFacts:
     Attributes:
         candidate: what the grouping of cameras looks at.
         sha256: of the file. pixels_sha256: of the pixels at working size.
+        small: grey picture of ``_SMALL`` x ``_SMALL`` pixels, to find copies of another size.
     """
 
     candidate: CameraCandidate
     sha256: str
     pixels_sha256: str
     has_mask: bool
+    small: UInt8[np.ndarray, "s s"] = field(compare=False, repr=False)
 
 
 def read_photo(
@@ -50,6 +68,8 @@ def read_photo(
             reason += f" become {width}x{height} at working size"
         return LeftOut(file.name, f"{reason}: too small, the shorter side must have {min_side}")
     rgb = resize_rgb(decoded.pixels.rgb, width, height)
+    if is_equirectangular(rgb):
+        return LeftOut(file.name, "is a 360° panorama; cut it into perspective views of 90° and give these")
     mask = decoded.pixels.mask
     if mask_path is not None:
         rgb_height, rgb_width = decoded.pixels.rgb.shape[:2]
@@ -64,13 +84,34 @@ def read_photo(
             return LeftOut(file.name, "its mask leaves nothing of it")
     candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
     pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
-    facts = PhotoFacts(candidate, file_sha256(file.path), pixels, mask is not None)
+    facts = PhotoFacts(candidate, file_sha256(file.path), pixels, mask is not None, _small_grey(rgb))
     return facts, LoadedPhoto(rgb, mask)
 
 
+def _small_grey(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s"]:
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA))
+
+
+def is_equirectangular(rgb: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Recognise a full panorama: twice as wide as high, its sides fit together, its poles are one point each."""
+    height, width = rgb.shape[:2]
+    if height < 16 or abs(width / (2 * height) - 1) > _PANORAMA_ASPECT:
+        return False
+    values = rgb.astype(np.float32)
+    step = np.abs(np.diff(values, axis=1)).mean()
+    seam = np.abs(values[:, 0] - values[:, -1]).mean()
+    rows = values.std(axis=1).mean(axis=1)
+    flat = max(rows[0], rows[-1]) < _POLE_DEVIATION * rows[height // 3 : 2 * height // 3].mean()
+    return bool(flat and seam < _SEAM_STEP * step + 2.0)
+
+
 def without_duplicates(results: Iterable[PhotoFacts | LeftOut]) -> tuple[list[PhotoFacts], list[LeftOut]]:
-    """The usable photos and those left out. Of photos with the same content only the first stays: a pair of twins has
-    no baseline."""
+    """Separate the usable photos from those left out.
+
+    Of photos with the same content only one stays, since a pair of twins has no baseline: of equal files the first, of
+    copies in several sizes the largest.
+    """
     usable: list[PhotoFacts] = []
     left_out: list[LeftOut] = []
     first_of: dict[str, str] = {}
@@ -83,7 +124,33 @@ def without_duplicates(results: Iterable[PhotoFacts | LeftOut]) -> tuple[list[Ph
         else:
             first_of[result.pixels_sha256] = result.candidate.name
             usable.append(result)
-    return usable, left_out
+    copies = _smaller_copies(usable)
+    left_out += [LeftOut(name, f"is a smaller copy of {original}") for name, original in copies.items()]
+    return [one for one in usable if one.candidate.name not in copies], left_out
+
+
+def _smaller_copies(photos: Sequence[PhotoFacts]) -> dict[str, str]:
+    """Names of photos that are copies of larger ones, with the names of these."""
+    if len({(one.candidate.original_width, one.candidate.original_height) for one in photos}) < 2:
+        return {}
+    by_size = sorted(photos, key=lambda one: -one.candidate.original_width * one.candidate.original_height)
+    small = np.stack([one.small.astype(np.int16) for one in by_size])
+    found: dict[str, str] = {}
+    for row, one in enumerate(by_size):
+        for larger in np.nonzero(
+            np.abs(small[:row] - small[row]).max(axis=(1, 2), initial=0) <= _COPY_LEVELS
+        )[0]:
+            original = by_size[int(larger)].candidate
+            mine = one.candidate
+            shape = (
+                mine.original_width
+                * original.original_height
+                / (mine.original_height * original.original_width)
+            )
+            if original.original_width > mine.original_width and abs(shape - 1) < _COPY_ASPECT:
+                found[mine.name] = found.get(original.name, original.name)
+                break
+    return found
 
 
 def make_photo_set(

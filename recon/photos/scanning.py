@@ -27,6 +27,20 @@ _LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 # What operating systems leave in folders; nobody wants to hear of it.
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 
+# Folders in which systems and programs keep small copies of photos, or what was thrown away.
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "@eadir",
+        "thumbnails",
+        "thumbs",
+        "#recycle",
+        "$recycle.bin",
+        "__macosx",
+        "lost+found",
+        "system volume information",
+    }
+)
+
 # Cameras write a small copy of a photo or film beside it under these names.
 _COPIES = frozenset({".thm", ".lrv"})
 
@@ -183,6 +197,7 @@ def _below(root: Path, passed_over: set[Path]) -> Iterator[Path]:
             one
             for one in folders
             if not one.startswith(".")
+            and one.lower() not in _SYSTEM_FOLDERS
             and (real / one).resolve() not in passed_over
             and not all((real / one / mark).is_file() for mark in _WORKSPACE_FILES)
         )

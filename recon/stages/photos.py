@@ -43,7 +43,7 @@ class PhotosStage:
     """Reads, turns upright, resizes and stores the photos; leaves out what cannot be used and says why."""
 
     name: ClassVar[str] = "photos"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ()
     Settings: ClassVar[type[BaseModel]] = PhotosSettings
 

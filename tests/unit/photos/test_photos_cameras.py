@@ -91,3 +91,36 @@ def test_known_intrinsics_share_when_equal_and_come_at_working_size() -> None:
     assert camera_of == (0, 0, 1, 2)
     assert cameras[0].params == pytest.approx((1500.0, 1500.0, 749.5, 499.5))
     assert [camera.known for camera in cameras] == [True, True, False]
+
+
+def test_digital_zoom_and_serial_number_are_cameras_of_their_own() -> None:
+    plain = ExifFacts(make="M", model="C", focal_mm=4.0, focal_35mm=26.0)
+    photos = [
+        photo("0", exif=plain),
+        photo("1", exif=replace(plain, digital_zoom=2.0)),
+        photo("2", exif=plain),
+        photo("3", exif=replace(plain, serial="17")),
+    ]
+    cameras, of = assign_cameras(photos)
+    assert of == (0, 1, 0, 2)
+    assert [camera.has_focal_prior for camera in cameras] == [True, False, True]
+    assert cameras[1].params[0] == pytest.approx(2 * cameras[0].params[0])  # where the search starts
+
+
+def test_a_focal_length_that_contradicts_itself_is_no_prior() -> None:
+    # A sensor on which 50 mm is as 500 mm would be 4 mm wide: no camera with such a lens has one.
+    contradictory = ExifFacts(make="M", model="C", focal_mm=50.0, focal_35mm=500.0)
+    (camera,), _ = assign_cameras([photo("0", exif=contradictory)])
+    assert not camera.has_focal_prior
+    assert camera.params[0] == pytest.approx(1.2 * max(camera.width, camera.height))
+    # A telephone, a bridge camera and a medium format camera are fine.
+    for focal, equivalent in ((4.2, 30.0), (100.0, 560.0), (80.0, 63.0)):
+        (camera,), _ = assign_cameras(
+            [photo("0", exif=replace(contradictory, focal_mm=focal, focal_35mm=equivalent))]
+        )
+        assert camera.has_focal_prior
+    # 3000x2000 pixels on 36x24 mm are 83.3 pixels a millimetre; a third of it contradicts the 35 mm equivalent.
+    for per_mm, believed in ((83.3, True), (28.0, False)):
+        full_frame = ExifFacts(make="M", model="C", focal_mm=35.0, focal_35mm=35.0, pixels_per_mm=per_mm)
+        (camera,), _ = assign_cameras([photo("0", exif=full_frame)])
+        assert camera.has_focal_prior is believed

@@ -190,10 +190,10 @@ def test_missing_file_and_missing_heic_library(tmp_path: Path, monkeypatch: pyte
         load_photo(tmp_path / "a.jpg")
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"x")
-    with pytest.raises(ReconError, match=r"pip install 'recon\[heic\]'"):
+    with pytest.raises(ReconError, match=r"pip install 'recon-photogrammetry\[heic\]'"):
         load_photo(tmp_path / "a.heic")
     (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    with pytest.raises(ReconError, match=r"pip install 'recon\[heic\]'"):
+    with pytest.raises(ReconError, match=r"pip install 'recon-photogrammetry\[heic\]'"):
         load_photo(tmp_path / "b.jpg")
 
 
@@ -413,5 +413,5 @@ def test_raw_file_without_the_library_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rawpy", None)
     raw_file(tmp_path / "a.dng", orientation=1)
-    with pytest.raises(ReconError, match=r"a\.dng: reading raw files needs.*recon\[raw\]"):
+    with pytest.raises(ReconError, match=r"a\.dng: reading raw files needs.*recon-photogrammetry\[raw\]"):
         load_photo(tmp_path / "a.dng")

@@ -337,3 +337,33 @@ def test_film_among_photos(tmp_path: Path) -> None:
     assert [entry["photo"] for entry in listing] == names[2:]
     assert all(entry["seconds"] == pytest.approx(entry["frame"] / 10) for entry in listing)
     assert summary.counts("photos")["frames"] == 5
+
+
+def test_smaller_copies_and_folders_of_thumbnails_are_no_photos(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for index in range(3):
+        pixels = Image.fromarray(save(photos / f"{index}.png", index, (400, 240)))
+        for folder in ("@eaDir", "thumbnails", "web"):
+            (photos / folder).mkdir(exist_ok=True)
+            pixels.resize((200, 120), Image.Resampling.LANCZOS).save(
+                photos / folder / f"{index}.jpg", quality=70
+            )
+    run(tmp_path)
+    assert [photo.name for photo in loaded(tmp_path)[1].photos] == ["0.png", "1.png", "2.png"]
+    assert left_out(tmp_path) == {f"web/{i}.jpg": f"is a smaller copy of {i}.png" for i in range(3)}
+
+
+def test_a_full_panorama_is_left_out_with_the_way_out_and_a_wide_photo_is_not(tmp_path: Path) -> None:
+    for index in range(2):
+        save(tmp_path / "photos" / f"{index}.png", index, (240, 120))  # 2:1, but an ordinary picture
+    longitude, latitude = np.meshgrid(
+        (np.arange(400) + 0.5) / 400 * 2 * np.pi, (np.arange(200) + 0.5) / 200 * np.pi - np.pi / 2
+    )
+    x, y, z = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
+    sphere = 128 + 40 * np.sin(5 * x) + 40 * np.cos(4 * y + z) + 30 * np.sin(7 * z * x)
+    Image.fromarray(np.repeat(sphere.astype(np.uint8)[..., None], 3, axis=2)).save(
+        tmp_path / "photos" / "p.png"
+    )
+    run(tmp_path)
+    assert [photo.name for photo in loaded(tmp_path)[1].photos] == ["0.png", "1.png"]
+    assert "is a 360° panorama; cut it into perspective views" in left_out(tmp_path)["p.png"]
