@@ -94,7 +94,7 @@ class RunOptions:
         restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
         resume: False computes everything anew.
         results: paths (or folders of them) that people look at. When they become those of an earlier state they are
-            moved to the folder ``previous``; all other files of an earlier state are removed.
+            moved to the folder ``previous``.
         derived: further paths that hold what was made from a stage's results; they go when those go.
     """
 
@@ -310,7 +310,7 @@ class _Run:
         return _outcome(stage.name, record, skipped=False)
 
     def set_aside(self, stages: Sequence[str]) -> None:
-        """Take the results of an earlier state away: those of stages that are about to run, or have to."""
+        """Move the results of an earlier state away: those of stages that are about to run, or have to."""
         names: list[str] = []
         for stage in stages:
             record = self.manifest.stages.get(stage)
@@ -323,9 +323,6 @@ class _Run:
                 self.manifest.stages[stage].state = "stale"
         self.workspace.save()  # that they are not current any more is known before the first of them moves
         moved = self.workspace.set_aside(dict.fromkeys(names), self.options.results)
-        for stage in stages:
-            if stage in self.manifest.stages:
-                self.manifest.stages[stage].written = []
         if moved:
             self.say(f"earlier results are in {self.workspace.root / PREVIOUS}: {', '.join(moved)}")
 

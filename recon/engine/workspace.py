@@ -135,29 +135,27 @@ class Workspace:
                     entry.unlink()
 
     def set_aside(self, names: Iterable[str], results: Collection[str]) -> list[str]:
-        """Take files of an earlier state away, so that nobody takes them for current ones.
+        """Move results of an earlier state to ``PREVIOUS``, so that nobody takes them for current ones.
 
         Args:
             names: paths below the workspace.
-            results: those of them that people look at, or folders that hold such: they go to ``PREVIOUS``, where the
-                last one of a name is kept. All others are removed.
+            results: those that people look at, or folders that hold such. Others stay: the stage that wrote them
+                replaces them when it has new ones.
 
         Returns:
-            What went to ``PREVIOUS``.
+            What was moved; of each name the last one is kept there.
         """
         moved = []
         for name in names:
             path = self.root / name
-            if not path.exists():
-                continue
-            if name in results or any(str(parent) in results for parent in PurePosixPath(name).parents):
+            among = {name, *map(str, PurePosixPath(name).parents)}
+            if path.exists() and not among.isdisjoint(results):
                 target = self.root / PREVIOUS / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _remove(target)
+                if target.is_dir():
+                    shutil.rmtree(target)
                 os.replace(path, target)
                 moved.append(name)
-            else:
-                _remove(path)
         return moved
 
     def drop_partial(self, stage: str, except_fingerprint: str = "") -> None:
@@ -166,13 +164,6 @@ class Workspace:
         for entry in (self.root / INCOMPLETE).glob(f"*.{stage}.*.partial"):
             if not (kept and entry.name.endswith(kept)):
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _refuse_foreign_folder(root: Path) -> None:

@@ -119,6 +119,7 @@ def test_the_installed_package_knows_its_recipes_and_cards(installed: Path, tmp_
     assert names == [*available_recipes(), *load_cards()]
 
 
+@pytest.mark.timeout(1800)  # its kernels are compiled anew, as for everybody who installs it
 def test_the_demo_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     said = run(installed, tmp_path, "demo", "--size", "240x180", "--out", "d")
     assert "8 of 8 placed" in said
