@@ -34,6 +34,8 @@ from recon.io.cameras_json import poses_from_cameras_json
 
 # Weight of the square of each coefficient (of features brought to unit variance) against the mean log-likelihood.
 _PENALTY = 0.01
+# Signs that speak for a pair or against it, depending on the others: over a wide area more matches are expected.
+_FREE = ("log spread", "log angle", "log stretch")
 _BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
 
 
@@ -52,8 +54,8 @@ def pairs_of_run(out: Path) -> list[tuple[PairSigns, bool]]:
     return found
 
 
-def fitted(features: np.ndarray, right: np.ndarray, weight: np.ndarray, signed: bool = True) -> np.ndarray:
-    """Coefficients, the intercept first. With ``signed`` no sign may speak against what it stands for."""
+def fitted(features: np.ndarray, right: np.ndarray, weight: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Coefficients, the intercept first; all but those of ``_FREE`` may speak for a pair only."""
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
     scaled = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
     side = np.where(right, 1.0, -1.0)
@@ -64,7 +66,7 @@ def fitted(features: np.ndarray, right: np.ndarray, weight: np.ndarray, signed: 
         value = float(weight @ np.logaddexp(0, -margin)) + _PENALTY * float(beta[1:] @ beta[1:])
         return value, scaled.T @ slope + 2 * _PENALTY * np.r_[0, beta[1:]]
 
-    bounds = [(None, None), *[(0.0, None) if signed else (None, None)] * features.shape[1]]
+    bounds = [(None, None), *[(None if name in _FREE else 0.0, None) for name in names]]
     beta = minimize(loss, np.zeros(scaled.shape[1]), jac=True, bounds=bounds, method="L-BFGS-B").x
     return np.r_[beta[0] - (beta[1:] * mean / deviation).sum(), beta[1:] / deviation]
 
@@ -118,7 +120,7 @@ def main() -> None:
         other = scenes != scene
         if not other.any():
             continue
-        beta = fitted(features[other], right[other], weights(scenes[other], right[other]))
+        beta = fitted(features[other], right[other], weights(scenes[other], right[other]), names)
         odds = beta[0] + features[~other] @ beta[1:]
         said[~other] = np.clip(1 / (1 + np.exp(-odds)), 0.005, 0.995)
         here, good = said[~other], right[~other]
@@ -132,7 +134,7 @@ def main() -> None:
     headers = ["scene", "pairs", "right", "share right", "mean chance", "told apart at 0.5", "Brier"]
     print(table(rows, headers) + "\n")
     print(table(calibration(said, right), ["chance", "pairs", "mean chance", "share right"]) + "\n")
-    beta = fitted(features, right, weights(scenes, right))
+    beta = fitted(features, right, weights(scenes, right), names)
     print(
         table(
             [[n, float(b)] for n, b in zip(("intercept", *names), beta, strict=True)], ["feature", "weight"]

@@ -40,7 +40,7 @@ from recon.synthetic.repeated import REPEATED_SCENES, make_repeated_scene
 RIGHT_DEGREES = 5.0
 """Up to so many degrees in rotation and in direction of translation a pair is right."""
 
-NO_FILTER = ("verify.min_evidence=0", "verify.loops=false")
+NO_FILTER = ("verify.min_evidence=0.0", "verify.loops=false")
 """What turns the filter of pairs off."""
 
 REAL = {
@@ -73,17 +73,18 @@ VARIANTS = {
 
 
 def run_recon(
-    folder: Path, out: Path, variant: Variant, known: bool, quality: str, cache: Path, again: bool
+    folder: Path, out: Path, variant: Variant, known: bool, cache: Path, options: argparse.Namespace
 ) -> None:
     """Run up to the cameras; dense fields are shared between all runs of the same photos."""
     stages = recon.api.stages()
-    recipe = load_recipe(variant.recipe, stages, quality, variant.overrides)
+    overrides = [f"match.max_size={options.match_size}", *variant.overrides]
+    recipe = load_recipe(variant.recipe, stages, options.quality, overrides)
     inputs: dict[str, Any] = {"photos": str(folder / "images"), "field_cache": str(cache)}
     if known:
         inputs["intrinsics"] = str(folder / "cameras.json")
-    restart = "verify" if again and (out / "pairs.json").exists() else None
-    options = RunOptions(inputs=inputs, threads=1, seed=0, stop_after="map", restart_from=restart)
-    run_stages(stages, recipe, out, options)
+    restart = "verify" if options.again and (out / "pairs.json").exists() else None
+    how = RunOptions(inputs=inputs, threads=1, seed=0, stop_after="map", restart_from=restart)
+    run_stages(stages, recipe, out, how)
 
 
 def run_colmap(folder: Path, out: Path, mapper: str, known: bool) -> None:
@@ -187,7 +188,7 @@ def figures(
         out = root / f"{name}-{mode}-{variant.replace(' ', '-')}"
         model = out / "sparse" / "0"
         try:
-            run_recon(folder, out, how, known, options.quality, root / "fields", options.again)
+            run_recon(folder, out, how, known, root / "fields", options)
         except ReconError as error:
             print(name, mode, variant, error, flush=True)
             model = out / "nothing"
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--intrinsics", choices=["known", "unknown", "both"], default="both")
     parser.add_argument("--quality", default="preview")
+    parser.add_argument("--match-size", type=int, default=320, help="longest side of dense matching")
     parser.add_argument("--size", nargs=2, type=int, default=[512, 384])
     parser.add_argument("--own", type=float, default=0.4, help="weight of detail that does not repeat")
     parser.add_argument("--seed", type=int, default=0, help="of the renderings")

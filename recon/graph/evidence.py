@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from recon.core.cameras import Intrinsics
 from recon.graph.types import TwoViewGeometry
 from recon.matching.types import DenseMatch, SparseMatch
 
@@ -37,11 +38,14 @@ class PairSigns:
         residual: median distance of the inliers from their epipolar lines or places, pixels.
         angle: median triangulation angle, degrees; NaN without pose.
         essential: 1 where the essential matrix explains the pair, 0 for F and H.
+        stretch: how much the photos are deformed against each other: spread of the displacements of the inliers as a
+            part of the spread of the inliers. Near 0 both were taken from one place, and all should match.
         consistent: dense: share of the pixels of both photos that pass the two-sided check.
         filled: dense: share of the pixels within the hull of the inliers that pass it, in the photo where it is
             smaller. Photos of different things that look alike match in patches, the same thing matches throughout.
         confidence: dense: mean confidence of the consistent pixels.
         sparse: dense: verified sparse matches of the first look.
+        matched: dense: their share of the interest points, in the photo that has fewer points.
         agreement: dense: share of them to which the dense match leads; NaN without any.
     """
 
@@ -51,36 +55,67 @@ class PairSigns:
     residual: float
     angle: float
     essential: float
+    stretch: float = math.nan
     consistent: float = math.nan
     filled: float = math.nan
     confidence: float = math.nan
     sparse: int = 0
+    matched: float = math.nan
     agreement: float = math.nan
 
 
 def geometry_signs(
-    geometry: TwoViewGeometry, match: SparseMatch, size_a: tuple[int, int], size_b: tuple[int, int]
+    geometry: TwoViewGeometry, match: SparseMatch, camera_a: Intrinsics, camera_b: Intrinsics
 ) -> PairSigns:
     """The signs that point matches and their geometry give.
 
     Args:
         match: what the geometry was estimated from.
-        size_a, size_b: (width, height) of the photos in whose pixels the matches are.
+        camera_a, camera_b: of the photos, at the size in whose pixels the matches are.
     """
     kept = geometry.inliers
     count = int(kept.sum())
     if geometry.matrix is None or count == 0:
         return PairSigns(count, 0.0, 0.0, math.nan, math.nan, 0.0)
     xy_a, xy_b = match.xy_a[kept], match.xy_b[kept]
-    residual = transfer_errors(geometry.matrix, xy_a, xy_b, planar=geometry.model == "H")
+    residual = _residuals(geometry, xy_a, xy_b, camera_a, camera_b)
     return PairSigns(
         inliers=count,
         inlier_ratio=count / len(kept),
-        spread=min(_occupied(xy_a, size_a), _occupied(xy_b, size_b)),
+        spread=min(
+            _occupied(xy_a, (camera_a.width, camera_a.height)),
+            _occupied(xy_b, (camera_b.width, camera_b.height)),
+        ),
         residual=float(np.median(residual)),
         angle=math.degrees(geometry.triangulation_angle),
         essential=float(geometry.model == "E"),
+        stretch=_stretch(xy_a, xy_b),
     )
+
+
+def _residuals(
+    geometry: TwoViewGeometry,
+    xy_a: Float[np.ndarray, "n 2"],
+    xy_b: Float[np.ndarray, "n 2"],
+    camera_a: Intrinsics,
+    camera_b: Intrinsics,
+) -> Float64[np.ndarray, " n"]:
+    """Distances from the epipolar lines of the relative pose; without a pose, from what the model says."""
+    assert geometry.matrix is not None
+    if geometry.b_from_a is None:
+        return transfer_errors(geometry.matrix, xy_a, xy_b, planar=geometry.model == "H")
+    x, y, z = geometry.b_from_a[:, 3]
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    matrix = np.linalg.inv(camera_b.K).T @ cross @ geometry.b_from_a[:, :3] @ np.linalg.inv(camera_a.K)
+    return transfer_errors(matrix, xy_a, xy_b)
+
+
+def _stretch(xy_a: Float[np.ndarray, "n 2"], xy_b: Float[np.ndarray, "n 2"]) -> float:
+    """Spread of the displacements over the spread of the points; medians, so that few points do not rule it."""
+    moved = (xy_b - xy_a).astype(np.float64)
+    place = xy_a.astype(np.float64)
+    wide = np.median(np.linalg.norm(place - np.median(place, axis=0), axis=1))
+    return float(np.median(np.linalg.norm(moved - np.median(moved, axis=0), axis=1)) / max(wide, 1e-9))
 
 
 def transfer_errors(
@@ -159,33 +194,34 @@ class EvidenceModel:
     weights: tuple[float, ...]
 
 
-DENSE_MODEL = EvidenceModel(-3.5, (0.3, 0.3, 0.5, 1.0, 4.0, 0.5, 0.3, 5.0, 0.3, 0.1))
+# Fitted by benchmarks/pair_evidence.py; see docs/trust.md for the scenes and the calibration.
+DENSE_MODEL = EvidenceModel(-2.2, (0.477, 0.503, 0.0, 3.323, 0.0, 7.021, 0.464, 3.0, 2.057, 0.443, 0.869))
 SPARSE_MODEL = EvidenceModel(-3.0, (1.0, 1.0, 2.0, 1.0, 1.0, 0.2))
 
 
 def dense_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
     """What the model of dense matches adds up, each about -3…3; order as ``DENSE_FEATURES``."""
-    looked = min(math.log10(1 + signs.sparse) / 2, 1.5)
     agreement = 0.5 if math.isnan(signs.agreement) else signs.agreement
     return np.array(
         [
             math.log(max(signs.consistent, 1e-3)),
             _log_odds(signs.inlier_ratio),
-            signs.spread,
+            math.log10(max(signs.spread, 0.02)),
             signs.filled,
             signs.confidence,
-            -min(_number(signs.residual, 2.0), 2.0),
-            looked,
+            -min(_number(signs.residual, 1.0), 1.0),
+            math.log10(max(_number(signs.matched, 0.0), 3e-3)),
             agreement,
             signs.essential,
-            min(math.log(max(_number(signs.angle, 0.3), 0.3)), 2.5),
+            _log_angle(signs),
+            math.log(min(max(_number(signs.stretch, 0.1), 0.01), 2.0)),
         ]
     )
 
 
 DENSE_FEATURES = (
-    "log consistent", "inlier log-odds", "spread", "filled", "confidence", "-residual", "log sparse", "agreement",
-    "essential", "log angle",
+    "log consistent", "inlier log-odds", "log spread", "filled", "confidence", "-residual", "log matched", "agreement",
+    "essential", "log angle", "log stretch",
 )  # fmt: skip
 
 
@@ -196,9 +232,9 @@ def sparse_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
             math.log10(1 + signs.inliers),
             _log_odds(signs.inlier_ratio),
             signs.spread,
-            -min(_number(signs.residual, 2.0), 2.0),
+            -min(_number(signs.residual, 1.0), 1.0),
             signs.essential,
-            min(math.log(max(_number(signs.angle, 0.3), 0.3)), 2.5),
+            _log_angle(signs),
         ]
     )
 
@@ -210,6 +246,10 @@ def chance(features: Float[np.ndarray, " k"], model: EvidenceModel) -> float:
     """The chance (0.005…0.995) that a pair with these features has the right relative pose."""
     odds = model.intercept + float(features @ np.asarray(model.weights))
     return float(np.clip(1 / (1 + math.exp(-np.clip(odds, -30, 30))), _MIN_CHANCE, _MAX_CHANCE))
+
+
+def _log_angle(signs: PairSigns) -> float:
+    return min(math.log(max(_number(signs.angle, 0.3), 0.3)), 2.5)
 
 
 def _log_odds(share: float) -> float:

@@ -36,6 +36,9 @@ _MAX_BLAME = 3.0
 # n ** -0.5 (look-alikes praise each other), the blame n ** -0.25 (a loop cannot stay open without a reason).
 _PRAISE_POWER = -0.5
 _BLAME_POWER = -0.25
+# Pairs at least so likely are strong; weaker ones may join photos at most so many strong pairs apart.
+STRONG = 0.8
+_SHORTCUT_STEPS = 3
 # Rotations along a chain of pairs add up their noise: the tolerance grows with the root of the chain's length.
 _MAX_CHAIN = 12
 
@@ -170,6 +173,36 @@ def against_stronger_chains(
         if off > tolerance * math.sqrt(len(steps) + 1):
             refused.append((a, b))
     return refused[::-1]
+
+
+def weak_shortcuts(graph: ViewGraph, chance: Mapping[Edge, float]) -> list[Edge]:
+    """Pairs of little evidence that join photos far apart among the strong pairs, weakest first.
+
+    Bays of a corridor that look alike join photos that many strong steps lie between, and agree with each other in
+    every three-view loop (they share the error; compare Wilson & Snavely, "Network Principles for SfM", ICCV 2013: bad
+    pairs bridge parts that are little joined else). Right weak pairs are mostly those of photos a few steps apart. So a
+    pair that closes a round trip must be strong, or have one that is strong beside it. Strong are pairs of a chance of
+    ``STRONG``, or of the median where most have less, and the strongest spanning tree, so that nothing falls apart.
+
+    Args:
+        chance: of each pair that may stay.
+    """
+    if not chance:
+        return []
+    weighted: ViewGraph = nx.Graph()
+    weighted.add_nodes_from(graph)
+    weighted.add_weighted_edges_from((a, b, value) for (a, b), value in sorted(chance.items()))
+    skeleton = nx.maximum_spanning_tree(weighted)
+    least = min(STRONG, float(np.median(list(chance.values()))))
+    skeleton.add_edges_from(edge for edge, value in chance.items() if value >= least)
+    waiting = [edge for edge in chance if not skeleton.has_edge(*edge)]
+    while True:
+        near = dict(nx.all_pairs_shortest_path_length(skeleton, cutoff=_SHORTCUT_STEPS))
+        joined = [(a, b) for a, b in waiting if b in near[a]]
+        if not joined:
+            return sorted(waiting, key=lambda edge: (chance[edge], edge))
+        skeleton.add_edges_from(joined)
+        waiting = [edge for edge in waiting if edge not in set(joined)]
 
 
 def pose_rotation(graph: ViewGraph, a: int, b: int) -> Rotation | None:

@@ -7,7 +7,7 @@ Nodes are photo ids (int):
 Edges join photos whose pair was verified. Directed quantities go from the lower photo id to the higher one:
     model (str): "F", "E" or "H"; inliers, matches (int); inlier_ratio (float);
     consistent (float): share of the pixels of both photos that pass the two-sided check (0 for sparse
-    matchers); spread, residual, filled, confidence, sparse, agreement, essential: the other signs of
+    matchers); spread, residual, stretch, filled, confidence, sparse, matched, agreement, essential: the other signs of
     ``recon.graph.evidence.PairSigns``, absent where unknown;
     alone (float): the chance, by the pair's own signs, that its relative pose is right; evidence (float): the same
     after all loops were heard; weight (float): -log(1 - evidence), for spanning trees and drawings;
@@ -36,6 +36,7 @@ from recon.graph.loops import (
     joined_words,
     loop_words,
     strength,
+    weak_shortcuts,
 )
 from recon.graph.types import TwoViewGeometry, ViewGraph
 from recon.matching.types import FlowField
@@ -43,6 +44,12 @@ from recon.photos.types import PhotoSet
 
 FlowLookup = Callable[[int, int], "tuple[FlowField, Bool[np.ndarray, 'h w']] | None"]
 """Flow from one photo to another at matching size with its consistency mask, or None where there is none."""
+
+
+# Signs of a pair that its edge keeps under their own names.
+_SIGNS = (
+    "spread", "residual", "filled", "confidence", "agreement", "essential", "sparse", "matched", "stretch",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvide
             "weight": float(inliers),
         }
         if evidence.signs is not None:
-            for name in ("spread", "residual", "filled", "confidence", "agreement", "essential", "sparse"):
+            for name in _SIGNS:
                 value = float(getattr(evidence.signs, name))
                 if math.isfinite(value):
                     attributes[name] = value
@@ -147,10 +154,12 @@ def signs_of_edge(graph: ViewGraph, a: int, b: int) -> PairSigns | None:
         residual=float(edge.get("residual", math.nan)),
         angle=float(edge.get("angle", math.nan)),
         essential=float(edge["essential"]),
+        stretch=float(edge.get("stretch", math.nan)),
         consistent=consistent if "filled" in edge else math.nan,
         filled=float(edge.get("filled", math.nan)),
         confidence=float(edge.get("confidence", math.nan)),
         sparse=int(edge["sparse"]),
+        matched=float(edge.get("matched", math.nan)),
         agreement=float(edge.get("agreement", math.nan)),
     )
 
@@ -283,7 +292,8 @@ def judge_pairs(
     """Keep the pairs whose relative pose is likely right, given their own signs, three-view loops and longer chains.
 
     Loops change the chance of each pair (``chances_after_loops``); pairs below ``min_chance`` go; then pairs whose
-    rotation a chain of stronger pairs contradicts go (``against_stronger_chains``).
+    rotation a chain of stronger pairs contradicts go (``against_stronger_chains``), and weak pairs between photos that
+    are far apart among the strong ones (``weak_shortcuts``).
 
     Args:
         graph: edges have ``evidence``; edges without it count as even.
@@ -310,11 +320,13 @@ def judge_pairs(
     refused = (
         against_stronger_chains(every, likely, tolerance=_CHAIN_FACTOR * max_rotation_loop) if loops else []
     )
-    for edges, reason in ((unlikely, "evidence"), (refused, "chain")):
+    left = {edge: chance for edge, chance in likely.items() if edge not in set(refused)}
+    bridges = weak_shortcuts(every, left) if loops else []
+    for edges, reason in ((unlikely, "evidence"), (refused, "chain"), (bridges, "shortcut")):
         for edge in edges:
             every.edges[edge]["dropped"] = reason
     kept = every.copy()
-    kept.remove_edges_from([*unlikely, *refused])
+    kept.remove_edges_from([*unlikely, *refused, *bridges])
     return JudgedPairs(kept, every, len(likely))
 
 

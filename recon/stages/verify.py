@@ -174,6 +174,7 @@ def _dense_verifier(
 
     def verify(pair: Pair) -> PairEvidence:
         a, b = photos[pair[0]], photos[pair[1]]
+        camera_a, camera_b = photo_set.cameras[a.camera], photo_set.cameras[b.camera]
         size_a, size_b = (a.width, a.height), (b.width, b.height)
         dense = matches[pair]
         sample = sample_matches(dense, max_matches=settings.samples, size_a=size_a, size_b=size_b)
@@ -185,8 +186,8 @@ def _dense_verifier(
         geometry = verify_pair(
             sample.xy_a,
             sample.xy_b,
-            photo_set.cameras[a.camera],
-            photo_set.cameras[b.camera],
+            camera_a,
+            camera_b,
             max_error_px=settings.max_error,
             min_inliers=settings.min_inliers,
             seed=work.seed,
@@ -197,7 +198,7 @@ def _dense_verifier(
         seen_a, seen_b = points[pair[0]][look[:, 0]], points[pair[1]][look[:, 1]]
         inside = geometry.inliers
         signs = replace(
-            geometry_signs(geometry, sample, size_a, size_b),
+            geometry_signs(geometry, sample, camera_a, camera_b),
             consistent=share,
             filled=min(
                 filled_share(sample.xy_a[inside], size_a, dense.consistent_a),
@@ -205,6 +206,7 @@ def _dense_verifier(
             ),
             confidence=confidence,
             sparse=len(look),
+            matched=len(look) / max(1, min(len(points[i]) for i in pair)),
             agreement=sparse_agreement(dense, seen_a, seen_b, size_a, size_b),
         )
         return PairEvidence(
@@ -223,19 +225,20 @@ def _sparse_verifier(
 
     def verify(pair: Pair) -> PairEvidence:
         a, b = photos[pair[0]], photos[pair[1]]
+        camera_a, camera_b = photo_set.cameras[a.camera], photo_set.cameras[b.camera]
         sparse = run.sparse_match(pair)
         geometry = verify_pair(
             sparse.xy_a,
             sparse.xy_b,
-            photo_set.cameras[a.camera],
-            photo_set.cameras[b.camera],
+            camera_a,
+            camera_b,
             max_error_px=settings.max_error,
             min_inliers=settings.min_sparse_inliers,
             seed=work.seed,
         )
         if geometry.model == "none":
             return PairEvidence(geometry, len(sparse.xy_a))
-        signs = geometry_signs(geometry, sparse, (a.width, a.height), (b.width, b.height))
+        signs = geometry_signs(geometry, sparse, camera_a, camera_b)
         return PairEvidence(
             geometry, len(sparse.xy_a), 0.0, signs, chance(sparse_features(signs), SPARSE_MODEL)
         )

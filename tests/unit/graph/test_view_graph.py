@@ -121,7 +121,7 @@ def folded_graph(seed: int) -> nx.Graph:
         for step in (1, 2):
             a, b = sorted((i, (i + step) % 10))
             pose = np.column_stack([rotations[b] @ rotations[a].T, [1.0, 0, 0]])
-            pairs[a, b] = evidence(pose, chance=float(rng.uniform(0.6, 0.95)))
+            pairs[a, b] = evidence(pose, chance=float(rng.uniform(0.75, 0.97)))
     for a in range(3):
         for b in range(5, 8):
             pose = np.column_stack([alias[b] @ rotations[a].T, [1.0, 0, 0]])

@@ -1,0 +1,162 @@
+"""Pairs held against a model of cameras: strong pairs that it contradicts, and pairs that it says must match."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from recon.core.cameras import Intrinsics
+from recon.graph.loops import STRONG
+from recon.graph.types import ViewGraph
+from recon.graph.view_graph import relative_pose
+
+# A pair contradicts a model by so much rotation, or so much between directions of translation (degrees). Pairs of a
+# right model are within 1 and 5 of it; look-alikes are wrong by tens of degrees.
+MAX_TURN = 4.0
+MAX_DIRECTION = 20.0
+# Directions of translation mean something where a pair sees its points under this angle, degrees.
+MIN_PARALLAX = 2.0
+# Points seen from directions this far apart (degrees) need not match.
+_SAME_SIDE = 25.0
+# Points of a photo must be so large or so small in the other at most, as a ratio of distances.
+_SAME_SCALE = 1.6
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A pair whose relative pose is not the model's.
+
+    Attributes:
+        pair: photo ids, ascending.
+        evidence: the chance that the pair's own pose is right.
+        turn: degrees between the two rotations.
+        direction: degrees between the two directions of translation; NaN where the pair has too little parallax.
+    """
+
+    pair: tuple[int, int]
+    evidence: float
+    turn: float
+    direction: float
+
+
+@dataclass(frozen=True)
+class ModelContradictions:
+    """What the pairs say of a model.
+
+    Attributes:
+        pairs: those that contradict it, the likeliest first.
+        strong: how many of these are strong (evidence at least 0.8).
+        strong_share: ``strong`` as a share of the strong pairs between photos of the model; 0 without any.
+    """
+
+    pairs: tuple[Contradiction, ...]
+    strong: int
+    strong_share: float
+
+
+def model_contradictions(
+    graph: ViewGraph, poses: Mapping[int, Float[np.ndarray, "3 4"]], *, min_evidence: float = 0.5
+) -> ModelContradictions:
+    """The pairs of a view graph whose relative pose is not that of the model's cameras.
+
+    A model in which look-alike things became one contradicts the pairs that saw them apart, though its reprojection
+    errors are small: what does not fit was thrown away. A model that contradicts strong pairs is not sound.
+
+    Args:
+        graph: with ``evidence`` on its edges; best the one of all pairs, before any were dropped.
+        poses: ``cam_from_world`` by photo id.
+        min_evidence: pairs that are less likely are not asked.
+    """
+    found, strong = [], 0
+    for a, b in sorted((min(edge), max(edge)) for edge in graph.edges):
+        evidence = float(graph.edges[a, b].get("evidence", 0.0))
+        pose = relative_pose(graph, a, b)
+        if evidence < min_evidence or pose is None or a not in poses or b not in poses:
+            continue
+        strong += evidence >= STRONG
+        turn, direction = _disagreement(pose, poses[a], poses[b])
+        if float(graph.edges[a, b].get("angle", 0.0)) < MIN_PARALLAX:
+            direction = math.nan
+        if turn > MAX_TURN or direction > MAX_DIRECTION:
+            found.append(Contradiction((a, b), evidence, turn, direction))
+    found.sort(key=lambda one: (-one.evidence, one.pair))
+    among = sum(one.evidence >= STRONG for one in found)
+    return ModelContradictions(tuple(found), among, among / strong if strong else 0.0)
+
+
+def _disagreement(
+    b_from_a: Float[np.ndarray, "3 4"], pose_a: Float[np.ndarray, "3 4"], pose_b: Float[np.ndarray, "3 4"]
+) -> tuple[float, float]:
+    """Degrees between rotations, and between directions of translation (0 where the cameras are in one place)."""
+    rotation = pose_b[:, :3] @ pose_a[:, :3].T
+    shift = pose_b[:, 3] - rotation @ pose_a[:, 3]
+    turn = b_from_a[:, :3] @ rotation.T
+    degrees = math.degrees(math.acos(float(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
+    lengths = float(np.linalg.norm(shift) * np.linalg.norm(b_from_a[:, 3]))
+    if lengths < 1e-12:
+        return degrees, 0.0
+    along = float(np.clip(shift @ b_from_a[:, 3] / lengths, -1, 1))
+    return degrees, math.degrees(math.acos(along))
+
+
+def overlap_shares(
+    poses: Mapping[int, Float[np.ndarray, "3 4"]],
+    cameras: Mapping[int, Intrinsics],
+    seen: Mapping[int, Float[np.ndarray, "n 3"]],
+) -> dict[tuple[int, int], float]:
+    """How much of the smaller side of each pair of photos the other one shows, by a model: 0 to 1.
+
+    A point that one photo observes counts as shown by another where it lies before that camera, inside its image, and
+    is seen from about the same side and distance. What hides it is not known: a share is an upper bound.
+
+    Args:
+        poses, cameras: by photo id. Distortion is not counted.
+        seen: world points that each photo observes.
+    """
+    shares = {}
+    for a, b in combinations(sorted(poses), 2):
+        there = _shown(poses[a], poses[b], cameras[b], seen.get(a, np.zeros((0, 3))))
+        back = _shown(poses[b], poses[a], cameras[a], seen.get(b, np.zeros((0, 3))))
+        shares[a, b] = min(there, back)
+    return shares
+
+
+def _shown(
+    own: Float[np.ndarray, "3 4"],
+    other: Float[np.ndarray, "3 4"],
+    camera: Intrinsics,
+    points: Float[np.ndarray, "n 3"],
+) -> float:
+    """Share of the points of one photo that another shows."""
+    if len(points) == 0:
+        return 0.0
+    at = points @ other[:, :3].T + other[:, 3]
+    pixel = at @ camera.K.T
+    before = at[:, 2] > 1e-9
+    xy = pixel[:, :2] / np.where(before, pixel[:, 2], 1.0)[:, None]
+    inside = before & (xy >= 0).all(axis=1) & (xy[:, 0] <= camera.width - 1) & (xy[:, 1] <= camera.height - 1)
+    rays = [points + pose[:, :3].T @ pose[:, 3] for pose in (own, other)]
+    far: list[Float64[np.ndarray, " n"]] = [np.linalg.norm(ray, axis=1) for ray in rays]
+    cosine = (rays[0] * rays[1]).sum(axis=1) / np.maximum(far[0] * far[1], 1e-12)
+    near = np.maximum(far[0], far[1]) <= _SAME_SCALE * np.minimum(far[0], far[1])
+    return float((inside & near & (cosine >= math.cos(math.radians(_SAME_SIDE)))).mean())
+
+
+def missing_pairs(
+    shares: Mapping[tuple[int, int], float], graph: ViewGraph, *, min_share: float = 0.6
+) -> list[tuple[int, int]]:
+    """Pairs that a model says must match, but that were not kept: most overlap first.
+
+    Jiang, Tan & Cheong, "Seeing Double Without Confusion", CVPR 2012: a folded model predicts matches that are missing.
+
+    Args:
+        shares: of ``overlap_shares``.
+        graph: the verified view graph.
+    """
+    absent = [pair for pair, share in shares.items() if share >= min_share and not graph.has_edge(*pair)]
+    return sorted(absent, key=lambda pair: (-shares[pair], pair))
