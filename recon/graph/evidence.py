@@ -195,7 +195,9 @@ class EvidenceModel:
 
 
 # Fitted by benchmarks/pair_evidence.py; see docs/trust.md for the scenes and the calibration.
-DENSE_MODEL = EvidenceModel(-2.2, (0.477, 0.503, 0.0, 3.323, 0.0, 7.021, 0.464, 3.0, 2.057, 0.443, 0.869))
+DENSE_MODEL = EvidenceModel(
+    -0.457, (0.650, 0.473, 0.353, 1.810, 0.0, 5.720, 0.111, 0.269, 1.886, 0.815, 0.442)
+)
 SPARSE_MODEL = EvidenceModel(-3.0, (1.0, 1.0, 2.0, 1.0, 1.0, 0.2))
 
 
