@@ -183,7 +183,8 @@ def fit_positions(
 
     Minimal sets (all, or a seeded sample of ``MAX_SAMPLES``) are scored by the sum of squared errors, each
     capped at the square of 3 sigma (MSAC; Torr and Zisserman, CVIU 2000). If the references do not spread
-    enough to tell the tilt better than ``up`` does, ``up`` is kept and only heading, scale and shift are fitted.
+    enough to tell the tilt better than ``up`` does, ``up`` is kept and only heading, scale and shift are fitted; unless
+    four positions or more contradict it.
 
     Args:
         source: positions in the model.
@@ -208,22 +209,75 @@ def fit_positions(
         if model_spread[1] <= 1e-6 * model_spread[0]:
             raise ValueError("all positions are on one line: which way is up has to come from elsewhere")
     scaling = np.array([1.0, 1.0, 1.0 / vertical_factor])
+    cap = 3.0 * sigma
+    best = _consensus(a, b, up if with_up else None, scaling, cap, seed)
+    if with_up and n >= 4 and spread[1] > sigma:
+        # Up is believed unless the positions are far likelier without it: two more parameters lower the squared error
+        # by 2 sigma² on average.
+        free = _consensus(a, b, None, scaling, cap, seed)
+        if (
+            _capped_cost(best, a, b, scaling, cap) - _capped_cost(free, a, b, scaling, cap)
+            > _DOUBT_OF_UP * sigma**2
+        ):
+            best, with_up = free, False
+    used = _errors(best, a, b, scaling) <= cap
+    return Fit(best, used, b - best(a), with_up)
+
+
+_DOUBT_OF_UP = 18.0
+"""Squared error, in units of the variance, that the positions must lose without ``up`` for it to be dropped.
+
+By chi-square with two degrees of freedom chance alone does that once in eight thousand times."""
+
+
+def _errors(
+    fit: Similarity3,
+    a: Float[np.ndarray, "n 3"],
+    b: Float[np.ndarray, "n 3"],
+    scaling: Float[np.ndarray, "3"],
+) -> Float64[np.ndarray, " n"]:
+    return np.asarray(np.linalg.norm((b - fit(a)) * scaling, axis=1))
+
+
+def _capped_cost(
+    fit: Similarity3,
+    a: Float[np.ndarray, "n 3"],
+    b: Float[np.ndarray, "n 3"],
+    scaling: Float[np.ndarray, "3"],
+    cap: float,
+) -> float:
+    return float(np.minimum(_errors(fit, a, b, scaling) ** 2, cap**2).sum())
+
+
+def _consensus(
+    a: Float[np.ndarray, "n 3"],
+    b: Float[np.ndarray, "n 3"],
+    up: Float[np.ndarray, "3"] | None,
+    scaling: Float[np.ndarray, "3"],
+    cap: float,
+    seed: int,
+) -> Similarity3:
+    """The similarity with the least capped squared error, refined on the positions within ``cap``; see
+    ``fit_positions``.
+
+    Args:
+        up: brought to z where given.
+        scaling: weights of the errors along x, y, z.
+
+    Raises:
+        ValueError: no minimal set gives a similarity.
+    """
+    n = len(a)
 
     def solve(rows: Any) -> Similarity3:
-        if with_up and up is not None:
-            return align_level(a[rows], b[rows], up)
-        return align_similarity(a[rows], b[rows])
+        return align_similarity(a[rows], b[rows]) if up is None else align_level(a[rows], b[rows], up)
 
-    def errors(fit: Similarity3) -> Float64[np.ndarray, " n"]:
-        return np.asarray(np.linalg.norm((b - fit(a)) * scaling, axis=1))
-
-    size = 2 if with_up else 3
+    size = 3 if up is None else 2
     if math.comb(n, size) <= MAX_SAMPLES:
         sets = [list(rows) for rows in itertools.combinations(range(n), size)]
     else:
         rng = np.random.default_rng(seed)
         sets = [rng.choice(n, size, replace=False).tolist() for _ in range(MAX_SAMPLES)]
-    cap = 3.0 * sigma
     best, best_cost = None, np.inf
     for rows in sets:
         try:
@@ -232,12 +286,12 @@ def fit_positions(
             continue
         if not (np.isfinite(candidate.scale) and candidate.scale > 0):
             continue
-        cost = float(np.minimum(errors(candidate) ** 2, cap**2).sum())
+        cost = _capped_cost(candidate, a, b, scaling, cap)
         if cost < best_cost:
             best, best_cost = candidate, cost
     if best is None:
         raise ValueError("the positions are all in one place")
-    used = errors(best) <= cap
+    used = _errors(best, a, b, scaling) <= cap
     for _ in range(10):
         if used.sum() < size:
             break
@@ -245,12 +299,11 @@ def fit_positions(
             best = solve(used)
         except ValueError:
             break
-        again = errors(best) <= cap
+        again = _errors(best, a, b, scaling) <= cap
         if np.array_equal(again, used):
             break
         used = again
-    used = errors(best) <= cap
-    return Fit(best, used, b - best(a), with_up)
+    return best
 
 
 def georeference_gps(

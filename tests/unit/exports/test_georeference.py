@@ -388,3 +388,18 @@ def test_triangulated_points() -> None:
         triangulate_rays(centers, centers - point)
     with pytest.raises(ValueError, match="two photos"):
         triangulate_rays(centers[:1], point[None])
+
+
+def test_up_that_the_positions_contradict_is_dropped() -> None:
+    """A drone looks straight down in parallel strips: "up from photos" is then a direction along the ground."""
+    rng = np.random.default_rng(5)
+    x, y = np.meshgrid(np.arange(4) * 14.0, np.arange(2) * 24.0)
+    true = np.stack([x.ravel(), y.ravel(), 60 + rng.normal(0, 2.0, 8)], axis=1)
+    model = (true - true.mean(axis=0)) / 6.19
+    positions = true + rng.normal(0, 1.0, (8, 3))
+    wrong = fit_positions(model, positions, sigma=1.5, up=np.array([0.0, 1.0, 0.0]))
+    assert not wrong.gravity_used
+    assert wrong.used.sum() == 8
+    assert wrong.similarity.scale == pytest.approx(6.19, rel=0.05)
+    right = fit_positions(model, positions, sigma=1.5, up=np.array([0.0, 0.0, 1.0]))
+    assert right.similarity.scale == pytest.approx(6.19, rel=0.05)
