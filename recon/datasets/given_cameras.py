@@ -18,6 +18,7 @@ from recon.datasets.ground_truth import has_ground_truth, load_ground_truth
 from recon.errors import ReconError, UsageError
 from recon.photos.intrinsics import resized_to_photo
 from recon.photos.types import PhotoSet
+from recon.run.state import refuse_old
 
 ESTIMATE = "estimate"
 """The value of ``map.poses`` for which cameras are found from the photos."""
@@ -30,11 +31,12 @@ def read_cameras(where: str | Path) -> dict[str, Camera]:
         where: a workspace, a folder with a COLMAP model, a ``cameras.json``, or a scene whose truth has cameras.
 
     Raises:
-        UsageError: there is no such place. ReconError: it holds no cameras that can be read.
+        UsageError: there is no such place. ReconError: it holds no cameras that can be read, or old ones.
     """
     place = Path(where).expanduser()
     if not place.exists():
         raise UsageError(f"map.poses = {where}: there is no such file or folder")
+    refuse_old(place, "sparse/0")
     for model in (place, place / "sparse" / "0"):
         if any((model / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
             return registered_cameras(read_reconstruction(model), known=True)

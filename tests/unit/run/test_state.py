@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recon.api import stages
+from recon.datasets.given_cameras import read_cameras
 from recon.errors import ReconError
 from recon.io.manifest import MANIFEST, Manifest, StageRecord
 from recon.run.state import STAGE_OF, old_results, refuse_old
@@ -48,3 +49,11 @@ def test_folders_of_other_programs_are_taken_as_they_are(tmp_path: Path) -> None
 
 def test_every_result_has_a_stage() -> None:
     assert set(STAGE_OF.values()) <= {stage.name for stage in stages()}
+
+
+def test_cameras_of_an_earlier_state_are_not_given_to_another_run(tmp_path: Path) -> None:
+    root = workspace(tmp_path, map="failed")
+    (root / "sparse" / "0").mkdir(parents=True)
+    (root / "sparse" / "0" / "images.bin").touch()
+    with pytest.raises(ReconError, match=r"sparse/0 is of an earlier state.*map is not done"):
+        read_cameras(root)
