@@ -25,7 +25,7 @@ from recon.evaluation.flow import known_flow
 from recon.features.interest_points import extract_interest_points, match_interest_points
 from recon.io.flo import read_flo
 from recon.matching.alignment import Placement, similarity_of_seeds
-from recon.matching.consistency import two_sided_consistency
+from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.registry import create_matcher
 from recon.matching.subpixel import refine_flow
 from recon.matching.types import MatchImage, PairContext
@@ -79,7 +79,7 @@ def errors(flow: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> tuple[floa
 
 def figures(there: np.ndarray, back: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> list[float]:
     """AEE and AAE of all valid pixels, AEE of the consistent ones and their share."""
-    good = two_sided_consistency(there, back, border=0)[0] & valid
+    good = (round_trip_error(there, back) <= 1.5) & inside_border(there, back.shape[:2], 0) & valid
     consistent = errors(there, truth, good)[0] if good.any() else float("nan")
     return [*errors(there, truth, valid), consistent, float(good.sum() / valid.sum())]
 

@@ -7,31 +7,13 @@ from jaxtyping import Bool, Float32
 from numba import njit
 
 
-def two_sided_consistency(
-    a_to_b: Float32[np.ndarray, "ha wa 2"],
-    b_to_a: Float32[np.ndarray, "hb wb 2"],
-    *,
-    tolerance: float = 1.5,
-    border: int = 20,
-) -> tuple[Bool[np.ndarray, "ha wa"], Bool[np.ndarray, "hb wb"]]:
-    """Find pixels of A and of B whose round trip ends within ``tolerance`` pixels of their start.
-
-    The way back is read between pixels by bilinear interpolation. Pixels closer than ``border`` to an edge of their own
-    image, and pixels whose target is closer than that to an edge of the other, are left out (descriptors there see
-    padding). On images so small that the border would leave less than half of a side, it shrinks to a quarter of
-    the shorter side.
-    """
-    error_a, error_b = round_trip_error(a_to_b, b_to_a), round_trip_error(b_to_a, a_to_b)
-    return (
-        (error_a <= tolerance) & inside_border(a_to_b, b_to_a.shape[:2], border),
-        (error_b <= tolerance) & inside_border(b_to_a, a_to_b.shape[:2], border),
-    )
-
-
 def round_trip_error(
     there: Float32[np.ndarray, "ha wa 2"], back: Float32[np.ndarray, "hb wb 2"]
 ) -> Float32[np.ndarray, "ha wa"]:
-    """Compute how far (px) the round trip leaves each pixel from its start; inf where it leaves the image."""
+    """Compute how far (px) the round trip leaves each pixel from its start; inf where it leaves the image.
+
+    The way back is read between pixels by bilinear interpolation.
+    """
     out = np.empty(there.shape[:2], np.float32)
     _round_trip(np.ascontiguousarray(there), np.ascontiguousarray(back), out)
     return out
@@ -40,7 +22,11 @@ def round_trip_error(
 def inside_border(
     flow: Float32[np.ndarray, "ha wa 2"], target: tuple[int, int], border: int
 ) -> Bool[np.ndarray, "ha wa"]:
-    """Find pixels that are at least ``border`` pixels inside their image and whose target is so too."""
+    """Find pixels that are at least ``border`` pixels inside their image and whose target is so too.
+
+    Descriptors nearer to an edge see padding. On images so small that the border would leave less than half of a side,
+    it shrinks to a quarter of the shorter side.
+    """
     h, w = flow.shape[:2]
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     tx, ty = x + flow[..., 0], y + flow[..., 1]

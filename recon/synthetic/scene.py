@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
-from recon.core.raycasting import depth_and_normals, ray_scene, render_vertex_colors
+from recon.core.raycasting import depth_and_normals, ray_scene
 from recon.synthetic.materials import Albedo, vertex_albedo
 from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 from recon.synthetic.sensor import Sensor, photograph
@@ -89,8 +89,3 @@ def render_scene(
         tuple(depth > 0 for depth in depths),
         replace(mesh, rgb=colors if mesh.rgb is None else mesh.rgb),
     )
-
-
-def render_truth(scene: SyntheticScene, view: PinholeView) -> UInt8[np.ndarray, "h w 3"]:
-    """Render the truth's reflectance from a view."""
-    return render_vertex_colors(scene.mesh, view)[0]
