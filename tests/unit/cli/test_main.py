@@ -18,6 +18,7 @@ import recon
 from recon import __version__
 from recon.cli import app, main
 from recon.errors import ReconError, UsageError
+from recon.io.manifest import Manifest, StageRecord
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def fake_api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for recon.api: records the calls, returns or raises what the test wants."""
-    state = SimpleNamespace(calls=[], result=SimpleNamespace(seconds=3.0), error=None)
+    state = SimpleNamespace(calls=[], result=SimpleNamespace(seconds=3.0), error=None, trust=None)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         state.calls.append((args, kwargs))
@@ -35,6 +36,7 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     module = ModuleType("recon.api")
     module.reconstruct = module.match_files = call  # type: ignore[attr-defined]
+    module.trust = lambda _: state.trust  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "recon.api", module)
     monkeypatch.setattr(recon, "api", module, raising=False)
     return state
@@ -131,6 +133,33 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
             check=False,
         )
         assert expected in done.stdout.split(), done.stderr
+
+
+def test_files_of_an_earlier_state_are_not_named_as_results(
+    fake_api: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sparse" / "0").mkdir(parents=True)
+    (tmp_path / "report.html").touch()
+    stages = {"map": StageRecord("f", "stale"), "report": StageRecord("f", "done")}
+    (tmp_path / "manifest.json").write_text(Manifest(stages=stages).to_json())
+    assert main(["reconstruct", "photos", "--out", str(tmp_path), "--stop-after", "features"]) == 0
+    assert len(fake_api.calls) == 1
+    listed = capsys.readouterr().out
+    assert str(tmp_path / "report.html") in listed
+    assert str(tmp_path / "sparse") not in listed
+
+
+def test_strict_fails_where_the_cameras_are_not_sound(
+    fake_api: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reconstruct", "photos", "--out", str(tmp_path)]
+    reason = {"what": "all photos look the same way", "advice": "walk round"}
+    fake_api.trust = {"verdict": "doubtful", "reasons": [reason], "figures": {}}
+    assert main(command) == 0
+    assert main([*command, "--strict"]) == 1
+    assert "all photos look the same way" in capsys.readouterr().err
+    fake_api.trust = {"verdict": "sound", "reasons": [], "figures": {}}
+    assert main([*command, "--strict"]) == 0
 
 
 def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: Path, capsys: Any) -> None:
