@@ -103,7 +103,6 @@ def main() -> None:
                     neighbour_depths=[start[j] for j in near[i]] if last else None,
                     iterations=1 if last else args.iterations,
                     levels=1 if last else 3,
-                    threads=args.threads,
                 )
                 for i, view in enumerate(views)
             ]

@@ -38,13 +38,14 @@ def inverse_depth(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _fit_planes(w, trust, rate, tolerance, damping, down, across, fit, gx, gy):  # type: ignore[no-untyped-def]
+def _fit_planes(w, trust, rate, slopes, tolerance, damping, down, across, fit, gx, gy):  # type: ignore[no-untyped-def]
     """Weighted least-squares planes over chained windows; see ``fit_planes``.
 
     Moments are gathered down the columns first, then along the row; loops are kept short and over rows so that they
     vectorise.
     """
     h, width = w.shape
+    before_x, before_y = slopes
     n = down.shape[1]
     r = n // 2
     zero = np.float32(0)
@@ -74,7 +75,8 @@ def _fit_planes(w, trust, rate, tolerance, damping, down, across, fit, gx, gy): 
             limit = tolerance * (one + abs(d))
             for x in range(width):
                 b = down[y, o, x] * trust[yy, x]
-                a[x] = b if abs(w[yy, x] - w[y, x]) * rate[y, x] <= limit else zero
+                gap = abs(w[yy, x] - w[y, x] - d * before_y[y, x])
+                a[x] = b if gap * rate[y, x] <= limit else zero
             for x in range(width):
                 m0[r + x] += a[x]
                 m1[r + x] += d * a[x]
@@ -87,7 +89,8 @@ def _fit_planes(w, trust, rate, tolerance, damping, down, across, fit, gx, gy): 
             d = np.float32(o - r)
             limit = tolerance * (one + abs(d))
             for x in range(width):
-                a[x] = across[y, o, x] if abs(row[x + o] - w[y, x]) * rate[y, x] <= limit else zero
+                gap = abs(row[x + o] - w[y, x] - d * before_x[y, x])
+                a[x] = across[y, o, x] if gap * rate[y, x] <= limit else zero
             for x in range(width):
                 b = a[x] * m0[x + o]
                 M0[x] += b
@@ -130,6 +133,7 @@ def fit_planes(
     down: Float32[np.ndarray, "h n w"],
     across: Float32[np.ndarray, "h n w"],
     damping: float = SLOPE_DAMPING,
+    slopes: tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]] | None = None,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Planes fitted to the inverse depth round every pixel, without pixels beyond a step.
 
@@ -137,17 +141,20 @@ def fit_planes(
         w: inverse depth.
         trust: weight of every pixel, 0 where unknown.
         rate: disparity per unit of inverse depth, pixels; makes differences of ``w`` comparable.
-        tolerance: pixels; a neighbour ``d`` pixels away whose disparity differs by more than ``tolerance * (1 + d)``
-            is another surface.
+        tolerance: pixels; a neighbour ``d`` pixels away whose disparity is off the slopes by more than
+            ``tolerance * (1 + d)`` is another surface.
         down, across: window weights along the column and then along the row, of odd length n
             (``recon.dense.photo_consistency.Window``).
         damping: see ``SLOPE_DAMPING``.
+        slopes: of each pixel's surface as far as they are known, in x and y; level without.
 
     Returns:
         The plane's inverse depth at the pixel, and its slopes in x and y.
     """
     fit, gx, gy = np.empty_like(w), np.empty_like(w), np.empty_like(w)
-    _fit_planes(w, trust, rate, np.float32(tolerance), np.float32(damping), down, across, fit, gx, gy)
+    if slopes is None:
+        slopes = (np.zeros_like(w), np.zeros_like(w))
+    _fit_planes(w, trust, rate, slopes, np.float32(tolerance), np.float32(damping), down, across, fit, gx, gy)
     return fit, gx, gy
 
 

@@ -56,8 +56,9 @@ _GAIN = 0.01
 _GAIN_OF_START = 0.02
 # Going to the neighbours and back, in pixels, is clipped here and weighs this much per pixel.
 _TRIP_CLIP, _TRIP_WEIGHT = 2.0, 0.15
-# Pixels of disparity between neighbouring pixels above which they are different surfaces.
-_TOLERANCE = 0.25
+# Pixels of disparity between neighbouring pixels above which they are different surfaces: where nothing is known of
+# their slopes, and off known slopes. A gate that knows no slopes takes ground at a grazing angle for many surfaces.
+_STEEPEST, _TOLERANCE = 0.5, 0.25
 # Newton steps start from differences over this many pixels of disparity, one per round, and are at most 1.5 of them.
 _DIFFERENCES = (1.0, 0.5, 0.25)
 _LONGEST_STEP = 1.5
@@ -90,8 +91,14 @@ class _Level:
             score -= np.float32(_TRIP_WEIGHT) * round_trips(w, self.inverse, self.back, _TRIP_CLIP)
         return score, best_two
 
-    def fit(self, w: _F32, trust: _F32, rate: _F32) -> tuple[_F32, _F32, _F32]:
-        return fit_planes(w, trust, rate, _TOLERANCE, self.window.down, self.window.across)
+    def fit(
+        self, w: _F32, trust: _F32, rate: _F32, slopes: tuple[_F32, _F32] | None = None
+    ) -> tuple[_F32, _F32, _F32]:
+        """Planes of the surroundings; with known slopes only of what lies close to them."""
+        down, across = self.window.down, self.window.across
+        if slopes is None:
+            return fit_planes(w, trust, rate, _STEEPEST, down, across)
+        return fit_planes(w, trust, rate, _TOLERANCE, down, across, slopes=slopes)
 
     def clip(self, w: _F32) -> _F32:
         return np.clip(w, np.float32(self.limits[0]), np.float32(self.limits[1]), dtype=np.float32)
@@ -146,7 +153,9 @@ def _round(level: _Level, w: _F32, number: int, shifts: Sequence[int]) -> _F32:
     """One round of offers, a Newton step and smoothing."""
     rate = disparity_rate(level.sources, w)
     score, best_two = level.judge(w)
-    plane, gx, gy = level.fit(w, np.clip(best_two, 0.02, 1.0) ** 2, rate)
+    trust = np.clip(best_two, 0.02, 1.0) ** 2
+    _, gx, gy = level.fit(w, trust, rate)
+    plane, gx, gy = level.fit(w, trust, rate, (gx, gy))
     offered, _ = level.judge(plane)
     better = offered > score
     w, score = np.where(better, plane, w), np.where(better, offered, score)
@@ -158,10 +167,10 @@ def _round(level: _Level, w: _F32, number: int, shifts: Sequence[int]) -> _F32:
             better = offered > score + np.float32(_GAIN)
             w, score = np.where(better, moved, w), np.where(better, offered, score)
             gx, gy = np.where(better, sx, gx), np.where(better, sy, gy)
-    return _polish(level, w, rate, _DIFFERENCES[min(number, len(_DIFFERENCES) - 1)])
+    return _polish(level, w, rate, (gx, gy), _DIFFERENCES[min(number, len(_DIFFERENCES) - 1)])
 
 
-def _polish(level: _Level, w: _F32, rate: _F32, difference: float) -> _F32:
+def _polish(level: _Level, w: _F32, rate: _F32, slopes: tuple[_F32, _F32], difference: float) -> _F32:
     """A Newton step on the score where it raises it, then smoothing where the score is low or flat."""
     step = np.float32(difference) / rate
     score, _ = level.judge(w)
@@ -175,7 +184,7 @@ def _polish(level: _Level, w: _F32, rate: _F32, difference: float) -> _F32:
     better = offered > score
     w, score = np.where(better, moved, w), np.where(better, offered, score)
     sure = np.clip(score, 0, 1) ** 2 * np.clip(-curvature / difference**2, 0, 1) + np.float32(1e-4)
-    plane, _, _ = level.fit(w, sure, rate)
+    plane, _, _ = level.fit(w, sure, rate, slopes)
     smoothed = (sure * w + np.float32(_SMOOTHING) * plane) / (sure + np.float32(_SMOOTHING))
     return level.clip(np.asarray(cv2.medianBlur(smoothed.astype(np.float32), 3)))
 
