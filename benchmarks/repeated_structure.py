@@ -34,6 +34,7 @@ from recon.errors import ReconError
 from recon.evaluation.poses import align_similarity_robust, poses_from_colmap
 from recon.graph.view_graph import relative_pose
 from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
+from recon.run.inputs import RunInputs
 from recon.synthetic.files import write_scene
 from recon.synthetic.repeated import REPEATED_SCENES, make_repeated_scene
 
@@ -79,11 +80,19 @@ def run_recon(
     stages = recon.api.stages()
     overrides = [f"match.max_size={options.match_size}", *variant.overrides]
     recipe = load_recipe(variant.recipe, stages, options.quality, overrides)
-    inputs: dict[str, Any] = {"photos": str(folder / "images"), "field_cache": str(cache)}
-    if known:
-        inputs["intrinsics"] = str(folder / "cameras.json")
+    photos = str(folder / "images")
+    intrinsics = str(folder / "cameras.json") if known else None
+    inputs = RunInputs((photos,), intrinsics=intrinsics, field_cache=str(cache))
     restart = "verify" if options.again and (out / "pairs.json").exists() else None
-    how = RunOptions(inputs=inputs, threads=1, seed=0, stop_after="map", restart_from=restart)
+    how = RunOptions(
+        inputs=inputs,
+        described=inputs.described(),
+        source=photos,
+        threads=1,
+        seed=0,
+        stop_after="map",
+        restart_from=restart,
+    )
     run_stages(stages, recipe, out, how)
 
 
