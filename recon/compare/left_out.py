@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from recon.compare.engine import FIELDS, Entry, Say, SceneResult, add_samples, donors, poses_place
 from recon.compare.evaluation import finite, write_text
 from recon.compare.options import Options
+from recon.compare.results import FIELDS, Entry, Log, SceneResult, add_samples, poses_place, workspaces
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
 from recon.core.cameras import Intrinsics
@@ -54,7 +54,7 @@ def choose(names: tuple[str, ...], count: int) -> list[str]:
     return [names[i] for i in sorted({round(position) for position in inner})]
 
 
-def predict_left_out(result: SceneResult, intrinsics: str | None, say: Say) -> None:
+def predict_left_out(result: SceneResult, intrinsics: str | None, say: Log) -> None:
     """Leave photos out, one at a time, and add ``left_out.*`` to every entry's metrics.
 
     Raises:
@@ -117,7 +117,7 @@ def _run(result: SceneResult, entry: Entry, folder: Path, intrinsics: str | None
     """Reconstruct without the photo; returns why that failed, "" where it did not."""
     options: Options = result.options
     root = folder / _run_name(options, entry)
-    own = [path for path in donors(result.folder / FOLDER) if path.parent == folder]
+    own = [path for path in workspaces(result.folder / FOLDER) if path.parent == folder]
     given = poses_place(
         result.scene,
         options,

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from recon.compare import left_out
-from recon.compare.engine import Entry, SceneResult
 from recon.compare.evaluation import truth_fingerprint, write_text
+from recon.compare.results import Entry, SceneResult
 from recon.core.cameras import PinholeView
 from recon.errors import ReconError
 from recon.io.manifest import read_manifest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.compare.engine import SceneResult
 from recon.compare.evaluation import write_text
 from recon.compare.page import as_html
 from recon.compare.pictures import draw
+from recon.compare.results import SceneResult
 from recon.compare.tables import as_csv, as_data, as_json
 
 CSV, JSON, HTML = "comparison.csv", "comparison.json", "comparison.html"

@@ -107,7 +107,7 @@ def fingerprints(job: Job) -> dict[str, str]:
     return stage_fingerprints(every, recipe, job.root, options)
 
 
-def run_job(job: Job, donors: Iterable[Path] = (), *, isolate: bool = True) -> Outcome:
+def run_job(job: Job, workspaces: Iterable[Path] = (), *, isolate: bool = True) -> Outcome:
     """Do a job, or as much of it as other workspaces have not done yet. A failure is told, not raised.
 
     Raises:
@@ -120,7 +120,7 @@ def run_job(job: Job, donors: Iterable[Path] = (), *, isolate: bool = True) -> O
         if is_finished(job.root, marks):
             return Outcome(job, before=True)
         drop_obsolete(job.root, marks)
-        taken = adopt(job.root, stages(), marks, donors, str(Path(job.photos).resolve()))
+        taken = adopt(job.root, stages(), marks, workspaces, str(Path(job.photos).resolve()))
     except ReconError as problem:
         return Outcome(job, str(problem))
     error = _in_own_process(job) if isolate else _here(job)

@@ -40,7 +40,7 @@ def adopt(
     root: Path,
     stages: Sequence[Stage],
     fingerprints: Mapping[str, str],
-    donors: Iterable[Path],
+    workspaces: Iterable[Path],
     source: str = "",
     source_fingerprint: str = "",
 ) -> list[str]:
@@ -53,14 +53,14 @@ def adopt(
         root: the workspace, made if it is not there.
         stages: in the order of a run.
         fingerprints: of the run that is going to happen (``recon.engine.runner.stage_fingerprints``).
-        donors: other workspaces.
+        workspaces: other workspaces.
         source, source_fingerprint: what the workspace is made from, if it is new.
 
     Raises:
         ReconError: the workspace cannot be written, or a run works on it.
     """
     offered = []
-    for folder in donors:
+    for folder in workspaces:
         with contextlib.suppress(ReconError):
             manifest = read_manifest(folder)
             if manifest is not None and folder.resolve() != root.resolve():

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recon.compare.engine import Say, SceneResult, compare_scene
+from recon.compare.engine import compare_scene
 from recon.compare.options import Options
 from recon.compare.plan import Contender, Scene
 from recon.compare.report import write_comparison
+from recon.compare.results import Log, SceneResult
 from recon.errors import ReconError, UsageError
 
 FOLDER = "sweep"
@@ -72,7 +73,7 @@ def parse_sweep(text: str, scene: str, photos: int, size: str, seed: int) -> Swe
 
 
 def compare_sweep(
-    sweep: Sweep, contenders: Sequence[Contender], options: Options, out: Path, say: Say
+    sweep: Sweep, contenders: Sequence[Contender], options: Options, out: Path, say: Log
 ) -> tuple[Path, Path, Path]:
     """Render, compare at each value and write the comparison after each of them; returns the files.
 

@@ -12,10 +12,11 @@ import pytest
 from pydantic import BaseModel
 
 from recon.compare import running
-from recon.compare.engine import SceneResult, compare_scene
+from recon.compare.engine import compare_scene
 from recon.compare.options import Options
 from recon.compare.plan import Scene, contenders, find_scene
 from recon.compare.report import write_comparison
+from recon.compare.results import SceneResult
 from recon.compare.running import Job, run_job
 from recon.compare.sweep import compare_sweep, parse_sweep
 from recon.errors import ReconError, UsageError

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.compare.engine import Entry, SceneResult
 from recon.compare.evaluation import Evaluation, from_report
 from recon.compare.options import Options
 from recon.compare.plan import Contender, Scene
+from recon.compare.results import Entry, SceneResult
 from recon.evaluation.report import Curve, RunReport, Samples
 
 PHOTOS = tuple(f"photo{i:02d}.jpg" for i in range(12))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from recon.compare import evaluation as evaluations
-from recon.compare.engine import rank
 from recon.compare.evaluation import Evaluation, difference, evaluated, finite
 from recon.compare.metrics import key_metrics, written
 from recon.compare.plan import Scene
+from recon.compare.results import rank
 from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
 from tests.support.compare_inputs import entries, entry, evaluation

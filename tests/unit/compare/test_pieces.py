@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.compare.engine import poses_in_words, poses_place, run_folder
+from recon.compare.engine import run_folder
 from recon.compare.left_out import _whole, choose
 from recon.compare.options import Options
 from recon.compare.pictures import _easy_to_hard, _spread_rows, epipolar_distance
 from recon.compare.plan import Scene
+from recon.compare.results import poses_in_words, poses_place
 
 OUT = Path("/out")
 
