@@ -133,6 +133,25 @@ def map_incremental(
     return result
 
 
+def with_model_first(result: MappingResult, index: int, photos: PhotoSet, graph: ViewGraph) -> MappingResult:
+    """Go on with another of the models that were found: it comes first, the others follow in their order.
+
+    Args:
+        index: of the model, 0 for the one with the most photos.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if not 0 <= index < len(result.reconstructions):
+        raise ValueError(f"there is no model {index}; the photos gave {len(result.reconstructions)}")
+    if index == 0:
+        return result
+    models = list(result.reconstructions)
+    models.insert(0, models.pop(index))
+    left_out = _left_out(models, photos, graph, "the chosen one")
+    return replace(result, reconstructions=tuple(models), chosen=0, left_out=tuple(left_out))
+
+
 def with_fixed_intrinsics(photos: PhotoSet) -> PhotoSet:
     """The photos with their intrinsics, given or guessed, as known ones, which adjustments leave as they are."""
     return replace(photos, cameras=tuple(replace(camera, known=True) for camera in photos.cameras))
@@ -470,7 +489,9 @@ def halves_of(
     return found[0], found[1]
 
 
-def _left_out(models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph) -> list[LeftOut]:
+def _left_out(
+    models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph, first: str = "the largest one"
+) -> list[LeftOut]:
     registered = set(models[0].reg_image_ids()) if models else set()
     left_out = []
     for photo in photos.photos:
@@ -482,7 +503,7 @@ def _left_out(models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: Vi
         )
         edges = dict(graph[photo.id]) if photo.id in graph else {}
         if other is not None:
-            reason = f"belongs to another model (sparse/{other}): too little overlap with the largest one"
+            reason = f"belongs to another model (sparse/{other}): too little overlap with {first}"
         elif not edges:
             reason = "no other photo could be matched with it and verified"
         else:

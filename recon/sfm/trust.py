@@ -443,9 +443,9 @@ def _incomplete(f: Figures) -> list[Reason]:
         return [
             Reason(
                 "doubtful",
-                f"The photos fall into {f.models} models that nothing joins: the largest has {f.registered} of "
-                f"{f.photos} photos, the next {f.second_model}",
-                "Add photos that lead from one part to the other, or take the other model with --set map.model=1",
+                f"The photos fall into {f.models} models that nothing joins: this one has {f.registered} of "
+                f"{f.photos} photos, the next one {f.second_model}",
+                "Add photos that lead from one part to the other, or take the next model with --set map.model=1",
             )
         ]
     if f.registered < 0.5 * f.photos:

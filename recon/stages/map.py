@@ -33,6 +33,7 @@ from recon.sfm.mapping import (
     map_known,
     polish_model,
     with_fixed_intrinsics,
+    with_model_first,
 )
 from recon.sfm.trust import TURNS_ONLY, Trust, figures_of, judge, only_turns, turns_of
 
@@ -56,6 +57,9 @@ class MapSettings(BaseModel):
     )
     refine_principal_point: bool = Field(
         True, description="for unknown intrinsics, at the very end, where five photos or more share a camera"
+    )
+    model: int = Field(
+        0, ge=0, description="which model to go on with where the photos fall into several; 0 has most photos"
     )
     refuse: bool = Field(
         True,
@@ -113,6 +117,10 @@ class MapStage:
                 f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
                 "--quality high or another --recipe"
             )
+        try:
+            result = with_model_first(result, settings.model, photo_set, graph)
+        except ValueError as error:
+            raise ReconError(f"map.model = {settings.model}: {error}, counted from 0") from None
         fixed = False
         if result.small_angles:
             if not all(camera.known for camera in photo_set.cameras):

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from recon.core.cameras import Intrinsics
+from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import write_database
 from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
-from recon.sfm.mapping import MappingSettings, camera_centers, halves_of, map_incremental, refine_model
+from recon.sfm.mapping import (
+    MappingSettings,
+    camera_centers,
+    halves_of,
+    map_incremental,
+    refine_model,
+    with_model_first,
+)
 from recon.sfm.trust import Figures, figures_of, judge, trust_in_words
 from tests.support.sfm_scene import (
     KNOWN,
@@ -220,3 +228,26 @@ def test_verdicts(change: dict, verdict: str, word: str) -> None:  # type: ignor
 
 def test_known_cameras_are_never_odd() -> None:
     assert photo_set_of(make_scene(RING)).cameras[0] == KNOWN
+
+
+def test_another_model_can_be_gone_on_with(tmp_path: Path) -> None:
+    """Two groups of photos of two things: the smaller model comes first when it is asked for."""
+    first = make_scene(RING[:5], n=200, camera=LENS)
+    second = make_scene(RING[4:], n=200, seed=3, camera=LENS)
+    both = Scene(first.points, [*first.poses, *second.poses], LENS)
+    a, b = exact_tracks(first), exact_tracks(second)
+    tracks = make_tracks(
+        np.concatenate([a.track_id, b.track_id + a.count]),
+        np.concatenate([a.photo_id, b.photo_id + 5]),
+        np.concatenate([a.xy, b.xy]),
+    )
+    photos = photo_set_of(both, replace(LENS, known=True))
+    result, graph = mapped(tmp_path, photos, tracks)
+    assert [len(model.reg_image_ids()) for model in result.reconstructions] == [5, 4]
+    assert with_model_first(result, 0, photos, graph) is result
+    other = with_model_first(result, 1, photos, graph)
+    assert other.best is result.reconstructions[1]
+    assert {out.name for out in other.left_out} == {f"photo{i:02d}.jpg" for i in range(5)}
+    assert all("sparse/1" in out.reason for out in other.left_out)
+    with pytest.raises(ValueError, match="there is no model 2"):
+        with_model_first(result, 2, photos, graph)
