@@ -50,6 +50,7 @@ SIZE = (400, 300)
 
 _TEXTS = {".json", ".txt", ".html", ".csv", ".toml", ".xml", ".md"}
 _VARYING = re.compile(
+    rb'"seconds": *\{[^}]*\}|'
     rb'"[a-z_]*(?:seconds|memory|peak|_mb|started|machine|host|pid|time|date|load)[a-z_]*": *(?:"[^"]*"|[-0-9.e]+)'
     rb"|[-0-9.]+ *(?:ms|s|min|h|MB|GB|MiB|GiB)\b"
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?"
