@@ -79,7 +79,8 @@ def _group_key(photo: CameraCandidate, sharing: CameraSharing, collections: set[
         return ("single", size)
     folder = str(PurePosixPath(photo.name).parent)
     exif = photo.exif
-    if sharing == "per-photo" or (not exif.names_camera and folder in collections):
+    cropped = exif.was_cropped(*size)  # each crop has its middle elsewhere
+    if sharing == "per-photo" or cropped or (not exif.names_camera and folder in collections):
         return ("photo", photo.name)
     if exif.names_camera:
         focal = (exif.focal_mm, exif.focal_35mm)

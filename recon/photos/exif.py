@@ -34,6 +34,8 @@ _PLAUSIBLE_FOCAL = (0.2, 20.0)  # focal length over the longest side; from fishe
 # Beyond, the two contradict each other: one of them was typed in, or belongs to another lens.
 _PLAUSIBLE_CROP = (0.3, 12.0)
 _LONG_LENS_MM, _LONG_LENS_CROP = 15.0, 7.0
+# Shapes that differ by less are the same one, rounded when the picture was resized.
+_SAME_SHAPE = 0.02
 # Two ways to the focal length in pixels may differ by this factor.
 _SAME_FOCAL = 1.5
 
@@ -51,6 +53,7 @@ class ExifFacts:
         position: latitude and longitude in degrees, altitude in metres.
         digital_zoom: factor by which the camera enlarged the middle of its picture; 1 without.
         serial: number of the camera's body.
+        stored_shortest: shortest side in pixels when the camera wrote the file.
     """
 
     orientation: int = 1
@@ -64,6 +67,7 @@ class ExifFacts:
     position: tuple[float, float, float] | None = None
     digital_zoom: float = 1.0
     serial: str = ""
+    stored_shortest: int | None = None
 
     @property
     def contradicts_itself(self) -> bool:
@@ -73,6 +77,13 @@ class ExifFacts:
         crop = self.focal_35mm / self.focal_mm
         low, high = _PLAUSIBLE_CROP
         return not low <= crop <= high or (self.focal_mm >= _LONG_LENS_MM and crop > _LONG_LENS_CROP)
+
+    def was_cropped(self, width: int, height: int) -> bool:
+        """The picture has another shape than the one that the camera wrote."""
+        if not (self.stored_longest and self.stored_shortest):
+            return False
+        stored = self.stored_longest / self.stored_shortest
+        return abs(max(width, height) / min(width, height) / stored - 1) > _SAME_SHAPE
 
     @property
     def names_camera(self) -> bool:
@@ -85,10 +96,11 @@ class ExifFacts:
         First choice is the focal length with the sensor's resolution (corrected if the file was resized
         since), then the 35 mm equivalent, which cameras round to whole millimetres. COLMAP divides the
         equivalent by 35 and takes the longest side; we follow the standard, which compares diagonals.
-        Values that contradict each other tell nothing. Nor does a photo with digital zoom: some cameras count it into
+        Values that contradict each other tell nothing, nor do those of the whole frame about a crop of it.
+        Nor does a photo with digital zoom: some cameras count it into
         the equivalent, some do not.
         """
-        if self.contradicts_itself or self.digital_zoom != 1.0:
+        if self.contradicts_itself or self.digital_zoom != 1.0 or self.was_cropped(width, height):
             return None
         longest = max(width, height)
         candidates: list[float] = []
@@ -115,7 +127,7 @@ def exif_facts(exif: Any) -> ExifFacts:
     inner: Mapping[int, Any] = _sub_directory(exif, _EXIF_IFD)
     unit = _UNIT_IN_MM.get(int(_number(inner.get(_PLANE_UNIT)) or 2))
     resolution = _number(inner.get(_PLANE_X_RESOLUTION))
-    stored = max(_number(inner.get(_PIXEL_WIDTH)) or 0.0, _number(inner.get(_PIXEL_HEIGHT)) or 0.0)
+    sides = [_number(inner.get(_PIXEL_WIDTH)) or 0.0, _number(inner.get(_PIXEL_HEIGHT)) or 0.0]
     orientation = int(_number(exif.get(_ORIENTATION)) or 1)
     return ExifFacts(
         orientation=orientation if 1 <= orientation <= 8 else 1,
@@ -125,7 +137,8 @@ def exif_facts(exif: Any) -> ExifFacts:
         focal_mm=_number(inner.get(_FOCAL_LENGTH)),
         focal_35mm=_number(inner.get(_FOCAL_35MM)),
         pixels_per_mm=resolution / unit if resolution and unit else None,
-        stored_longest=int(stored) or None,
+        stored_longest=int(max(sides)) or None,
+        stored_shortest=int(min(sides)) or None,
         position=_position(_sub_directory(exif, _GPS_IFD)),
         digital_zoom=max(1.0, _number(inner.get(_DIGITAL_ZOOM)) or 1.0),
         serial=_text(inner.get(_BODY_SERIAL)),

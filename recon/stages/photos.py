@@ -100,6 +100,15 @@ class PhotosStage:
             work.warn(
                 f"{inputs.intrinsics}: has no intrinsics for {len(missing)} photos, for example {missing[0]}"
             )
+        cropped = [
+            one.name for one in candidates if one.exif.was_cropped(one.original_width, one.original_height)
+        ]
+        if cropped and not known:
+            work.warn(
+                f"{len(cropped)} photos were cropped after they were taken, for example {cropped[0]}: the "
+                "middle of the lens is no longer the middle of the picture, and cameras may come out wrong. "
+                "Give the whole photos"
+            )
         sharing = inputs.sharing() or settings.camera_sharing
         photo_set = make_photo_set(usable, left_out, sharing, settings.camera_model, known)
         if sharing == "single" and len(photo_set.cameras) > 1:

@@ -124,3 +124,19 @@ def test_a_focal_length_that_contradicts_itself_is_no_prior() -> None:
         full_frame = ExifFacts(make="M", model="C", focal_mm=35.0, focal_35mm=35.0, pixels_per_mm=per_mm)
         (camera,), _ = assign_cameras([photo("0", exif=full_frame)])
         assert camera.has_focal_prior is believed
+
+
+def test_crops_are_cameras_of_their_own_and_resized_photos_are_not() -> None:
+    whole = replace(PLAIN, make="A", model="B", focal_35mm=28.0, stored_longest=3000, stored_shortest=2000)
+    photos = [
+        photo("a.jpg", (3000, 2000), whole),
+        photo("b.jpg", (3000, 2000), whole),
+        photo("c.jpg", (2000, 2000), whole),
+        photo("d.jpg", (2000, 2000), whole),
+    ]
+    cameras, index = assign_cameras(photos)
+    assert index == (0, 0, 1, 2)
+    assert [camera.has_focal_prior for camera in cameras] == [True, False, False]
+    assert not whole.was_cropped(1500, 1000)  # half the size
+    assert not whole.was_cropped(2000, 3000)  # turned upright
+    assert not PLAIN.was_cropped(100, 900)  # nothing tells
