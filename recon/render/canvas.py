@@ -145,8 +145,7 @@ class Surface:
                 self.texels_per_unit if style == "texture" else none[:, 0],
                 np.float32(step),
                 self.normals if lit else none,
-                rotation,
-                np.linalg.inv(view.K).astype(np.float32),
+                np.stack([rotation, np.linalg.inv(view.K).astype(np.float32)]),
             )
 
 
@@ -201,10 +200,13 @@ def _shade(
     density: Float32[np.ndarray, " m"],
     step: np.float32,
     normals: Float32[np.ndarray, "n 3"],
-    rotation: Float32[np.ndarray, "3 3"],
-    inverse: Float32[np.ndarray, "3 3"],
+    camera: Float32[np.ndarray, "2 3 3"],
 ) -> None:
-    """Colour the canvas pixels whose rays meet something nearer than what is there."""
+    """Colour the canvas pixels whose rays meet something nearer than what is there.
+
+    ``camera`` holds the rotation from the world and the inverse of K.
+    """
+    rotation, inverse = camera[0], camera[1]
     width = color.shape[1]
     mixed = np.empty(3, np.float32)
     normal = np.empty(3, np.float32)
