@@ -1,6 +1,7 @@
 """How far a model can be trusted: figures, a verdict, and its reasons in words that need no expert.
 
-The thresholds were set on rendered scenes with known truth; ``docs/trust.md`` says how they did on others.
+The thresholds were set by hand on a few scenes with known truth; ``docs/trust.md`` says what was measured, and what
+was not.
 """
 
 from __future__ import annotations
