@@ -37,7 +37,7 @@ class DepthSettings(BaseModel):
     patch: int = Field(9, ge=3, description="side of the compared windows, pixels")
     levels: int = Field(3, ge=1, le=6, description="image sizes of the refinement")
     geometric_iterations: int = Field(
-        1, ge=0, description="rounds of the last pass, which also asks the neighbours' depth"
+        2, ge=0, description="last passes, which also ask the depth that the neighbours had before"
     )
     min_views: int = Field(2, ge=2, description="views that must agree on a depth, itself included")
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
@@ -51,7 +51,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -89,7 +89,7 @@ class DepthStage:
                     initial[index],
                     mask=scene.masks[index],
                     neighbour_depths=[initial[k] for k in sources] if final else None,
-                    iterations=settings.geometric_iterations if final else settings.iterations,
+                    iterations=1 if final else settings.iterations,
                     levels=1 if final else settings.levels,
                     patch=settings.patch,
                 )
@@ -101,13 +101,14 @@ class DepthStage:
                     indices,
                     "refining depth",
                 )
-            if settings.geometric_iterations and settings.iterations:
-                second = depths
-                depths = work.map(
-                    lambda i: kept("geometric", i, lambda k: refine(k, second, True)),
-                    indices,
-                    "agreeing on depth",
-                )
+            for number in range(settings.geometric_iterations if settings.iterations else 0):
+
+                def agree(
+                    index: int, before: list[DepthMap] = depths, kind: str = f"geometric{number}"
+                ) -> DepthMap:
+                    return kept(kind, index, lambda k: refine(k, before, True))
+
+                depths = work.map(agree, indices, "agreeing on depth")
             filtered = filter_depths(
                 views,
                 depths,
