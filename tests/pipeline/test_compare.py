@@ -76,7 +76,7 @@ def test_one_comparison_and_a_failure_in_its_row(compared: tuple[SceneResult, Pa
     assert good.error == ""
     assert good.metrics["registered.share"] == 1.0
     assert good.metrics["poses.auc_5"] > 0.5
-    assert good.judgement.intervals["poses.mean_error"].count == 5
+    assert good.evaluation.intervals["poses.mean_error"].count == 5
     assert "failed on every pair" in broken.error
     assert "nothing matches here" in broken.error
     assert broken.failed_stage == "match"
@@ -99,7 +99,7 @@ def test_again_from_the_disk(
         raise AssertionError("computed again")
 
     monkeypatch.setattr(Job, "run", nothing)
-    monkeypatch.setattr("recon.compare.judging.evaluate_run", nothing)
+    monkeypatch.setattr("recon.compare.evaluation.evaluate_run", nothing)
     monkeypatch.setattr("recon.compare.pictures._draw_all", nothing)
     again = compare_scene(small, contenders(["dis"], SETTINGS), OPTIONS, out)
     assert again.entries[0].error == ""
@@ -132,7 +132,7 @@ def test_photos_left_out(compared: tuple[SceneResult, Path], small: Scene) -> No
     assert entry.error == ""
     assert entry.metrics["left_out.mesh_coverage"] > 0.5
     assert 12 < entry.metrics["left_out.mesh_psnr"] < 45
-    assert list(entry.judgement.samples["left_out.mesh_psnr"][1]) == ["0002.png"]
+    assert list(entry.evaluation.samples["left_out.mesh_psnr"].values) == ["0002.png"]
     assert any("its own reconstruction with all photos" in note for note in result.notes)
     without = poses_from_colmap(out / "left_out" / "0002.png" / "dis-each" / "sparse" / "0")
     assert "0002.png" not in without
@@ -206,7 +206,7 @@ def test_seeds_give_a_spread_and_what_comes_again(small: Scene, tmp_path: Path) 
     assert low <= entry.metrics["poses.mean_error"] <= high
     # Matches do not depend on the seed: what the verification's sampling leaves differs by a few.
     assert 0.8 < entry.metrics["matches.repeatability"] <= 1.0
-    assert entry.judgement.intervals["matches.repeatability"].count >= 4
+    assert entry.evaluation.intervals["matches.repeatability"].count >= 4
     first, second = (tmp_path / "runs" / name for name in ("sift", "sift.seed-1"))
     assert np.array_equal(
         *(np.load(next((run / "matches").glob("*.npz")))["xy_a"] for run in (first, second))

@@ -126,5 +126,5 @@ def test_tracks_do_not_depend_on_threads_and_repeat_bit_for_bit(scene: SceneFold
 
 
 def test_a_folder_that_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such file or folder"):
         reconstruct(tmp_path / "nothing", tmp_path / "out")

@@ -133,7 +133,7 @@ def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="vismatch:loftr"):
         create_matcher("vismatch:")
     monkeypatch.setitem(sys.modules, "vismatch", None)
-    with pytest.raises(UsageError, match=r"recon\[vismatch\]"):
+    with pytest.raises(UsageError, match=r"recon-photogrammetry\[vismatch\]"):
         create_matcher("vismatch:loftr")
     with pytest.raises(UsageError, match=r"vismatch:NAME"):
         create_matcher("vismatsch:loftr")
