@@ -190,7 +190,7 @@ def test_missing_kornia_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     folder = weights_folder(XFEAT)
     monkeypatch.setitem(sys.modules, "kornia", None)
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
-    with pytest.raises(UsageError, match=r"recon\[matchers\]"):
+    with pytest.raises(UsageError, match=r"recon-photogrammetry\[matchers\]"):
         create_matcher("xfeat", weights=folder)
 
 
