@@ -22,6 +22,9 @@ from recon.matching.types import DenseMatch, SparseMatch
 _CELLS = 8
 # A dense match agrees with a sparse one when it leads so near to its end, in pixels at matching size.
 _SAME_PLACE_PX = 4.0
+# What stands for signs that a pair cannot have: without intrinsics there is neither E nor an angle.
+_USUAL_ESSENTIAL = 0.8
+_USUAL_ANGLE = 10.0
 # Chances are kept off 0 and 1: nothing that one pair shows is beyond doubt.
 _MIN_CHANCE = 0.005
 _MAX_CHANCE = 0.995
@@ -37,7 +40,7 @@ class PairSigns:
         spread: share of the cells of an 8 x 8 grid that hold inliers, in the photo where it is smaller.
         residual: median distance of the inliers from their epipolar lines or places, pixels.
         angle: median triangulation angle, degrees; NaN without pose.
-        essential: 1 where the essential matrix explains the pair, 0 for F and H.
+        essential: 1 where the essential matrix explains the pair, 0 for F and H; NaN where an intrinsic is not known.
         stretch: how much the photos are deformed against each other: spread of the displacements of the inliers as a
             part of the spread of the inliers. Near 0 both were taken from one place, and all should match.
         consistent: dense: share of the pixels of both photos that pass the two-sided check.
@@ -88,7 +91,8 @@ def geometry_signs(
         ),
         residual=float(np.median(residual)),
         angle=math.degrees(geometry.triangulation_angle),
-        essential=float(geometry.model == "E"),
+        # With a guessed focal length F is chosen for right pairs too.
+        essential=float(geometry.model == "E") if camera_a.known and camera_b.known else math.nan,
         stretch=_stretch(xy_a, xy_b),
     )
 
@@ -213,7 +217,7 @@ def dense_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
             -min(_number(signs.residual, 1.0), 1.0),
             math.log10(max(_number(signs.matched, 0.0), 3e-3)),
             agreement,
-            signs.essential,
+            _number(signs.essential, _USUAL_ESSENTIAL),
             _log_angle(signs),
             math.log(min(max(_number(signs.stretch, 0.1), 0.01), 2.0)),
         ]
@@ -234,7 +238,7 @@ def sparse_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
             _log_odds(signs.inlier_ratio),
             signs.spread,
             -min(_number(signs.residual, 1.0), 1.0),
-            signs.essential,
+            _number(signs.essential, _USUAL_ESSENTIAL),
             _log_angle(signs),
         ]
     )
@@ -250,7 +254,7 @@ def chance(features: Float[np.ndarray, " k"], model: EvidenceModel) -> float:
 
 
 def _log_angle(signs: PairSigns) -> float:
-    return min(math.log(max(_number(signs.angle, 0.3), 0.3)), 2.5)
+    return min(math.log(max(_number(signs.angle, _USUAL_ANGLE), 0.3)), 2.5)
 
 
 def _log_odds(share: float) -> float:

@@ -153,7 +153,7 @@ def signs_of_edge(graph: ViewGraph, a: int, b: int) -> PairSigns | None:
         spread=float(edge["spread"]),
         residual=float(edge.get("residual", math.nan)),
         angle=float(edge.get("angle", math.nan)),
-        essential=float(edge["essential"]),
+        essential=float(edge.get("essential", math.nan)),
         stretch=float(edge.get("stretch", math.nan)),
         consistent=consistent if "filled" in edge else math.nan,
         filled=float(edge.get("filled", math.nan)),
