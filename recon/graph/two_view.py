@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float
 
@@ -190,26 +188,3 @@ def verify_pair(
             pose = candidate
             angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
     return TwoViewGeometry(model, matrix, pose, inliers, angle)  # type: ignore[arg-type]
-
-
-def verify_many(
-    matches: dict[tuple[int, int], SparseMatch],
-    camera_of: Callable[[int], Intrinsics],
-    *,
-    max_error_px: float = 4.0,
-    min_inliers: int = 15,
-    seed: int = 0,
-) -> dict[tuple[int, int], TwoViewGeometry]:
-    """``verify_pair`` for many pairs of photo ids, in the order of the ids."""
-    return {
-        (i, j): verify_pair(
-            match.xy_a,
-            match.xy_b,
-            camera_of(i),
-            camera_of(j),
-            max_error_px=max_error_px,
-            min_inliers=min_inliers,
-            seed=seed,
-        )
-        for (i, j), match in sorted(matches.items())
-    }

@@ -349,37 +349,3 @@ def components(graph: ViewGraph) -> list[list[int]]:
 def spanning_tree(graph: ViewGraph) -> ViewGraph:
     """The spanning tree (forest) of the strongest pairs."""
     return nx.maximum_spanning_tree(graph, weight="weight")
-
-
-def layout(graph: ViewGraph, *, seed: int = 0) -> dict[int, tuple[float, float]]:
-    """Positions in 0…1 for a picture of the graph: strongly joined photos lie close to each other.
-
-    Components are laid out on their own and set side by side, so that a photo without pairs does not push the
-    rest into a corner.
-    """
-    positions: dict[int, tuple[float, float]] = {}
-    parts = components(graph)
-    columns = max(1, math.ceil(math.sqrt(len(parts))))
-    rows = max(1, math.ceil(len(parts) / columns))
-    for index, part in enumerate(parts):
-        corner = np.array([index % columns, index // columns], float)
-        if len(part) == 1:
-            placed = {part[0]: np.array([0.5, 0.5])}
-        else:
-            sub = graph.subgraph(part)
-            heaviest = max(edge["weight"] for _, _, edge in sub.edges(data=True)) or 1.0
-            shares: ViewGraph = nx.Graph()
-            shares.add_nodes_from(part)
-            shares.add_weighted_edges_from(
-                (i, j, max(0.05, edge["weight"] / heaviest))
-                for i, j, edge in sorted(sub.edges(data=True), key=lambda e: e[:2])
-            )
-            raw = nx.spring_layout(shares, seed=seed, weight="weight", iterations=200)
-            xy = np.array([raw[node] for node in part])
-            low, high = xy.min(axis=0), xy.max(axis=0)
-            xy = 0.1 + 0.8 * (xy - low) / np.where(high > low, high - low, 1.0)
-            placed = dict(zip(part, xy, strict=True))
-        for node, xy in placed.items():
-            x, y = (corner + xy) / [columns, rows]
-            positions[node] = (float(x), float(y))
-    return positions

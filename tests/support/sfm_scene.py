@@ -9,9 +9,10 @@ import numpy as np
 
 from recon.core.cameras import Intrinsics
 from recon.graph.tracks import make_tracks, track_matches
-from recon.graph.two_view import verify_many
+from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.graph.view_graph import PairEvidence, build_view_graph
+from recon.matching.types import SparseMatch
 from recon.photos.types import Photo, PhotoSet
 
 KNOWN = Intrinsics("PINHOLE", (600.0, 605.0, 322.5, 236.0), 640, 480, known=True, has_focal_prior=True)
@@ -83,12 +84,23 @@ def exact_tracks(scene: Scene, share: float = 1.0, noise: float = 0.0, seed: int
     return tracks
 
 
+def verified(
+    matches: dict[tuple[int, int], SparseMatch], photos: PhotoSet
+) -> dict[tuple[int, int], TwoViewGeometry]:
+    """Two-view geometry of every pair."""
+    camera = [photos.cameras[photo.camera] for photo in photos.photos]
+    return {
+        (i, j): verify_pair(match.xy_a, match.xy_b, camera[i], camera[j])
+        for (i, j), match in sorted(matches.items())
+    }
+
+
 def graph_of(
     photos: PhotoSet, tracks: Tracks, pairs: list[tuple[int, int]] | None = None
 ) -> tuple[ViewGraph, dict[tuple[int, int], TwoViewGeometry]]:
     """Verified geometries of all pairs and their view graph."""
     pairs = pairs or list(itertools.combinations(range(len(photos.photos)), 2))
-    found = verify_many(track_matches(tracks, pairs), lambda i: photos.cameras[photos.photos[i].camera])
+    found = verified(track_matches(tracks, pairs), photos)
     geometries = {pair: geometry for pair, geometry in found.items() if geometry.model != "none"}
     graph = build_view_graph(
         photos, {pair: PairEvidence(g, len(g.inliers)) for pair, g in geometries.items()}

@@ -21,7 +21,6 @@ from recon.graph.view_graph import (
     components,
     flow_loop_errors,
     judge_pairs,
-    layout,
     prune_by_inliers,
     relative_pose,
     rotation_between,
@@ -226,18 +225,6 @@ def test_graphml_holds_everything(tmp_path: Path) -> None:
     for i, j, edge in graph.edges(data=True):
         assert read.edges[i, j] == edge
     assert max(rotation_loop_errors(read).values()) < 1e-7
-
-
-def test_layout_places_every_photo_once_inside_the_picture() -> None:
-    graph = build_view_graph(
-        photo_set(7), {(0, 1): evidence(None), (1, 2): evidence(None), (4, 5): evidence(None)}
-    )
-    places = layout(graph, seed=1)
-    assert set(places) == set(range(7))
-    xy = np.array([places[i] for i in range(7)])
-    assert ((xy >= 0) & (xy <= 1)).all()
-    assert len(np.unique(np.round(xy, 6), axis=0)) == 7
-    assert layout(graph, seed=1) == places
 
 
 def test_loops_are_the_triangles() -> None:

@@ -21,7 +21,6 @@ from recon.core.colmap import (
 )
 from recon.core.undistort import distort_points, undistort_points, undistortion_maps
 from recon.graph.tracks import pair_observations, track_matches
-from recon.graph.two_view import verify_many
 from recon.sfm.adapter import (
     keypoint_numbers,
     move_observations,
@@ -31,7 +30,7 @@ from recon.sfm.adapter import (
     write_database,
 )
 from recon.sfm.mapping import map_incremental
-from tests.support.sfm_scene import RING, exact_tracks, graph_of, make_scene, photo_set_of
+from tests.support.sfm_scene import RING, exact_tracks, graph_of, make_scene, photo_set_of, verified
 
 CAMERAS = [
     Intrinsics("SIMPLE_PINHOLE", (500.0, 319.5, 239.5), 640, 480),
@@ -104,7 +103,7 @@ def test_the_database_holds_the_tracks(tmp_path: Path) -> None:
     photos = photo_set_of(scene)
     tracks = exact_tracks(scene, share=0.7)
     pairs = [(0, 1), (1, 2), (0, 2), (2, 4)]
-    geometries = verify_many(track_matches(tracks, pairs), lambda i: photos.cameras[photos.photos[i].camera])
+    geometries = verified(track_matches(tracks, pairs), photos)
     path = tmp_path / "database.db"
     path.write_text("something older")
     write_database(path, photos, tracks, geometries)
@@ -152,7 +151,7 @@ def test_the_database_takes_matches_instead_of_tracks(tmp_path: Path) -> None:
     photos = photo_set_of(scene)
     tracks = exact_tracks(scene)
     matches = track_matches(tracks, [(0, 1), (0, 2), (1, 2)])
-    geometries = verify_many(matches, lambda i: photos.cameras[photos.photos[i].camera])
+    geometries = verified(matches, photos)
     write_database(tmp_path / "d.db", photos, tracks, geometries, matches=matches)
     with pycolmap.Database.open(tmp_path / "d.db") as database:
         for (a, b), match in matches.items():
