@@ -18,16 +18,17 @@ from recon.compare.options import Options
 from recon.compare.results import FIELDS, Entry, Log, SceneResult, add_samples, poses_place, workspaces
 from recon.compare.running import Job, run_job
 from recon.compare.sharing import link_tree
-from recon.core.cameras import Intrinsics
+from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
+from recon.evaluation.repeats import predict_left_out as predict_from_run
 from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 
 FOLDER = "left_out"
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the measure changes."""
 
 
@@ -216,50 +217,27 @@ def _measured(
 def _predict(
     result: SceneResult, root: Path, name: str, target: Target
 ) -> tuple[dict[str, float], UInt8[np.ndarray, "h w 3"]]:
-    """Render mesh and points from the left-out camera and compare them with the photo."""
-    from recon.core.cameras import PinholeView
-    from recon.core.mesh import mesh_from_open3d
-    from recon.evaluation.poses import align_cameras, poses_from_colmap
-    from recon.evaluation.views import compare_view, predict_from_cloud, predict_from_mesh
-    from recon.io.surfaces import read_mesh, read_points_ply
-
+    """Predict the left-out photo from the run without it; the values, and the mesh's picture."""
     photo = _photo(result, name)
-    poses = poses_from_colmap(root / "sparse" / "0")
-    known = {other: pose for other, pose in target.poses.items() if other != name}
-    world = align_cameras(poses, known)
-    K = target.intrinsics.K
-    view = PinholeView(photo.id, name, K, world.inverse().camera(target.pose), photo.width, photo.height)
+    K, size = target.intrinsics.K, (photo.width, photo.height)
+    cameras = {other: PinholeView(photo.id, other, K, pose, *size) for other, pose in target.poses.items()}
+    cameras[name] = PinholeView(photo.id, name, K, target.pose, *size)
     seen, usable = _undistorted(result, photo, target.intrinsics)
-    cloud = read_points_ply(root / "dense" / "points.ply")
-    mesh = mesh_from_open3d(read_mesh(root / "mesh" / "mesh.ply"))
+    found = predict_from_run(root, cameras, {name: seen}, usable={name: usable})
     values: dict[str, float] = {}
-    mesh_picture, mesh_covered = predict_from_mesh(mesh, view)
-    cloud_picture, cloud_covered = predict_from_cloud(cloud.xyz, cloud.rgb, view)
-    for what, picture, covered in (
-        ("mesh", mesh_picture, mesh_covered & usable),
-        ("cloud", cloud_picture, cloud_covered & usable),
-    ):
-        report = compare_view(picture, covered, seen)
-        values[f"{what}_psnr"] = report.psnr
-        values[f"{what}_psnr_whole"] = _whole(picture, covered, seen, usable, report.gain)
-        values[f"{what}_ssim"] = report.ssim
-        values[f"{what}_coverage"] = float(covered.sum() / max(usable.sum(), 1))
-    drawn = np.where(mesh_covered[..., None], mesh_picture, np.uint8(40))
-    return values, drawn.astype(np.uint8)
-
-
-def _whole(
-    picture: UInt8[np.ndarray, "h w 3"],
-    covered: Bool[np.ndarray, "h w"],
-    photo: UInt8[np.ndarray, "h w 3"],
-    usable: Bool[np.ndarray, "h w"],
-    gain: tuple[float, float, float],
-) -> float:
-    """PSNR of the whole photo, where holes say its mean colour: coverage and likeness in one number."""
-    guess = photo[usable].mean(axis=0)
-    filled = np.where(covered[..., None], np.clip(picture * np.array(gain), 0, 255), guess)
-    error = float(((filled - photo)[usable] ** 2).mean())
-    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
+    drawn = np.full_like(seen, 40)
+    for what, predictions in (("mesh", found.mesh), ("cloud", found.cloud)):
+        if name not in predictions:
+            values[f"{what}_coverage"] = 0.0
+            continue
+        one = predictions[name]
+        values[f"{what}_psnr"] = one.report.psnr
+        values[f"{what}_psnr_whole"] = one.psnr_whole
+        values[f"{what}_ssim"] = one.report.ssim
+        values[f"{what}_coverage"] = one.report.coverage
+        if what == "mesh":
+            drawn = np.where(one.covered[..., None], one.picture, drawn)
+    return values, drawn
 
 
 def _undistorted(

@@ -17,9 +17,11 @@ from jaxtyping import Bool, Float, UInt8
 from recon.compare import left_out
 from recon.compare.evaluation import truth_fingerprint, write_text
 from recon.compare.results import Entry, SceneResult
-from recon.core.cameras import PinholeView
+from recon.core.cameras import Intrinsics, PinholeView
 from recon.errors import ReconError
+from recon.evaluation.matches import epipolar_distances, fundamental_matrix, without_distortion
 from recon.io.manifest import read_manifest
+from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.render.pictures import depth_picture, mesh_picture
 from recon.run.folder import RunFolder
@@ -44,7 +46,7 @@ _GOOD, _FAIR = 1.0, 3.0
 # Okabe & Ito's colour-blind safe blue, yellow and vermilion.
 _BLUE, _YELLOW, _RED = (0, 114, 178), (240, 228, 66), (213, 94, 0)
 
-_FORMAT = 3
+_FORMAT = 4
 """Raised when pictures are drawn in another way."""
 
 
@@ -117,8 +119,8 @@ def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
             matches = _guarded(partial(_load_matches, entry.root, a, b))
             if matches is None:
                 continue
-            fundamental = _fundamental(result, entry, a, b)
-            picture, good = _match_picture(images, matches, fundamental)
+            errors = _epipolar_errors(result, entry, a, b, matches)
+            picture, good = _match_picture(images, matches, errors)
             _save(folder / name, picture)
             covered = float(matches.covered_a.mean())
             panels.append(
@@ -169,22 +171,30 @@ def _load_matches(root: Path, a: Photo, b: Photo) -> _Matches | None:
     return _Matches((xy + 0.5) * scale_a - 0.5, (target + 0.5) * scale_b - 0.5, covered)
 
 
-def _fundamental(result: SceneResult, entry: Entry, a: Photo, b: Photo) -> Float[np.ndarray, "3 3"] | None:
-    """From the true cameras, else from the run's own; None where a photo has no camera."""
-    views: dict[str, PinholeView] = {}
+def _epipolar_errors(
+    result: SceneResult, entry: Entry, a: Photo, b: Photo, matches: _Matches
+) -> Float[np.ndarray, " n"] | None:
+    """Symmetric epipolar distances by the true cameras, else by the run's own; None where a photo has no camera."""
     truth = result.scene.truth
+    views: list[PinholeView] = []
+    lenses: list[Intrinsics | None] = []
     if truth is not None and a.name in truth.cameras and b.name in truth.cameras:
-        views = {p.name: truth.cameras[p.name].view(p.name).resized(p.width, p.height) for p in (a, b)}
+        for photo in (a, b):
+            camera = truth.cameras[photo.name]
+            views.append(camera.view(photo.name).resized(photo.width, photo.height))
+            lens = camera.intrinsics.resized(photo.width, photo.height)
+            lenses.append(None if camera.distortion is None else lens)
     else:
-        found = _guarded(partial(_own_views, entry.root))
-        views = {} if found is None else found
-    if a.name not in views or b.name not in views:
-        return None
-    va, vb = views[a.name], views[b.name]
-    R = vb.cam_from_world[:, :3] @ va.cam_from_world[:, :3].T
-    t = vb.cam_from_world[:, 3] - R @ va.cam_from_world[:, 3]
-    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    return np.linalg.inv(vb.K).T @ cross @ R @ np.linalg.inv(va.K)
+        run = RunFolder(entry.root)
+        own = _guarded(partial(_own_views, entry.root)) or {}
+        if a.name not in own or b.name not in own:
+            return None
+        views = [own[a.name], own[b.name]]
+        lenses = [run.intrinsics()[a.id], run.intrinsics()[b.id]]
+    pair = (views[0], views[1])
+    match = SparseMatch(matches.xy_a, matches.xy_b, np.ones(len(matches.xy_a), np.float32))
+    straight = without_distortion(match, lenses, pair)
+    return epipolar_distances(straight.xy_a, straight.xy_b, fundamental_matrix(*pair))
 
 
 def _own_views(root: Path) -> dict[str, PinholeView]:
@@ -193,7 +203,7 @@ def _own_views(root: Path) -> dict[str, PinholeView]:
 
 
 def _match_picture(
-    images: tuple[Picture, Picture], matches: _Matches, fundamental: Float[np.ndarray, "3 3"] | None
+    images: tuple[Picture, Picture], matches: _Matches, errors: Float[np.ndarray, " n"] | None
 ) -> tuple[Picture, float | None]:
     """Both photos beside each other with some matches as lines, A dimmed where nothing is matched.
 
@@ -214,7 +224,6 @@ def _match_picture(
     picture = np.full((height, 2 * half, 3), 128, np.uint8)
     picture[: panels[0].shape[0], :half] = panels[0]
     picture[: panels[1].shape[0], half : 2 * half] = panels[1]
-    errors = None if fundamental is None else epipolar_distance(matches.xy_a, matches.xy_b, fundamental)
     for row in _spread_rows(matches.xy_a, a.shape[1], a.shape[0]):
         start = (matches.xy_a[row] + 0.5) * scales[0] - 0.5
         end = (matches.xy_b[row] + 0.5) * scales[1] - 0.5 + [half, 0]
@@ -225,15 +234,6 @@ def _match_picture(
             cv2.circle(picture, point, 24, color, -1, cv2.LINE_AA, shift=4)
     good = None if errors is None or not len(errors) else float((errors <= _GOOD).mean())
     return picture, good
-
-
-def epipolar_distance(
-    xy_a: Float[np.ndarray, "n 2"], xy_b: Float[np.ndarray, "n 2"], F: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, " n"]:
-    """Compute how far each point of B lies from the line on which its partner in A says it is, in pixels."""
-    lines = np.column_stack([xy_a, np.ones(len(xy_a))]) @ F.T
-    inner = (lines[:, :2] * xy_b).sum(axis=1) + lines[:, 2]
-    return np.abs(inner) / np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)
 
 
 def _color(error: float) -> tuple[int, int, int]:

@@ -7,15 +7,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.similarity import Similarity3
 from recon.errors import ReconError
 from recon.evaluation.matches import match_repeatability
 from recon.evaluation.poses import align_cameras
-from recon.evaluation.views import ViewReport, compare_view, predict_from_cloud, predict_from_mesh
+from recon.evaluation.views import (
+    ViewReport,
+    compare_view,
+    predict_from_cloud,
+    predict_from_mesh,
+    psnr_whole,
+)
 from recon.run.folder import NamePair, RunFolder
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A photo as a reconstruction predicts it, and how like the real one it is.
+
+    Attributes:
+        report: the agreement over the covered pixels; its coverage is a share of the usable pixels.
+        psnr_whole: PSNR over all usable pixels, where holes take the photo's mean colour.
+        picture: the prediction.
+        covered: where it says something.
+    """
+
+    report: ViewReport
+    psnr_whole: float
+    picture: UInt8[np.ndarray, "h w 3"]
+    covered: Bool[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +46,11 @@ class LeftOutReport:
     """How well a run predicts photos that it was not given.
 
     Attributes:
-        mesh, cloud: report by photo name; empty where the run left no mesh or cloud.
+        mesh, cloud: prediction by photo name; empty where the run left no mesh or cloud.
     """
 
-    mesh: Mapping[str, ViewReport]
-    cloud: Mapping[str, ViewReport]
+    mesh: Mapping[str, Prediction]
+    cloud: Mapping[str, Prediction]
 
 
 def predict_left_out(
@@ -35,6 +58,7 @@ def predict_left_out(
     cameras: Mapping[str, PinholeView],
     photos: Mapping[str, UInt8[np.ndarray, "h w 3"]],
     *,
+    usable: Mapping[str, Bool[np.ndarray, "h w"]] | None = None,
     run_from_cameras: Similarity3 | None = None,
 ) -> LeftOutReport:
     """Compute how well a run's mesh and cloud predict photos that it has not seen.
@@ -44,6 +68,7 @@ def predict_left_out(
         cameras: in one world, by photo name: those of the left-out photos, and (to find the run's world) at least two
             of the photos that the run registered.
         photos: the left-out photos without distortion; a camera is brought to its photo's size.
+        usable: pixels of the left-out photos that count; all where a photo is not named.
         run_from_cameras: the similarity from the cameras' world to the run's; by the shared cameras if None.
 
     Raises:
@@ -67,11 +92,24 @@ def predict_left_out(
         height, width = photo.shape[:2]
         view = cameras[name].resized(width, height)
         view = replace(view, cam_from_world=run_from_cameras.camera(view.cam_from_world))
+        counted = (usable or {}).get(name, np.ones((height, width), bool))
         if mesh is not None and len(mesh.faces) and mesh.rgb is not None:
-            from_mesh[name] = compare_view(*predict_from_mesh(mesh, view), photo)
+            from_mesh[name] = _prediction(*predict_from_mesh(mesh, view), photo, counted)
         if cloud is not None and len(cloud):
-            from_cloud[name] = compare_view(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo)
+            from_cloud[name] = _prediction(*predict_from_cloud(cloud.xyz, cloud.rgb, view), photo, counted)
     return LeftOutReport(from_mesh, from_cloud)
+
+
+def _prediction(
+    picture: UInt8[np.ndarray, "h w 3"],
+    seen: Bool[np.ndarray, "h w"],
+    photo: UInt8[np.ndarray, "h w 3"],
+    usable: Bool[np.ndarray, "h w"],
+) -> Prediction:
+    covered = seen & usable
+    report = compare_view(picture, covered, photo)
+    report = replace(report, coverage=float(covered.sum() / max(usable.sum(), 1)))
+    return Prediction(report, psnr_whole(picture, covered, photo, usable, report.gain), picture, seen)
 
 
 def repeatability_of_runs(

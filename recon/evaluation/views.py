@@ -123,6 +123,21 @@ def compare_view(
     )
 
 
+def psnr_whole(
+    picture: UInt8[np.ndarray, "h w 3"],
+    covered: Bool[np.ndarray, "h w"],
+    photo: UInt8[np.ndarray, "h w 3"],
+    usable: Bool[np.ndarray, "h w"],
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> float:
+    """Compute the PSNR over all usable pixels, where holes take the photo's mean colour: coverage and likeness in one
+    number, dB."""
+    guess = photo[usable].mean(axis=0)
+    filled = np.where(covered[..., None], np.clip(picture * np.array(gain), 0, 255), guess)
+    error = float(((filled - photo)[usable] ** 2).mean())
+    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
+
+
 def predict_from_mesh(
     mesh: Mesh, view: PinholeView, samples: int = 2
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:

@@ -88,6 +88,11 @@ def test_one_comparison_and_a_failure_in_its_row(compared: tuple[SceneResult, Pa
     drawn = data["scenes"][0]["pictures"]
     assert [panel["label"] for panel in drawn["pairs"][0]["panels"]] == ["dis"]
     assert [panel["label"] for panel in drawn["depth"][0]["panels"]] == ["photo", "truth", "dis"]
+    # The pictures are coloured by the same distance that the table judges matches by.
+    pair = drawn["pairs"][0]
+    values = good.evaluation.samples["matches.precision_1px"].values
+    judged = next(value for key, value in values.items() if pair["a"] in key and pair["b"] in key)
+    assert pair["panels"][0]["good"] == pytest.approx(judged, abs=0.02)
 
 
 def test_again_from_the_disk(

@@ -26,11 +26,11 @@ def left_out_evidence(subject: Subject, report: ReportBuilder) -> None:
     found = predict_left_out(
         run.root, truth.views(), photos, run_from_cameras=subject.truth_from_run.inverse()
     )
-    for kind, reports in (("mesh", found.mesh), ("cloud", found.cloud)):
-        if reports:
-            report.photos(f"left_out.{kind}_psnr", {n: r.psnr for n, r in reports.items()})
-            report.photos(f"left_out.{kind}_ssim", {n: r.ssim for n, r in reports.items()})
-            report.photos(f"left_out.{kind}_coverage", {n: r.coverage for n, r in reports.items()})
+    for kind, predictions in (("mesh", found.mesh), ("cloud", found.cloud)):
+        if predictions:
+            report.photos(f"left_out.{kind}_psnr", {n: p.report.psnr for n, p in predictions.items()})
+            report.photos(f"left_out.{kind}_ssim", {n: p.report.ssim for n, p in predictions.items()})
+            report.photos(f"left_out.{kind}_coverage", {n: p.report.coverage for n, p in predictions.items()})
 
 
 def consistency_evidence(subject: Subject, report: ReportBuilder) -> None:

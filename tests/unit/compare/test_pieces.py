@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from recon.compare.engine import run_folder
-from recon.compare.left_out import _whole, choose
+from recon.compare.left_out import choose
 from recon.compare.options import Options
-from recon.compare.pictures import _easy_to_hard, _spread_rows, epipolar_distance
+from recon.compare.pictures import _easy_to_hard, _spread_rows
 from recon.compare.plan import Scene
 from recon.compare.results import poses_in_words, poses_place
+from recon.evaluation.views import psnr_whole
 
 OUT = Path("/out")
 
@@ -63,16 +64,8 @@ def test_holes_count_as_the_mean_colour() -> None:
     picture = np.full((10, 10, 3), 100, np.uint8)
     # Half of the pixels are right, the other half are told to be 50 and are 0.
     expected = 10 * np.log10(255**2 / (50.0**2 / 2))
-    assert np.isclose(_whole(picture, covered, photo, usable, (1.0, 1.0, 1.0)), expected)
-    assert _whole(photo, usable, photo, usable, (1.0, 1.0, 1.0)) == np.inf
-
-
-def test_epipolar_distance_is_that_of_the_line() -> None:
-    # x_b = x_a + t with a sideways baseline: epipolar lines are rows.
-    F = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    a = np.array([[10.0, 20.0], [5.0, 7.0]])
-    b = np.array([[90.0, 20.0], [1.0, 10.5]])
-    np.testing.assert_allclose(epipolar_distance(a, b, F), [0.0, 3.5])
+    assert np.isclose(psnr_whole(picture, covered, photo, usable, (1.0, 1.0, 1.0)), expected)
+    assert psnr_whole(photo, usable, photo, usable, (1.0, 1.0, 1.0)) == np.inf
 
 
 def test_pairs_from_easy_to_hard() -> None:

@@ -159,7 +159,7 @@ def test_left_out_photos(scene: Scene, tmp_path: Path) -> None:
     assert list(report.per_photo["left_out.mesh_psnr"]) == ["0004.png"]
     spoiled = {"0004.png": np.roll(scene.photos[4], 12, axis=1)}
     worse = predict_left_out(tmp_path, scene.truth.views(), spoiled)
-    assert worse.mesh["0004.png"].psnr < report.metrics["left_out.mesh_psnr"] - 15
+    assert worse.mesh["0004.png"].report.psnr < report.metrics["left_out.mesh_psnr"] - 15
     with pytest.raises(ReconError, match=r"other\.png"):
         predict_left_out(tmp_path, scene.truth.views(), {"other.png": scene.photos[0]})
 
