@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recon.errors import UsageError
 from recon.hyperpixels.backbones import normalise
-from recon.hyperpixels.cells import CellMatches, transfer_keypoints
+from recon.hyperpixels.cells import CellMatches, mutual_filter, transfer_keypoints
 from recon.hyperpixels.dhpf import DynamicHyperpixelFlow, geometric_scores
 from recon.hyperpixels.gating import gumbel_noise
 from recon.hyperpixels.grid import Grid
@@ -54,7 +54,7 @@ class TrainingSettings:
             (``region_loss``).
         optimiser: stochastic gradient descent, as in the paper, or Adam.
         cell: distance of cells in pixels in training; coarser ones are quicker by its fourth power.
-        alpha: a point counts as matched within this share of the image's side.
+        alpha: a point counts as matched within this share of the pair's ``length``.
         hough: weigh correlations by regularized Hough matching, as at inference.
         mixed: half precision (bfloat16) where CUDA computes.
     """
@@ -77,6 +77,8 @@ class TrainingPair:
 
     Attributes:
         category: of the object, for negative pairs; pairs of one category are positive.
+        length: that a point's error is judged by, in pixels: the longer side of the target's box where the benchmark
+            measures by it; None for the longer side of the image.
     """
 
     source: UInt8[np.ndarray, "h w 3"]
@@ -84,6 +86,7 @@ class TrainingPair:
     source_points: Float[np.ndarray, "n 2"]
     target_points: Float[np.ndarray, "n 2"]
     category: str = ""
+    length: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,10 @@ class Trainer:
                 correlation = pair.full().float()
             scores = geometric_scores(pair, correlation) if settings.hough else None
             weighted = correlation if scores is None else correlation * scores
+            # As at inference, points are matched after the mutual filter; the loss itself sees what comes before it.
             annotations = [
-                annotate(weighted[i].detach(), grid, one, settings.alpha) for i, one in enumerate(batch)
+                annotate(mutual_filter(weighted[i : i + 1].detach())[0], grid, one, settings.alpha)
+                for i, one in enumerate(batch)
             ]
             if weak:
                 size = (grid.rows, grid.columns)
@@ -281,9 +286,10 @@ def annotate(
 ) -> Annotations:
     """The points of a pair as cells, and how far the correlation's best matches move them from the truth."""
     device = correlation.device
+    reach = alpha * (max(grid.width, grid.height) if pair.length is None else pair.length)
     if len(pair.source_points) == 0:
         empty = torch.zeros(0, dtype=torch.long, device=device)
-        return Annotations(empty, empty, torch.zeros(0, device=device), alpha * max(grid.width, grid.height))
+        return Annotations(empty, empty, torch.zeros(0, device=device), reach)
     best = correlation.argmax(1).cpu().numpy()
     cells = np.arange(grid.cells)
     own = np.stack([cells % grid.columns, cells // grid.columns], 1)
@@ -296,7 +302,7 @@ def annotate(
         torch.from_numpy(nearest_cells(grid, pair.source_points)).to(device),
         torch.from_numpy(nearest_cells(grid, pair.target_points)).to(device),
         torch.from_numpy(error.astype(np.float32)).to(device),
-        alpha * max(grid.width, grid.height),
+        reach,
     )
 
 

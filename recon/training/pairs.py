@@ -11,9 +11,9 @@ import numpy as np
 from recon.core.resize import resize_rgb
 from recon.datasets.ground_truth import load_ground_truth
 from recon.datasets.readers.common import IMAGE_SUFFIXES
-from recon.datasets.semantic import BENCHMARKS, load_pairs
+from recon.datasets.semantic import BENCHMARKS, SemanticPair, load_pairs
 from recon.errors import ReconError, UsageError
-from recon.evaluation.semantic_benchmark import read_image, resized_points
+from recon.evaluation.semantic_benchmark import read_image, resized_points, square_length
 from recon.hyperpixels.training import TrainingPair
 from recon.synthetic.warps import random_warp, visible_positions
 from recon.training.options import TrainingOptions
@@ -44,6 +44,7 @@ class _Annotated:
 
     def __init__(self, benchmark: str, root: Path, seed: int) -> None:
         name = BENCHMARKS[benchmark].name if benchmark in BENCHMARKS else benchmark
+        self._by_box = benchmark in BENCHMARKS and BENCHMARKS[benchmark].threshold == "box"
         self._pairs = load_pairs(benchmark, root, "trn")
         self._validation = load_pairs(benchmark, root, "val")
         self._seed = seed
@@ -56,32 +57,35 @@ class _Annotated:
     def pair(self, index: int, epoch: int) -> TrainingPair:
         pair = self._pairs[index]
         mirror = pair.flip or bool(np.random.default_rng((self._seed, epoch, index)).random() < 0.5)
-        return _square(pair, mirror)
+        return _square(pair, mirror, self._by_box)
 
     def images(self) -> list[Path]:
         """The images of the training pairs."""
         return sorted({path for pair in self._pairs for path in (pair.source, pair.target)})
 
     def validation(self) -> list[TrainingPair]:
-        return [_square(pair, False) for pair in self._validation[:200]]
+        return [_square(pair, False, self._by_box) for pair in self._validation[:200]]
 
 
-def _square(pair: Any, mirror: bool) -> TrainingPair:
-    """A pair brought to ``SIDE``, both images mirrored if asked for.
+def _square(pair: SemanticPair, mirror: bool, by_box: bool) -> TrainingPair:
+    """A pair brought to ``SIDE``, both images mirrored if asked for; its length, if asked for, is the target box's.
 
     Mirroring both keeps points in correspondence; left and right parts of an object change their names in both.
     """
     images, points = [], []
+    size = (SIDE, SIDE)
     for path, xy in ((pair.source, pair.source_points), (pair.target, pair.target_points)):
         rgb = read_image(path)
-        moved = resized_points(xy, rgb.shape, (SIDE, SIDE))
+        shape = rgb.shape
+        moved = resized_points(xy, shape, size)
         rgb = resize_rgb(rgb, SIDE, SIDE)
         if mirror:
             rgb = rgb[:, ::-1].copy()
             moved[:, 0] = SIDE - 1 - moved[:, 0]
         images.append(rgb)
         points.append(moved)
-    return TrainingPair(images[0], images[1], points[0], points[1], pair.category)
+    length = square_length(pair, shape, "box", points[1]) if by_box else None
+    return TrainingPair(images[0], images[1], points[0], points[1], pair.category, length)
 
 
 class _KnownFlow:

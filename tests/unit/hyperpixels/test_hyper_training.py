@@ -12,8 +12,10 @@ import pytest
 import torch
 from test_hyper_network import tiny_network
 
+from recon.datasets.semantic import SemanticPair
 from recon.datasets.types import TruthCamera
 from recon.errors import ReconError, UsageError
+from recon.hyperpixels.backbones import normalise
 from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
 from recon.hyperpixels.training import Trainer, TrainingPair, TrainingSettings, nearest_cells
 from recon.synthetic.warps import random_warp, visible_positions
@@ -232,3 +234,61 @@ def test_rows_at_points_are_those_of_the_whole_correlation() -> None:
     torch.testing.assert_close(found[0][0], found[1][0])
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other)
+
+
+def by_hand(pair: TrainingPair, c: np.ndarray, columns: int, filtered: bool) -> tuple[float, float]:
+    """Matching loss and share of correct points of one pair, step by step as the release has it, cells 4 px apart."""
+    own, other = (np.maximum(c.max(axis, keepdims=True), 1e-30) for axis in (1, 0))
+    seen = c * (c / own) * (c / other) if filtered else c
+    at = 4.0 * np.stack([np.arange(len(c)) % columns, np.arange(len(c)) // columns], 1)
+    reach = 0.1 * (40 if pair.length is None else pair.length)
+    loss, good = 0.0, 0
+    for here, there in zip(pair.source_points, pair.target_points, strict=True):
+        near = [k for k in range(len(c)) if (np.abs(at[k] - here) <= 5).all()]
+        moved = np.mean([here - at[k] + at[seen[k].argmax()] for k in near], 0)
+        error = np.linalg.norm(moved - there)
+        row = c[np.linalg.norm(at - here, axis=1).argmin()]
+        row = (row - row.mean()) / (row.std(ddof=1) or 1)
+        true = np.linalg.norm(at - there, axis=1).argmin()
+        good += error <= reach
+        loss += (np.log(np.exp(row).sum()) - row[true]) * ((error / reach) ** 2 if error <= reach else 1)
+    return loss / len(pair.source_points), good / len(pair.source_points)
+
+
+@pytest.mark.parametrize("length", [None, 17.0])
+def test_points_are_easy_or_hard_after_the_mutual_filter_and_by_the_box(length: float | None) -> None:
+    """The loss and the PCK that chooses the epoch, against a plain twin; without the filter both are others."""
+    network = tiny_network()
+    pairs = [replace(pair, length=length) for pair in batch(3, seed=4)]
+    found = Trainer(network, TrainingSettings(hough=False)).validate(pairs)
+    expected, unfiltered = [], []
+    for pair in pairs:
+        images = [
+            normalise(torch.from_numpy(one).permute(2, 0, 1)[None].float() / 255)
+            for one in (pair.source, pair.target)
+        ]
+        with torch.no_grad():
+            c = network(*images, hough=False).correlation[0].double().numpy()
+        expected.append(by_hand(pair, c, 10, filtered=True))
+        unfiltered.append(by_hand(pair, c, 10, filtered=False))
+    assert (found.matching, found.pck) == pytest.approx(tuple(np.mean(expected, 0)), rel=1e-4)
+    assert not np.allclose(np.mean(expected, 0), np.mean(unfiltered, 0), rtol=1e-3)
+
+
+def test_a_pair_of_spair_is_judged_by_its_box(tmp_path: Path) -> None:
+    """Scaled to the square each way, as in the release; a benchmark that measures by image keeps the image's side."""
+    for name, (width, height) in (("a", (120, 80)), ("b", (200, 100))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
+    pair = SemanticPair(
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        "cat",
+        np.array([[10.0, 10.0]]),
+        np.array([[20.0, 20.0]]),
+        (0.0, 0.0, 50.0, 50.0),
+        (10.0, 10.0, 60.0, 40.0),
+    )
+    assert training_pairs._square(pair, False, True).length == pytest.approx(
+        max(50 * 240 / 200, 30 * 240 / 100)
+    )
+    assert training_pairs._square(pair, True, False).length is None
