@@ -183,7 +183,7 @@ def _epipolar_errors(
             camera = truth.cameras[photo.name]
             views.append(camera.view(photo.name).resized(photo.width, photo.height))
             lens = camera.intrinsics.resized(photo.width, photo.height)
-            lenses.append(None if camera.distortion is None else lens)
+            lenses.append(None if lens.is_pinhole else lens)
     else:
         run = RunFolder(entry.root)
         own = _guarded(partial(_own_views, entry.root)) or {}

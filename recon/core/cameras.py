@@ -19,6 +19,9 @@ FOCAL_AND_CENTRE: Mapping[str, tuple[int, int, int, int]] = {
     "OPENCV_FISHEYE": (0, 1, 2, 3),
     "SIMPLE_RADIAL_FISHEYE": (0, 0, 1, 2),
     "RADIAL_FISHEYE": (0, 0, 1, 2),
+    "FOV": (0, 1, 2, 3),
+    "THIN_PRISM_FISHEYE": (0, 1, 2, 3),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (0, 1, 2, 3),
 }
 
 
@@ -43,7 +46,7 @@ class Intrinsics:
     has_focal_prior: bool = False
 
     @property
-    def K(self) -> Float[np.ndarray, "3 3"]:  # noqa: N802
+    def K(self) -> Float64[np.ndarray, "3 3"]:  # noqa: N802
         """The 3x3 calibration matrix (float64); distortion is not part of it."""
         fx, fy, cx, cy = (self.params[i] for i in FOCAL_AND_CENTRE[self.model])
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])

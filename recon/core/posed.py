@@ -30,6 +30,21 @@ class Camera:
         """The camera's centre in the world."""
         return camera_center(self.cam_from_world)
 
+    @property
+    def K(self) -> Float64[np.ndarray, "3 3"]:  # noqa: N802
+        """The 3x3 calibration matrix; distortion is not part of it."""
+        return self.intrinsics.K
+
+    @property
+    def width(self) -> int:
+        """Of the image, pixels."""
+        return self.intrinsics.width
+
+    @property
+    def height(self) -> int:
+        """Of the image, pixels."""
+        return self.intrinsics.height
+
     @cached_property
     def _colmap(self) -> Any:
         from recon.core.colmap import camera_from_intrinsics

@@ -43,7 +43,7 @@ def read_cameras(where: str | Path) -> dict[str, Camera]:
     if has_ground_truth(place):
         found = load_ground_truth(place).cameras
         if found:
-            return {name: camera.posed() for name, camera in found.items()}
+            return dict(found)
     raise ReconError(
         f"{place}: holds no cameras; give a finished run, a COLMAP model (cameras.bin and images.bin), "
         "a cameras.json or a scene with true cameras"

@@ -9,18 +9,18 @@ from pathlib import Path
 from recon.datasets.cards import Card
 from recon.datasets.readers import READERS
 from recon.datasets.readers.common import Reader
-from recon.datasets.types import GroundTruth, TruthCamera, TruthPair
+from recon.datasets.types import GroundTruth, TruthPair, true_camera
 from recon.errors import ReconError, UsageError
 from recon.io.cameras_json import CONVENTION, camera_entry
 
 __all__ = [
     "GroundTruth",
-    "TruthCamera",
     "TruthPair",
     "complete_layout",
     "has_ground_truth",
     "layouts",
     "load_ground_truth",
+    "true_camera",
     "write_cameras_json",
 ]
 
@@ -69,7 +69,7 @@ def write_cameras_json(truth: GroundTruth, path: Path) -> None:
     Raises:
         ReconError: a camera has distortion, which that form does not hold.
     """
-    distorted = [name for name, camera in truth.cameras.items() if camera.distortion is not None]
+    distorted = [name for name, camera in truth.cameras.items() if not camera.intrinsics.is_pinhole]
     if distorted:
         raise ReconError(f"{truth.name}: {distorted[0]} has lens distortion, which {path.name} does not hold")
     document: dict[str, object] = {"convention": CONVENTION, "name": truth.name}
@@ -102,7 +102,7 @@ def complete_layout(card: Card, root: Path) -> list[Path]:
     if wanted != "cameras.json" or (folder / wanted).exists() or not has_ground_truth(folder):
         return []
     truth = load_ground_truth(folder)
-    if not truth.cameras or any(camera.distortion is not None for camera in truth.cameras.values()):
+    if not truth.cameras or any(not camera.intrinsics.is_pinhole for camera in truth.cameras.values()):
         return []
     write_cameras_json(truth, folder / wanted)
     return [folder / wanted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,59 +13,33 @@ from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics, PinholeView
 from recon.core.posed import Camera
 
 
-@dataclass(frozen=True)
-class TruthCamera:
-    """One photo's true camera, in recon's conventions (the centre of the top-left pixel is (0, 0)).
+def true_camera(
+    width: int,
+    height: int,
+    K: Float[np.ndarray, "3 3"],
+    R: Float[np.ndarray, "3 3"],
+    t: Float[np.ndarray, "3"],
+    distortion: Float[np.ndarray, " n"] | None = None,
+    model: str = "PINHOLE",
+) -> Camera:
+    """Build a photo's true camera, in recon's conventions (the centre of the top-left pixel is (0, 0)).
 
-    Attributes:
+    Args:
         width, height: image size in pixels that ``K`` belongs to.
-        K: (3, 3) float64 calibration.
-        R: (3, 3) float64 rotation, x_cam = R @ x_world + t.
-        t: (3,) float64, in world units.
-        distortion: None for a pinhole; otherwise the parameters of ``model`` after focal length and
-            principal point, in COLMAP's order.
+        K: calibration.
+        R: rotation, x_cam = R @ x_world + t.
+        t: in world units.
+        distortion: None for a pinhole; otherwise the parameters of ``model`` after focal length and principal point,
+            in COLMAP's order.
         model: COLMAP's name of the camera model.
     """
-
-    width: int
-    height: int
-    K: Float64[np.ndarray, "3 3"]
-    R: Float64[np.ndarray, "3 3"]
-    t: Float64[np.ndarray, "3"]
-    distortion: Float64[np.ndarray, " n"] | None = None
-    model: str = "PINHOLE"
-
-    @property
-    def cam_from_world(self) -> Float64[np.ndarray, "3 4"]:
-        """(3, 4) float64, [R | t]."""
-        return np.column_stack([self.R, self.t])
-
-    @property
-    def center(self) -> Float64[np.ndarray, "3"]:
-        """The camera's centre in the world."""
-        return -self.R.T @ self.t
-
-    def resized(self, width: int, height: int) -> TruthCamera:
-        """Resize the camera with its image: x' = (x + 0.5) * s - 0.5."""
-        K = self.view("").resized(width, height).K
-        return replace(self, width=width, height=height, K=K)
-
-    @property
-    def intrinsics(self) -> Intrinsics:
-        """Known intrinsics at the camera's own size, distortion included, as COLMAP's model has them."""
-        more = () if self.distortion is None else tuple(float(value) for value in self.distortion)
-        fx, fy = FOCAL_AND_CENTRE.get(self.model, (0, 1, 2, 3))[:2]
-        focal = (float(self.K[0, 0]),) if fx == fy else (float(self.K[0, 0]), float(self.K[1, 1]))
-        params = (*focal, float(self.K[0, 2]), float(self.K[1, 2]), *more)
-        return Intrinsics(self.model, params, self.width, self.height, known=True, has_focal_prior=True)
-
-    def posed(self) -> Camera:
-        """The camera with its distortion and its place."""
-        return Camera(self.intrinsics, self.cam_from_world)
-
-    def view(self, name: str, photo_id: int = 0) -> PinholeView:
-        """The camera as densification and rendering take it; distortion is not part of it."""
-        return PinholeView(photo_id, name, self.K, self.cam_from_world, self.width, self.height)
+    fx, fy = FOCAL_AND_CENTRE[model][:2]
+    focal = (K[0, 0],) if fx == fy else (K[0, 0], K[1, 1])
+    params = (*focal, K[0, 2], K[1, 2], *(() if distortion is None else distortion))
+    intrinsics = Intrinsics(
+        model, tuple(float(value) for value in params), width, height, known=True, has_focal_prior=True
+    )
+    return Camera(intrinsics, np.column_stack([R, t]).astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -116,7 +90,7 @@ class GroundTruth:
 
     name: str
     images: Path
-    cameras: Mapping[str, TruthCamera]
+    cameras: Mapping[str, Camera]
     unit_in_metres: float | None = None
     layout: str = ""
     depth: Callable[[str], Float32[np.ndarray, "h w"] | None] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recon.datasets.ground_truth import GroundTruth, TruthCamera, has_ground_truth, load_ground_truth
+from recon.datasets.ground_truth import GroundTruth, has_ground_truth, load_ground_truth
 from recon.errors import ReconError, UsageError
 from recon.run.folder import RunFolder, find_model
 
@@ -48,23 +48,7 @@ def truth_from_colmap(model: Path) -> GroundTruth:
     Raises:
         ReconError: it cannot be read, or has no cameras.
     """
-    files = RunFolder(model)
-    cameras = {}
-    for name, camera in files.cameras.items():
-        intrinsics, pose = camera.intrinsics, camera.cam_from_world
-        # What follows the focal lengths and the principal point is distortion.
-        K = intrinsics.K
-        focals = 1 if intrinsics.model.startswith(("SIMPLE_", "RADIAL")) else 2
-        extra = np.array(intrinsics.params[focals + 2 :], np.float64)
-        cameras[name] = TruthCamera(
-            intrinsics.width,
-            intrinsics.height,
-            K,
-            pose[:, :3],
-            pose[:, 3],
-            extra if len(extra) else None,
-            intrinsics.model,
-        )
+    cameras = dict(RunFolder(model).cameras)
     if not cameras:
         raise ReconError(f"{model}: the model has no registered camera; name another one")
     return GroundTruth(model.name, model.parent / "images", cameras, layout="colmap")

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from recon.core.mesh import Mesh, mesh_from_open3d
-from recon.datasets.ground_truth import GroundTruth, TruthCamera
+from recon.core.posed import Camera
+from recon.datasets.ground_truth import GroundTruth
 from recon.errors import ReconError
 
 
@@ -63,7 +64,7 @@ def surface_points(surface: Mesh | Float[np.ndarray, "m 3"]) -> Float[np.ndarray
     return np.asarray(surface)
 
 
-def undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
+def undistorted_photo(path: Path, camera: Camera, long_side: int) -> UInt8[np.ndarray, "h w 3"]:
     """A photo of the truth without its distortion, at the size that the run worked at."""
     from recon.core.resize import resize_rgb, working_size
     from recon.core.undistort import undistortion_maps
@@ -71,7 +72,7 @@ def undistorted_photo(path: Path, camera: TruthCamera, long_side: int) -> UInt8[
 
     rgb = load_photo(path).rgb
     height, width = rgb.shape[:2]
-    if camera.distortion is not None:
+    if not camera.intrinsics.is_pinhole:
         intrinsics = camera.intrinsics.resized(width, height)
         map_x, map_y = undistortion_maps(intrinsics, intrinsics.K, (width, height))
         rgb = cv2.remap(rgb, map_x, map_y, cv2.INTER_CUBIC)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from recon.datasets.types import TruthCamera
+from recon.core.posed import Camera
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def _other_light(
 def visible_positions(
     depth_a: Float32[np.ndarray, "ha wa"],
     depth_b: Float32[np.ndarray, "hb wb"],
-    a: TruthCamera,
-    b: TruthCamera,
+    a: Camera,
+    b: Camera,
     *,
     tolerance: float = 0.02,
 ) -> Float32[np.ndarray, "ha wa 2"]:
@@ -140,8 +140,8 @@ def visible_positions(
     h, w = depth_a.shape
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(a.K).T
-    world = (rays * depth_a[..., None] - a.t) @ a.R
-    camera = world @ b.R.T + b.t
+    world = (rays * depth_a[..., None] - a.cam_from_world[:, 3]) @ a.cam_from_world[:, :3]
+    camera = world @ b.cam_from_world[:, :3].T + b.cam_from_world[:, 3]
     z = camera[..., 2]
     pixels = camera @ b.K.T
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -33,7 +33,7 @@ def pixels(index: int, points: np.ndarray = POINTS) -> np.ndarray:
 
 def seen_by(camera: object, points: np.ndarray = POINTS) -> np.ndarray:
     """Where a camera that was read says that it sees points."""
-    local = points @ camera.R.T + camera.t  # type: ignore[attr-defined]
+    local = camera.to_camera(points)  # type: ignore[attr-defined]
     image = local @ camera.K.T  # type: ignore[attr-defined]
     return image[:, :2] / image[:, 2:]
 

@@ -14,7 +14,7 @@ from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh, PointCloud
 from recon.core.raycasting import cast_view, ray_scene, render_vertex_colors
 from recon.core.similarity import Similarity3, camera_center
-from recon.datasets.ground_truth import GroundTruth, TruthCamera
+from recon.datasets.ground_truth import GroundTruth, true_camera
 from recon.dense.types import DepthMap
 from recon.io.surfaces import write_points_ply
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
@@ -63,7 +63,7 @@ def make_scene(folder: Path) -> Scene:
     for name, photo in zip(NAMES, photos, strict=True):
         cv2.imwrite(str(images / name), photo[..., ::-1])
     cameras = {
-        v.name: TruthCamera(v.width, v.height, v.K, v.cam_from_world[:, :3], v.cam_from_world[:, 3])
+        v.name: true_camera(v.width, v.height, v.K, v.cam_from_world[:, :3], v.cam_from_world[:, 3])
         for v in views
     }
     write_mesh_ply(folder / "mesh.ply", mesh)

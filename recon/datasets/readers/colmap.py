@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from recon.core.posed import Camera
 from recon.datasets.readers.common import Reader, read_text
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth
 from recon.errors import ReconError
 
 _MODELS = ("sparse/0", "sparse", ".")
@@ -52,7 +53,7 @@ def _model(folder: Path) -> Path | None:
     return next((folder / name for name in _MODELS if has_model(folder / name)), None)
 
 
-def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
+def cameras_of_model(model: Path) -> dict[str, Camera]:
     """Read the posed photos of a COLMAP model; half a pixel is taken off its principal points.
 
     The text form is read here, because ETH3D's comes without the files that newer COLMAPs write beside it.
@@ -78,7 +79,7 @@ def cameras_of_model(model: Path) -> dict[str, TruthCamera]:
     return found
 
 
-def _from_text(model: Path) -> dict[str, TruthCamera]:
+def _from_text(model: Path) -> dict[str, Camera]:
     from recon.core.colmap import pycolmap
 
     path = model / "cameras.txt"
@@ -126,38 +127,13 @@ def _rotation(wxyz: np.ndarray) -> np.ndarray:
     )
 
 
-def _camera(camera: Any, R: np.ndarray, t: np.ndarray, model: Path) -> TruthCamera:
-    from recon.core.colmap import points_from_colmap
+def _camera(camera: Any, R: np.ndarray, t: np.ndarray, model: Path) -> Camera:
+    from recon.core.colmap import intrinsics_from_camera
 
     if not camera.verify_params():
         raise ReconError(f"{model}: a camera has the wrong number of parameters for {camera.model.name}")
-    K = np.asarray(camera.calibration_matrix(), np.float64).copy()
-    K[:2, 2] = points_from_colmap(K[:2, 2])
-    extra = np.asarray(camera.params, np.float64)[list(camera.extra_params_idxs())]
-    pinhole = camera.model.name in {"PINHOLE", "SIMPLE_PINHOLE"}
-    return TruthCamera(
-        int(camera.width),
-        int(camera.height),
-        K,
-        np.asarray(R, np.float64),
-        np.asarray(t, np.float64),
-        None if pinhole else extra,
-        camera.model.name,
-    )
-
-
-def colmap_camera(camera: TruthCamera) -> Any:
-    """A ``pycolmap.Camera`` with a true camera's intrinsics and distortion, in COLMAP's pixel convention."""
-    from recon.core.colmap import points_to_colmap, pycolmap
-
-    made = pycolmap.Camera.create(0, camera.model, 1.0, camera.width, camera.height)
-    values = np.asarray(made.params, np.float64).copy()
-    values[list(made.focal_length_idxs())] = [camera.K[0, 0], camera.K[1, 1]][: len(made.focal_length_idxs())]
-    values[list(made.principal_point_idxs())] = points_to_colmap(camera.K[:2, 2])
-    if camera.distortion is not None:
-        values[list(made.extra_params_idxs())] = camera.distortion
-    made.params = values.tolist()
-    return made
+    intrinsics = intrinsics_from_camera(camera, known=True, has_focal_prior=True)
+    return Camera(intrinsics, np.column_stack([R, t]).astype(np.float64))
 
 
 READER = Reader("colmap", "a COLMAP model in sparse/0, sparse or the folder itself", knows, read)

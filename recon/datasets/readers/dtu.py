@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from recon.core.posed import Camera
 from recon.datasets.readers import mvsnet
 from recon.datasets.readers.common import Reader, image_files, image_size, numbers, read_text
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
 
 _CALIBRATIONS = ("Calibration/cal18",)
@@ -66,7 +67,7 @@ def read(folder: Path) -> GroundTruth:
     )
 
 
-def _cameras(folder: Path) -> dict[str, TruthCamera]:
+def _cameras(folder: Path) -> dict[str, Camera]:
     calibration = _calibration(folder)
     if calibration is None:
         raise ReconError(f"{folder}: no Calibration/cal18 in a folder above")
@@ -80,7 +81,7 @@ def _cameras(folder: Path) -> dict[str, TruthCamera]:
         path = calibration / f"pos_{place:03d}.txt"
         K, R, t = split_projection(numbers(read_text(path), path, 12).reshape(3, 4), path)
         size = image_size(photo)
-        camera = TruthCamera(*_SIZE, K, R, t)
+        camera = true_camera(*_SIZE, K, R, t)
         cameras[photo.name] = camera if size == _SIZE else camera.resized(*size)
     return cameras
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from recon.datasets.readers.colmap import cameras_of_model, colmap_camera, has_model
+from recon.core.posed import Camera
+from recon.datasets.readers.colmap import cameras_of_model, has_model
 from recon.datasets.readers.common import Reader, numbers, read_text
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth
 from recon.errors import ReconError
 
 # Calibration folder, image folder; undistorted photos first, since a pinhole is what most methods want.
@@ -82,7 +83,7 @@ def _scans(folder: Path) -> tuple[tuple[Path, ...], tuple[Float64[np.ndarray, "4
 
 
 def _depth(
-    folder: Path, calibration: str, cameras: Mapping[str, TruthCamera]
+    folder: Path, calibration: str, cameras: Mapping[str, Camera]
 ) -> Callable[[str], Float32[np.ndarray, "h w"] | None] | None:
     maps = folder / "ground_truth_depth" / "dslr_images"
     if not maps.is_dir() or not calibration.startswith("dslr"):
@@ -111,14 +112,12 @@ def _depth(
 
 
 def _undistorted(
-    z: Float32[np.ndarray, "h w"], original: TruthCamera, camera: TruthCamera
+    z: Float32[np.ndarray, "h w"], original: Camera, camera: Camera
 ) -> Float32[np.ndarray, "h2 w2"]:
     """The z-depth that a pinhole camera at the same place sees: depth does not change, only its pixel."""
-    from recon.core.colmap import points_from_colmap
-
     x, y = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
     rays = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1) @ np.linalg.inv(camera.K).T
-    found = points_from_colmap(np.asarray(colmap_camera(original).img_from_cam(rays), np.float64))
+    found = original.pixels(rays)
     column, row = np.rint(np.nan_to_num(found, nan=-9)).astype(np.int64).T
     inside = (column >= 0) & (column < original.width) & (row >= 0) & (row < original.height)
     out = np.zeros(x.size, np.float32)

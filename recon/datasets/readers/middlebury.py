@@ -18,7 +18,7 @@ from recon.datasets.readers.common import (
     read_text,
     rotation,
 )
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
 from recon.io.flo import read_true_flow
 
@@ -57,7 +57,7 @@ def read_stereo(folder: Path) -> GroundTruth:
         if photo is None:
             raise ReconError(f"{path}: its photo {name} is not in {images}")
         R = rotation(values[9:18].reshape(3, 3), path)
-        cameras[photo.name] = TruthCamera(*image_size(photo), values[:9].reshape(3, 3), R, values[18:21])
+        cameras[photo.name] = true_camera(*image_size(photo), values[:9].reshape(3, 3), R, values[18:21])
     return GroundTruth(
         folder.name,
         images,

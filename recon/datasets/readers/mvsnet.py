@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from recon.core.posed import Camera
 from recon.datasets.readers.common import Reader, image_files, image_size, numbers, read_text, rotation
-from recon.datasets.types import GroundTruth, TruthCamera, TruthPair
+from recon.datasets.types import GroundTruth, TruthPair, true_camera
 from recon.errors import ReconError
 
 
@@ -63,7 +64,7 @@ def read_mvsnet(folder: Path) -> GroundTruth:
     )
 
 
-def cameras_in(folder: Path, images: Path) -> dict[str, TruthCamera]:
+def cameras_in(folder: Path, images: Path) -> dict[str, Camera]:
     """Read ``XXXXXXXX_cam.txt`` files, by the name of the photo with that number.
 
     Raises:
@@ -80,7 +81,7 @@ def cameras_in(folder: Path, images: Path) -> dict[str, TruthCamera]:
     return cameras
 
 
-def read_camera(path: Path, size: tuple[int, int]) -> TruthCamera:
+def read_camera(path: Path, size: tuple[int, int]) -> Camera:
     """Read one camera: ``extrinsic`` and a 4x4 ``cam_from_world``, ``intrinsic`` and K, depth range.
 
     Pixels count from the centre of the top-left one, as here.
@@ -95,10 +96,10 @@ def read_camera(path: Path, size: tuple[int, int]) -> TruthCamera:
         )
     pose = numbers(" ".join(words[1:17]), path, 16).reshape(4, 4)
     K = numbers(" ".join(words[18:27]), path, 9).reshape(3, 3)
-    return TruthCamera(*size, K, rotation(pose[:3, :3], path), pose[:3, 3])
+    return true_camera(*size, K, rotation(pose[:3, :3], path), pose[:3, 3])
 
 
-def pairs_in(path: Path, cameras: Mapping[str, TruthCamera]) -> tuple[TruthPair, ...]:
+def pairs_in(path: Path, cameras: Mapping[str, Camera]) -> tuple[TruthPair, ...]:
     """Read ``pair.txt``: number of photos; then for each its number, and count, number, score, …
 
     Returns:
@@ -127,14 +128,15 @@ def pairs_in(path: Path, cameras: Mapping[str, TruthCamera]) -> tuple[TruthPair,
     return tuple(found.values())
 
 
-def _relative(a: str, b: str, cameras: Mapping[str, TruthCamera]) -> TruthPair:
-    R = cameras[b].R @ cameras[a].R.T
-    t = cameras[b].t - R @ cameras[a].t
+def _relative(a: str, b: str, cameras: Mapping[str, Camera]) -> TruthPair:
+    first, second = cameras[a].cam_from_world, cameras[b].cam_from_world
+    R = second[:, :3] @ first[:, :3].T
+    t = second[:, 3] - R @ first[:, 3]
     return TruthPair(a, b, cameras[a].K, cameras[b].K, np.column_stack([R, t]))
 
 
 def depth_from(
-    folder: Path, cameras: Mapping[str, TruthCamera]
+    folder: Path, cameras: Mapping[str, Camera]
 ) -> Callable[[str], Float32[np.ndarray, "h w"] | None]:
     """Depth by photo name from ``XXXXXXXX.pfm`` files; 0 where unknown."""
 

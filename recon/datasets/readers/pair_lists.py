@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from recon.datasets.readers.common import Reader, image_size, numbers, read_text, rotation
-from recon.datasets.types import GroundTruth, TruthPair
+from recon.datasets.types import GroundTruth, TruthPair, true_camera
 from recon.errors import ReconError
 
 _TEXTS = ("pairs_calibrated.txt", "pairs.txt", "pairs_with_gt.txt")
@@ -174,13 +174,11 @@ def _fitted(pair: TruthPair, images: Path) -> TruthPair:
     """K of 640x480 pixels at the size that the photos have on disk."""
     from dataclasses import replace
 
-    from recon.datasets.types import TruthCamera
-
     fitted = []
     for name, K in ((pair.a, pair.K_a), (pair.b, pair.K_b)):
         path = images / name
         size = image_size(path) if path.is_file() else _SCANNET_SIZE
-        camera = TruthCamera(*_SCANNET_SIZE, K, np.eye(3), np.zeros(3))
+        camera = true_camera(*_SCANNET_SIZE, K, np.eye(3), np.zeros(3))
         fitted.append(K if size == _SCANNET_SIZE else camera.resized(*size).K)
     return replace(pair, K_a=fitted[0], K_b=fitted[1])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recon.core.posed import Camera
 from recon.datasets.readers.common import Reader, image_files, image_size, numbers, read_text, rotation
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
 
 _FOLDERS = ("gt_dense_cameras", "cameras", ".", "images")
@@ -43,13 +44,13 @@ def read(folder: Path) -> GroundTruth:
     )
 
 
-def _camera(path: Path, photo: Path) -> TruthCamera:
+def _camera(path: Path, photo: Path) -> Camera:
     values = numbers(read_text(path), path, 26)
     R = rotation(values[12:21].reshape(3, 3), path).T
     width, height = int(values[24]), int(values[25])
     if width < 1 or height < 1:
         raise ReconError(f"{path}: says the photo is {width}x{height}")
-    camera = TruthCamera(width, height, values[:9].reshape(3, 3), R, -R @ values[21:24])
+    camera = true_camera(width, height, values[:9].reshape(3, 3), R, -R @ values[21:24])
     size = image_size(photo)
     return camera if size == (width, height) else camera.resized(*size)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from recon.datasets.readers.common import Reader, image_files, image_size, numbers, read_text, rotation
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
 
 _LOG = "_COLMAP_SfM.log"
@@ -59,7 +59,7 @@ def read(folder: Path) -> GroundTruth:
         K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         R = rotation(world_from_camera[:3, :3], log).T @ turn.T
         center = move[:3, :3] @ world_from_camera[:3, 3] + move[:3, 3]
-        cameras[photo.name] = TruthCamera(
+        cameras[photo.name] = true_camera(
             width, height, known.copy() if known is not None else K, R, -R @ center
         )
     scan = folder / f"{name}.ply"

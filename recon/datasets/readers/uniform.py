@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from recon.core.posed import Camera
 from recon.datasets.readers.common import Reader, read_text, rotation
-from recon.datasets.types import GroundTruth, TruthCamera
+from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
 from recon.io.cameras_json import pinhole_of_entry
 
@@ -60,18 +61,16 @@ def read(folder: Path) -> GroundTruth:
     )
 
 
-def _camera(entry: Mapping[str, Any], path: Path) -> TruthCamera:
+def _camera(entry: Mapping[str, Any], path: Path) -> Camera:
     K, width, height = pinhole_of_entry(entry)
     R = rotation(np.asarray(entry["R"], np.float64).reshape(3, 3), path)
     t = np.asarray(entry["t"], np.float64).reshape(3)
     if not (np.isfinite(K).all() and np.isfinite(t).all()):
         raise ReconError(f"{path}: {entry['name']} has a number that is not finite")
-    return TruthCamera(width, height, K, R, t)
+    return true_camera(width, height, K, R, t)
 
 
-def _depth(
-    folder: Path, cameras: dict[str, TruthCamera]
-) -> Callable[[str], Float32[np.ndarray, "h w"] | None]:
+def _depth(folder: Path, cameras: dict[str, Camera]) -> Callable[[str], Float32[np.ndarray, "h w"] | None]:
     def depth(name: str) -> Float32[np.ndarray, "h w"] | None:
         path = folder / f"{Path(name).stem}.npz"
         if name not in cameras or not path.is_file():

@@ -100,7 +100,7 @@ def undistorted_match(
     cameras = {} if subject.truth is None else subject.truth.cameras
     distorted = [
         camera.intrinsics.resized(view.width, view.height)
-        if (camera := cameras.get(name)) is not None and camera.distortion is not None
+        if (camera := cameras.get(name)) is not None and not camera.intrinsics.is_pinhole
         else None
         for name, view in zip(pair, views, strict=True)
     ]

@@ -12,8 +12,9 @@ from jaxtyping import Float32, Float64
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
+from recon.core.posed import Camera
 from recon.core.similarity import Similarity3
-from recon.datasets.ground_truth import GroundTruth, TruthCamera
+from recon.datasets.ground_truth import GroundTruth
 from recon.errors import ReconError
 from recon.evaluation.depth import resize_truth_depth
 from recon.evaluation.poses import align_cameras, matched_names, rotation_angle
@@ -47,7 +48,7 @@ class Subject:
 
     run: RunFolder
     truth: GroundTruth | None = None
-    known: Mapping[str, TruthCamera] = field(default_factory=dict)
+    known: Mapping[str, Camera] = field(default_factory=dict)
     estimated: Mapping[str, Float64[np.ndarray, "3 4"]] = field(default_factory=dict)
     truth_from_run: Similarity3 | None = None
     thresholds: Sequence[float] | None = None
@@ -171,7 +172,7 @@ def _check_shapes(subject: Subject) -> None:
 
 def _alignment(
     estimated: Mapping[str, Float64[np.ndarray, "3 4"]],
-    cameras: Mapping[str, TruthCamera],
+    cameras: Mapping[str, Camera],
     report: ReportBuilder,
 ) -> Similarity3 | None:
     """The similarity from the run's world to the truth's, with a note where the cameras do not fit."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recon.core.undistort import distort_points
-from recon.datasets.ground_truth import TruthPair
+from recon.datasets.ground_truth import TruthPair, true_camera
 from recon.errors import ReconError
 from recon.evaluation.bootstrap import paired_difference, statistic
 from recon.evaluation.cost import evaluate_cost
@@ -207,12 +207,15 @@ def test_the_truth_of_another_scene(scene: Scene, run: Path) -> None:
     others = {f"other{i}.jpg": camera for i, camera in enumerate(scene.truth.cameras.values())}
     with pytest.raises(ReconError, match=r"share no photo name.*0000\.png.*other0\.jpg"):
         evaluate_run(run, replace(scene.truth, cameras=others))
-    square = {name: replace(camera, width=120) for name, camera in scene.truth.cameras.items()}
+    square = {
+        name: replace(camera, intrinsics=replace(camera.intrinsics, width=120))
+        for name, camera in scene.truth.cameras.items()
+    }
     with pytest.raises(ReconError, match="another shape"):
         evaluate_run(run, replace(scene.truth, cameras=square))
     turned = dict(zip(NAMES, list(scene.truth.cameras.values())[::-1], strict=True))
     flipped = {
-        name: replace(c, R=np.diag([-1.0, -1, 1]) @ c.R, t=np.diag([-1.0, -1, 1]) @ c.t) if i % 2 else c
+        name: replace(c, cam_from_world=np.diag([-1.0, -1, 1]) @ c.cam_from_world) if i % 2 else c
         for i, (name, c) in enumerate(turned.items())
     }
     report = evaluate_run(run, replace(scene.truth, cameras=flipped), parts=("poses",))
@@ -297,7 +300,15 @@ def test_true_cameras_with_distortion(scene: Scene, tmp_path: Path) -> None:
     """Matches of distorted photos fit the distorted cameras, and not the pinholes."""
     root = make_run(scene, tmp_path, kind="sparse")
     cameras = {
-        name: replace(camera, distortion=np.array([-0.2, 0.05, 0.001, -0.002]), model="OPENCV")
+        name: true_camera(
+            camera.width,
+            camera.height,
+            camera.K,
+            camera.cam_from_world[:, :3],
+            camera.cam_from_world[:, 3],
+            np.array([-0.2, 0.05, 0.001, -0.002]),
+            "OPENCV",
+        )
         for name, camera in scene.truth.cameras.items()
     }
     for path in (root / "matches").glob("*.npz"):

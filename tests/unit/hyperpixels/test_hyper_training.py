@@ -13,7 +13,7 @@ import torch
 from test_hyper_network import tiny_network
 
 from recon.datasets.semantic import SemanticPair
-from recon.datasets.types import TruthCamera
+from recon.datasets.types import true_camera
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import normalise
 from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
@@ -200,8 +200,8 @@ def test_a_warp_is_where_it_says() -> None:
 
 def test_rendered_views_see_a_plane_where_algebra_says() -> None:
     K = np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])
-    a = TruthCamera(64, 48, K, np.eye(3), np.zeros(3))
-    b = TruthCamera(64, 48, K, np.eye(3), np.array([-0.2, 0.1, 0.0]))
+    a = true_camera(64, 48, K, np.eye(3), np.zeros(3))
+    b = true_camera(64, 48, K, np.eye(3), np.array([-0.2, 0.1, 0.0]))
     depth = np.full((48, 64), 2.0, np.float32)
     hidden = depth.copy()
     hidden[:, 40:] = 1.0  # something stands in front, for B

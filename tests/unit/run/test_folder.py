@@ -97,9 +97,8 @@ def test_a_distorted_camera_projects_as_colmap_does(tmp_path: Path) -> None:
     assert np.isnan(pixels[2]).all()
     assert z[2] < 0
     camera = read_truth(tmp_path).cameras["a.png"]
-    assert camera.distortion is not None
-    np.testing.assert_allclose(camera.distortion, [-0.1, 0.02, 0.001, -0.002])
-    assert camera.model == "OPENCV"
+    np.testing.assert_allclose(camera.intrinsics.params[4:], [-0.1, 0.02, 0.001, -0.002])
+    assert camera.intrinsics.model == "OPENCV"
 
 
 def test_surfaces_under_the_names_of_tools(scene: Scene, tmp_path: Path) -> None:
