@@ -21,7 +21,7 @@ from recon.exports.clouds import Cloud
 from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
-from recon.exports.scene import Scene, SceneView, same_pinhole
+from recon.exports.scene import Scene, SceneView
 from recon.exports.source import load_scene, photo_folder
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
@@ -46,7 +46,7 @@ class Format:
 
     write: Callable[[Export, Path], str]
     unrepresentable: Callable[[Intrinsics], str | None] | None = None
-    fitting: Callable[[Intrinsics], Intrinsics] = same_pinhole
+    fitting: Callable[[Intrinsics], Intrinsics] = Intrinsics.pinhole
     one_word_names: bool = False
     bare_names: bool = False
     masks: Literal["none", "colmap", "all"] = "none"
@@ -126,7 +126,7 @@ class Export:
     def _target_cameras(self, scene: Scene) -> Callable[[Intrinsics], Intrinsics] | None:
         """What cameras become that are to be undistorted or that the format cannot say; None if all stay."""
         unrepresentable = self.format.unrepresentable
-        wanted = same_pinhole if self.options.undistort else None
+        wanted = Intrinsics.pinhole if self.options.undistort else None
         as_wanted = [wanted(camera) if wanted else camera for camera in scene.cameras]
         problems = {unrepresentable(camera) for camera in as_wanted} - {None} if unrepresentable else set()
         if not problems:

@@ -146,15 +146,6 @@ class Scene:
         return replace(self, cameras=targets, views=tuple(views))
 
 
-def same_pinhole(camera: Intrinsics) -> Intrinsics:
-    """The pinhole camera with the focal lengths, principal point and size of this camera."""
-    if camera.is_pinhole:
-        return camera
-    K = camera.K
-    params = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
-    return replace(camera, model="PINHOLE", params=params)
-
-
 def square_pinhole(camera: Intrinsics) -> Intrinsics:
     """The pinhole camera with one focal length (the mean), and the principal point and size of this camera."""
     K = camera.K

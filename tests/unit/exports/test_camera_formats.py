@@ -13,7 +13,6 @@ from recon.exports.scene import (
     centred_pinhole,
     pairs_of_tracks,
     reconstruction_from_scene,
-    same_pinhole,
     scene_from_reconstruction,
 )
 from tests.support.exports_scene import (
@@ -72,7 +71,7 @@ def test_resized_scene_agrees_with_colmap() -> None:
 @pytest.mark.parametrize("model", ["OPENCV", "OPENCV_FISHEYE"])
 def test_undistorted_scene_agrees_with_colmap(model: str) -> None:
     scene = make_scene([camera_of(model)])
-    for change in (same_pinhole, centred_pinhole):
+    for change in (Intrinsics.pinhole, centred_pinhole):
         flat = scene.undistorted(change)
         assert flat.cameras[0].is_pinhole
         assert reconstruction_from_scene(flat).compute_mean_reprojection_error() < 1e-4
