@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from recon.core.cameras import Intrinsics
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.scene import (
     Scene,
