@@ -260,14 +260,7 @@ def match_files(
         max_size: longest side at which the images are matched.
         overrides: settings of the matcher, each "key=value".
     """
-    import cv2
-
-    from recon.core.resize import resize_rgb, working_size
     from recon.engine.recipe import parse_value
-    from recon.io.flo import write_flo
-    from recon.photos.reading import PhotoError, decode_photo
-    from recon.render import pictures
-    from recon.render.match_lines import match_lines_picture
 
     settings = {}
     for text in overrides:
@@ -275,55 +268,90 @@ def match_files(
         if not equals:
             raise UsageError(f"--set {text}: write key=value, for example --set window=5")
         settings[key.strip().removeprefix("match.")] = parse_value(value)
-    images = []
-    for path in (Path(a), Path(b)):
-        if not path.is_file():
-            raise UsageError(f"{path}: there is no such file")
-        try:
-            rgb = decode_photo(path).pixels.rgb
-        except PhotoError as error:
-            raise ReconError(f"{path}: {error}") from error
-        images.append(resize_rgb(rgb, *working_size(rgb.shape[1], rgb.shape[0], max_size)))
-    result = match(images[0], images[1], matcher, **settings)
+    images = _sized_image(Path(a), max_size), _sized_image(Path(b), max_size)
+    result = match(*images, matcher, **settings)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReconError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
-    written = []
-
-    def picture(name: str, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
-        if not cv2.imwrite(str(folder / name), rgb[:, :, ::-1]):
-            raise ReconError(f"{folder / name}: cannot be written; choose another --out")
-        written.append(name)
-
-    picture("image_a.png", images[0])
-    picture("image_b.png", images[1])
+    written = [
+        _write_picture(folder, f"image_{side}.png", rgb) for side, rgb in zip("ab", images, strict=True)
+    ]
     if isinstance(result, SparseMatch):
-        agrees = _agreeing(result, images[0], images[1])
-        np.savez(
-            folder / "matches.npz", xy_a=result.xy_a, xy_b=result.xy_b, score=result.score, agrees=agrees
-        )
-        written.append("matches.npz")
-        picture("matches.png", match_lines_picture(images[0], images[1], result.xy_a, result.xy_b, agrees))
-        return PairPictures(folder, tuple(written), matches=len(agrees), agreeing=int(agrees.sum()))
+        return _write_sparse_match(folder, written, result, images)
+    return _write_dense_match(folder, written, result, images)
+
+
+def _sized_image(path: Path, max_size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The image of a file, at the size that it is matched at."""
+    from recon.core.resize import resize_rgb, working_size
+    from recon.photos.reading import PhotoError, decode_photo
+
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    try:
+        rgb = decode_photo(path).pixels.rgb
+    except PhotoError as error:
+        raise ReconError(f"{path}: {error}") from error
+    return resize_rgb(rgb, *working_size(rgb.shape[1], rgb.shape[0], max_size))
+
+
+def _write_picture(folder: Path, name: str, rgb: UInt8[np.ndarray, "h w 3"]) -> str:
+    import cv2
+
+    if not cv2.imwrite(str(folder / name), rgb[:, :, ::-1]):
+        raise ReconError(f"{folder / name}: cannot be written; choose another --out")
+    return name
+
+
+def _write_sparse_match(
+    folder: Path,
+    written: list[str],
+    result: SparseMatch,
+    images: tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h2 w2 3"]],
+) -> PairPictures:
+    from recon.render.match_lines import match_lines_picture
+
+    agrees = _agreeing(result, *images)
+    np.savez(folder / "matches.npz", xy_a=result.xy_a, xy_b=result.xy_b, score=result.score, agrees=agrees)
+    lines = match_lines_picture(*images, result.xy_a, result.xy_b, agrees)
+    files = (*written, "matches.npz", _write_picture(folder, "matches.png", lines))
+    return PairPictures(folder, files, matches=len(agrees), agreeing=int(agrees.sum()))
+
+
+def _write_dense_match(
+    folder: Path,
+    written: list[str],
+    result: DenseMatch,
+    images: tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h2 w2 3"]],
+) -> PairPictures:
+    from recon.io.flo import write_flo
+    from recon.render import pictures
+
     both = (
-        ("a_to_b", result.a_to_b, result.consistent_a, images[0], images[1]),
-        ("b_to_a", result.b_to_a, result.consistent_b, images[1], images[0]),
+        ("a_to_b", result.a_to_b, result.consistent_a, images),
+        ("b_to_a", result.b_to_a, result.consistent_b, images[::-1]),
     )
-    for name, field, consistent, source, target in both:
+    for name, field, consistent, (source, target) in both:
         np.save(folder / f"flow_{name}.npy", field.flow)
         write_flo(folder / f"flow_{name}.flo", field.flow)
         np.save(folder / f"confidence_{name}.npy", field.confidence)
-        written += [f"flow_{name}.npy", f"flow_{name}.flo", f"confidence_{name}.npy"]
-        picture(f"flow_{name}.png", pictures.flow_picture(field.flow))
-        picture(f"warp_{name}.png", pictures.warp_picture(target, field.flow))
-        picture(f"consistent_{name}.png", pictures.consistency_picture(source, consistent))
+        written += [
+            f"flow_{name}.npy",
+            f"flow_{name}.flo",
+            f"confidence_{name}.npy",
+            _write_picture(folder, f"flow_{name}.png", pictures.flow_picture(field.flow)),
+            _write_picture(folder, f"warp_{name}.png", pictures.warp_picture(target, field.flow)),
+            _write_picture(
+                folder, f"consistent_{name}.png", pictures.consistency_picture(source, consistent)
+            ),
+        ]
     diagnostics = result.diagnostics
     if diagnostics is not None:
         for name, scales in (("a", diagnostics.scale_map_a), ("b", diagnostics.scale_map_b)):
             if scales is not None:
-                picture(f"scales_{name}.png", pictures.scale_picture(scales))
+                written.append(_write_picture(folder, f"scales_{name}.png", pictures.scale_picture(scales)))
     return PairPictures(
         folder, tuple(written), float(result.consistent_a.mean()), float(result.consistent_b.mean())
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int64
 
 from recon.core.colmap import pycolmap
 from recon.core.parallel import map_ordered
@@ -333,29 +333,9 @@ def complete_tracks(
     _, _, gradient = _plane_warps(
         tracks, xyz, cameras, reference[tracks.track_id[rows]], rows, settings.radius
     )
-    rays = np.zeros((tracks.count, 3))
-    for photo, camera in cameras.items():
-        of_photo = starts[tracks.photo_id[starts] == photo]
-        rays[tracks.track_id[of_photo]] = xyz[tracks.track_id[of_photo]] - camera.center
-    rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-    track_id, photo_id, predicted = [], [], []
-    for photo, camera in sorted(cameras.items()):
-        wanted = reference >= 0
-        wanted[tracks.track_id[tracks.photo_id == photo]] = False
-        track = np.nonzero(wanted)[0]
-        if len(track) == 0:
-            continue
-        direction = xyz[track] - camera.center
-        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
-        near = (direction * rays[track]).sum(axis=1) > np.cos(max_angle)
-        pixels = camera.pixels(camera.to_camera(xyz[track]))
-        limit = np.array([camera.intrinsics.width, camera.intrinsics.height]) - 1 - settings.radius
-        with np.errstate(invalid="ignore"):
-            inside = (pixels >= settings.radius).all(axis=1) & (pixels <= limit).all(axis=1)
-        use = near & inside
-        track_id.append(track[use])
-        photo_id.append(np.full(int(use.sum()), photo))
-        predicted.append(pixels[use])
+    track_id, photo_id, predicted = _unseen_projections(
+        tracks, xyz, cameras, reference, settings.radius, max_angle
+    )
     added = sum(map(len, track_id))
     if added == 0:
         return tracks
@@ -379,6 +359,43 @@ def complete_tracks(
     both.affinity[new[good]] = aligned.affinity[good]
     keep = np.r_[np.ones(n, bool), good]
     return select_observations(both, keep)
+
+
+def _unseen_projections(
+    tracks: Tracks,
+    xyz: Float[np.ndarray, "t 3"],
+    cameras: Mapping[int, Camera],
+    reference: Int64[np.ndarray, " _"],
+    radius: int,
+    max_angle: float,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Where the points with a reference fall in photos that have no observation of them: per photo the tracks, the
+    photo's id for each, and the pixels. ``max_angle`` in radians between the rays of reference and photo."""
+    rays = np.zeros((tracks.count, 3))
+    starts = reference[reference >= 0]
+    for photo, camera in cameras.items():
+        of_photo = starts[tracks.photo_id[starts] == photo]
+        rays[tracks.track_id[of_photo]] = xyz[tracks.track_id[of_photo]] - camera.center
+    rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
+    track_id, photo_id, predicted = [], [], []
+    for photo, camera in sorted(cameras.items()):
+        wanted = reference >= 0
+        wanted[tracks.track_id[tracks.photo_id == photo]] = False
+        track = np.nonzero(wanted)[0]
+        if len(track) == 0:
+            continue
+        direction = xyz[track] - camera.center
+        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+        near = (direction * rays[track]).sum(axis=1) > np.cos(max_angle)
+        pixels = camera.pixels(camera.to_camera(xyz[track]))
+        limit = np.array([camera.intrinsics.width, camera.intrinsics.height]) - 1 - radius
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= radius).all(axis=1) & (pixels <= limit).all(axis=1)
+        use = near & inside
+        track_id.append(track[use])
+        photo_id.append(np.full(int(use.sum()), photo))
+        predicted.append(pixels[use])
+    return track_id, photo_id, predicted
 
 
 def _plane_warps(
