@@ -22,10 +22,11 @@ from _common import data_root, machine, table
 from recon.core.resize import resize_rgb
 from recon.datasets.semantic import load_pairs
 from recon.evaluation.semantic import pck
-from recon.evaluation.semantic_benchmark import PAPER_SIDE, read_image, resized_points, square_tensor
-from recon.matching.hyperpixel_weights import load_network
+from recon.evaluation.semantic_benchmark import PAPER_SIDE, read_image, resized_points, run_benchmark
+from recon.evaluation.semantic_options import SemanticOptions
 from recon.matching.registry import create_matcher
 from recon.matching.types import MatchImage, PairContext
+from recon.render.gates import draw_gates
 from recon.render.pictures import warp_picture
 
 MATCHERS = ("siftflow", "hpf", "dhpf", "dhpf-siftflow")
@@ -34,38 +35,9 @@ CLASSES = ("Car", "Duck")
 
 def gates(out: Path, root: Path) -> None:
     """Heat map of selections, and rates by class."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    network = load_network("", "").requires_grad_(False)
-    pairs = load_pairs("willow", root, "test")
-    known: dict[Path, object] = {}
-    with torch.inference_mode():
-        for path in {p for pair in pairs for p in (pair.source, pair.target)}:
-            known[path] = network.prepare(square_tensor(read_image(path)))
-        chosen = [network.select(known[p.source], known[p.target]) for p in pairs]
-    layers = network.candidates
-    seen = np.array([[layer in one for layer in layers] for one in chosen])
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2), layout="constrained")
-    axes[0].imshow(seen.T, aspect="auto", cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
-    axes[0].set_yticks(range(len(layers)), layers)
-    axes[0].set_xlabel("test pair (Car, then Duck)")
-    axes[0].set_ylabel("layer")
-    axes[0].set_title(f"selected layers: {len(set(chosen))} different sets for {len(pairs)} pairs")
-    axes[0].axvline(sum(p.category == "Car" for p in pairs) - 0.5, color="black", linewidth=1)
-    for k, category in enumerate(CLASSES):
-        of = np.array([p.category == category for p in pairs])
-        axes[1].bar(np.arange(len(layers)) + 0.4 * k - 0.2, seen[of].mean(0), 0.4, label=category)
-    axes[1].axhline(seen.mean(), color="black", linewidth=1, linestyle=":", label=f"mean {seen.mean():.2f}")
-    axes[1].set_xticks(range(len(layers)), layers)
-    axes[1].set_xlabel("layer")
-    axes[1].set_ylabel("share of pairs that select it")
-    axes[1].legend(loc="lower right")
-    figure.savefig(out / "gates.png", dpi=110)
-    print(f"{len(pairs)} pairs, {len(set(chosen))} different sets, mean selection rate {seen.mean():.3f}")
-    print("per layer: " + ", ".join(f"{n} {r:.2f}" for n, r in zip(layers, seen.mean(0), strict=True)))
+    report = run_benchmark("willow", root, SemanticOptions(method="dhpf"), progress=True)
+    draw_gates(report.scores, out / "gates.png")
+    print(report.text().splitlines()[-1])
 
 
 def examples(root: Path) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:

@@ -15,6 +15,9 @@ from recon.evaluation.semantic_options import SemanticOptions
 def evaluate_semantic(
     benchmark: str = typer.Option(..., help="pf-pascal, pf-willow, spair-71k, caltech-101 or willow."),
     root: Path = typer.Option(..., help="Folder of the benchmark, or the one that holds it."),
+    gates: Path | None = typer.Option(
+        None, metavar="FILE.png", help="Draw which layers the pairs select, by class (dhpf)."
+    ),
     *,
     options: SemanticOptions,
 ) -> None:
@@ -24,3 +27,8 @@ def evaluate_semantic(
 
         report = run_benchmark(benchmark, root, options, progress=True)
     typer.echo(report.text())
+    if gates is not None:
+        from recon.render.gates import draw_gates
+
+        draw_gates(report.scores, gates)
+        typer.echo(f"gates: {gates}")

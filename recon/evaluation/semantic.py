@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ class PairScore:
         label_accuracy, iou: of the transferred mask; None without masks.
         seconds: that matching took.
         layers: that were selected.
+        variation: what the benchmark says of the pair (SPair-71k): a level of each kind of difficulty.
     """
 
     category: str
@@ -30,6 +31,16 @@ class PairScore:
     iou: float | None = None
     seconds: float = 0.0
     layers: tuple[int, ...] = ()
+    variation: Mapping[str, int] = field(default_factory=dict)
+
+
+VARIATIONS: dict[str, tuple[str, ...]] = {
+    "viewpoint_variation": ("easy", "medium", "hard"),
+    "scale_variation": ("easy", "medium", "hard"),
+    "truncation": ("none", "source", "target", "both"),
+    "occlusion": ("none", "source", "target", "both"),
+}
+"""Kinds of difficulty of SPair-71k's pairs, and the names of their levels, from 0."""
 
 
 def pck(
@@ -60,14 +71,17 @@ def reference_length(
     """The length that alpha is a share of, in pixels of the target.
 
     Args:
-        threshold: "image" or "box".
+        threshold: "image", "box", or "padded-box": the box round the true points and (-1, -1), with which DHPF's
+            release pads its lists on PF-WILLOW. It is larger than the object by its distance from the corner.
         image: width and height of the target.
         box: of its object; None for the box round its keypoints.
     """
     if threshold == "image":
         return float(max(image))
+    if threshold == "padded-box":
+        return float(np.ptp(np.vstack([truth, [[-1.0, -1.0]]]), axis=0).max())
     if threshold != "box":
-        raise UsageError(f"PCK is by 'image' or by 'box', not by {threshold!r}")
+        raise UsageError(f"PCK is by 'image', 'box' or 'padded-box', not by {threshold!r}")
     if box is not None:
         return float(max(box[2] - box[0], box[3] - box[1]))
     return float(np.ptp(truth, axis=0).max())
@@ -116,6 +130,25 @@ class SemanticReport:
                 counts[layer] = counts.get(layer, 0) + 1
         return {layer: counts[layer] / len(self.scores) for layer in sorted(counts)}
 
+    def breakdown(self, alpha: float = 0.1) -> dict[str, dict[str, tuple[int, float]]]:
+        """Number of pairs and mean PCK by kind of difficulty and level; empty where the benchmark tells none."""
+        found: dict[str, dict[str, tuple[int, float]]] = {}
+        for kind, names in VARIATIONS.items():
+            for level, name in enumerate(names):
+                values = [s.pck[alpha] for s in self.scores if s.variation.get(kind) == level]
+                if values:
+                    found.setdefault(kind, {})[name] = len(values), float(np.mean(values))
+        return found
+
+    def _by_variation(self, alphas: Sequence[float]) -> list[str]:
+        parts = [self.breakdown(alpha) for alpha in alphas]
+        lines = []
+        for kind in parts[0] if parts else ():
+            for name, (count, _) in parts[0][kind].items():
+                values = "  ".join(f"{part[kind][name][1]:8.3f}" for part in parts)
+                lines.append(f"{kind.removesuffix('_variation')}, {name}: {count} pairs  {values}")
+        return lines
+
     def text(self) -> str:
         """The paper's table: each class, the mean over pairs, milliseconds per pair, selected layers."""
         if not self.scores:
@@ -136,6 +169,7 @@ class SemanticReport:
         lines.append(f"{'':{wide}}  pairs  " + "  ".join(f"{head:>8}" for head in heads))
         for name, count, values in rows:
             lines.append(f"{name:{wide}}  {count:5d}  " + "  ".join(f"{value:8.3f}" for value in values))
+        lines += self._by_variation(alphas)
         times = [s.seconds for s in self.scores]
         lines.append(
             f"milliseconds per pair: median {1000 * float(np.median(times)):.0f}, "

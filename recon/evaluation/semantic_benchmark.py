@@ -16,6 +16,7 @@ from tqdm import tqdm
 from recon.core.resize import resize_rgb
 from recon.datasets.semantic import BENCHMARKS, SemanticPair, load_pairs
 from recon.errors import ReconError, UsageError
+from recon.evaluation.authors_protocols import DhpfProtocol, HpfProtocol
 from recon.evaluation.semantic import (
     PairScore,
     SemanticReport,
@@ -32,7 +33,7 @@ from recon.hyperpixels.cells import CellMatches, match_cells, transfer_keypoints
 from recon.hyperpixels.hpf import DEFAULT_LAYER, DEFAULT_LAYERS, HyperpixelFlow
 from recon.matching.hyperpixel_matcher import checked_device, parse_layers
 from recon.matching.hyperpixel_weights import load_backbone, load_network
-from recon.matching.registry import create_matcher
+from recon.matching.registry import create_matcher, matcher_settings
 from recon.matching.types import DenseMatch, MatchImage, PairContext
 
 PAPER_SIDE = 240
@@ -48,18 +49,23 @@ def run_benchmark(
     Raises:
         UsageError, ReconError: what was asked for does not exist or cannot be read.
     """
-    if options.threshold not in ("", "image", "box"):
-        raise UsageError(f"--threshold is image or box, not {options.threshold!r}")
+    if options.threshold not in ("", "image", "box", "padded-box"):
+        raise UsageError(f"--threshold is image, box or padded-box, not {options.threshold!r}")
+    if options.protocol not in ("common", "authors"):
+        raise UsageError(f"--protocol is common or authors, not {options.protocol!r}")
     if any(not 0 < one <= 1 for one in options.alpha):
         raise UsageError("--alpha is a share, more than 0 and at most 1")
     pairs = evenly(load_pairs(benchmark, root, options.split), options.limit)  # type: ignore[arg-type]
     kind = options.threshold or BENCHMARKS[benchmark].threshold
-    transfer = _method(options)
+    transfer = _method(options, pruned=not any(pair.outlines for pair in pairs))
+    # HPF's release measures on images that keep their aspect.
+    square = not (options.protocol == "authors" and options.method == "hpf")
     scores = [
-        _score(pair, transfer, kind, options.alpha)
+        _score(pair, transfer, kind, options.alpha, square)
         for pair in tqdm(pairs, desc=BENCHMARKS[benchmark].name, unit="pair", disable=not progress)
     ]
-    return SemanticReport(BENCHMARKS[benchmark].name, options.method, tuple(scores))
+    method = options.method if options.protocol == "common" else f"{options.method} (authors' protocol)"
+    return SemanticReport(BENCHMARKS[benchmark].name, method, tuple(scores))
 
 
 def evenly(pairs: list[SemanticPair], limit: int) -> list[SemanticPair]:
@@ -73,13 +79,16 @@ _Transfer = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, tup
 """From source image, target image and source points: points in the target, selected layers, seconds."""
 
 
-def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[float, ...]) -> PairScore:
+def _score(
+    pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[float, ...], square: bool
+) -> PairScore:
     source, target = read_image(pair.source), read_image(pair.target)
     if len(pair.source_points) == 0:
         raise ReconError(f"{pair.source.name} and {pair.target.name} share no annotated point")
     predicted, chosen, seconds = transfer(source, target, pair.source_points)
     height, width = target.shape[:2]
     if pair.outlines:
+        predicted = predicted[np.isfinite(predicted).all(1)]
         found, truth = (mask_of_outline(one, width, height) for one in (predicted, pair.target_points))
         return PairScore(
             pair.category,
@@ -89,11 +98,15 @@ def _score(pair: SemanticPair, transfer: _Transfer, kind: str, alphas: tuple[flo
             seconds,
             chosen,
         )
-    scale = (PAPER_SIDE / width, PAPER_SIDE / height)
-    truth, found = pair.target_points * scale, predicted * scale
-    length = square_length(pair, target.shape, kind, truth)
+    if square:
+        scale = (PAPER_SIDE / width, PAPER_SIDE / height)
+        truth, found = pair.target_points * scale, predicted * scale
+        length = square_length(pair, target.shape, kind, truth)
+    else:
+        truth, found = pair.target_points, predicted
+        length = reference_length(kind, (width, height), pair.target_box, truth)
     values = {a: pck(found, truth, length, a) for a in alphas}
-    return PairScore(pair.category, values, seconds=seconds, layers=chosen)
+    return PairScore(pair.category, values, seconds=seconds, layers=chosen, variation=pair.variation)
 
 
 def square_length(pair: SemanticPair, target: tuple[int, ...], kind: str, truth: np.ndarray) -> float:
@@ -135,26 +148,35 @@ def square_tensor(rgb: np.ndarray) -> torch.Tensor:
     return normalise(torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255)
 
 
-def _method(options: SemanticOptions) -> _Transfer:
+def _method(options: SemanticOptions, pruned: bool) -> _Transfer:
     method, device = options.method, options.device
+    authors = options.protocol == "authors"
+    if authors and method not in ("dhpf", "hpf"):
+        raise UsageError(
+            f"--protocol authors: {method} has no protocol of its authors; dhpf and hpf have one"
+        )
     if method not in METHODS:
-        return _dense(method)
+        return _dense(method, options)
     if method == "sift-nn":
         return _dense_sift
     checked_device(device)
     network: Any
-    # The papers' protocol for all: stretched layers, whole cells. The matcher differs, since flow must be exact.
+    # One way for all, near to DHPF's: stretched layers, whole cells. The matcher differs: flow must be exact.
     if method == "dhpf":
         network = load_network(
             options.checkpoint, options.backbone, options.weights, download=options.download
         )
         network.requires_grad_(False).to(device)
         network.stretch = True
+        if authors:
+            return DhpfProtocol(network, device)
     else:
         name = options.backbone or "mobilenetv2"
         whole = load_backbone(name, options.weights, download=options.download, matcher=method)
         default = DEFAULT_LAYERS[name] if method.startswith("hpf") else (DEFAULT_LAYER[name],)
         network = HyperpixelFlow(whole.to(device), parse_layers(options.layers) or default, stretch=True)
+        if authors:
+            return HpfProtocol(whole, network.layers, device, pruned=pruned)
 
     def transfer(
         source: np.ndarray, target: np.ndarray, points: np.ndarray
@@ -213,9 +235,21 @@ def _sift_stack(image: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def _dense(name: str) -> _Transfer:
-    """A dense matcher of the registry: points follow its flow, read between pixels."""
-    matcher = create_matcher(name)
+_MATCHER = "matcher:"
+"""Before the name of a matcher that a method of the same name would hide."""
+
+
+def _dense(method: str, options: SemanticOptions) -> _Transfer:
+    """A dense matcher of the registry: points follow its flow, read between pixels. Options that it has go to it."""
+    name = method.removeprefix(_MATCHER)
+    given = {
+        key: getattr(options, key) for key in ("backbone", "checkpoint", "weights", "layers", "download")
+    }
+    given = {key: value for key, value in given.items() if value}
+    if options.device != "cpu":
+        given["device"] = options.device
+    known = matcher_settings(name).model_fields
+    matcher = create_matcher(name, **{key: value for key, value in given.items() if key in known})
     if matcher.capabilities.kind != "dense":
         raise UsageError(
             f"--method {name}: a sparse matcher transfers no keypoints; take {', '.join(METHODS)} or a dense matcher"
@@ -235,6 +269,7 @@ def _dense(name: str) -> _Transfer:
         at = resized_points(points, source.shape, SQUARE).astype(np.float32)
         x, y = (np.ascontiguousarray(np.clip(at[:, k], 0, PAPER_SIDE - 1))[None] for k in range(2))
         move = cv2.remap(match.a_to_b.flow, x, y, cv2.INTER_LINEAR)[0]
-        return resized_points(at + move, SQUARE, target.shape), (), seconds
+        notes = match.diagnostics.notes if match.diagnostics is not None else {}
+        return resized_points(at + move, SQUARE, target.shape), tuple(notes.get("layers", ())), seconds
 
     return transfer

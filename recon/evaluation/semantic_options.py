@@ -21,7 +21,12 @@ class SemanticOptions:
     method: str = option(
         "dhpf",
         "dhpf, hpf, hpf+mutual (with DHPF's mutual filter), nn (nearest neighbour), nn+rhm or sift-nn; or a dense "
-        "matcher.",
+        "matcher (matcher:NAME where a method has that name too, as matcher:dhpf).",
+    )
+    protocol: str = option(
+        "common",
+        "How images and points are brought to the network: common (one way for all), or authors (of dhpf and hpf, as "
+        "their releases do).",
     )
     split: str = option("test", "trn, val or test.")
     backbone: str = option("", f"{BACKBONES}; empty: the checkpoint's.")
@@ -30,6 +35,9 @@ class SemanticOptions:
     layers: str = option("", "Of hpf, hpf+mutual, nn and nn+rhm: numbers of the layers, with commas.")
     download: bool = option(False, DOWNLOAD_HELP, flags=("--download",))
     alpha: tuple[float, ...] = option((0.05, 0.1, 0.15), "Shares of the reference length; may be repeated.")
-    threshold: str = option("", "PCK by image or by box; empty: as the benchmark defines it.")
+    threshold: str = option(
+        "",
+        "PCK by image, box, or padded-box (DHPF's release on PF-WILLOW, looser); empty: as the benchmark defines it.",
+    )
     limit: int = option(0, LIMIT_HELP, min=0)
     device: str = option("cpu", "cpu or cuda.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from recon.hyperpixels.grid import Grid
 
 EPSILON = 1e-3
-"""Added to the product of two norms (the release's)."""
+"""Added to the product of two norms (the release's of DHPF; that of HPF adds none)."""
 
 CHUNK = 1 << 19
 """Values of a correlation that are worked on at once: few enough for a processor's cache (2 MiB)."""
@@ -68,8 +68,10 @@ class PairCorrelation:
     2020, equation 3, with the exponent of the release).
     """
 
-    def __init__(self, source: Hyperpixels, target: Hyperpixels, power: int = 2) -> None:
-        self.source, self.target, self.power = source, target, power
+    def __init__(
+        self, source: Hyperpixels, target: Hyperpixels, power: int = 2, *, epsilon: float = EPSILON
+    ) -> None:
+        self.source, self.target, self.power, self.epsilon = source, target, power, epsilon
         self._norm_source = source.squared_norms().clamp(min=1e-8).sqrt()
         self._norm_target = target.squared_norms().clamp(min=1e-8).sqrt()
         self._coarse: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -107,8 +109,8 @@ class PairCorrelation:
         assert total is not None
         norm = self._norm_source[:, first * columns : last * columns, None] * self._norm_target[:, None]
         if torch.is_grad_enabled():
-            return torch.relu(total / (norm + EPSILON)).pow(self.power)
-        cosine = total.div_(norm.add_(EPSILON)).relu_()
+            return torch.relu(total / (norm + self.epsilon)).pow(self.power)
+        cosine = total.div_(norm.add_(self.epsilon)).relu_()
         return cosine.square_() if self.power == 2 else cosine.pow_(self.power)
 
     def at_cells(self, item: int, cells: Int[Tensor, " k"]) -> Float[Tensor, "k nt"]:
@@ -126,7 +128,7 @@ class PairCorrelation:
             total = part if total is None else total + part
         assert total is not None
         norm = self._norm_source[item, cells, None] * self._norm_target[item]
-        return torch.relu(total / (norm + EPSILON)).pow(self.power)
+        return torch.relu(total / (norm + self.epsilon)).pow(self.power)
 
     def full(self) -> Float[Tensor, "b ns nt"]:
         """Correlation of all cells."""

@@ -64,6 +64,7 @@ def test_points_of_moved_views_are_found(tmp_path: Path, weights: str) -> None:
             "trg_kps": (points - views[b][1]).tolist(),
             "src_bndbox": [0, 0, 159, 119],
             "trg_bndbox": [10, 10, 130, 110],
+            "viewpoint_variation": b,
         }
         (root / "PairAnnotation" / "test" / f"{names[-1]}.json").write_text(json.dumps(annotation))
     (root / "Layout" / "large" / "test.txt").write_text("\n".join(names) + "\n")
@@ -78,6 +79,21 @@ def test_points_of_moved_views_are_found(tmp_path: Path, weights: str) -> None:
     # A dense matcher of the registry is measured in the same way.
     for other in ("dsift-flow", "sift-nn"):
         assert run_benchmark("spair-71k", tmp_path, SemanticOptions(method=other)).mean_pck(0.1) == 1
+    # Our matcher of a method's name, with the options that it has; the protocol of the authors.
+    ours = SemanticOptions(method="matcher:hpf", weights=weights, layers="3,6", limit=1)
+    report = run_benchmark("spair-71k", tmp_path, ours)
+    assert report.mean_pck(0.1) > 0.9
+    assert report.scores[0].layers == (3, 6)
+    authors = SemanticOptions(method="hpf", weights=weights, layers="3,6", protocol="authors")
+    report = run_benchmark("spair-71k", tmp_path, authors)
+    assert report.mean_pck(0.1) > 0.5  # not enlarged, and 49 cells move each point
+    assert list(report.breakdown()["viewpoint_variation"]) == ["easy", "medium", "hard"]
+    picture = tmp_path / "gates.png"
+    command = ["evaluate", "semantic", "--benchmark", "spair-71k", "--root", str(tmp_path)]
+    assert main([*command, "--method", "dhpf", "--limit", "1", "--gates", str(picture)]) == 0
+    assert cv2.imread(str(picture)).std() > 20
+    assert main([*command, "--method", "sift-nn", "--limit", "1", "--gates", str(picture)]) == 2
+    assert main([*command, "--method", "nn", "--protocol", "authors"]) == 2
 
 
 def test_outlines_are_transferred(tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,3 +73,20 @@ def test_report_means_over_pairs_and_counts_layers() -> None:
     assert "2: 100%" in lines[6]
     with pytest.raises(UsageError, match="no pair"):
         SemanticReport("B", "dhpf", ()).text()
+
+
+def test_spair_is_told_by_kind_of_difficulty() -> None:
+    levels = [(0, 2), (0, 0), (2, 2), (2, 3)]
+    scores = tuple(
+        PairScore("cat", {0.1: value}, variation={"viewpoint_variation": view, "occlusion": hidden})
+        for value, (view, hidden) in zip((1.0, 0.5, 0.25, 0.0), levels, strict=True)
+    )
+    report = SemanticReport("SPair-71k", "hpf", scores)
+    assert report.breakdown() == {
+        "viewpoint_variation": {"easy": (2, 0.75), "hard": (2, 0.125)},
+        "occlusion": {"none": (1, 0.5), "target": (2, 0.625), "both": (1, 0.0)},
+    }
+    lines = report.text().splitlines()
+    assert "viewpoint, hard: 2 pairs     0.125" in lines
+    assert "occlusion, target: 2 pairs     0.625" in lines
+    assert SemanticReport("B", "hpf", (PairScore("cat", {0.1: 1.0}),)).breakdown() == {}
