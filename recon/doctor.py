@@ -55,6 +55,7 @@ EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("pillow_heif", "pillow-heif", "reads HEIC photos"),
     ("rawpy", "rawpy", "reads raw photos"),
     ("pillow_jxl", "pillow-jxl-plugin", "reads JPEG XL photos"),
+    ("rasterio", "rasterio", "writes the GeoTIFFs of 'recon ortho'"),
     ("av", "av", "writes films that every phone plays"),
     ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
     (

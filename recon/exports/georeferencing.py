@@ -64,6 +64,17 @@ def run_georeference(run: RunFolder, options: GeoreferenceOptions) -> list[str]:
     return [*lines, *_summary(found), f"written: {path}"]
 
 
+def level_georeference(run: RunFolder) -> tuple[Georeference, list[str]]:
+    """The frame of a run without a georeference: z up, the scale that of the run; and what told where up is.
+
+    Raises:
+        ReconError: the run has no cameras, or nothing tells where up is.
+    """
+    scene, options, lines = load_scene(run), GeoreferenceOptions(level=True), list[str]()
+    up, told_by = _up(run, scene, options, lines)
+    return _from_length(run, scene, options, up, told_by, lines), [*lines, f"up from: {told_by}"]
+
+
 def _summary(found: Georeference) -> list[str]:
     unit = f"one unit of the run is {found.similarity.scale:.6g} m"
     if found.method == "level":

@@ -39,13 +39,15 @@ RESULTS = (
     "summary.txt",
     "exports",
     "georeference.json",
+    "maps",
 )
 """What people look at: kept in the folder ``previous`` when it becomes that of an earlier state."""
 
 DERIVED = {
-    "map": ("georeference.json", "exports"),
+    "map": ("georeference.json", "exports", "maps"),
+    "depth": ("maps",),
     "fuse": ("exports",),
-    "mesh": ("exports",),
+    "mesh": ("exports", "maps"),
     "texture": ("exports",),
 }
 """What commands make of the results of a stage."""

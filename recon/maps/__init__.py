@@ -1,0 +1,1 @@
+"""Maps of a scene: surface model, orthophoto, contours, volumes, coded targets."""

@@ -1,0 +1,36 @@
+"""Options of maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recon.options import option
+
+SURFACES = ("auto", "depth", "mesh")
+PLANES = ("auto", "ground", "facade")
+
+
+@dataclass(frozen=True)
+class OrthoOptions:
+    """Choices of a user about an orthophoto and its surface model."""
+
+    gsd: float | None = option(
+        None, "Side of a cell in the frame's units (metres); what the photos resolve by default.", min=1e-9
+    )
+    plane: str = option(
+        "auto",
+        "What is mapped onto: ground (seen from above), facade (an elevation), or X,Y,Z, a direction in the frame "
+        "that points to the viewer; auto asks the photos.",
+    )
+    surface: str = option(
+        "auto", "Heights from depth maps or from the mesh; auto takes depth and fills with the mesh."
+    )
+    bounds: str | None = option(
+        None, "Only this part, in the map's coordinates.", metavar="WEST,SOUTH,EAST,NORTH"
+    )
+    png: bool = option(True, "Also a PNG with a world file.", flags=("--png/--no-png",))
+    tile: int = option(512, "Cells along a side of what is worked on at once.", min=64, max=4096)
+    photos: Path | None = option(
+        None, "Where the photos are now, if they moved since the run.", metavar="DIR"
+    )
