@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from numba import njit
 
 from recon.core.parallel import map_ordered
@@ -60,7 +60,7 @@ class Equations:
 
 
 def propagate_scales(
-    rgb: UInt8[np.ndarray, "h w 3"],
+    rgb: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w"],
     points: InterestPoints,
     *,
     guide: Guide = "image",
@@ -79,7 +79,7 @@ def propagate_scales(
     above 1e-3 (they may be slightly negative there), so that the map stays within the range of the seeds.
 
     Args:
-        rgb: (h, w, 3) uint8.
+        rgb: (h, w, 3) uint8, or grey values in 0…1, (h, w).
         points: the seeds. Those outside of the image are ignored; of several in one pixel the last one
             counts.
         guide: "image" (weights follow the image) or "geometric" (uniform).
@@ -135,7 +135,7 @@ def propagate_pair_scales(
 
 
 def _equations(
-    rgb: UInt8[np.ndarray, "h w 3"],
+    rgb: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w"],
     points: InterestPoints,
     guide: Guide,
     weighting: Weighting,
@@ -175,8 +175,10 @@ def _equations(
     return Equations(weights, excess, right, start, float(known.min()), jumpy)
 
 
-def _grey(rgb: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h w"]:
+def _grey(rgb: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
     """Luma (ITU-R BT.601) in 0…1, not rounded."""
+    if rgb.ndim == 2:
+        return np.ascontiguousarray(rgb, np.float64)
     return cv2.transform(
         np.ascontiguousarray(rgb).astype(np.float64), np.array([[0.299, 0.587, 0.114]]) / 255.0
     ).reshape(rgb.shape[:2])

@@ -578,7 +578,10 @@ def data_costs(
     scale: float = 1.0,
     threads: int = 1,
 ) -> tuple[Any, float]:
-    """Compute pair costs in the storage of ``solve``, and the median cost that labels without data got (unscaled)."""
+    """Compute pair costs in the storage of ``solve``, and what labels without data got (unscaled).
+
+    As in the release of SIFT Flow that is the median of all costs plus the smallest one.
+    """
     height, width = sift_a.shape[:2]
     labels = 2 * radius + 1
     layout = Diagonals.of(height, width)
@@ -593,8 +596,11 @@ def data_costs(
         )  # fmt: skip
 
     map_ordered(part, range(len(bounds) - 1), threads)
-    total = np.cumsum(counts.sum(0))
-    # No label anywhere has data: any constant will do.
-    default = int(np.searchsorted(total, total[-1] * 0.5, side="right")) if total[-1] > 0 else 0
+    every = counts.sum(0)
+    total = np.cumsum(every)
+    default = 0  # no label anywhere has data: any constant will do
+    if total[-1] > 0:
+        median = int(np.searchsorted(total, total[-1] * 0.5))
+        default = min(median + int(np.flatnonzero(every)[0]), int(NO_DATA) - 1)
     finish_costs(costs, layout.first, labels, np.uint16(default), np.float32(scale), np.uint16(COST_CAP))
     return costs, float(default)

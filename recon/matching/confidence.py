@@ -43,12 +43,13 @@ def finish_pair(
     """Assemble both directions of a pair with confidence and two-sided consistency.
 
     A pixel is consistent when its round trip ends within ``tolerance``, it and its target keep ``border`` from the
-    edges, it lies in texture (``texture_threshold`` 0 switches that off) and neither it nor its target is masked.
+    edges, both lie in texture (``texture_threshold`` 0 switches that off) and neither is masked.
     Confidence (0…1) is ``flow_confidence`` and, where descriptors are given, times (1 + ``descriptor_margin``) / 2; 0
     where the pixel or its target is masked or outside.
     """
     fields = []
     masks = []
+    texture_a, texture_b = (_texture(image, settings.texture_threshold) for image in (a, b))
     for own, other, there, back, sift, sift_other in (
         (a, b, a_to_b, b_to_a, sift_a, sift_b),
         (b, a, b_to_a, a_to_b, sift_b, sift_a),
@@ -66,12 +67,20 @@ def finish_pair(
         consistent = (
             valid & (error <= settings.tolerance) & inside_border(there, other.rgb.shape[:2], settings.border)
         )
-        if settings.texture_threshold > 0:
-            gray = cv2.cvtColor(own.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-            consistent &= textured_mask(gray, threshold=settings.texture_threshold)
+        here, at_target = (texture_a, texture_b) if own is a else (texture_b, texture_a)
+        if here is not None and at_target is not None:
+            consistent &= here & _at_target(at_target, there)
         fields.append(FlowField(np.ascontiguousarray(there, np.float32), confidence))
         masks.append(consistent)
     return DenseMatch(fields[0], fields[1], masks[0], masks[1], diagnostics)
+
+
+def _texture(image: MatchImage, threshold: float) -> Bool[np.ndarray, "h w"] | None:
+    """Where an image has texture; None where that does not matter."""
+    if threshold <= 0:
+        return None
+    gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    return textured_mask(gray, threshold=threshold)
 
 
 def _at_target(

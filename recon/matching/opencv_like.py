@@ -12,6 +12,9 @@ from recon.errors import UsageError
 from recon.matching.registry import create_matcher
 from recon.matching.types import DenseMatch, MatchImage, PairContext
 
+DESCRIPTOR = 128
+"""Values of a SIFT descriptor; an image of so many channels is a SIFT image."""
+
 
 class DenseOpticalFlow:
     """Dense flow with the interface of ``cv2.DenseOpticalFlow``: ``calc(I0, I1, flow) -> flow``.
@@ -41,22 +44,31 @@ class DenseOpticalFlow:
         """Flow from I0 to I1, (h, w, 2) float32.
 
         Args:
-            I0, I1: grey (h, w) or (h, w, 1), or BGR (h, w, 3), uint8.
+            I0, I1: grey (h, w) or (h, w, 1), or BGR (h, w, 3), uint8. With the matchers of SIFT Flow also SIFT images
+                (h, w, 128), uint8 or float32 of values from 0 to 255: their flow is in whole pixels.
             flow: an array of the result's shape and type is filled and returned, as OpenCV does; its values are
                 not read.
 
         Raises:
-            UsageError: an image is not uint8 or has another shape.
+            UsageError: an image is not uint8 or has another shape; one of both is a SIFT image, or the matcher compares
+                none.
         """
-        a = self._matcher.prepare(MatchImage(_as_rgb(I0, "I0")))
-        b = self._matcher.prepare(MatchImage(_as_rgb(I1, "I1")))
+        if any(np.ndim(image) == 3 and np.shape(image)[2] == DESCRIPTOR for image in (I0, I1)):
+            return into(flow, self._of_descriptors(I0, I1))
+        a = self._matcher.prepare(MatchImage(as_rgb(I0, "I0")))
+        b = self._matcher.prepare(MatchImage(as_rgb(I1, "I1")))
         match = self._matcher.match(a, b, PairContext())
         assert isinstance(match, DenseMatch)
-        result = match.a_to_b.flow
-        if flow is not None and flow.shape == result.shape and flow.dtype == result.dtype:
-            flow[...] = result
-            return flow
-        return result
+        return into(flow, match.a_to_b.flow)
+
+    def _of_descriptors(self, *images: np.ndarray) -> Float32[np.ndarray, "h w 2"]:
+        compare = getattr(self._matcher, "flow_of_descriptors", None)
+        if compare is None:
+            raise UsageError(
+                f"matcher {self._matcher.name!r} compares photos, no SIFT images; siftflow and dsift-flow do"
+            )
+        found: np.ndarray = compare(*(_as_sift(image, f"I{k}") for k, image in enumerate(images)))
+        return found
 
     def collectGarbage(self) -> None:  # noqa: N802
         """Does nothing: no buffers are kept between calls."""
@@ -66,7 +78,32 @@ class DenseOpticalFlow:
         return f"recon.{self._matcher.name}"
 
 
-def _as_rgb(image: UInt8[np.ndarray, "..."], name: str) -> UInt8[np.ndarray, "h w 3"]:
+def into(given: np.ndarray | None, result: np.ndarray) -> np.ndarray:
+    """Return the result, in the caller's array where that has its shape and type."""
+    if given is not None and given.shape == result.shape and given.dtype == result.dtype:
+        given[...] = result
+        return given
+    return result
+
+
+def _as_sift(image: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 128"]:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != DESCRIPTOR or image.dtype not in (np.uint8, np.float32):
+        raise UsageError(
+            f"{name} has shape {image.shape} and type {image.dtype}; beside a SIFT image it must be one too: "
+            f"(h, w, {DESCRIPTOR}), uint8 or float32"
+        )
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def as_rgb(image: UInt8[np.ndarray, "..."], name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB of an image as OpenCV has it.
+
+    Raises:
+        UsageError: it is not uint8, or neither (h, w), (h, w, 1) nor (h, w, 3).
+    """
     image = np.asarray(image)
     if image.dtype != np.uint8:
         raise UsageError(f"{name} is {image.dtype}; dense flow takes uint8 images")

@@ -54,7 +54,7 @@ class SiftFlowResult:
     Attributes:
         flow: target minus source, whole pixels, float32.
         energy: the flow's energy at full size, in units of descriptor difference.
-        default_cost: the median cost that pixels without data at their target paid.
+        default_cost: what pixels without data at their target paid: the median of all costs plus the smallest one.
         level_energies: energy of each pyramid level's flow, coarsest first (the last one is ``energy``).
     """
 
@@ -87,7 +87,7 @@ def sift_flow(
         sift_a, sift_b: descriptors, uint8, any number of channels up to 257.
         settings: energy and schedule.
         mask_a: where False, A has no data term. mask_b: where False, B cannot be matched by data: such a target costs
-            the median of all distances, as a target outside of B does.
+            the median of all distances plus the smallest, as a target outside of B does.
         initial: a flow that replaces the coarse start: window centres of the finest level; the pyramid is
             skipped.
         threads: threads for the data term; the belief propagation of one direction is sequential.

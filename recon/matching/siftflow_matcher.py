@@ -7,16 +7,22 @@ from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
-from pydantic import BaseModel, Field
+from jaxtyping import Bool, Float32, UInt8
+from pydantic import BaseModel, Field, model_validator
 
 from recon.core.parallel import map_ordered
-from recon.features.dense_sift import SiftLadder, build_ladder, dense_sift, describe
+from recon.features.dense_sift import SMOOTHING, SiftLadder, build_ladder, dense_sift, describe
 from recon.features.scale_propagation import propagate_scales
 from recon.features.types import InterestPoints
 from recon.matching.confidence import ConsistencySettings, finish_pair
 from recon.matching.registry import built_in
-from recon.matching.siftflow import DescriptorPyramid, SiftFlowSettings, descriptor_pyramid, sift_flow_pyramid
+from recon.matching.siftflow import (
+    SCALEMAPS,
+    DescriptorPyramid,
+    SiftFlowSettings,
+    descriptor_pyramid,
+    sift_flow_pyramid,
+)
 from recon.matching.subpixel import refine_flow
 from recon.matching.types import DenseMatch, MatchDiagnostics, MatchImage, PairContext
 
@@ -47,8 +53,24 @@ class FixedScaleSettings(ConsistencySettings, SiftFlowSettings):
     threads: int = Field(1, ge=1, description="threads within one pair: 2 match both directions at once")
 
 
+RELEASE: dict[str, Any] = {
+    **SCALEMAPS.model_dump(include={"levels", "window", "top_window", "iterations", "top_iterations"}),
+    "polish": 0,
+    "subpixel": False,
+    "seed_ratio": 1.0,
+    "smoothing": 1.0,
+}
+"""The scale propagation paper's release: its windows, a ratio test that rejects nothing, VLFeat's smoothing, and whole
+pixels as belief propagation leaves them."""
+
+
 class SiftFlowMatcherSettings(FixedScaleSettings):
     """Settings of SIFT Flow at propagated scales."""
+
+    preset: Literal["", "release"] = Field(
+        "",
+        description="release: what is not set is as in the scale propagation paper's release, whose pictures it gives",
+    )
 
     propagation: Literal["match-aware", "image-aware", "geometric", "none"] = Field(
         "match-aware", description="how every pixel gets its SIFT scale; none: one fixed scale"
@@ -59,6 +81,26 @@ class SiftFlowMatcherSettings(FixedScaleSettings):
     magnification: float = Field(
         1.0, gt=0, le=8, description="size of a descriptor cell in units of the propagated scale"
     )
+    smoothing: float = Field(
+        SMOOTHING,
+        gt=0,
+        le=2,
+        description="blur before a descriptor's gradients, in cells (VLFeat: 1, Lowe: 1/3)",
+    )
+    seed_ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="match-aware: scales come from interest points whose descriptors' distance is below this share of "
+        "the second nearest's (1: of every point, as in the release); none: from matches that fit the pair's geometry",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset") == "release":
+            return {**RELEASE, **given}
+        return given
 
 
 @dataclass(frozen=True)
@@ -93,7 +135,7 @@ class SiftFlowMatcher:
         """Compute what all pairs of an image share: its scale ladder, or descriptors that depend on it alone."""
         gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY)
         if self._propagation == "none":
-            pyramid = self._pyramid(dense_sift(image.rgb), image)
+            pyramid = self._pyramid(dense_sift(image.rgb), image.mask)
             return _Prepared(image, gray, None, None, pyramid, None)
         points = image.points
         if points is None:
@@ -102,9 +144,9 @@ class SiftFlowMatcher:
 
             points = extract_interest_points(image.rgb, mask=image.mask)
         if len(points) == 0:
-            pyramid = self._pyramid(dense_sift(image.rgb), image)
+            pyramid = self._pyramid(dense_sift(image.rgb), image.mask)
             return _Prepared(image, gray, points, None, pyramid, None)
-        ladder = build_ladder(image.rgb)
+        ladder = build_ladder(image.rgb, smoothing=getattr(self.settings, "smoothing", SMOOTHING))
         prepared = _Prepared(image, gray, points, ladder, None, None)
         if self._propagation == "match-aware":
             return prepared
@@ -135,6 +177,13 @@ class SiftFlowMatcher:
             diagnostics=MatchDiagnostics(scale_a, scale_b, {"propagation": used}),
         )
 
+    def flow_of_descriptors(
+        self, a: UInt8[np.ndarray, "ha wa c"], b: UInt8[np.ndarray, "hb wb c"]
+    ) -> Float32[np.ndarray, "ha wa 2"]:
+        """Flow in whole pixels between two SIFT images, one descriptor a pixel."""
+        own, other = (self._pyramid(sift, None) for sift in (a, b))
+        return sift_flow_pyramid(own, other, settings=_resolved(self.settings, own, other)).flow
+
     def _pair_descriptors(self, a: Any, b: Any, context: PairContext) -> tuple[Any, Any, Any, Any, str]:
         """Pyramids and scale maps of both images for this pair, and which propagation made them."""
         if a.pyramid is not None and b.pyramid is not None:
@@ -145,15 +194,19 @@ class SiftFlowMatcher:
             pyramids = [
                 p.pyramid
                 if p.scale_map is None and p.pyramid is not None
-                else self._pyramid(dense_sift(p.image.rgb), p.image)
+                else self._pyramid(dense_sift(p.image.rgb), p.image.mask)
                 for p in (a, b)
             ]
             return pyramids[0], None, pyramids[1], None, used
+        ratio = getattr(self.settings, "seed_ratio", None)
         seeds = context.seeds
-        if seeds is None:
-            from recon.features.interest_points import match_interest_points
+        if ratio is not None or seeds is None:
+            from recon.features.interest_points import MATCH_RATIO, match_interest_points
 
-            seeds = match_interest_points(a.points, b.points)
+            # The release matches one way.
+            seeds = match_interest_points(
+                a.points, b.points, ratio=ratio or MATCH_RATIO, mutual=ratio is None
+            )
         if len(seeds) >= MINIMUM_SEEDS:
             points = [_subset(a.points, seeds[:, 0]), _subset(b.points, seeds[:, 1])]
             used = "match-aware"
@@ -179,11 +232,13 @@ class SiftFlowMatcher:
         sift = describe(
             prepared.ladder, scale_map, magnification=getattr(self.settings, "magnification", 1.0)
         )
-        return self._pyramid(sift, prepared.image), scale_map
+        return self._pyramid(sift, prepared.image.mask), scale_map
 
-    def _pyramid(self, sift: UInt8[np.ndarray, "h w c"], image: MatchImage) -> DescriptorPyramid:
+    def _pyramid(
+        self, sift: UInt8[np.ndarray, "h w c"], mask: Bool[np.ndarray, "h w"] | None
+    ) -> DescriptorPyramid:
         levels = self.settings.levels or _automatic_levels(sift.shape[:2]) + SPARE_LEVELS
-        return descriptor_pyramid(sift, levels, image.mask)
+        return descriptor_pyramid(sift, levels, mask)
 
 
 @built_in("dsift-flow")

@@ -130,3 +130,28 @@ def test_finish_pair_applies_every_rule() -> None:
     assert not match.consistent_a[:15].any()
     assert (match.a_to_b.confidence[~mask] == 0).all()
     assert (match.a_to_b.confidence[mask] == 1).all()
+
+
+def test_both_ends_of_a_match_must_lie_in_texture() -> None:
+    plain, rich = textured(100, 120), textured(100, 120)
+    plain[:, 60:] = 77
+    zero = np.zeros((100, 120, 2), np.float32)
+    shift = zero + np.float32([15, 0])
+    match = finish_pair(MatchImage(rich), MatchImage(plain), shift, -shift, ConsistencySettings(border=10))
+    # By hand: the windows of 21 px of source and target.
+    texture = [
+        textured_mask(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255) for one in (rich, plain)
+    ]
+    y, x = np.mgrid[0:100, 0:120]
+    expected = (x >= 10) & (x + 15 < 110) & (y >= 10) & (y < 90) & texture[0]
+    expected[:, :105] &= texture[1][:, 15:]
+    np.testing.assert_array_equal(match.consistent_a, expected)
+    assert not match.consistent_a[:, 60:].any()
+    off = finish_pair(
+        MatchImage(rich),
+        MatchImage(plain),
+        shift,
+        -shift,
+        ConsistencySettings(border=10, texture_threshold=0),
+    )
+    assert off.consistent_a[15:85, 15:90].all()

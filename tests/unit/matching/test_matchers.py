@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
-from recon.features.interest_points import extract_interest_points
+from recon.features.dense_sift import build_ladder, describe
+from recon.features.interest_points import extract_interest_points, subset
+from recon.features.scale_propagation import propagate_scales
 from recon.matching import siftflow_matcher
 from recon.matching.registry import create_matcher
+from recon.matching.siftflow_matcher import SiftFlowMatcher, SiftFlowMatcherSettings
 from recon.matching.types import MatchImage, PairContext
 from tests.support.matcher_contract import DenseMatcherContract, run, textured
 
@@ -108,3 +112,43 @@ def test_subpixel_reaches_what_whole_pixels_cannot() -> None:
     ]
     assert np.median(error[0]) > 0.5
     assert np.median(error[1]) < 0.1
+
+
+def test_the_preset_of_the_release_and_what_overrides_it() -> None:
+    settings = SiftFlowMatcherSettings(preset="release", window=3)
+    published = {"levels": 4, "top_window": 20, "iterations": 60, "alpha": 2 * 255, "d": 40 * 255}
+    assert {key: getattr(settings, key) for key in published} == published
+    assert settings.gamma == pytest.approx(0.005 * 255)
+    assert (settings.window, settings.seed_ratio, settings.smoothing, settings.subpixel) == (
+        3,
+        1.0,
+        1.0,
+        False,
+    )
+    # What a recipe keeps of it makes the same matcher again.
+    assert SiftFlowMatcherSettings(**settings.model_dump()) == settings
+    assert SiftFlowMatcherSettings().seed_ratio is None
+
+
+def test_the_ratio_of_the_seeds_and_the_smoothing_reach_the_descriptors() -> None:
+    """Scale maps of a pair, against propagation from the very points that pass the ratio, one way."""
+    a, b = textured(90, 120), np.ascontiguousarray(textured(90, 120)[:, ::-1])
+    for ratio in (0.7, 1.0):
+        matcher = SiftFlowMatcher(SiftFlowMatcherSettings(seed_ratio=ratio, smoothing=1.0))
+        sides = [matcher.prepare(MatchImage(one)) for one in (a, b)]
+        pyramid, scales, _, _, used = matcher._pair_descriptors(
+            *sides, PairContext(seeds=np.zeros((0, 2), int))
+        )
+        points = [side.points for side in sides]
+        distance = np.linalg.norm(
+            points[0].descriptors[:, None].astype(float) - points[1].descriptors[None].astype(float), axis=2
+        )
+        nearest = np.sort(distance, 1)
+        kept = (
+            np.arange(len(distance)) if ratio == 1 else np.flatnonzero(nearest[:, 0] < ratio * nearest[:, 1])
+        )
+        assert used == ("match-aware" if len(kept) >= 8 else "image-aware")
+        seeds = subset(points[0], kept) if len(kept) >= 8 else points[0]
+        expected = propagate_scales(a, seeds)
+        np.testing.assert_allclose(scales, expected, rtol=1e-4)
+        np.testing.assert_array_equal(pyramid.sift[0], describe(build_ladder(a, smoothing=1.0), expected))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recon.errors import UsageError
+from recon.matching.belief_propagation import data_costs
 from recon.matching.siftflow import (
     SCALEMAPS,
     TPAMI,
@@ -68,6 +69,23 @@ def test_energy_is_not_above_the_reference(shared_data: Path, name: str, setting
     assert result.energy <= theirs
     repeated = flow_energy(result.flow, a, b, settings=settings, default_cost=result.default_cost)
     assert result.energy == pytest.approx(repeated)
+
+
+@pytest.mark.parametrize(
+    ("name", "radii"), [("mars256_tpami", (2, 3, 4, 10)), ("st2_scalemaps", (5, 6, 7, 20))]
+)
+def test_the_cost_outside_is_that_of_the_release(
+    shared_data: Path, name: str, radii: tuple[int, ...]
+) -> None:
+    """At every level, in its own windows; it rounds down to a twenty thousandth of the range of costs."""
+    data = np.load(shared_data / "reference" / f"{name}.npz")
+    for level, radius in enumerate(radii, 1):
+        prefix = "" if level == 1 else f"L{level}_"
+        a, b = data[f"{prefix}sift1"], data[f"{prefix}sift2"]
+        centre = np.stack([data[f"L{level}_offx"], data[f"L{level}_offy"]]).astype(np.int32)
+        everywhere = (np.ones(one.shape[:2], bool) for one in (a, b))
+        _, found = data_costs(a, b, *everywhere, centre, radius)
+        assert found == pytest.approx(json.loads(str(data[f"L{level}_meta"]))["default"], abs=1)
 
 
 def test_pyramid_agrees_with_the_reference(shared_data: Path) -> None:
