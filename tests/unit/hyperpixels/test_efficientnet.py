@@ -136,7 +136,7 @@ def test_all_weights_of_the_file_are_used_or_the_classifiers() -> None:
 def test_without_the_package_the_message_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import recon.matching.hyperpixel_weights as weights
+    import recon.matching.weights as weights
 
     monkeypatch.setenv("RECON_DATA", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

