@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from recon.exports import bundler, colmap, meshroom, nerfstudio, openmvg, points, surfaces
+from recon.exports import bundler, colmap, meshroom, nerfstudio, openmvg, pmvs, points, surfaces
 from recon.exports.export import Export, Format
 from recon.exports.files import fresh_export
 from recon.exports.options import ExportOptions, ExportReport
@@ -17,8 +17,10 @@ WRITERS: dict[str, Format] = {
     "colmap-text": colmap.TEXT,
     "nerfstudio": nerfstudio.FORMAT,
     "openmvg": openmvg.FORMAT,
+    "openmvg-lists": pmvs.OPENMVG_LISTS,
     "openmvs": colmap.OPENMVS,
     "bundler": bundler.FORMAT,
+    "pmvs": pmvs.PMVS,
     "meshroom": meshroom.FORMAT,
     "ply": points.PLY,
     "las": points.LAS,

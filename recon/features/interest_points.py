@@ -31,6 +31,7 @@ def extract_interest_points(
     *,
     mask: Bool[np.ndarray, "h w"] | None = None,
     max_points: int = 8192,
+    peak_threshold: float | None = None,
 ) -> InterestPoints:
     """SIFT points of an image with sigma, orientation and RootSIFT descriptors.
 
@@ -43,6 +44,7 @@ def extract_interest_points(
         rgb: (h, w, 3) uint8.
         mask: True where points are wanted; None for everywhere.
         max_points: at most so many points are kept, those of largest scale first.
+        peak_threshold: smallest difference of Gaussians of a point, grey in 0…1; None for COLMAP's 0.0067.
 
     Returns:
         Points sorted by scale, coarse to fine. Empty for an image too small to hold any.
@@ -55,7 +57,7 @@ def extract_interest_points(
     if min(height, width) < 8 or max_points < 1:
         return _empty()
     grey = np.ascontiguousarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY))
-    frames, descriptors = _run_sift(grey, max_points if mask is None else 4 * max_points)
+    frames, descriptors = _run_sift(grey, max_points if mask is None else 4 * max_points, peak_threshold)
     if len(frames) == 0:
         return _empty()
     xy = frames[:, :2] - _HALF_PIXEL
@@ -136,13 +138,15 @@ def match_interest_points(
 
 
 def _run_sift(
-    grey: UInt8[np.ndarray, "h w"], max_points: int
+    grey: UInt8[np.ndarray, "h w"], max_points: int, peak_threshold: float | None = None
 ) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
     """Frames (x, y, sigma, orientation; COLMAP's pixel convention) and uint8 RootSIFT descriptors."""
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.num_threads = 1
     options.sift.max_num_features = max_points
+    if peak_threshold is not None:
+        options.sift.peak_threshold = peak_threshold
     extractor = _quietly_create(options)
     keypoints, descriptors = extractor.extract(pycolmap.Bitmap.from_array(grey))
     # A SIFT frame is a similarity: its matrix is sigma times a rotation.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt32
 
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import pycolmap
@@ -25,6 +27,8 @@ MIN_CONFIDENCE_ALONE = 0.13
 MIN_CONFIDENCE_SUPPORTED = 0.09
 # RANSAC stops here even when the inlier share promises nothing (COLMAP's default).
 MAX_RANSAC_TRIALS = 10_000
+
+ModelChoice = Literal["evidence", "F", "E", "H"]
 
 _MODEL_OF_CONFIGURATION = {
     pycolmap.TwoViewGeometryConfiguration.CALIBRATED: "E",
@@ -120,6 +124,7 @@ def verify_pair(
     max_error_px: float = 4.0,
     min_inliers: int = 15,
     seed: int = 0,
+    model: ModelChoice = "evidence",
 ) -> TwoViewGeometry:
     """Robust two-view geometry of point matches, the model chosen by evidence.
 
@@ -133,6 +138,7 @@ def verify_pair(
         xy_a, xy_b: matched points in the pixels of ``camera_a`` and ``camera_b`` (their width and height).
         max_error_px: inlier threshold, in those pixels.
         min_inliers: fewer inliers than this give the model "none".
+        model: "F", "E" or "H" instead of the choice by evidence; "E" trusts the intrinsics, even guessed ones.
 
     Returns:
         The geometry, ``inliers`` aligned with the input. ``b_from_a`` where E or H could be decomposed.
@@ -150,6 +156,7 @@ def verify_pair(
     both_known = camera_a.known and camera_b.known
     options.min_E_F_inlier_ratio = 0.0 if both_known else MIN_ESSENTIAL_SHARE
     options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE
+    options.force_H_use = model == "H"
     options.compute_relative_pose = True
     options.detect_watermark = False
     options.ransac.max_error = max_error_px
@@ -157,18 +164,21 @@ def verify_pair(
     options.ransac.random_seed = seed
     options.ransac.num_threads = 1
     colmap_a, colmap_b = camera_for_geometry(camera_a), camera_for_geometry(camera_b)
+    calibrated = colmap_a.has_prior_focal_length and colmap_b.has_prior_focal_length
     matches = np.repeat(np.arange(count, dtype=np.uint32)[:, None], 2, axis=1)
-    found = pycolmap.estimate_two_view_geometry(
-        colmap_a, np.asarray(xy_a, np.float64), colmap_b, np.asarray(xy_b, np.float64), matches, options
-    )
-    model = _MODEL_OF_CONFIGURATION.get(pycolmap.TwoViewGeometryConfiguration(found.config))
-    if model is None or len(found.inlier_matches) < min_inliers:
+    sides = (colmap_a, np.asarray(xy_a, np.float64), colmap_b, np.asarray(xy_b, np.float64))
+    if model in ("E", "F"):
+        found = _forced_epipolar(model, sides, matches, options.ransac)
+    else:
+        found = pycolmap.estimate_two_view_geometry(*sides, matches, options)
+    chosen = _MODEL_OF_CONFIGURATION.get(pycolmap.TwoViewGeometryConfiguration(found.config))
+    if chosen is None or len(found.inlier_matches) < min_inliers:
         return nothing
     inliers = np.zeros(count, bool)
     inliers[np.asarray(found.inlier_matches)[:, 0]] = True
-    if model == "H":
+    if chosen == "H":
         matrix = found.H
-    elif model == "E":
+    elif chosen == "E":
         matrix = np.linalg.inv(camera_b.K).T @ found.E @ np.linalg.inv(camera_a.K)
     else:
         matrix = found.F
@@ -177,8 +187,7 @@ def verify_pair(
     matrix = np.array(matrix, np.float64)
     matrix /= np.linalg.norm(matrix)
     pose, angle = None, float("nan")
-    calibrated = colmap_a.has_prior_focal_length and colmap_b.has_prior_focal_length
-    if calibrated and found.cam2_from_cam1 is not None:
+    if (calibrated or chosen == "E") and found.cam2_from_cam1 is not None:
         candidate = np.array(found.cam2_from_cam1.matrix(), np.float64)
         # COLMAP leaves NaN or zeros where the decomposition had no points in front of both cameras.
         if np.isfinite(candidate).all() and abs(np.linalg.det(candidate[:, :3]) - 1.0) < 1e-6:
@@ -187,4 +196,24 @@ def verify_pair(
                 candidate[:, 3] /= length
             pose = candidate
             angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
-    return TwoViewGeometry(model, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+    return TwoViewGeometry(chosen, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+
+
+def _forced_epipolar(
+    model: str, sides: tuple[Any, Any, Any, Any], matches: UInt32[np.ndarray, "n 2"], ransac: Any
+) -> pycolmap.TwoViewGeometry:
+    """E or F and its pose, whatever else might explain the matches better."""
+    camera_a, xy_a, camera_b, xy_b = sides
+    kinds = pycolmap.TwoViewGeometryConfiguration
+    geometry = pycolmap.TwoViewGeometry()
+    if model == "E":
+        found = pycolmap.estimate_essential_matrix(xy_a, xy_b, camera_a, camera_b, ransac)
+    else:
+        found = pycolmap.estimate_fundamental_matrix(xy_a, xy_b, ransac)
+    if found is None:
+        return geometry
+    geometry.config = kinds.CALIBRATED if model == "E" else kinds.UNCALIBRATED
+    setattr(geometry, model, found[model])
+    geometry.inlier_matches = matches[np.asarray(found["inlier_mask"], bool)]
+    pycolmap.estimate_two_view_geometry_pose(camera_a, xy_a, camera_b, xy_b, geometry)
+    return geometry

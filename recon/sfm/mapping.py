@@ -53,6 +53,7 @@ class MappingSettings:
         min_pair_matches: pairs with fewer matches are not used.
         seed: of COLMAP's random choices.
         threads: -1 uses all cores; 1 makes every run agree bit for bit.
+        first_pair: ids of the two photos that incremental mapping starts from; None lets COLMAP choose.
         fixed_cameras: adjustments move the points and leave all poses and intrinsics as they are.
     """
 
@@ -64,6 +65,7 @@ class MappingSettings:
     seed: int = 0
     threads: int = -1
     fixed_cameras: bool = False
+    first_pair: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def map_incremental(
     # A photo set of three is a reconstruction too; COLMAP's default of ten would discard the second-best try.
     options.min_model_size = 3
     _refine_intrinsics(options, photos)
+    if settings.first_pair is not None:
+        options.init_image_id1, options.init_image_id2 = (image_id(one) for one in settings.first_pair)
     # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
     options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
     options.mapper.filter_max_reproj_error = settings.max_error_px

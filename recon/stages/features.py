@@ -18,6 +18,9 @@ class FeaturesSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     max_points: int = Field(4096, ge=100, le=100_000, description="at most so many interest points per photo")
+    peak_threshold: float | None = Field(
+        None, gt=0.0, lt=1.0, description="smallest contrast of a point, grey in 0…1; none: COLMAP's 0.0067"
+    )
 
 
 class FeaturesStage:
@@ -35,7 +38,10 @@ class FeaturesStage:
 
             def extract(photo: Photo) -> int:
                 points = extract_interest_points(
-                    run.rgb(photo), mask=run.mask(photo), max_points=settings.max_points
+                    run.rgb(photo),
+                    mask=run.mask(photo),
+                    max_points=settings.max_points,
+                    peak_threshold=settings.peak_threshold,
                 )
                 folder.write(photo.id, points)
                 return len(points)

@@ -17,7 +17,7 @@ from recon.datasets.given_cameras import (
     with_given_intrinsics,
 )
 from recon.engine.stage import StageContext
-from recon.errors import ReconError
+from recon.errors import ReconError, UsageError
 from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
@@ -47,6 +47,10 @@ class MapSettings(BaseModel):
         description="estimate, or whose cameras to use as they are: a COLMAP model, a run, a scene with true cameras",
     )
     mapper: Literal["incremental", "global"] = Field("incremental", description="COLMAP's mapper")
+    first_pair: str = Field(
+        "",
+        description="incremental: names of the two photos to start from, as A.jpg,B.jpg; empty: COLMAP's choice",
+    )
     loss_scale: float = Field(1.0, gt=0.0, description="residuals beyond this count less and less, pixels")
     max_error: float = Field(
         4.0, gt=0.0, description="observations with a larger reprojection error go, pixels"
@@ -102,6 +106,7 @@ class MapStage:
             seed=work.seed,
             threads=1 if settings.one_thread else work.threads,
             fixed_cameras=given is not None,
+            first_pair=_first_pair(settings, photo_set, graph),
         )
         pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value  # its log is not for the screen
         if given is not None:
@@ -203,6 +208,27 @@ def _refuse_turns(photo_set: PhotoSet, tracks: Tracks, work: StageContext) -> No
         }
         work.write_json(TRUST, data)
         raise ReconError(f"this is not a reconstruction. {reason.what}. {reason.advice}")
+
+
+def _first_pair(settings: MapSettings, photo_set: PhotoSet, graph: ViewGraph) -> tuple[int, int] | None:
+    """Ids of the photos that the settings name to start from."""
+    if not settings.first_pair:
+        return None
+    names = [name.strip() for name in settings.first_pair.split(",")]
+    ids = {photo.name: photo.id for photo in photo_set.photos}
+    unknown = [name for name in names if name not in ids]
+    if len(names) != 2 or names[0] == names[1] or unknown:
+        what = f"there is no photo {unknown[0]!r}" if unknown else "two photos were expected"
+        raise UsageError(f"map.first_pair = {settings.first_pair!r}: {what}; say A.jpg,B.jpg")
+    pair = (ids[names[0]], ids[names[1]])
+    if settings.mapper != "incremental" or settings.poses != ESTIMATE:
+        raise UsageError("map.first_pair is for incremental mapping of unknown cameras")
+    if not graph.has_edge(*pair):
+        raise UsageError(
+            f"map.first_pair = {settings.first_pair!r}: the view graph does not join these photos (verification.json "
+            "says why); choose two that it joins"
+        )
+    return pair
 
 
 def _estimate(

@@ -25,6 +25,7 @@ from recon.graph.evidence import (
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
+    ModelChoice,
     match_confidence,
     sample_matches,
     verify_pair,
@@ -65,6 +66,10 @@ class VerifySettings(BaseModel):
         ge=0.0,
         le=1.0,
         description="the same for pairs of which the sparse first look found nothing",
+    )
+    model: ModelChoice = Field(
+        "evidence",
+        description="F, E or H for every pair (E trusts the intrinsics); evidence: what fits each pair",
     )
     max_error: float = Field(2.0, gt=0.0, description="inlier threshold, pixels at working size")
     min_inliers: int = Field(60, ge=8, description="dense: pairs with fewer inliers are dropped")
@@ -191,6 +196,7 @@ def _dense_verifier(
             max_error_px=settings.max_error,
             min_inliers=settings.min_inliers,
             seed=work.seed,
+            model=settings.model,
         )
         if geometry.model == "none":
             return PairEvidence(geometry, len(sample.xy_a), share)
@@ -235,6 +241,7 @@ def _sparse_verifier(
             max_error_px=settings.max_error,
             min_inliers=settings.min_sparse_inliers,
             seed=work.seed,
+            model=settings.model,
         )
         if geometry.model == "none":
             return PairEvidence(geometry, len(sparse.xy_a))

@@ -209,6 +209,36 @@ def test_bundler_centres_the_photos(run: tuple[Path, Scene], capsys: pytest.Capt
     assert "camera model OPENCV" in capsys.readouterr().err
 
 
+def test_pmvs_by_number_and_the_old_lists(
+    run: tuple[Path, Scene], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, scene = run
+    out = export(root, "pmvs")
+    assert "resampled" in capsys.readouterr().out
+    assert not (out / "images").exists()
+    names = [f"visualize/{k:08d}.jpg" for k in range(4)]
+    assert sorted(path.name for path in (out / "visualize").iterdir()) == [Path(name).name for name in names]
+    # The bundle file beside it has the same cameras; the photos show the spots where these see them.
+    back = bundler.from_bundle((out / "bundle.rd.out").read_text(), names, [(320, 240)] * 4)
+    assert_spots(out, back)
+    for k, view in enumerate(back.views):
+        head, *rows = (out / "txt" / f"{k:08d}.txt").read_text().splitlines()
+        matrix = np.array([[float(one) for one in row.split()] for row in rows])
+        expected = back.intrinsics(view).K @ view.cam_from_world
+        assert head == "CONTOUR"
+        np.testing.assert_allclose(matrix, expected, atol=1e-8)
+    options = dict(line.split(maxsplit=1) for line in (out / "pmvs_options.txt").read_text().splitlines())
+    assert options["timages"] == "-1 0 4"
+    assert (out / "vis.dat").read_text().startswith("VISDATA\n4\n0 ")
+    renamed = json.loads((out / "export.json").read_text(encoding="utf-8"))["renamed_photos"]
+    assert renamed == {view.name: name for view, name in zip(scene.views, names, strict=True)}
+    assert main(["export", str(root), "--to", "pmvs", "--no-images"]) == 2
+    lists = (export(root, "openmvg-lists") / "lists.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(";")[0] for line in lists] == [
+        f"images/{Path(v.name).with_suffix('.png')}" for v in scene.views
+    ]
+
+
 def test_openmvg_there_and_back(run: tuple[Path, Scene], tmp_path: Path) -> None:
     root, _ = run
     out = export(root, "openmvg")

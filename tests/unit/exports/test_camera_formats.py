@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recon.core.cameras import Intrinsics
-from recon.exports import bundler, meshroom, nerfstudio, openmvg
+from recon.exports import bundler, meshroom, nerfstudio, openmvg, pmvs
 from recon.exports.scene import (
     Scene,
     centred_pinhole,
@@ -380,6 +380,30 @@ def test_bundler_says_what_it_cannot_hold(model: str) -> None:
     with pytest.raises(ValueError, match="Bundler does not know"):
         bundler.to_bundle(make_scene([camera_of(model)]))
     assert bundler.unrepresentable(centred_pinhole(camera_of(model))) is None
+
+
+def test_pmvs_and_lists_see_what_colmap_sees() -> None:
+    """PMVS projects by the matrix alone; ``lists.txt`` names K row by row; visibility counts shared points."""
+    camera = camera_of("PINHOLE")
+    scene = make_scene([camera]).renamed({})
+    for row, view in enumerate(scene.views):
+        xyz, xy = seen(scene, row)
+        homogeneous = np.column_stack([xyz, np.ones(len(xyz))]) @ pmvs.projection(scene, view).T
+        np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], xy, atol=1e-6)
+    lines = pmvs.to_lists(scene).splitlines()
+    fields = lines[3].split(";")
+    assert fields[:3] == ["塔.jpg", "320", "240"]
+    np.testing.assert_allclose([float(one) for one in fields[3:]], [210, 0, 158.3, 0, 214, 121.1, 0, 0, 1])
+    table = [[int(one) for one in line.split()] for line in pmvs.visibility(scene).splitlines()[2:]]
+    points = [{int(p) for p, v, _ in scene.observations if v == row} for row in range(4)]
+    for row, (index, count, *others) in enumerate(table):
+        assert index == row
+        shared = {other: len(points[row] & points[other]) for other in range(4) if other != row}
+        assert set(others) == {other for other, number in shared.items() if number}
+        assert count == len(others)
+        assert [shared[other] for other in others] == sorted((shared[o] for o in others), reverse=True)
+    with pytest.raises(ValueError, match="OPENCV"):
+        pmvs.to_lists(make_scene([camera_of("OPENCV")]))
 
 
 def test_unrepresentable_cameras_are_named() -> None:

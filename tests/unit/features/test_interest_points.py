@@ -130,3 +130,21 @@ def test_wrong_input_is_named() -> None:
         extract_interest_points(np.zeros((20, 20), np.uint8))
     with pytest.raises(ValueError, match="mask"):
         extract_interest_points(np.zeros((20, 20, 3), np.uint8), mask=np.ones((5, 5), bool))
+
+
+def test_a_peak_threshold_leaves_the_weak_points_out() -> None:
+    """Contrast of a blob decides: half of it is not found where a whole one is."""
+    whole = _blob(4.0, 60, 60)
+    half = (30 + (whole.astype(float) - 30) / 2).astype(np.uint8)
+
+    def found(image: np.ndarray, threshold: float | None) -> set[tuple[float, float]]:
+        points = extract_interest_points(image, peak_threshold=threshold)
+        return {(float(x), float(y)) for x, y in points.xy if np.hypot(x - 60, y - 60) < 2}
+
+    # The strongest difference of Gaussians of this blob is about 0.1 of its height of 0.78.
+    assert found(whole, 0.05)
+    assert not found(half, 0.05)
+    assert found(half, 0.02)
+    texture = _texture(3)
+    counts = [len(extract_interest_points(texture, peak_threshold=t)) for t in (None, 0.02 / 3, 0.02, 0.5)]
+    assert counts[0] == counts[1] > counts[2] > counts[3] == 0

@@ -214,3 +214,32 @@ def test_points_follow_the_resizing_convention() -> None:
     np.testing.assert_allclose(
         resize_points(points, (64, 48), (128, 96)), [[-0.5, -0.5], [0.5, 0.5], [127.5, 95.5]]
     )
+
+
+def test_a_forced_model_explains_its_inliers() -> None:
+    """Each matrix against the law of its kind, on matches of a cloud with a plane in it, with guessed intrinsics."""
+    cloud, plane = scene("cloud", 150), scene("plane", 150, seed=4)
+    a, b = (np.concatenate([cloud[k], plane[k]]) for k in range(2))
+    pa, pb = (np.column_stack([one, np.ones(len(one))]) for one in (a, b))
+    for model in ("F", "E", "H"):
+        found = verify_pair(a, b, KNOWN, KNOWN, max_error_px=2.0, model=model)
+        assert found.model == model
+        inside = found.inliers
+        assert found.matrix is not None
+        if model == "H":
+            moved = pa @ found.matrix.T
+            miss = np.linalg.norm(moved[:, :2] / moved[:, 2:] - b, axis=1)
+            assert miss[inside].max() <= 2.5
+            assert inside[150:].mean() > 0.9  # the plane, by which most of the cloud is not explained
+            assert inside[:150].mean() < 0.5
+            continue
+        lines = pa @ found.matrix.T
+        assert np.abs((lines * pb).sum(1) / np.hypot(lines[:, 0], lines[:, 1]))[inside].max() <= 2.5
+        assert inside.mean() > 0.95
+        values = np.linalg.svd(KNOWN.K.T @ found.matrix @ KNOWN.K)[1]
+        assert values[2] < 1e-6 * values[0]
+        if model == "E":  # two singular values are the same, which F does not promise
+            assert values[1] == pytest.approx(values[0], rel=1e-6)
+    # E trusts a guessed focal length, F leaves a known one alone.
+    assert verify_pair(a, b, UNKNOWN, UNKNOWN, model="E").model == "E"
+    assert verify_pair(*scene("plane")[:2], KNOWN, KNOWN, model="F").model == "F"

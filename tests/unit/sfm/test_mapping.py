@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from recon.core.cameras import Intrinsics
+from recon.core.colmap import image_id
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
+from recon.sfm import mapping
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
 from recon.sfm.mapping import MappingResult, MappingSettings, camera_centers, map_global, map_incremental
 from tests.support.sfm_scene import (
@@ -48,6 +50,30 @@ def test_exact_tracks_give_exact_cameras(tmp_path: Path, mapper) -> None:  # typ
     for intrinsics in intrinsics_from_reconstruction(result.best, photos).values():
         np.testing.assert_allclose(intrinsics.params, scene.camera.params, atol=1e-9)
         assert intrinsics.known
+
+
+def test_mapping_starts_from_the_pair_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which photos have poses when COLMAP has its first two."""
+    scene = make_scene(RING[:5])
+    photos = photo_set_of(scene)
+    made = mapping.pycolmap.IncrementalPipeline
+    first: list[set[int]] = []
+
+    def watched(options, database, manager):  # type: ignore[no-untyped-def]
+        pipeline = made(options, database, manager)
+        event = int(mapping.pycolmap.IncrementalPipelineCallback.INITIAL_IMAGE_PAIR_REG_CALLBACK)
+        pipeline.add_callback(event, lambda: first.append(set(manager.get(0).reg_image_ids())))
+        return pipeline
+
+    monkeypatch.setattr(mapping.pycolmap, "IncrementalPipeline", watched)
+    for pair in ((0, 1), (3, 2)):
+        (tmp_path / str(pair)).mkdir()
+        settings = MappingSettings(threads=1, first_pair=pair)
+        result = run(tmp_path / str(pair), map_incremental, photos, exact_tracks(scene), settings)
+        assert first[-1] == {image_id(one) for one in pair}
+        assert result.best is not None
+        errors = centre_errors(camera_centers(result.best), scene, [photo.name for photo in photos.photos])
+        assert errors.max() < 1e-3
 
 
 def test_noise_gives_errors_of_its_size(tmp_path: Path) -> None:
