@@ -48,6 +48,10 @@ BUILT_IN: dict[str, BuiltIn] = {
     "dsift-flow": _dense(
         "siftflow_matcher:FixedScaleMatcher", "SIFT Flow on dense SIFT of one scale, without propagation"
     ),
+    "sls": _dense(
+        "sls_matcher:ScalelessSiftMatcher",
+        "SIFT Flow on Scale-less SIFT, a subspace of descriptors over scales",
+    ),
     "dis": _dense("opencv_matchers:DisMatcher", "OpenCV's DIS optical flow: fast, for small motion"),
     "farneback": _dense(
         "opencv_matchers:FarnebackMatcher", "OpenCV's Farneback optical flow: for small motion"

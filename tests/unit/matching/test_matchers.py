@@ -27,6 +27,12 @@ class TestFixedScale(DenseMatcherContract):
     matcher = "dsift-flow"
 
 
+class TestScalelessSift(DenseMatcherContract):
+    matcher = "sls"
+    settings = {"iterations": 20, "top_iterations": 30, "top_window": 8, "dimensions": 16}  # noqa: RUF012
+    repeats = (24, 32)
+
+
 class TestDis(DenseMatcherContract):
     matcher = "dis"
     shift = (2, -1)
