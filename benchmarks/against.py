@@ -26,8 +26,9 @@ from typing import Any
 from _common import data_root, machine, table
 
 from recon.datasets.cards import load_card
-from recon.evaluation.poses import evaluate_poses, poses_from_colmap, views_from_cameras_json
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.evaluation.scene import judge_scene
+from recon.io.cameras_json import poses_from_cameras_json
 from recon.synthetic.files import write_scene
 from recon.synthetic.presets import make_scene
 
@@ -37,7 +38,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 # Runs the command line of whichever code is on the path and writes down what compiling kernels took.
 _DRIVER = """
-import json, sys, threading, time
+import json, os, sys, threading, time
 from numba.core import event
 depth, spent = threading.local(), {}
 class Listener(event.Listener):
@@ -57,6 +58,9 @@ with event.install_listener("numba:compile", Listener()):
         code = main(sys.argv[1:])
     except SystemExit as end:
         code = end.code
+if os.path.exists(out):
+    for name, seconds in json.load(open(out)).items():
+        spent[name] = spent.get(name, 0.0) + seconds
 with open(out, "w") as stream:
     json.dump(spent, stream)
 sys.exit(code or 0)
@@ -70,6 +74,12 @@ class Run:
     stages: dict[str, dict[str, Any]]
     compiled: dict[str, float]
     folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in ``folder``."""
+        stages = json.loads((folder / "manifest.json").read_text())["stages"]
+        return cls(stages, json.loads(folder.with_suffix(".compiled.json").read_text()), folder)
 
 
 def main() -> None:
@@ -85,16 +95,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--stop-after", default="", metavar="STAGE")
     parser.add_argument(
-        "--keep", default="", help="folder for scene and runs; runs found there are not made again"
+        "--keep", default="", help="folder for scene and runs; runs found there are gone on with"
+    )
+    parser.add_argument(
+        "--only", choices=("", "other", "this"), default="", help="run one code, compare nothing"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(args.keep or scratch).resolve()
         root.mkdir(parents=True, exist_ok=True)
         images, cameras, truth = scene_folder(args.scene, args.size, root)
-        with checkout(args.rev, root) as tree:
-            other = run(tree, root / "other", images, cameras, args.other_quality or args.quality, [], args)
-        mine = run(HERE, root / "this", images, cameras, args.quality, args.overrides, args)
+        if args.only != "this":
+            with checkout(args.rev, root) as tree:
+                run(tree, root / "other", images, cameras, args.other_quality or args.quality, [], args)
+        if args.only != "other":
+            run(HERE, root / "this", images, cameras, args.quality, args.overrides, args)
+        if args.only:
+            return
+        other, mine = (Run.read(root / name) for name in ("other", "this"))
         print(
             f"\n{args.scene}, {args.quality}, intrinsics known, {args.threads} threads, one run each; {machine()}"
         )
@@ -138,28 +156,16 @@ def run(
     quality: str,
     overrides: list[str],
     args: argparse.Namespace,
-) -> Run:
+) -> None:
     """Reconstruct with the code in ``tree``, in a process of its own with an empty cache of kernels."""
-    compiled = out.with_suffix(".compiled.json")
-    if not compiled.is_file():
-        command = [
-            sys.executable,
-            "-c",
-            _DRIVER,
-            str(compiled),
-            "reconstruct",
-            str(images),
-            "--out",
-            str(out),
-        ]
-        command += ["--intrinsics", str(cameras), "--quality", quality, "--threads", str(args.threads)]
-        command += [word for one in overrides for word in ("--set", one)]
-        command += ["--stop-after", args.stop_after] if args.stop_after else []
-        with tempfile.TemporaryDirectory() as cache:
-            env = {**os.environ, "PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": cache}
-            subprocess.run(command, cwd=tree, env=env, check=True)
-    stages = json.loads((out / "manifest.json").read_text())["stages"]
-    return Run(stages, json.loads(compiled.read_text()), out)
+    command = [sys.executable, "-c", _DRIVER, str(out.with_suffix(".compiled.json"))]
+    command += ["reconstruct", str(images), "--out", str(out), "--intrinsics", str(cameras)]
+    command += ["--quality", quality, "--threads", str(args.threads)]
+    command += [word for one in overrides for word in ("--set", one)]
+    command += ["--stop-after", args.stop_after] if args.stop_after else []
+    with tempfile.TemporaryDirectory() as cache:
+        env = {**os.environ, "PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": cache}
+        subprocess.run(command, cwd=tree, env=env, check=True)
 
 
 def cost_table(other: Run, mine: Run) -> str:
@@ -209,7 +215,7 @@ def quality_table(other: Run, mine: Run, cameras: Path, truth: Path | None) -> s
             report = judge_scene(truth, one.folder, THRESHOLDS)
             poses, surfaces = report.poses, (("points", report.cloud), ("mesh", report.mesh))
         else:
-            known = {name: view.cam_from_world for name, view in views_from_cameras_json(cameras).items()}
+            known = poses_from_cameras_json(cameras)
             poses, surfaces = evaluate_poses(poses_from_colmap(one.folder / "sparse" / "0"), known), ()
         centres = f"{1000 * poses.center_mean:.2f} mm"
         rows.append([label, "cameras", f"{poses.registered}/{poses.total}", centres, "", ""])

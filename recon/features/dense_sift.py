@@ -164,7 +164,7 @@ def describe(
 
     def rows(part: int) -> None:
         _gather(
-            ladder.channels,
+            ladder.channels.reshape(-1),
             ladder.layout,
             ladder.unit,
             ladder.scale[0],
@@ -273,15 +273,18 @@ def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
             bands[y, x, (low + 1) & 7] += norm * part
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _gather(  # type: ignore[no-untyped-def]
     channels, layout, unit, smallest, largest, per_octave, sizes, window, first, last, out
 ):
+    """Descriptors of the rows first…last - 1. ``channels`` is flat; indices are unsigned, so that none counts from
+    the end."""
     width = sizes.shape[1]
     rungs = layout.shape[0]
-    d = np.empty((16, 8), np.float32)
-    flat = d.reshape(128)
+    flat = np.empty(128, np.float32)
     one = np.float32(1)
+    column = np.empty(4, np.int64)
+    right = np.empty(4, np.float32)
     for y in range(first, last):
         for x in range(width):
             size = min(max(sizes[y, x], smallest), largest)
@@ -301,16 +304,19 @@ def _gather(  # type: ignore[no-untyped-def]
                 v_centre = (np.float32(y) + np.float32(0.5)) * inverse - np.float32(0.5) + np.float32(_PAD)
                 u_centre = (np.float32(x) + np.float32(0.5)) * inverse - np.float32(0.5) + np.float32(_PAD)
                 spread = size * inverse
+                for j in range(4):
+                    u = u_centre + (np.float32(j) - np.float32(1.5)) * spread
+                    u = min(max(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
+                    column[j] = int(u)
+                    right[j] = u - np.float32(column[j])
                 for i in range(4):
                     v = v_centre + (np.float32(i) - np.float32(1.5)) * spread
                     v = min(max(v, np.float32(0)), np.float32(rows) - np.float32(1.01))
                     v0 = int(v)
                     fv = v - np.float32(v0)
+                    row = base + v0 * columns
                     for j in range(4):
-                        u = u_centre + (np.float32(j) - np.float32(1.5)) * spread
-                        u = min(max(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
-                        u0 = int(u)
-                        fu = u - np.float32(u0)
+                        fu = right[j]
                         w = share * window[4 * i + j]
                         w1 = w * fv
                         w0 = w - w1
@@ -318,16 +324,16 @@ def _gather(  # type: ignore[no-untyped-def]
                         w00 = w0 - w01
                         w11 = w1 * fu
                         w10 = w1 - w11
-                        p = base + v0 * columns + u0
-                        north_west, north_east = channels[p], channels[p + 1]
-                        south_west, south_east = channels[p + columns], channels[p + columns + 1]
-                        cell = d[4 * i + j]
+                        p = np.uint64(8 * (row + column[j]))
+                        q = np.uint64(p + np.uint64(8 * columns))
+                        at = np.uint64(32 * i + 8 * j)
                         for c in range(8):
-                            cell[c] += (
-                                w00 * np.float32(north_west[c])
-                                + w01 * np.float32(north_east[c])
-                                + w10 * np.float32(south_west[c])
-                                + w11 * np.float32(south_east[c])
+                            e = np.uint64(c)
+                            flat[at + e] += (
+                                w00 * np.float32(channels[p + e])
+                                + w01 * np.float32(channels[p + np.uint64(8) + e])
+                                + w10 * np.float32(channels[q + e])
+                                + w11 * np.float32(channels[q + np.uint64(8) + e])
                             )
             total = np.float32(0)
             for i in range(128):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from numba import njit
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.errors import UsageError
 from recon.matching.belief_propagation import MAX_TRUNCATION, data_costs, solve
+from recon.matching.guide import Guide
 
 
 class SiftFlowSettings(BaseModel):
@@ -42,6 +45,9 @@ TPAMI = SiftFlowSettings()  # type: ignore[call-arg]
 SCALEMAPS = SiftFlowSettings(window=5, top_window=20, iterations=60, top_iterations=100)  # type: ignore[call-arg]
 """Settings of the scale propagation paper's release."""
 
+
+GUIDED_WINDOW = 4
+"""Least search radius at the coarsest level round a guide's flow."""
 
 SMALLEST_LEVEL = 4
 """A level whose shorter side is below this is not halved again."""
@@ -137,9 +143,13 @@ def sift_flow_pyramid(
     *,
     settings: SiftFlowSettings = TPAMI,
     initial: Float32[np.ndarray, "ha wa 2"] | None = None,
+    guide: Guide | None = None,
     threads: int = 1,
 ) -> SiftFlowResult:
-    """Run ``sift_flow`` between images whose pyramids exist already: both directions of a pair share them."""
+    """Run ``sift_flow`` between images whose pyramids exist already: both directions of a pair share them.
+
+    With a guide the windows of the coarsest level are centred on its flow, and no wider than its spread asks for.
+    """
     pyramid_a, pyramid_b, masks_a, masks_b = a.sift, b.sift, a.mask, b.mask
     if pyramid_a[0].shape[2] != pyramid_b[0].shape[2]:
         raise UsageError(
@@ -162,12 +172,17 @@ def sift_flow_pyramid(
         stretch = _whole(drift)
         if initial is not None:
             centre = np.rint(initial).astype(np.int32)
+        elif flow is None and guide is not None:
+            centre = np.rint(_resized_flow(guide.flow, (height, width))).astype(np.int32)
         elif flow is None:
             centre = stretch
         else:
             coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
             centre = np.rint(drift + 2 * _enlarge(flow - coarse_drift, (height, width))).astype(np.int32)
         radius = settings.top_window if top else settings.window + level - 1
+        if top and guide is not None:
+            spread = math.ceil(guide.spread * width / guide.flow.shape[1])
+            radius = min(radius, max(GUIDED_WINDOW, spread + GUIDED_WINDOW // 2))
         iterations = settings.top_iterations if top else settings.iterations
         # The reference halves the graph twice at the coarsest level and (levels - level) times below it.
         hierarchy = 2 if top else (settings.levels if initial is not None else levels) - level
@@ -334,6 +349,14 @@ def _size_offset(size_a: tuple[int, int], size_b: tuple[int, int]) -> Float32[np
     x = (np.arange(wa) + 0.5) * (wb / wa) - 0.5 - np.arange(wa)
     y = (np.arange(ha) + 0.5) * (hb / ha) - 0.5 - np.arange(ha)
     return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).astype(np.float32)
+
+
+def _resized_flow(
+    flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]
+) -> Float32[np.ndarray, "h2 w2 2"]:
+    """Flow at a smaller size, in that size's pixels."""
+    small = cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(small * np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]]), np.float32)
 
 
 def _whole(drift: Float32[np.ndarray, "h w 2"]) -> Int32[np.ndarray, "h w 2"]:

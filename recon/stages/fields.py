@@ -25,7 +25,7 @@ class FieldsStage:
     """Runs ``match.dense_matcher`` over the verified pairs of registered photos; a dense matcher left its own."""
 
     name: ClassVar[str] = "fields"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match", "verify", "map")
     Settings: ClassVar[type[BaseModel]] = FieldsSettings
 

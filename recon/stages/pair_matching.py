@@ -27,7 +27,7 @@ from recon.run.folder import RunFolder
 from recon.run.matches import Pair, PairOutcome, read_outcome, save_sparse_match, write_dense_match
 from recon.run.shared_fields import content_key, copy_into_place
 
-_FIELD_VERSION = 2
+_FIELD_VERSION = 3
 """Raised when what a shared field depends on changes."""
 
 
