@@ -4,11 +4,13 @@
 
 Every scene's comparison stays in the folder (``comparison-output`` by default) with its own comparison.html; a second
 call computes only what is missing and writes the document again. The document is docs/comparison.in.md, in which the
-reading stands, with the results in the place of its line ``<!-- results -->``.
+reading stands, with the results in the places of its lines ``<!-- results -->`` and ``<!-- further -->``; a part of
+which the folder has no scene stays as it stands in the document.
 
 Scenes: fountain-P11, Herz-Jesus-P8, entry-P10 and sceaux_castle at 640 pixels, and four rendered ones of six photos at
-480x360. Settings are those of quality preview with fewer pairs and anchors and coarser depth maps (``SETTINGS``), the
-same for every matcher; intrinsics are known where the truth has them.
+480x360. The further scenes (named by --scenes) are two of these rendered ones, for the matchers in ``FURTHER``.
+Settings are those of quality preview with fewer pairs and anchors and coarser depth maps (``SETTINGS``), the same for
+every matcher; intrinsics are known where the truth has them.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "comparison.md"
 TEMPLATE = REPOSITORY / "docs" / "comparison.in.md"
 PICTURES = REPOSITORY / "docs" / "images" / "comparison"
-PLACE = "<!-- results -->"
+PLACES = {"results": "<!-- results -->", "further": "<!-- further -->"}
 
 MATCHERS = (
     "siftflow",
@@ -51,6 +53,9 @@ MATCHERS = (
     "aliked+lightglue",
     "xfeat",
 )
+
+FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+lightglue")
+"""Matchers of the further scenes: semantic and learned ones and Scale-less SIFT, beside two of the above."""
 
 SETTINGS = (
     "pairs.neighbours=5",
@@ -74,6 +79,9 @@ class Case:
     rendered: str = ""
     difficulty: dict[str, float] = field(default_factory=dict)
     leave_out: int = 0
+    part: str = "results"
+    other_looks: bool = False
+    stop_after: str = "mesh"
 
 
 CASES = (
@@ -95,6 +103,21 @@ CASES = (
     ),
     Case("entry-P10", "10 photos of an entrance, surveyed cameras"),
     Case("sceaux_castle", "11 photos of a castle, nothing known; one photo left out", leave_out=1),
+    Case(
+        "further-facade",
+        "the same façade as above, photographed as one should, for other matchers",
+        "facade",
+        part="further",
+    ),
+    Case(
+        "further-looks",
+        "the same façade, but every second photo looks otherwise: tones rise and fall (v becomes 1 - |2v - 1|) and red "
+        "and blue are exchanged, as no change of exposure does; cameras only",
+        "facade",
+        part="further",
+        other_looks=True,
+        stop_after="map",
+    ),
 )
 
 COLUMNS = (
@@ -122,8 +145,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", nargs="*", default=[case.name for case in CASES])
-    parser.add_argument("--only", nargs="*", default=list(MATCHERS), metavar="MATCHER")
+    parser.add_argument(
+        "--scenes", nargs="*", default=[case.name for case in CASES if case.part == "results"]
+    )
+    parser.add_argument("--only", nargs="*", default=[], metavar="MATCHER")
     parser.add_argument("--keep", type=Path, default=REPOSITORY / "comparison-output")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
@@ -155,8 +180,11 @@ def say(text: str) -> None:
 def compare(case: Case, args: argparse.Namespace) -> None:
     """Run one scene; its results are on disk afterwards."""
     out = args.keep / case.name
-    options = Options(quality="preview", threads=args.threads, leave_out=case.leave_out)
-    chosen = contenders(args.only, (*SETTINGS, *args.overrides))
+    options = Options(
+        quality="preview", threads=args.threads, leave_out=case.leave_out, stop_after=case.stop_after
+    )
+    usual = FURTHER if case.part == "further" else MATCHERS
+    chosen = contenders(args.only or usual, (*SETTINGS, *args.overrides))
     result = compare_scene(scene_of(case, out), chosen, options, out, say)
     write_comparison([result], out)
     (out / "machine.txt").write_text(machine() + "\n", encoding="utf-8")
@@ -173,7 +201,21 @@ def scene_of(case: Case, out: Path) -> Scene:
     truth = render_benchmark_scene(
         out / "scene", scene=case.rendered, seed=4, photos=6, size=(480, 360), **case.difficulty
     )
+    if case.other_looks:
+        return find_scene(with_other_looks(truth.images, out / "photos"), out / "scene")
     return Scene(case.name, truth.images, truth, out / "scene")
+
+
+def with_other_looks(photos: Path, out: Path) -> Path:
+    """The photos, every second one with tones that rise and fall, red and blue exchanged."""
+    out.mkdir(parents=True, exist_ok=True)
+    for index, path in enumerate(sorted(one for one in photos.iterdir() if one.is_file())):
+        picture = cv2.imread(str(path))
+        if index % 2:
+            tones = 1 - np.abs(2 * picture[..., ::-1].astype(np.float32) / 255 - 1)
+            picture = np.rint(255 * tones).astype(np.uint8)
+        cv2.imwrite(str(out / path.with_suffix(".png").name), picture)
+    return out
 
 
 # The document
@@ -187,17 +229,23 @@ def write_document(keep: Path) -> None:
         if path.is_file():
             data = json.loads(path.read_text(encoding="utf-8"))
             found.append((case, data, data["scenes"][0], keep / case.name))
-    template = TEMPLATE.read_text(encoding="utf-8")
-    if PLACE not in template:
-        raise SystemExit(f"{TEMPLATE}: has no line {PLACE}")
+    text = TEMPLATE.read_text(encoding="utf-8")
+    before = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
+    for part, place in PLACES.items():
+        if place not in text:
+            raise SystemExit(f"{TEMPLATE}: has no line {place}")
+        start, end = f"<!-- {part}: begin -->\n", f"\n<!-- {part}: end -->"
+        here = [one for one in found if one[0].part == part]
+        old = before.partition(start)[2].partition(end)[0]
+        text = text.replace(place, f"{start}{old if old and not here else results(here, part)}{end}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     note = (
         "<!-- Made by benchmarks/comparison.py; the words are in comparison.in.md: change them there. -->\n\n"
     )
-    DOCUMENT.write_text(note + template.replace(PLACE, results(found)), encoding="utf-8")
+    DOCUMENT.write_text(note + text, encoding="utf-8")
 
 
-def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]]) -> str:
+def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]], part: str) -> str:
     if not found:
         return "No results yet: run `python benchmarks/comparison.py`."
     _, data, _, folder = found[0]
@@ -221,8 +269,9 @@ def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]]) 
         wins([(case, scene) for case, _, scene, _ in found]),
         "",
     ]
-    overview_chart([(case, scene) for case, _, scene, _ in found], PICTURES / "overview.png")
-    parts += ["![Quality of every matcher on every scene](images/comparison/overview.png)", ""]
+    if part == "results":
+        overview_chart([(case, scene) for case, _, scene, _ in found], PICTURES / "overview.png")
+        parts += ["![Quality of every matcher on every scene](images/comparison/overview.png)", ""]
     for case, data, scene, folder in found:
         parts += [
             f"### {case.name}",

@@ -8,7 +8,7 @@ from recon.options import option
 
 METHODS = ("dhpf", "hpf", "hpf+mutual", "nn", "nn+rhm", "sift-nn")
 
-BACKBONES = "mobilenetv2, efficientnet-lite0, resnet50 or resnet101"
+BACKBONES = "mobilenetv2, efficientnet-lite0, resnet50, resnet101 or dinov2-vits14"
 WEIGHTS_HELP = "ImageNet weights of the backbone: a file or folder."
 DOWNLOAD_HELP = "Fetch missing ImageNet weights, with checksum."
 LIMIT_HELP = "Only that many pairs, evenly spread; 0: all."

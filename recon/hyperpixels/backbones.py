@@ -1,7 +1,8 @@
-"""Image classifiers whose every block can be looked into: ResNet-50, ResNet-101, MobileNetV2 and EfficientNet-Lite0.
+"""Networks whose every block can be looked into: ResNet-50 and -101, MobileNetV2, EfficientNet-Lite0, DINOv2 ViT-S/14.
 
-The names of the weights are torchvision's (ResNet); those of published MobileNetV2 and EfficientNet-Lite0 files are
-understood, so that official files fit. Networks are frozen: they are always in evaluation mode and never get gradients.
+The names of the weights are torchvision's (ResNet) and DINOv2's own; those of published MobileNetV2 and
+EfficientNet-Lite0 files are understood, so that official files fit. Networks are frozen: they are always in evaluation
+mode and never get gradients.
 
 A further backbone is one class: derive from ``Backbone``, say its ``name``, ``layers`` and ``published`` weights, build
 the modules in ``__init__`` and give them in order in ``blocks``; ``BACKBONES`` finds it by its name.
@@ -17,6 +18,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from recon.errors import ReconError, UsageError
 
@@ -32,7 +34,7 @@ class Published:
     Attributes:
         name: of the file.
         url: where it is published; empty for files that are only found locally.
-        sha256: of its content.
+        sha256: of its content; empty where we do not know it: then it is not fetched.
         size: in bytes.
         package: of PyPI that holds the file, below the folder ``models`` of its module; empty for none.
     """
@@ -440,8 +442,134 @@ def _lite_key(key: str) -> str:
     return key
 
 
+class _ScaledResidual(nn.Module):
+    """DINOv2's factor of each channel of what a branch adds."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class _Attention(nn.Module):
+    """Self-attention of all tokens."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, width = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, width)
+        out: Tensor = self.proj(mixed)
+        return out
+
+
+class _TransformerBlock(nn.Module):
+    """A block of a vision transformer: attention, then a perceptron, each added to what came in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = _Attention(width, heads)
+        self.ls1 = _ScaledResidual(width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.ls2 = _ScaledResidual(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        wide = F.gelu(self.mlp["fc1"](self.norm2(x)))
+        return x + self.ls2(self.mlp["fc2"](wide))
+
+
+_PATCH, _WIDTH, _HEADS, _DEPTH, _SIDE = 14, 384, 6, 12, 37
+"""DINOv2 ViT-S/14: patch, channels, heads, blocks, and patches along a side of the images of its positions (518 px)."""
+
+_SPARE = 0.1
+"""Added to the number of patches before the positions are resampled, as in the release."""
+
+
+class DinoV2Small(Backbone):
+    """M. Oquab et al., "DINOv2", TMLR 2024, ViT-S/14: every one of 12 blocks a candidate layer, before the last norm.
+
+    Patches start 7 pixels before the image, whose rim is repeated, so that cell (i, j) is centred half a pixel from
+    pixel 14 * (i, j); the release's start at its corner. Images need not be whole patches: a last one that is begun is
+    filled up, or left out where it holds no cell. The class token takes part and is not given out.
+    """
+
+    name = "dinov2-vits14"
+    layers = tuple(Layer(f"blocks.{i}", _WIDTH, _PATCH) for i in range(_DEPTH))
+    published = (
+        Published(
+            "dinov2_vits14_pretrain.pth",
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+            "",
+            88_283_115,
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, _WIDTH))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + _SIDE * _SIDE, _WIDTH))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, _WIDTH, _PATCH, _PATCH)})
+        self.blocks_ = nn.ModuleList(_TransformerBlock(_WIDTH, _HEADS) for _ in range(_DEPTH))
+        self._freeze()
+
+    def blocks(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield nn.Sequential(self.patch_embed["proj"], self.blocks_[0]), nn.Identity()
+        for block in self.blocks_[1:]:
+            yield block, nn.Identity()
+
+    @torch.no_grad()
+    def features(
+        self, image: Float[Tensor, "b 3 h w"], wanted: Container[int] | None = None, last: int | None = None
+    ) -> dict[int, Float[Tensor, "b c hl wl"]]:
+        """As of every backbone; tokens of patches as maps."""
+        if last is None:
+            last = max((i for i in range(_DEPTH) if wanted is None or i in wanted), default=-1)
+        height, width = image.shape[-2:]
+        rows, columns = -(-height // _PATCH), -(-width // _PATCH)
+        before = _PATCH // 2
+        rim = (
+            before, max(0, columns * _PATCH - before - width), before, max(0, rows * _PATCH - before - height),
+        )  # fmt: skip
+        whole = F.pad(image, rim, mode="replicate")[..., : rows * _PATCH, : columns * _PATCH]
+        patches = self.patch_embed["proj"](whole).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(image), -1, -1), patches], 1)
+        tokens = tokens + self._positions(rows, columns)
+        found = {}
+        for number, block in enumerate(self.blocks_):
+            if number > last:
+                break
+            tokens = block(tokens)
+            if wanted is None or number in wanted:
+                found[number] = tokens[:, 1:].transpose(1, 2).reshape(len(image), _WIDTH, rows, columns)
+        return found
+
+    def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 n c"]:
+        """What is added to each token for its place, resampled to the image's patches."""
+        if rows == columns == _SIDE:
+            return self.pos_embed
+        grid = self.pos_embed[:, 1:].reshape(1, _SIDE, _SIDE, _WIDTH).permute(0, 3, 1, 2)
+        scale = ((rows + _SPARE) / _SIDE, (columns + _SPARE) / _SIDE)
+        found = F.interpolate(grid, scale_factor=scale, mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], found.flatten(2).transpose(1, 2)], 1)
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> None:
+        names = (key.removeprefix("module.") for key in state)
+        renamed = (f"blocks_.{name[7:]}" if name.startswith("blocks.") else name for name in names)
+        super().load(dict(zip(renamed, state.values(), strict=True)), source)
+
+
 BACKBONES: dict[str, type[Backbone]] = {
-    cls.name: cls for cls in (MobileNetV2, EfficientNetLite0, ResNet50, ResNet101)
+    cls.name: cls for cls in (MobileNetV2, EfficientNetLite0, ResNet50, ResNet101, DinoV2Small)
 }
 """Backbones by name, the smallest first."""
 

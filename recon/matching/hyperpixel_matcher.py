@@ -40,7 +40,8 @@ class _StartSettings(BaseModel):
     """The network and the size of images that it compares; SIFT Flow that starts from it has these too."""
 
     backbone: str = Field(
-        "", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101; empty: the checkpoint's"
+        "",
+        description="mobilenetv2, efficientnet-lite0, resnet50, resnet101 or dinov2-vits14; empty: the checkpoint's",
     )
     weights: str = Field(
         "",
@@ -76,7 +77,9 @@ class DhpfSettings(HyperpixelSettings):
 class HpfSettings(HyperpixelSettings):
     """Settings of Hyperpixel Flow."""
 
-    backbone: str = Field("mobilenetv2", description="mobilenetv2, efficientnet-lite0, resnet50 or resnet101")
+    backbone: str = Field(
+        "mobilenetv2", description="mobilenetv2, efficientnet-lite0, resnet50, resnet101 or dinov2-vits14"
+    )
     layers: str = Field(
         "", description="numbers of the layers, with commas; empty: those found for the backbone"
     )
@@ -370,9 +373,10 @@ def working_sizes(width: int, height: int, size: int) -> list[tuple[int, int]]:
 
 
 def fine_layers(backbone: Backbone) -> tuple[int, ...]:
-    """The layers that finer sizes are compared on: the last ones of stride 4 and 8."""
+    """The layers that finer sizes are compared on: the last ones of stride 4 and 8, else the last of the finest."""
     strides = [layer.stride for layer in backbone.layers]
-    return tuple(max(i for i, s in enumerate(strides) if s == stride) for stride in (4, 8))
+    wanted = {4, 8} & set(strides) or {min(strides)}
+    return tuple(max(i for i, s in enumerate(strides) if s == stride) for stride in sorted(wanted))
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -62,6 +62,12 @@ def find_weights(files: Sequence[WeightsFile], given: str, *, download: bool, ma
     found = {file.name: _find(file, folders) or (None if given else in_package(file)) for file in files}
     missing = [file for file in files if found[file.name] is None]
     if missing and download:
+        unknown = [file.name for file in missing if not file.sha256]
+        if unknown:
+            raise UsageError(
+                f"{unknown[0]}: its checksum is not known here, so it is not fetched; fetch it yourself from "
+                f"{missing[0].url} and say weights=FILE"
+            )
         for file in missing:
             found[file.name] = fetch(file, _hub_folder())
         missing = []

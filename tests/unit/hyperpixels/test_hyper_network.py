@@ -48,7 +48,7 @@ def images(count: int = 1, size: tuple[int, int] = (32, 40), seed: int = 0) -> t
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet-lite0", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet-lite0", "resnet50", "dinov2-vits14"])
 def test_every_layer_has_its_declared_shape(name: str) -> None:
     backbone = create_backbone(name)
     found = backbone.features(torch.zeros(1, 3, 70, 94))
@@ -64,6 +64,7 @@ def test_number_of_candidate_layers() -> None:
         "efficientnet-lite0": 17,
         "resnet50": 17,
         "resnet101": 34,
+        "dinov2-vits14": 12,
     }
 
 
