@@ -406,9 +406,9 @@ def uncertainty(model: ModelArrays, *, free_centre: bool = False, loss_scale_px:
         loss_scale_px: of the Cauchy loss of the adjustment.
     """
     n = len(model.photos)
-    lens = _free_parameters(model, free_centre)
+    lens = free_parameters(model, free_centre)
     count = 6 * n + len(lens)
-    B, A = _jacobians(model, lens)
+    B, A = jacobians(model, lens)
     weight = 1 / (1 + (model.residual**2).sum(axis=1) / loss_scale_px**2)
     root = np.repeat(np.sqrt(weight), 2)
     B = sparse.diags_array(root) @ B
@@ -452,7 +452,7 @@ def uncertainty(model: ModelArrays, *, free_centre: bool = False, loss_scale_px:
     return Uncertainty(np.sqrt(np.maximum(spread, 0)), focal, count - 7)
 
 
-def _free_parameters(model: ModelArrays, free_centre: bool) -> list[tuple[int, int]]:
+def free_parameters(model: ModelArrays, free_centre: bool) -> list[tuple[int, int]]:
     """(camera, index of the parameter) of all intrinsics that the adjustment moved."""
     free = []
     for number, camera in enumerate(model.cameras):
@@ -462,7 +462,7 @@ def _free_parameters(model: ModelArrays, free_centre: bool) -> list[tuple[int, i
     return free
 
 
-def _jacobians(model: ModelArrays, lens: list[tuple[int, int]]) -> tuple[sparse.csr_array, sparse.csr_array]:
+def jacobians(model: ModelArrays, lens: list[tuple[int, int]]) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Derivatives of the projections by cameras (turn in camera coordinates, centre; then lenses) and by points."""
     o, n = len(model.xy), len(model.photos)
     point = model.in_camera
