@@ -1,10 +1,14 @@
-"""Control points: coordinates, and where they were marked in photos."""
+"""Control points: coordinates, accuracies, where photos show them; and the formats that programs write them in."""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 from recon.errors import UsageError
 
@@ -12,13 +16,55 @@ Sighting = tuple[str, float, float]
 """A photo and where in it a point was seen: pixels of the upright photo at its full size, (0, 0) the centre of
 the top-left pixel."""
 
+Triple = tuple[float, float, float]
 
-def read_control(path: Path) -> tuple[dict[str, tuple[float, float, float]], dict[str, list[Sighting]]]:
-    """World coordinates and sightings of the points of a CSV file.
+_ACCURACY = ("sX", "sY", "sZ")
 
-    The first line names the columns: name, and photo, x, y for sightings, and X, Y, Z for coordinates; any
-    order, separated by commas, semicolons or tabs. A row has a sighting, coordinates or both; coordinates of a
-    point may be repeated.
+
+@dataclass
+class ControlPoints:
+    """What a file says of control points.
+
+    Attributes:
+        world: coordinates of each point.
+        sigma: their standard deviations, where the file says them.
+        sightings: where photos show each point.
+        checks: points that are to check and not to control.
+        crs: as the file says it, "EPSG:CODE"; empty where it does not.
+    """
+
+    world: dict[str, Triple] = field(default_factory=dict)
+    sigma: dict[str, Triple] = field(default_factory=dict)
+    sightings: dict[str, list[Sighting]] = field(default_factory=dict)
+    checks: set[str] = field(default_factory=set)
+    crs: str = ""
+
+    def add(self, other: ControlPoints) -> None:
+        """Take over what another file says; its marks in a photo replace those that are there."""
+        self.world |= other.world
+        self.sigma |= other.sigma
+        self.checks |= other.checks
+        self.crs = self.crs or other.crs
+        for name, seen in other.sightings.items():
+            new = {photo for photo, _, _ in seen}
+            kept = [one for one in self.sightings.get(name, []) if one[0] not in new]
+            self.sightings[name] = kept + seen
+
+
+def read_control(path: Path) -> tuple[dict[str, Triple], dict[str, list[Sighting]]]:
+    """World coordinates and sightings of the points of a file (see ``read_control_points``)."""
+    found = read_control_points(path)
+    return found.world, found.sightings
+
+
+def read_control_points(path: Path) -> ControlPoints:
+    """Read control points.
+
+    Formats, told apart by what is in them: a table whose first line names the columns (name, and photo, x, y for
+    sightings, X, Y, Z for coordinates, sX, sY, sZ for accuracies, kind: control or check; any order, separated by
+    commas, semicolons or tabs; a row has a sighting, coordinates or both); OpenDroneMap's gcp_list.txt (the
+    projection, then X Y Z x y photo [name] a line); Metashape's reference table (#Label, X, Y, Z, accuracies) and its
+    markers as XML.
 
     Raises:
         UsageError: it cannot be read, lacks a column, or contradicts itself; names the line.
@@ -27,9 +73,32 @@ def read_control(path: Path) -> tuple[dict[str, tuple[float, float, float]], dic
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
+    if text.lstrip().startswith("<"):
+        return _metashape_xml(path, text)
+    if re.search(r"(?im)^#\s*label\s*[,;\t]", text):
+        return _metashape_table(path, text)
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise UsageError(f"{path}: is empty")
+    if _names_crs(lines[0]):
+        return _odm(path, lines)
+    return _table(path, lines)
+
+
+def write_sightings(path: Path, sightings: dict[str, list[Sighting]]) -> None:
+    """Write sightings as the table that ``read_control_points`` takes."""
+    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(["name", "photo", "x", "y"])
+        for name in sorted(sightings):
+            for photo, x, y in sorted(sightings[name]):
+                rows.writerow([name, photo, f"{x:.3f}", f"{y:.3f}"])
+
+
+# Tables
+
+
+def _table(path: Path, lines: list[str]) -> ControlPoints:
     separator = max(",;\t", key=lines[0].count)
     rows = csv.reader(lines, delimiter=separator)
     header = [cell.strip() for cell in next(rows)]
@@ -39,8 +108,7 @@ def read_control(path: Path) -> tuple[dict[str, tuple[float, float, float]], dic
         raise UsageError(
             f"{path}: its first line has to name the columns: name, X, Y, Z, photo, x, y (it has {', '.join(header)})"
         )
-    world: dict[str, tuple[float, float, float]] = {}
-    sightings: dict[str, list[Sighting]] = {}
+    found = ControlPoints()
     for number, row in enumerate(rows, 2):
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         where = f"{path}: row {number}"
@@ -48,17 +116,31 @@ def read_control(path: Path) -> tuple[dict[str, tuple[float, float, float]], dic
             raise UsageError(f"{where}: has no name")
         name = cells["name"]
         if has_world and all(cells.get(axis) for axis in "XYZ"):
-            place = (
-                _float(cells["X"], where),
-                _float(cells["Y"], where),
-                _float(cells["Z"], where),
-            )
-            if world.setdefault(name, place) != place:
-                raise UsageError(f"{where}: {name} has other coordinates than above")
+            _place(found, name, _triple(cells, "XYZ", where), where)
+        if all(cells.get(axis) for axis in _ACCURACY):
+            found.sigma[name] = _positive(_triple(cells, _ACCURACY, where), where)
+        if cells.get("kind", "").lower() == "check":
+            found.checks.add(name)
         if has_sightings and cells.get("photo"):
             seen = (cells["photo"], _float(cells.get("x", ""), where), _float(cells.get("y", ""), where))
-            sightings.setdefault(name, []).append(seen)
-    return world, sightings
+            found.sightings.setdefault(name, []).append(seen)
+    return found
+
+
+def _place(found: ControlPoints, name: str, place: Triple, where: str) -> None:
+    if found.world.setdefault(name, place) != place:
+        raise UsageError(f"{where}: {name} has other coordinates than above")
+
+
+def _triple(cells: dict[str, str], names: tuple[str, ...] | str, where: str) -> Triple:
+    x, y, z = (_float(cells[name], where) for name in names)
+    return x, y, z
+
+
+def _positive(sigma: Triple, where: str) -> Triple:
+    if min(sigma) <= 0:
+        raise UsageError(f"{where}: an accuracy has to be larger than 0")
+    return sigma
 
 
 def _float(text: str, where: str) -> float:
@@ -69,3 +151,130 @@ def _float(text: str, where: str) -> float:
     if not math.isfinite(value):
         raise UsageError(f"{where}: {text!r} is not a number")
     return value
+
+
+# OpenDroneMap
+
+
+def _names_crs(line: str) -> bool:
+    return bool(re.match(r"\s*(EPSG:\d+|WGS\s*84|\+proj|\+init)", line, re.IGNORECASE))
+
+
+def crs_in_words(text: str) -> str:
+    """The EPSG code that a projection's text means: EPSG:CODE, "WGS84 UTM 32N", or PROJ's "+proj=utm +zone=32"; empty
+    where it means none that is known here."""
+    code = re.search(r"EPSG:+(\d+)", text, re.IGNORECASE)
+    if code:
+        return f"EPSG:{code.group(1)}"
+    zone = re.search(r"UTM\s*(?:zone\s*)?(\d{1,2})\s*([NS])", text, re.IGNORECASE)
+    proj = re.search(r"\+proj=utm\b.*?\+zone=(\d{1,2})", text)
+    if zone or proj:
+        number = int((zone or proj).group(1))  # type: ignore[union-attr]
+        south = zone.group(2).upper() == "S" if zone else "+south" in text
+        if 1 <= number <= 60:
+            return f"EPSG:{(32700 if south else 32600) + number}"
+    return ""
+
+
+def _odm(path: Path, lines: list[str]) -> ControlPoints:
+    """OpenDroneMap's list: pixels count from the centre of the top-left one, as OpenSfM has them."""
+    found = ControlPoints(crs=crs_in_words(lines[0]))
+    names: dict[Triple, str] = {}
+    for number, line in enumerate(lines[1:], 2):
+        where = f"{path}: row {number}"
+        cells = line.split("\t") if line.count("\t") >= 5 else line.split()
+        if len(cells) < 6:
+            raise UsageError(f"{where}: needs X Y Z x y photo, and may have a name")
+        x, y, z, px, py = (_float(cell.strip(), where) for cell in cells[:5])
+        place = (x, y, z)
+        given = cells[6].strip() if len(cells) > 6 else ""
+        name = given or names.setdefault(place, f"gcp{len(names) + 1}")
+        _place(found, name, place, where)
+        found.sightings.setdefault(name, []).append((cells[5].strip(), px, py))
+    if not found.world:
+        raise UsageError(f"{path}: has no points after the projection")
+    return found
+
+
+# Metashape
+
+
+def _metashape_table(path: Path, text: str) -> ControlPoints:
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if re.match(r"(?i)#\s*label\s*[,;\t]", line))
+    separator = max(",;\t", key=lines[at].count)
+    header = [cell.strip().lstrip("#").strip().lower() for cell in lines[at].split(separator)]
+
+    def column(*starts: str) -> int | None:
+        return next((i for i, cell in enumerate(header) if cell.startswith(starts)), None)
+
+    places = [column("x/", "x_est") if axis == "x" else column(f"{axis}/") for axis in "xyz"]
+    sigma = [column(f"{axis}_accuracy", f"accuracy_{axis}", f"s{axis}") for axis in "xyz"]
+    flag = column("enable")
+    if None in places:
+        raise UsageError(f"{path}: the line '#Label, X/..., Y/..., Z/...' has to name the coordinates")
+    found = ControlPoints(crs=crs_in_words("\n".join(lines[:at])))
+    for number, row in enumerate(csv.reader(lines[at + 1 :], delimiter=separator), at + 2):
+        if not row or not row[0].strip() or row[0].lstrip().startswith("#"):
+            continue
+        where = f"{path}: row {number}"
+        cells = [cell.strip() for cell in row] + [""] * len(header)
+        name = cells[0]
+        if all(cells[i] for i in places if i is not None):
+            x, y, z = (_float(cells[i], where) for i in places if i is not None)
+            _place(found, name, (x, y, z), where)
+        if None not in sigma and all(cells[i] for i in sigma if i is not None):
+            a, b, c = (_float(cells[i], where) for i in sigma if i is not None)
+            found.sigma[name] = _positive((a, b, c), where)
+        if flag is not None and cells[flag] in ("0", "false", "False"):
+            found.checks.add(name)
+    return found
+
+
+def _metashape_xml(path: Path, text: str) -> ControlPoints:
+    """Metashape's markers: its pixels count from the corner of the photo; a marker that is not enabled is a check."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise UsageError(f"{path}: is no XML that can be read ({error})") from error
+    photos = {one.get("id"): one.get("label", "") for one in root.iter("camera") if one.get("label")}
+    found = ControlPoints()
+    labels: dict[str | None, str] = {}
+    for marker in root.iter("marker"):
+        name = marker.get("label")
+        if name is None:
+            continue
+        labels[marker.get("id")] = name
+        reference = marker.find("reference")
+        if reference is None or reference.get("x") is None:
+            continue
+        where = f"{path}: marker {name}"
+        x, y, z = (_float(reference.get(axis, ""), where) for axis in "xyz")
+        found.world[name] = (x, y, z)
+        sigma = [reference.get(f"s{axis}") or reference.get("sxyz") for axis in "xyz"]
+        if all(sigma):
+            a, b, c = (_float(str(one), where) for one in sigma)
+            found.sigma[name] = _positive((a, b, c), where)
+        if reference.get("enabled") in ("false", "0"):
+            found.checks.add(name)
+    for name, location in _locations(root, labels):
+        photo = photos.get(location.get("camera_id"), "")
+        if photo:
+            where = f"{path}: marker {name}"
+            x, y = (_float(location.get(axis, ""), where) - 0.5 for axis in "xy")
+            found.sightings.setdefault(name, []).append((photo, x, y))
+    if not found.world and not found.sightings:
+        raise UsageError(f"{path}: holds no markers")
+    for reference in root.iter("reference"):
+        found.crs = found.crs or crs_in_words(reference.text or "")
+    return found
+
+
+def _locations(
+    root: ElementTree.Element, labels: dict[str | None, str]
+) -> Iterator[tuple[str, ElementTree.Element]]:
+    """Pinned places of the markers in photos."""
+    for marker in root.iter("marker"):
+        name = labels.get(marker.get("marker_id"))
+        if name is not None:
+            yield from ((name, one) for one in marker.iter("location") if one.get("pinned") != "false")

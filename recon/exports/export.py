@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from recon.core.cameras import Intrinsics
+from recon.core.colmap import read_reconstruction
 from recon.core.frames import offset_to_origin
 from recon.core.similarity import Similarity3
 from recon.core.undistort import undistortion_maps
@@ -26,7 +27,7 @@ from recon.exports.source import load_scene, photo_folder
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.photos.reading import PhotoError, decode_photo
-from recon.run.folder import RunFolder
+from recon.run.folder import ADJUSTED, RunFolder
 from recon.run.state import refuse_old
 
 
@@ -83,6 +84,8 @@ class Export:
         else:
             self.offset = np.array(georeference.offset)
             self.similarity = georeference.similarity
+            if georeference.bend is not None and run.path(ADJUSTED).is_dir():
+                self._base = scene_from_reconstruction(read_reconstruction(run.path(ADJUSTED)))
         if georeference is None and self.offset.any():
             shown = " ".join(f"{value:.10g}" for value in self.offset)
             self.notes.append(f"large coordinates: the offset {shown} is taken away, {MARK} keeps it")
@@ -273,6 +276,22 @@ class Export:
                 "'recon reconstruct' as far as stage fuse for the dense ones"
             )
             cloud = Cloud.of_points(scene.xyz, scene.rgb)
+            return self._placed(cloud)
+        return self._placed(replace(cloud, xyz=self.bent(cloud.xyz)))
+
+    def bent(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points of the surface where an adjustment to control points has them, still in the run's frame."""
+        bend = None if self.georeference is None else self.georeference.bend
+        return points if bend is None else bend(points)
+
+    def note_bend(self) -> None:
+        """Say of a mesh that is only moved, turned and scaled how far that is from where the adjustment has it."""
+        bend = None if self.georeference is None else self.georeference.bend
+        if bend is not None:
+            off = bend.largest * self.similarity.scale
+            self.notes.append(f"the mesh lies within {off:.2g} m of where control points have it")
+
+    def _placed(self, cloud: Cloud) -> Cloud:
         finite = cloud.finite()
         if len(finite) < len(cloud):
             self.notes.append(f"{len(cloud) - len(finite)} points without numbers were left out")

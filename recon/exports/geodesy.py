@@ -53,6 +53,14 @@ def utm_epsg(latitude: float, longitude: float) -> int:
     return (32600 if latitude >= 0 else 32700) + utm_zone(longitude)
 
 
+def transverse_mercator_of(epsg: int) -> tuple[int, bool] | None:
+    """UTM zone and whether it is south of the equator, of the codes of UTM on WGS 84 and ETRS89; None for others."""
+    for base, south in ((32600, False), (32700, True), (25800, False)):
+        if base < epsg <= base + 60:
+            return epsg - base, south
+    return None
+
+
 def utm_from_geodetic(
     positions: Float[np.ndarray, "n 3"], zone: int, south: bool
 ) -> Float64[np.ndarray, "n 3"]:

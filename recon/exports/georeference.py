@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,93 @@ class Crs:
 
 
 @dataclass(frozen=True)
+class Bend:
+    """How an adjustment moved the points of a model: a polynomial of the third degree, itself in the model's frame.
+
+    What control points mend (a bowl, a twist) is smooth; so is the difference of two adjustments of the same tracks.
+
+    Attributes:
+        middle, size: points are centred and scaled by these, and held within the box of those that it was fitted to.
+        coefficients: of 1, x, y, z, xx, xy, ... in the order of ``_monomials``, for each axis.
+        largest, rest: how far the points were moved at most, and root mean square of what the polynomial leaves.
+    """
+
+    middle: tuple[float, float, float]
+    size: float
+    coefficients: tuple[tuple[float, float, float], ...]
+    largest: float
+    rest: float
+
+    def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points of the model where the adjustment has them."""
+        at = np.asarray(points, np.float64)
+        scaled = np.clip((at - self.middle) / self.size, -1.0, 1.0)
+        return at + _monomials(scaled, len(self.coefficients)) @ np.array(self.coefficients)
+
+
+_DEGREES = {4: 1, 10: 2, 20: 3}
+"""Terms of a polynomial of three variables, and its degree."""
+
+
+def _monomials(scaled: Float[np.ndarray, "n 3"], terms: int) -> Float64[np.ndarray, "n t"]:
+    columns = [np.ones(len(scaled))]
+    for degree in range(1, _DEGREES[terms] + 1):
+        for axes in itertools.combinations_with_replacement(range(3), degree):
+            columns.append(np.prod(scaled[:, axes], axis=1))
+    return np.stack(columns, axis=1)
+
+
+def fit_bend(before: Float[np.ndarray, "n 3"], after: Float[np.ndarray, "n 3"]) -> Bend:
+    """The polynomial that takes points where an adjustment has them, without the few that moved otherwise."""
+    a, moved = np.asarray(before, np.float64), np.asarray(after, np.float64) - before
+    low, high = a.min(axis=0), a.max(axis=0)
+    middle, size = 0.5 * (low + high), 0.5 * max(float((high - low).max()), 1e-12)
+    terms = 20 if len(a) >= 200 else 10 if len(a) >= 60 else 4
+    M = _monomials((a - middle) / size, terms)
+    kept = np.ones(len(a), bool)
+    for _ in range(4):
+        # A weak pull towards 0 where the points do not tell a term (all of them in a plane).
+        pull = 1e-4 * math.sqrt(max(int(kept.sum()), 1)) * np.eye(terms)
+        rows = np.concatenate([M[kept], pull])
+        solved = np.linalg.lstsq(rows, np.concatenate([moved[kept], np.zeros((terms, 3))]), rcond=None)[0]
+        rest = np.linalg.norm(moved - M @ solved, axis=1)
+        kept = rest <= 4 * max(float(np.median(rest)), 1e-15)
+    found = np.linalg.norm(M[kept] @ solved, axis=1)
+    return Bend(
+        _triple(middle),
+        size,
+        tuple(_triple(row) for row in solved),
+        float(found.max(initial=0.0)),
+        float(np.sqrt(np.mean(rest[kept] ** 2))) if kept.any() else 0.0,
+    )
+
+
+@dataclass(frozen=True)
+class SurveyPoint:
+    """A control or check point after an adjustment; all in metres of the frame.
+
+    Attributes:
+        kind: "control", "check" or "wrong" (a control point that contradicts the others).
+        place: where the adjustment has it (a check or wrong point: where the others have it).
+        error: measured minus that. sigma: what is stated of the error, standard deviations.
+        pixels: root mean square of the marks' reprojection errors. photos: in how many photos it was marked.
+    """
+
+    name: str
+    kind: str
+    place: tuple[float, float, float]
+    error: tuple[float, float, float]
+    sigma: tuple[float, float, float]
+    pixels: float
+    photos: int
+
+    @property
+    def within(self) -> bool:
+        """True where no axis is off by more than twice what is stated."""
+        return all(abs(e) <= 2 * s for e, s in zip(self.error, self.sigma, strict=True))
+
+
+@dataclass(frozen=True)
 class Georeference:
     """How a scene lies in a frame: local = similarity(model); coordinates of the frame = local + offset.
 
@@ -56,6 +143,8 @@ class Georeference:
         gravity: what told where up is: "gps", "control", "exif", "photos", "plane" or "none".
         residuals: name, (x, y, z) error in the frame's units and whether it was used, of each reference.
         scale_error: standard deviation of the scale over the scale, None where nothing tells.
+        bend: where an adjustment moved the model; applied before the similarity.
+        points: control and check points of the adjustment.
     """
 
     similarity: Similarity3
@@ -65,6 +154,8 @@ class Georeference:
     gravity: str
     residuals: tuple[tuple[str, tuple[float, float, float], bool], ...] = ()
     scale_error: float | None = None
+    bend: Bend | None = None
+    points: tuple[SurveyPoint, ...] = ()
 
     @property
     def rms(self) -> float:
@@ -74,10 +165,17 @@ class Georeference:
 
     def to_crs(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
         """Points of the model in coordinates of the frame, in double precision."""
-        return self.similarity(points) + np.array(self.offset)
+        return self.to_local(points) + np.array(self.offset)
+
+    def to_local(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points of the model in local coordinates of the frame."""
+        return self.similarity(points if self.bend is None else self.bend(points))
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
+        adjusted: dict[str, Any] = {}
+        if self.bend is not None:
+            adjusted = {"bend": asdict(self.bend), "points": [asdict(one) for one in self.points]}
         crs: dict[str, Any] = {"kind": self.crs.kind, "name": self.crs.name, "epsg": self.crs.epsg}
         if self.crs.origin is not None:
             crs["origin_latitude_longitude_height"] = list(self.crs.origin)
@@ -97,6 +195,7 @@ class Georeference:
             "references": [
                 {"name": name, "error": list(error), "used": used} for name, error, used in self.residuals
             ],
+            **adjusted,
         }
 
     @classmethod
@@ -122,7 +221,27 @@ class Georeference:
             data["gravity"],
             tuple((one["name"], _triple(one["error"]), bool(one["used"])) for one in data["references"]),
             data["scale_error"],
+            _bend_of(data.get("bend")),
+            tuple(_survey_point(one) for one in data.get("points", ())),
         )
+
+
+def _bend_of(data: Mapping[str, Any] | None) -> Bend | None:
+    if data is None:
+        return None
+    rows = tuple(_triple(row) for row in data["coefficients"])
+    if len(rows) not in _DEGREES:
+        raise ValueError(f"a bend with {len(rows)} terms")
+    return Bend(
+        _triple(data["middle"]), float(data["size"]), rows, float(data["largest"]), float(data["rest"])
+    )
+
+
+def _survey_point(data: Mapping[str, Any]) -> SurveyPoint:
+    place, error, sigma = (_triple(data[key]) for key in ("place", "error", "sigma"))
+    return SurveyPoint(
+        data["name"], data["kind"], place, error, sigma, float(data["pixels"]), int(data["photos"])
+    )
 
 
 def align_level(

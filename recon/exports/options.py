@@ -45,8 +45,26 @@ class GeoreferenceOptions:
     """What a user can say about a scene's place."""
 
     control: Path | None = option(
-        None, "Control points: CSV with name, X, Y, Z, photo, x, y; one row a sighting.", metavar="FILE"
+        None,
+        "Control points: a CSV with name, X, Y, Z, photo, x, y (one row a sighting), OpenDroneMap's gcp_list.txt, or "
+        "Metashape's markers.",
+        metavar="FILE",
     )
+    marks: Path | None = option(
+        None,
+        "Where photos show the control points, in a file of its own; OUT/marks.csv by default, where it is.",
+        metavar="FILE",
+    )
+    check: str = option("", "Control points that only check: their names.", metavar="NAME,NAME")
+    adjust: bool = option(
+        True,
+        "Let control points and exact GPS take part in the bundle adjustment; else only a similarity is fitted.",
+        flags=("--adjust/--no-adjust",),
+    )
+    control_error: float = option(
+        0.02, "What control points err by, metres, where their file does not say.", min=1e-6
+    )
+    mark_error: float = option(0.5, "What marks in photos err by, pixels of the photo.", min=0.01)
     length: str | None = option(
         None, "One known length, between two photos or two points of --points.", metavar="A,B=METRES"
     )

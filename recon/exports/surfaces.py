@@ -18,6 +18,7 @@ from recon.io.surfaces import read_mesh, write_mesh
 def _write_obj(job: Export, folder: Path) -> str:
     source, textured = job.mesh_file(".obj")
     if textured:
+        job.note_bend()
         text = source.read_text(encoding="utf-8")
         for name in _companions(source, text):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def _write_obj(job: Export, folder: Path) -> str:
     rotation = linear / np.cbrt(np.linalg.det(linear))
     normals = np.asarray(mesh.vertex_normals) @ rotation.T if mesh.has_vertex_normals() else None
     colors = np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None
-    vertices = np.asarray(mesh.vertices, np.float64) @ linear.T + matrix[:3, 3]
+    vertices = job.bent(np.asarray(mesh.vertices, np.float64)) @ linear.T + matrix[:3, 3]
     with (folder / "mesh.obj").open("w", encoding="ascii") as stream:
         for part in to_obj(vertices, np.asarray(mesh.triangles), normals, colors, job.remarks()):
             stream.write(part)
@@ -41,6 +42,7 @@ def _write_obj(job: Export, folder: Path) -> str:
 
 def _write_glb(job: Export, folder: Path) -> str:
     source, textured = job.mesh_file(".glb")
+    job.note_bend()
     if textured:
         data = source.read_bytes()
     else:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 
 from recon.core.similarity import Similarity3
 from recon.errors import ReconError, UsageError
-from recon.exports.georeference import Georeference
+from recon.exports.georeference import Bend, Georeference
 from recon.exports.gravity import dominant_plane
 from recon.maps.options import PLANES
 
@@ -25,7 +25,7 @@ class MapFrame:
     """Where a map lies: x right (east), y up (north), z to the viewer.
 
     Attributes:
-        from_model: local coordinates of the map, of those of the model.
+        from_model: local coordinates of the map, of those of the model; ``bend`` is what an adjustment did before.
         offset: added to local coordinates to get those that files hold.
         epsg: code of the reference system, None for a local frame or a façade.
         name: for people. unit: "m", or "units" where the scale is not known.
@@ -38,6 +38,11 @@ class MapFrame:
     name: str
     unit: str
     plane: str
+    bend: Bend | None = None
+
+    def place(self, points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points of the model in local coordinates of the map."""
+        return self.from_model(points if self.bend is None else self.bend(points))
 
 
 def map_frame(
@@ -65,6 +70,7 @@ def map_frame(
         georeference.crs.name,
         "units" if georeference.method == "level" else "m",
         "ground",
+        georeference.bend,
     )
     turn = georeference.similarity.rotation
     ahead = np.asarray(looks, np.float64) @ turn.T
@@ -83,7 +89,7 @@ def map_frame(
             raise ReconError("the photos look at no façade from one side; --plane ground or --plane X,Y,Z")
         towards /= np.linalg.norm(towards)
         try:
-            normal, inside = dominant_plane(georeference.similarity(points), towards, _WALL_ANGLE, seed=seed)
+            normal, inside = dominant_plane(georeference.to_local(points), towards, _WALL_ANGLE, seed=seed)
             said.append(f"the wall's plane holds {100 * float(inside.mean()):.0f}% of the points")
         except ValueError:
             normal = towards

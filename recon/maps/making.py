@@ -177,7 +177,7 @@ def _bounds(text: str) -> Float64[np.ndarray, "4"]:
 
 def photo_gsd(source: MapSource, scene: Scene) -> float:
     """What a pixel of the photos covers, the median over photos, to two digits."""
-    points = source.frame.from_model(scene.xyz) if len(scene.xyz) else np.zeros((0, 3))
+    points = source.frame.place(scene.xyz) if len(scene.xyz) else np.zeros((0, 3))
     sides = []
     for view in source.views:
         pixel, depth = view.camera.project(points)

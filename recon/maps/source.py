@@ -88,7 +88,9 @@ class MapSource:
         self._depth_cameras = {name: camera for name, camera in run.cameras.items() if self._has_depth(name)}
         self.depth = Kept(self._lifted, lambda one: one.points.nbytes + one.depth.nbytes)
         self.views: list[MapView] = []
-        for name, camera in run.cameras.items():
+        adjusted = run.adjusted_cameras() if frame.bend is not None else {}
+        for name, before in run.cameras.items():
+            camera = adjusted.get(name, before)
             placed = Camera(camera.intrinsics, move.camera(camera.cam_from_world))
             low = high = None
             if name in self._depth_cameras:
@@ -115,7 +117,7 @@ class MapSource:
             [(x - view.K[0, 2]) / view.K[0, 0], (y - view.K[1, 2]) / view.K[1, 1], np.ones((h, w))], -1
         )
         world = (rays * depth[..., None]) @ view.cam_from_world[:, :3] + view.center
-        points = self.frame.from_model(world.reshape(-1, 3)).reshape(h, w, 3)
+        points = self.frame.place(world.reshape(-1, 3)).reshape(h, w, 3)
         return DepthSurface(points, depth, float(view.K[0, 0]))
 
     @property
@@ -128,7 +130,7 @@ class MapSource:
         mesh = self.run.mesh()
         if mesh is None:
             return None
-        vertices = self.frame.from_model(mesh.vertices.astype(np.float64)).astype(np.float32)
+        vertices = self.frame.place(mesh.vertices.astype(np.float64)).astype(np.float32)
         return Mesh(vertices, mesh.faces)
 
     def make_smaller(self, gsd: float, heights: float) -> None:

@@ -6,6 +6,7 @@ Tag numbers are those of Exif 2.32 (CIPA DC-008), sections 4.6.4 to 4.6.6.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -143,6 +144,32 @@ def exif_facts(exif: Any) -> ExifFacts:
         digital_zoom=max(1.0, _number(inner.get(_DIGITAL_ZOOM)) or 1.0),
         serial=_text(inner.get(_BODY_SERIAL)),
     )
+
+
+_GPS_ERROR = 31
+"""GPSHPositioningError, metres (Exif 2.31, section 4.6.6)."""
+
+_RTK = {
+    name: re.compile(rb"RtkStd" + name.encode() + rb"\s*(?:=\s*[\"']|>)\s*([-+]?\d+(?:\.\d+)?)")
+    for name in ("Lon", "Lat", "Hgt")
+}
+"""DJI's XMP: drone-dji:RtkStdLon, RtkStdLat and RtkStdHgt, standard deviations in metres."""
+
+
+def position_accuracy(exif: Any, xmp: bytes = b"") -> tuple[float, float, float] | None:
+    """Standard deviations east, north and up of a photo's position, metres; None where it does not say.
+
+    Those of a drone's real-time kinematic receiver, else EXIF's horizontal error, of which the height has twice.
+
+    Args:
+        exif: ``PIL.Image.Exif``. xmp: the photo's XMP packet.
+    """
+    found = [_RTK[name].search(xmp) for name in ("Lon", "Lat", "Hgt")]
+    values = [float(one.group(1)) for one in found if one is not None]
+    if len(values) == 3 and min(values) > 0:
+        return values[0], values[1], values[2]
+    error = _number(_sub_directory(exif, _GPS_IFD).get(_GPS_ERROR))
+    return None if error is None else (error, error, 2.0 * error)
 
 
 def upright(image: Array, orientation: int) -> Array:

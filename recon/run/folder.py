@@ -73,6 +73,9 @@ DEPTH = "dense/depth"
 DEPTH_SIZE = "size.json"
 GEOREFERENCE = "georeference.json"
 MAPS = "maps"
+ADJUSTED = "adjusted"
+PRECISION = "adjusted/precision.npz"
+MARKS = "marks.csv"
 PICTURES = "pictures"
 REPORT = "report.html"
 SUMMARY = "summary.json"
@@ -547,6 +550,16 @@ class RunFolder:
     def cameras(self) -> dict[str, Camera]:
         """The registered cameras by photo name."""
         return {} if self.model is None else registered_cameras(self.model)
+
+    def adjusted_cameras(self) -> dict[str, Camera]:
+        """The cameras as an adjustment to control points or exact positions has them, in the run's own frame; none
+        without one."""
+        folder = self.root / ADJUSTED
+        if not any((folder / name).is_file() for name in _MODEL_FILES):
+            return {}
+        from recon.core.colmap import read_reconstruction
+
+        return registered_cameras(read_reconstruction(folder))
 
     @cached_property
     def poses(self) -> dict[str, Float64[np.ndarray, "3 4"]]:

@@ -39,12 +39,13 @@ RESULTS = (
     "summary.txt",
     "exports",
     "georeference.json",
+    "adjusted",
     "maps",
 )
 """What people look at: kept in the folder ``previous`` when it becomes that of an earlier state."""
 
 DERIVED = {
-    "map": ("georeference.json", "exports", "maps"),
+    "map": ("georeference.json", "adjusted", "exports", "maps"),
     "depth": ("maps",),
     "fuse": ("exports",),
     "mesh": ("exports", "maps"),

@@ -7,7 +7,6 @@ solved densely by Levenberg's and Marquardt's method. Control points are points 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -299,14 +298,12 @@ class _Problem:
         for _ in range(steps):
             better = now.moved(now.step(damping))
             after = better.cost()
-            if not after < cost:
+            done = abs(cost - after) < _ENOUGH * cost
+            if after < cost:
+                now, cost, damping = better, after, max(damping / 5.0, 1e-9)
+            else:
                 damping *= 10.0
-                if damping > 1e6:
-                    break
-                continue
-            done = cost - after < _ENOUGH * cost
-            now, cost, damping = better, after, max(damping / 5.0, 1e-9)
-            if done:
+            if done or damping > 1e6:
                 break
         return now
 
@@ -453,13 +450,3 @@ def intersect(
     looking = _looking(precision.model, point[None], zero, photo)
     error = float(np.sqrt(((xy - projected(looking)) ** 2).sum(axis=1).mean()))
     return point, precision.of_points(point[None], zero, photo, mark_px), error
-
-
-def named_wrong(names: Sequence[str], found: Adjustment, row: int) -> str:
-    """In words how far a control point is off, by the others."""
-    off = found.leave_one_out[row]
-    sigma = np.sqrt(np.diag(found.leave_one_out_covariance[row]))
-    return (
-        f"{names[row]} is off by {np.linalg.norm(off):.3g} m (x {off[0]:+.3g}, y {off[1]:+.3g}, z {off[2]:+.3g}), "
-        f"the others say it to {float(np.linalg.norm(sigma)):.2g} m"
-    )

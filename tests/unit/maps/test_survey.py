@@ -1,0 +1,270 @@
+"""Control points from files of several programs to an adjusted georeference, on the rendered hamlet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon.cli import main
+from recon.exports.control import crs_in_words, read_control_points
+from recon.exports.georeference import fit_bend
+from recon.exports.precision import find_precision, read_precision, with_sigma
+from recon.exports.source import load_scene, read_georeference
+from recon.photos.exif import position_accuracy
+from recon.run.folder import PRECISION, RunFolder
+from recon.synthetic.aerial import aerial_height
+from recon.synthetic.scene import SyntheticScene
+from tests.unit.maps.conftest import LAND_FROM_MODEL, OFFSET
+
+SPOTS = np.array([(-9, -8), (0, -9), (9, -12), (-3, 3), (6, 4), (-12, 1), (-1, 6), (18, 0)], float)
+PLACES = np.column_stack([SPOTS, aerial_height(*SPOTS.T)])
+
+Row = tuple[str, np.ndarray, str, float, float]
+
+
+def marks(hamlet: SyntheticScene, seed: int = 0) -> list[Row]:
+    """Name, measured coordinates, photo and pixels of every spot in every photo that shows it."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for k, place in enumerate(PLACES):
+        world = place + OFFSET + rng.normal(0, 0.01, 3)
+        for view, depth in zip(hamlet.views, hamlet.depths, strict=True):
+            (x, y), z = (value[0] for value in view.project(place[None]))
+            inside = 2 < x < view.width - 3 and 2 < y < view.height - 3
+            if inside and abs(depth[round(y), round(x)] - z) < 0.02 * z:
+                u, v = rng.normal(0, 0.2, 2)
+                rows.append((f"P{k + 1}", world, view.name, x + u, y + v))
+    return rows
+
+
+def odm(rows: list[Row], order: tuple[int, int, int] = (0, 1, 2), crs: str = "EPSG:25832") -> str:
+    lines = [crs]
+    for name, world, photo, x, y in rows:
+        a, b, c = world[list(order)]
+        lines.append(f"{a:.4f} {b:.4f} {c:.4f} {x:.3f} {y:.3f} {photo} {name}")
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def run(hamlet_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(hamlet_run, tmp_path / "run")
+    (tmp_path / "run" / "georeference.json").unlink()
+    return tmp_path / "run"
+
+
+Georeferencing = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def georeference(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Georeferencing:
+    def go(text: str, *options: str, name: str = "gcp_list.txt") -> tuple[int, str]:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        code = main(["georeference", str(run), "--control", str(tmp_path / name), *options])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return go
+
+
+def test_control_adjusts_and_checks_tell_the_truth(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    code, said = georeference(odm(marks(hamlet)), "--check", "P4,P7", "--mark-error", "0.2")
+    assert code == 0
+    assert "6 control points" in said
+    found = read_georeference(RunFolder(run))
+    assert found.crs.epsg == 25832
+    assert {one.name for one in found.points if one.kind == "check"} == {"P4", "P7"}
+    assert all(one.within for one in found.points)
+    model = LAND_FROM_MODEL.inverse()(PLACES)
+    assert np.abs(found.to_crs(model) - PLACES - OFFSET).max() < 0.12
+    adjusted = load_scene(RunFolder(run / "adjusted"))
+    assert len(adjusted.views) == len(hamlet.views)
+    again = type(found).from_json(json.loads(json.dumps(found.to_json())))
+    assert (again.bend, again.points, again.residuals) == (found.bend, found.points, found.residuals)
+
+
+def test_precision_is_kept_and_read_back(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    assert georeference(odm(marks(hamlet)))[0] == 0
+    kept = read_precision(run / PRECISION)
+    assert kept is not None
+    names = [view.name for view in hamlet.views]
+    place = PLACES[3] + OFFSET - np.array(read_georeference(RunFolder(run)).offset)
+    sigma = kept.sigma(place, names)
+    assert sigma is not None
+    assert 0.003 < sigma.max() < 0.2
+    assert kept.sigma(place, names[:1]) is None
+    apart = kept.length_sigma(place, place + np.array([1.0, 0, 0]), names, names)
+    assert apart is not None
+    assert 0 < apart < 2 * sigma.max()
+
+
+def test_without_georeference_the_shape_has_a_precision(run: Path) -> None:
+    folder = RunFolder(run)
+    scene = load_scene(folder)
+    found = find_precision(folder, scene, None)
+    assert found is not None
+    sigma = found.sigma(scene.xyz[0], [view.name for view in scene.views])
+    assert sigma is not None
+    assert 0 < sigma.max() < 0.5
+
+
+def test_a_wrong_point_is_named(hamlet: SyntheticScene, georeference: Georeferencing) -> None:
+    rows = [
+        (name, world + np.array([0.0, 0.6, 0.0]) * (name == "P5"), *rest)
+        for name, world, *rest in marks(hamlet)
+    ]
+    code, said = georeference(odm(rows), "--mark-error", "0.2")  # type: ignore[arg-type]
+    assert code == 0
+    assert "wrong point: P5 is off by" in said
+    assert said.count("wrong point") == 1
+
+
+def test_a_wrong_mark_is_named(hamlet: SyntheticScene, georeference: Georeferencing) -> None:
+    rows = marks(hamlet)
+    at = next(i for i, row in enumerate(rows) if row[0] == "P4")
+    name, world, photo, x, y = rows[at]
+    rows[at] = (name, world, photo, x + 35, y)
+    code, said = georeference(odm(rows))
+    assert code == 0
+    assert f"P4: the mark in {photo} is off by 3" in said
+
+
+def test_swapped_axes_and_wrong_zones_are_said(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    code, said = georeference(odm(marks(hamlet), (1, 0, 2)))
+    assert code == 2
+    assert "X and Y are swapped" in said
+    code, said = georeference(odm(marks(hamlet), (1, 0, 2), "local").replace("local", "+proj=unknown"))
+    assert code == 2
+    assert "are swapped" in said
+    pyproj = pytest.importorskip("pyproj")
+    to_geodetic = pyproj.Transformer.from_crs(25832, 4326, always_xy=True)
+    longitude, latitude = to_geodetic.transform(OFFSET[0], OFFSET[1])
+    photos = json.loads((run / "photos.json").read_text())
+    for photo in photos["photos"]:
+        photo["latitude_longitude_altitude"] = [latitude, longitude, 540.0]
+    (run / "photos.json").write_text(json.dumps(photos))
+    code, said = georeference(odm(marks(hamlet), crs="EPSG:25833"))
+    assert code == 2
+    assert "--crs EPSG:25832" in said
+    assert georeference(odm(marks(hamlet)))[0] == 0
+
+
+def test_no_marks_say_how_to_make_them(georeference: Georeferencing) -> None:
+    code, said = georeference("name,X,Y,Z\nP1,1,2,3\n", name="points.csv")
+    assert code == 2
+    assert "recon targets" in said
+    assert "recon view" in said
+
+
+def test_marks_may_be_in_a_file_of_their_own(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    rows = marks(hamlet)
+    lines = ["name,photo,x,y", *(f"{name},{photo},{x},{y}" for name, _, photo, x, y in rows)]
+    (run / "marks.csv").write_text("\n".join(lines), encoding="utf-8")
+    places = {name: world for name, world, *_ in rows}
+    lines = ["name,X,Y,Z,sX,sY,sZ,kind"]
+    lines += [
+        f"{name},{w[0]},{w[1]},{w[2]},0.01,0.01,0.01,{'check' if name == 'P2' else ''}"
+        for name, w in places.items()
+    ]
+    code, said = georeference("\n".join(lines), "--crs", "EPSG:25832", name="points.csv")
+    assert code == 0, said
+    assert "1 check points" in said
+
+
+def test_metashape_table_and_markers(tmp_path: Path) -> None:
+    table = tmp_path / "markers.csv"
+    table.write_text(
+        '# CoordinateSystem: PROJCS["WGS 84 / UTM zone 32N",AUTHORITY["EPSG","32632"]]\n'
+        "#Label,X/Easting,Y/Northing,Z/Altitude,X_accuracy,Y_accuracy,Z_accuracy,Enable\n"
+        "A,691500.1,5334700.2,519.3,0.01,0.02,0.03,1\n"
+        "B,691510.1,5334710.2,520.3,0.01,0.02,0.03,0\n"
+        "# Total\n"
+    )
+    found = read_control_points(table)
+    assert found.crs == "EPSG:32632"
+    assert found.world["A"] == (691500.1, 5334700.2, 519.3)
+    assert found.sigma["B"] == (0.01, 0.02, 0.03)
+    assert found.checks == {"B"}
+    xml = tmp_path / "markers.xml"
+    xml.write_text(
+        '<?xml version="1.0"?><document version="1.2.0"><chunk><cameras><camera id="0" label="IMG_1"/>'
+        '<camera id="1" label="IMG_2"/></cameras><markers><marker id="0" label="A"><reference x="1" y="2" z="3" '
+        'sx="0.01" sy="0.02" sz="0.03" enabled="false"/></marker></markers><frames><frame id="0"><markers>'
+        '<marker marker_id="0"><location camera_id="0" pinned="true" x="10.5" y="20.0"/>'
+        '<location camera_id="1" pinned="false" x="1" y="2"/></marker></markers></frame></frames></chunk></document>'
+    )
+    found = read_control_points(xml)
+    assert found.sightings == {"A": [("IMG_1", 10.0, 19.5)]}
+    assert found.world == {"A": (1.0, 2.0, 3.0)}
+    assert found.checks == {"A"}
+    xml.write_text("<document><broken")
+    with pytest.raises(Exception, match="no XML"):
+        read_control_points(xml)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("WGS84 UTM 32N", "EPSG:32632"),
+        ("+proj=utm +zone=10 +ellps=WGS84 +datum=WGS84 +units=m +no_defs", "EPSG:32610"),
+        ("+proj=utm +zone=56 +south", "EPSG:32756"),
+        ("EPSG:2056", "EPSG:2056"),
+        ("+proj=lcc", ""),
+    ],
+)
+def test_projections_in_words(text: str, code: str) -> None:
+    assert crs_in_words(text) == code
+
+
+def test_accuracy_of_positions_in_metadata() -> None:
+    xmp = b'<x drone-dji:RtkStdLon="0.012" drone-dji:RtkStdLat="0.013" drone-dji:RtkStdHgt="0.027"/>'
+    plain = Image.Exif()
+    assert position_accuracy(plain, xmp) == (0.012, 0.013, 0.027)
+    assert position_accuracy(plain) is None
+    plain.get_ifd(0x8825)[31] = 1.5
+    assert position_accuracy(plain) == (1.5, 1.5, 3.0)
+
+
+def test_bends_are_found_again() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(-3, 5, (400, 3)) * [1, 1, 0.2]
+
+    def bowl(points: np.ndarray) -> np.ndarray:
+        lifted = 0.01 * (points[:, :2] ** 2).sum(axis=1)
+        return np.asarray(points + np.column_stack([0 * lifted, 0 * lifted, lifted]))
+
+    after = bowl(before)
+    after[:5] += 1.0  # a few that moved otherwise
+    bend = fit_bend(before, after)
+    probe = rng.uniform(-3, 5, (50, 3)) * [1, 1, 0.2]
+    assert np.abs(bend(probe) - bowl(probe)).max() < 0.005
+    assert bend.largest == pytest.approx(np.abs(bowl(before) - before).max(), rel=0.05)
+    level = fit_bend(before * [1, 1, 0], bowl(before * [1, 1, 0]))  # all in a plane
+    assert np.isfinite(level(probe)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "sigma", "said"),
+    [
+        (2.4034, 0.0042, "2.4034 m ± 4.2 mm"),
+        (2.4034, 0.013, "2.403 m ± 1.3 cm"),
+        (120.0, 0.25, "120.00 m ± 25 cm"),
+        (5.0, None, "5 m"),
+        (5.0, 12.0, "5 m ± 12 m"),
+    ],
+)
+def test_lengths_with_deviation(value: float, sigma: float | None, said: str) -> None:
+    assert with_sigma(value, sigma, "m") == said
