@@ -22,7 +22,7 @@ from recon.exports.clouds import Cloud
 from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
-from recon.exports.scene import Scene, SceneView
+from recon.exports.scene import Scene, SceneView, scene_from_reconstruction
 from recon.exports.source import load_scene, photo_folder
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
