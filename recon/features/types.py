@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class InterestPoints:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def rows(self, which: Int[np.ndarray, " _"]) -> InterestPoints:
+        """Some of the points."""
+        return InterestPoints(
+            self.xy[which], self.sigma[which], self.orientation[which], self.descriptors[which]
+        )
 
     def at_size(self, factor_x: float, factor_y: float) -> InterestPoints:
         """Move the points to the image resized by these factors."""

@@ -81,7 +81,7 @@ def geometry_signs(
     if geometry.matrix is None or count == 0:
         return PairSigns(count, 0.0, 0.0, math.nan, math.nan, 0.0)
     xy_a, xy_b = match.xy_a[kept], match.xy_b[kept]
-    residual = _residuals(geometry, xy_a, xy_b, camera_a, camera_b)
+    residual = epipolar_errors(geometry, xy_a, xy_b, camera_a, camera_b)
     return PairSigns(
         inliers=count,
         inlier_ratio=count / len(kept),
@@ -97,14 +97,19 @@ def geometry_signs(
     )
 
 
-def _residuals(
+def epipolar_errors(
     geometry: TwoViewGeometry,
     xy_a: Float[np.ndarray, "n 2"],
     xy_b: Float[np.ndarray, "n 2"],
     camera_a: Intrinsics,
     camera_b: Intrinsics,
 ) -> Float64[np.ndarray, " n"]:
-    """Distances from the epipolar lines of the relative pose; without a pose, from what the model says."""
+    """Compute distances from the epipolar lines of the relative pose; without a pose, from what the model says.
+
+    Args:
+        geometry: with a model.
+        xy_a, xy_b: points in the pixels of the cameras.
+    """
     assert geometry.matrix is not None
     if geometry.b_from_a is None:
         return transfer_errors(geometry.matrix, xy_a, xy_b, planar=geometry.model == "H")

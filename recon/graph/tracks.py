@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from numba import njit
+from scipy.spatial import cKDTree
 
+from recon.features.types import InterestPoints
 from recon.graph.types import Tracks
 from recon.matching.quarter_turns import quarter_turns
 from recon.matching.types import DenseMatch, SparseMatch
@@ -20,6 +22,8 @@ from recon.photos.types import PhotoSet
 FLOW_STEP_PX = 1.5
 # A local fit needs this share of consistent pixels in its window: below it, the affinity is guesswork.
 MIN_SUPPORT = 0.3
+# An anchor goes with the matched interest point that lies so near, in pixels at working size.
+POINT_RADIUS = 1.5
 # A patch that shrinks or grows beyond this is not one surface seen from two sides, but a wrong flow.
 MAX_SCALE_CHANGE = 6.0
 
@@ -240,30 +244,75 @@ def transport(
     return target, affinity, valid
 
 
+@dataclass(frozen=True)
+class MatchedPoints:
+    """Interest points of two photos that match, row by row, in pixels at working size."""
+
+    a: InterestPoints
+    b: InterestPoints
+
+
+def carry_by_points(
+    xy: Float32[np.ndarray, "n 2"], source: InterestPoints, target: InterestPoints
+) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n 2 2"], Bool[np.ndarray, " n"]]:
+    """Carry points from photo to photo by the matched interest point next to each.
+
+    The affinity is the similarity between the frames of both interest points: their scales and orientations.
+
+    Args:
+        xy: points of the source.
+        source, target: interest points that match, row by row.
+
+    Returns:
+        Target points, affinities, and True where a matched point lies within ``POINT_RADIUS``.
+    """
+    if len(source) == 0:
+        return xy.copy(), np.tile(np.eye(2, dtype=np.float32), (len(xy), 1, 1)), np.zeros(len(xy), bool)
+    distance, row = cKDTree(source.xy).query(xy)
+    scale = target.sigma[row] / source.sigma[row]
+    angle = target.orientation[row] - source.orientation[row]
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    affinity = np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
+    moved = target.xy[row] + np.einsum("nij,nj->ni", affinity, xy - source.xy[row])
+    return moved.astype(np.float32), affinity.astype(np.float32), distance <= POINT_RADIUS
+
+
 class _Flows:
-    """Directed access to the dense matches: working pixels outside, matching pixels inside."""
+    """Directed access to the matches: working pixels outside, matching pixels inside."""
 
     def __init__(
-        self, sizes: Mapping[int, tuple[int, int]], matches: Mapping[tuple[int, int], DenseMatch], radius: int
+        self,
+        sizes: Mapping[int, tuple[int, int]],
+        matches: Mapping[tuple[int, int], DenseMatch],
+        points: Mapping[tuple[int, int], MatchedPoints],
+        radius: int,
     ) -> None:
         self.sizes = sizes
         self.matches = matches
+        self.points = points
         self.radius = radius
         self.neighbours: dict[int, list[int]] = {photo: [] for photo in sizes}
-        for i, j in matches:
+        for i, j in {*matches, *points}:
             self.neighbours[i].append(j)
             self.neighbours[j].append(i)
         for joined in self.neighbours.values():
             joined.sort()
 
     def connected(self, source: int, target: int) -> bool:
-        return (min(source, target), max(source, target)) in self.matches
+        pair = (min(source, target), max(source, target))
+        return pair in self.matches or pair in self.points
 
     def carry(
         self, source: int, target: int, xy: Float32[np.ndarray, "n 2"]
     ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n 2 2"], Bool[np.ndarray, " n"], float]:
         """Points of the source in the target, affinities, validity, and working pixels per matching pixel."""
-        match = self.matches[(min(source, target), max(source, target))]
+        pair = (min(source, target), max(source, target))
+        if pair in self.points:
+            seen = self.points[pair]
+            ends = (seen.a, seen.b) if source < target else (seen.b, seen.a)
+            moved, affinity, valid = carry_by_points(xy, *ends)
+            return moved, affinity, valid & self._plausible(target, moved, affinity), 1.0
+        match = self.matches[pair]
         if source < target:
             field, mask, other = match.a_to_b, match.consistent_a, match.consistent_b
         else:
@@ -279,12 +328,18 @@ class _Flows:
         moved, affinity = moved + at_match @ turn.T, affinity + turn
         moved = ((moved + 0.5) * to_work - 0.5).astype(np.float32)
         affinity = (affinity * to_work[:, None] * from_work[None, :]).astype(np.float32)
-        scale = np.sqrt(np.abs(np.linalg.det(affinity.astype(np.float64))))
-        width, height = self.sizes[target]
-        valid &= np.linalg.det(affinity.astype(np.float64)) > 0
-        valid &= (scale < MAX_SCALE_CHANGE) & (scale > 1 / MAX_SCALE_CHANGE)
-        valid &= (moved >= 0).all(axis=1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+        valid &= self._plausible(target, moved, affinity)
         return moved, affinity, valid, float(np.sqrt(to_work[0] * to_work[1]))
+
+    def _plausible(
+        self, target: int, moved: Float32[np.ndarray, "n 2"], affinity: Float32[np.ndarray, "n 2 2"]
+    ) -> Bool[np.ndarray, " n"]:
+        """Within the target, not mirrored, and of a scale that one surface can have."""
+        determinant = np.linalg.det(affinity.astype(np.float64))
+        scale = np.sqrt(np.abs(determinant))
+        width, height = self.sizes[target]
+        inside = (moved >= 0).all(axis=1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+        return inside & (determinant > 0) & (scale < MAX_SCALE_CHANGE) & (scale > 1 / MAX_SCALE_CHANGE)
 
 
 @dataclass
@@ -305,6 +360,7 @@ def build_tracks(
     matches: Mapping[tuple[int, int], DenseMatch],
     anchors: Mapping[int, Float32[np.ndarray, "n 2"]],
     settings: TrackSettings | None = None,
+    points: Mapping[tuple[int, int], MatchedPoints] | None = None,
 ) -> Tracks:
     """Multi-view tracks from dense matches: anchors of each photo carried directly into all its neighbours.
 
@@ -319,18 +375,19 @@ def build_tracks(
         photos: for the working sizes.
         matches: dense matches of verified pairs (ascending photo ids) at matching size.
         anchors: points of each photo at working size, e.g. of ``find_anchors`` or SIFT points.
+        points: pairs (not in ``matches``) whose interest points carry what lies next to them.
 
     Returns:
         Tracks with reference flags and affinities. The result does not depend on the order of the input.
     """
     settings = settings or TrackSettings()
     sizes = {photo.id: (photo.width, photo.height) for photo in photos.photos}
-    flows = _Flows(sizes, matches, settings.window)
+    flows = _Flows(sizes, matches, points or {}, settings.window)
     candidates = []
     for reference in sorted(anchors):
-        points = np.ascontiguousarray(anchors[reference], dtype=np.float32)
-        if len(points) and flows.neighbours.get(reference):
-            candidates.append(_carry_anchors(flows, reference, points, settings))
+        start = np.ascontiguousarray(anchors[reference], dtype=np.float32)
+        if len(start) and flows.neighbours.get(reference):
+            candidates.append(_carry_anchors(flows, reference, start, settings))
     return _select(candidates, flows, settings)
 
 

@@ -62,6 +62,7 @@ class PairEvidence:
         consistent: share of pixels, over both photos, that pass the two-sided check; 0 for sparse matchers.
         signs: everything else that speaks for the pair or against it.
         chance: that its relative pose is right, by these signs; NaN where it is not known.
+        by_points: the geometry is that of the sparse matches, which the dense match contradicts.
     """
 
     geometry: TwoViewGeometry
@@ -69,6 +70,7 @@ class PairEvidence:
     consistent: float = 0.0
     signs: PairSigns | None = None
     chance: float = math.nan
+    by_points: bool = False
 
 
 def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvidence]) -> ViewGraph:
@@ -93,7 +95,7 @@ def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvide
         if geometry.model == "none":
             continue
         inliers = geometry.inlier_count
-        attributes: dict[str, str | int | float] = {
+        attributes: dict[str, str | int | float | bool] = {
             "model": str(geometry.model),
             "inliers": inliers,
             "matches": int(evidence.matches),
@@ -101,6 +103,8 @@ def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvide
             "consistent": float(evidence.consistent),
             "weight": float(inliers),
         }
+        if evidence.by_points:
+            attributes["by_points"] = True
         if evidence.signs is not None:
             for name in _SIGNS:
                 value = float(getattr(evidence.signs, name))

@@ -7,7 +7,7 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -456,7 +456,8 @@ class RunFolder:
         return dict(self._required(VERIFICATION, "verify"))
 
     def inliers(self, pair: Pair) -> Bool[np.ndarray, " n"]:
-        """The point matches of an edge of the view graph that agree with its geometry (after a sparse matcher)."""
+        """The point matches of an edge of the view graph that agree with its geometry: after a sparse matcher, or of
+        the first look where that contradicts the dense match (``edges_by_points``)."""
         with np.load(self.path(TWO_VIEW)) as data:
             return data[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)
 
@@ -475,15 +476,20 @@ class RunFolder:
                         found[names[i], names[j]] = np.asarray(data[key], np.float64)
         return found
 
-    def write_two_view(self, found: Mapping[Pair, TwoViewGeometry], *, with_inliers: bool) -> None:
-        """Write the geometry of pairs, after a sparse matcher with which matches agree with it."""
+    def edges_by_points(self) -> set[Pair]:
+        """The edges of the view graph, each ascending, whose sparse matches hold, and not the dense one."""
+        edges = self.view_graph().edges(data="by_points", default=False)
+        return {(min(a, b), max(a, b)) for a, b, by_points in edges if by_points}
+
+    def write_two_view(self, found: Mapping[Pair, TwoViewGeometry], *, with_inliers: Container[Pair]) -> None:
+        """Write the geometry of pairs, and of those in ``with_inliers`` which point matches agree with it."""
         arrays: dict[str, Any] = {}
         for (i, j), geometry in found.items():
             arrays[f"{i}_{j}_matrix"] = geometry.matrix
             if geometry.b_from_a is not None:
                 arrays[f"{i}_{j}_pose"] = geometry.b_from_a
             arrays[f"{i}_{j}_inliers"] = np.array([geometry.inlier_count])
-            if with_inliers:
+            if (i, j) in with_inliers:
                 arrays[f"{i}_{j}_agrees"] = geometry.inliers
             arrays[f"{i}_{j}_model"] = np.array([geometry.model])
         self.files.write_npz(TWO_VIEW, **arrays)

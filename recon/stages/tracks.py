@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
 from recon.graph.thinning import thin_tracks
-from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
+from recon.graph.tracks import MatchedPoints, TrackSettings, build_tracks, find_anchors, tracks_from_sparse
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
+from recon.run.matches import Pair
 from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_references
 
 _SAME_POINT = 1e-3
@@ -57,7 +59,7 @@ class TracksStage:
     """
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 
@@ -86,11 +88,13 @@ class TracksStage:
                 return corners if settings.anchors == "corners" else np.concatenate([corners, points])
 
             anchors = work.map(anchors_of, photo_set.photos, "anchors")
+            by_points = run.edges_by_points()
             tracks = build_tracks(
                 photo_set,
-                run.dense_matches(edges),
+                run.dense_matches([edge for edge in edges if edge not in by_points]),
                 {photo.id: xy for photo, xy in zip(photo_set.photos, anchors, strict=True)},
                 options_of(TrackSettings, settings),
+                _matched_points(run, by_points),
             )
         if settings.refine:
             greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]
@@ -99,3 +103,14 @@ class TracksStage:
         run.write_tracks(tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
+
+
+def _matched_points(run: RunFolder, pairs: Collection[Pair]) -> dict[Pair, MatchedPoints]:
+    """The interest points of the sparse first look that agree with the geometry of their pair."""
+    looks = run.sparse_matches() if pairs else {}
+    points = {i: run.points(i) for i in sorted({i for pair in pairs for i in pair})}
+    found = {}
+    for a, b in sorted(pairs):
+        rows = looks[a, b][run.inliers((a, b))]
+        found[a, b] = MatchedPoints(points[a].rows(rows[:, 0]), points[b].rows(rows[:, 1]))
+    return found

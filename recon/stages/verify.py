@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -11,26 +10,10 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.engine.stage import StageContext
-from recon.graph.evidence import (
-    DENSE_MODEL,
-    SPARSE_MODEL,
-    chance,
-    dense_features,
-    filled_share,
-    geometry_signs,
-    sparse_agreement,
-    sparse_features,
-)
-from recon.graph.two_view import (
-    MIN_CONFIDENCE_ALONE,
-    MIN_CONFIDENCE_SUPPORTED,
-    ModelChoice,
-    match_confidence,
-    sample_matches,
-    verify_pair,
-)
-from recon.graph.types import TwoViewGeometry
+from recon.core.cameras import Intrinsics
+from recon.engine.stage import StageContext, options_of
+from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
+from recon.graph.two_view import MIN_CONFIDENCE_ALONE, MIN_CONFIDENCE_SUPPORTED, ModelChoice
 from recon.graph.view_graph import (
     PairEvidence,
     build_view_graph,
@@ -39,10 +22,9 @@ from recon.graph.view_graph import (
     prune_by_inliers,
     spanning_tree,
 )
-from recon.matching.types import FlowField
-from recon.photos.types import PhotoSet
+from recon.matching.types import FlowField, SparseMatch
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
-from recon.run.matches import DenseMatches, Pair
+from recon.run.matches import Pair
 
 EVERY_PAIR = "pair_evidence.graphml"
 """The view graph before anything was dropped, with the chance of every pair."""
@@ -96,7 +78,7 @@ class VerifyStage:
     """Estimates F, E or H per pair, and keeps the pairs whose pose is likely right by their signs and by loops."""
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match")
     Settings: ClassVar[type[BaseModel]] = VerifySettings
 
@@ -108,10 +90,7 @@ class VerifyStage:
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
         matches = run.dense_matches(pairs)
-        if is_dense:
-            verify = _dense_verifier(settings, work, photo_set, matches)
-        else:
-            verify = _sparse_verifier(settings, work, photo_set)
+        verify = _verifier(run, options_of(VerificationOptions, settings, seed=work.seed))
         found = dict(zip(pairs, work.map(verify, pairs, "two-view geometry"), strict=True))
         every = build_view_graph(photo_set, found)
         least = settings.min_inliers if is_dense else settings.min_sparse_inliers
@@ -120,7 +99,7 @@ class VerifyStage:
 
         def flow_between(a: int, b: int) -> tuple[FlowField, Bool[np.ndarray, "h w"]] | None:
             pair = (min(a, b), max(a, b))
-            if pair not in found:
+            if pair not in found or found[pair].by_points:
                 return None
             dense = matches[pair]
             return (dense.a_to_b, dense.consistent_a) if a < b else (dense.b_to_a, dense.consistent_b)
@@ -152,7 +131,8 @@ class VerifyStage:
             for pair, one in found.items()
             if one.geometry.model != "none" and graph.has_edge(*pair)
         }
-        run.write_two_view(kept, with_inliers=not is_dense)
+        by_points = {pair for pair in kept if found[pair].by_points}
+        run.write_two_view(kept, with_inliers=by_points if is_dense else kept)
         work.write_json(
             VERIFICATION,
             {
@@ -162,92 +142,34 @@ class VerifyStage:
                     model: sum(1 for one in found.values() if one.geometry.model == model)
                     for model in ("E", "F", "H", "none")
                 },
+                **({"by_points": len(by_points)} if is_dense else {}),
                 "components": [[photos[i].name for i in part] for part in parts],
             },
         )
         return {"edges": graph.number_of_edges(), "pairs": len(pairs), "components": len(parts)}
 
 
-def _dense_verifier(
-    settings: VerifySettings, work: StageContext, photo_set: PhotoSet, matches: DenseMatches
-) -> Callable[[Pair], PairEvidence]:
-    """Geometry and signs of a pair from its dense match and the sparse first look."""
-    run = RunFolder.of(work)
-    photos = photo_set.photos
+def _verifier(run: RunFolder, options: VerificationOptions) -> Callable[[Pair], PairEvidence]:
+    """The geometry and the signs of a pair from its matches and the sparse first look."""
+    photo_set = run.photo_set
+
+    def cameras(pair: Pair) -> tuple[Intrinsics, Intrinsics]:
+        a, b = (photo_set.cameras[photo_set.photos[i].camera] for i in pair)
+        return a, b
+
+    if run.matching.kind == "sparse":
+        return lambda pair: verify_sparse_pair(run.sparse_match(pair), cameras(pair), options)
+    matches = run.dense_matches(run.matching.pairs)
     looks = run.sparse_matches()
-    points = {photo.id: run.points(photo.id).xy for photo in photos}
+    points = {photo.id: run.points(photo.id).xy for photo in photo_set.photos}
 
     def verify(pair: Pair) -> PairEvidence:
-        a, b = photos[pair[0]], photos[pair[1]]
-        camera_a, camera_b = photo_set.cameras[a.camera], photo_set.cameras[b.camera]
-        size_a, size_b = (a.width, a.height), (b.width, b.height)
-        dense = matches[pair]
-        sample = sample_matches(dense, max_matches=settings.samples, size_a=size_a, size_b=size_b)
-        share = 0.5 * float(dense.consistent_a.mean() + dense.consistent_b.mean())
-        confidence = match_confidence(dense)
-        if confidence < (settings.min_confidence if pair in looks else settings.min_confidence_alone):
-            nothing = TwoViewGeometry("none", None, None, np.zeros(len(sample.xy_a), bool))
-            return PairEvidence(nothing, len(sample.xy_a), share)
-        geometry = verify_pair(
-            sample.xy_a,
-            sample.xy_b,
-            camera_a,
-            camera_b,
-            max_error_px=settings.max_error,
-            min_inliers=settings.min_inliers,
-            seed=work.seed,
-            model=settings.model,
-        )
-        if geometry.model == "none":
-            return PairEvidence(geometry, len(sample.xy_a), share)
-        look = looks.get(pair, np.zeros((0, 2), np.int64))
-        seen_a, seen_b = points[pair[0]][look[:, 0]], points[pair[1]][look[:, 1]]
-        inside = geometry.inliers
-        signs = replace(
-            geometry_signs(geometry, sample, camera_a, camera_b),
-            consistent=share,
-            filled=min(
-                filled_share(sample.xy_a[inside], size_a, dense.consistent_a),
-                filled_share(sample.xy_b[inside], size_b, dense.consistent_b),
-            ),
-            confidence=confidence,
-            sparse=len(look),
-            matched=len(look) / max(1, min(len(points[i]) for i in pair)),
-            agreement=sparse_agreement(dense, seen_a, seen_b, size_a, size_b),
-        )
-        return PairEvidence(
-            geometry, len(sample.xy_a), share, signs, chance(dense_features(signs), DENSE_MODEL)
-        )
-
-    return verify
-
-
-def _sparse_verifier(
-    settings: VerifySettings, work: StageContext, photo_set: PhotoSet
-) -> Callable[[Pair], PairEvidence]:
-    """Geometry and signs of a pair from point matches."""
-    run = RunFolder.of(work)
-    photos = photo_set.photos
-
-    def verify(pair: Pair) -> PairEvidence:
-        a, b = photos[pair[0]], photos[pair[1]]
-        camera_a, camera_b = photo_set.cameras[a.camera], photo_set.cameras[b.camera]
-        sparse = run.sparse_match(pair)
-        geometry = verify_pair(
-            sparse.xy_a,
-            sparse.xy_b,
-            camera_a,
-            camera_b,
-            max_error_px=settings.max_error,
-            min_inliers=settings.min_sparse_inliers,
-            seed=work.seed,
-            model=settings.model,
-        )
-        if geometry.model == "none":
-            return PairEvidence(geometry, len(sparse.xy_a))
-        signs = geometry_signs(geometry, sparse, camera_a, camera_b)
-        return PairEvidence(
-            geometry, len(sparse.xy_a), 0.0, signs, chance(sparse_features(signs), SPARSE_MODEL)
-        )
+        look = looks.get(pair)
+        seen = None
+        if look is not None:
+            xy_a, xy_b = points[pair[0]][look[:, 0]], points[pair[1]][look[:, 1]]
+            seen = SparseMatch(xy_a, xy_b, np.ones(len(look), np.float32))
+        fewest = min(len(points[i]) for i in pair)
+        return verify_dense_pair(matches[pair], seen, fewest, cameras(pair), options)
 
     return verify

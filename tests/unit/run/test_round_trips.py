@@ -82,7 +82,7 @@ def test_tracks_points_and_two_view_geometry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run.points(1).xy, points.xy)
     pose = np.column_stack([np.eye(3), [1.0, 0, 0]])
     geometry = TwoViewGeometry("E", np.eye(3), b_from_a=pose, inliers=np.array([True, False]))
-    out.write_two_view({(0, 2): geometry}, with_inliers=True)
+    out.write_two_view({(0, 2): geometry}, with_inliers={(0, 2)})
     np.testing.assert_array_equal(run.inliers((0, 2)), [True, False])
     poses = run.named_two_view_poses()
     assert poses is not None
