@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class InterestPoints:
     def __len__(self) -> int:
         return len(self.xy)
 
-    def rows(self, which: Int[np.ndarray, " _"]) -> InterestPoints:
+    def rows(self, which: Int[np.ndarray, " _"] | Bool[np.ndarray, " _"]) -> InterestPoints:
         """Some of the points."""
         return InterestPoints(
             self.xy[which], self.sigma[which], self.orientation[which], self.descriptors[which]
@@ -48,3 +48,15 @@ ScaleMap = Float[np.ndarray, "h w"]
 
 DenseSift = UInt8[np.ndarray, "h w 128"]
 """A 128-dimensional SIFT descriptor for every pixel."""
+
+
+@dataclass(frozen=True)
+class MatchedPoints:
+    """Interest points of two photos that match, row by row, in pixels of their photos at one size each."""
+
+    a: InterestPoints
+    b: InterestPoints
+
+    def rows(self, which: Int[np.ndarray, " _"] | Bool[np.ndarray, " _"]) -> MatchedPoints:
+        """Some of the matches."""
+        return MatchedPoints(self.a.rows(which), self.b.rows(which))

@@ -21,7 +21,7 @@ from recon.matching.types import DenseMatch, SparseMatch
 # Side of the grid on which the spread of inliers is counted.
 _CELLS = 8
 # A dense match agrees with a sparse one when it leads so near to its end, in pixels at matching size.
-_SAME_PLACE_PX = 4.0
+SAME_PLACE_PX = 4.0
 # What stands for signs that a pair cannot have: without intrinsics there is neither E nor an angle.
 _USUAL_ESSENTIAL = 0.8
 _USUAL_ANGLE = 10.0
@@ -192,7 +192,7 @@ def sparse_agreement(
     end = (xy_b + 0.5) * there - 0.5
     pixel = np.clip(np.rint(start).astype(int), 0, [width - 1, height - 1])
     led = start + dense.a_to_b.flow[pixel[:, 1], pixel[:, 0]]
-    return float((np.linalg.norm(led - end, axis=1) <= _SAME_PLACE_PX).mean())
+    return float((np.linalg.norm(led - end, axis=1) <= SAME_PLACE_PX).mean())
 
 
 @dataclass(frozen=True)

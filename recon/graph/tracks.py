@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from numba import njit
 from scipy.spatial import cKDTree
 
-from recon.features.types import InterestPoints
+from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks
 from recon.matching.quarter_turns import quarter_turns
 from recon.matching.types import DenseMatch, SparseMatch
@@ -242,14 +242,6 @@ def transport(
         affinity[i, 1, 1] = 1.0 + (c02 * ry0 + c12 * ry1 + c22 * ry2) / det
         valid[i] = True
     return target, affinity, valid
-
-
-@dataclass(frozen=True)
-class MatchedPoints:
-    """Interest points of two photos that match, row by row, in pixels at working size."""
-
-    a: InterestPoints
-    b: InterestPoints
 
 
 def carry_by_points(

@@ -7,7 +7,7 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,14 +17,14 @@ from typing import Any
 import cv2
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
 from recon.core.posed import Camera, registered_cameras
 from recon.dense.types import DepthMap
 from recon.errors import ReconError
-from recon.features.types import InterestPoints
+from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks, TwoViewGeometry
 from recon.io.files import AtomicFolder
 from recon.io.manifest import Manifest, read_manifest
@@ -309,6 +309,10 @@ class RunFolder:
         """The pairs chosen for matching, by names, in the order of their ids; empty without ``pairs.json``."""
         return tuple((entry["a"], entry["b"]) for entry in self.pair_entries)
 
+    @cached_property
+    def _looks(self) -> dict[Pair, Int[np.ndarray, "n 2"]]:
+        return self.sparse_matches()
+
     def sparse_matches(self) -> dict[Pair, Int64[np.ndarray, "n 2"]]:
         """Verified sparse matches of every candidate pair that had enough: indices of interest points."""
         with np.load(self.path(SPARSE_MATCHES)) as data:
@@ -358,9 +362,23 @@ class RunFolder:
         """Both directions of a pair, as the matcher left them (flow to within 1/64 px)."""
         return read_dense_match(self.match_path(pair, dense=True))
 
-    def dense_matches(self, pairs: Iterable[Pair]) -> DenseMatches:
-        """The dense matches of some pairs, read when asked for."""
-        return DenseMatches(self.path(FLOWS), pairs)
+    def dense_matches(
+        self, pairs: Iterable[Pair], then: Callable[[Pair, DenseMatch], DenseMatch] | None = None
+    ) -> DenseMatches:
+        """The dense matches of some pairs, read when asked for; ``then`` changes each before it is handed out."""
+        return DenseMatches(self.path(FLOWS), pairs, then)
+
+    def seen_match(self, pair: Pair) -> MatchedPoints | None:
+        """The interest points of a pair that the verified sparse first look matched; None without one."""
+        rows = self._looks.get(pair)
+        if rows is None:
+            return None
+        return MatchedPoints(self.points(pair[0]).rows(rows[:, 0]), self.points(pair[1]).rows(rows[:, 1]))
+
+    def two_view_matrix(self, pair: Pair) -> tuple[str, Float64[np.ndarray, "3 3"]]:
+        """The model (E, F or H) of an edge of the view graph and its matrix, in pixels at working size."""
+        with np.load(self.path(TWO_VIEW)) as data:
+            return str(data[f"{pair[0]}_{pair[1]}_model"][0]), data[f"{pair[0]}_{pair[1]}_matrix"]
 
     def sparse_match(self, pair: Pair) -> SparseMatch:
         """The point matches of a pair as a sparse matcher left them, at the photos' working size."""

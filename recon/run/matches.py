@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,13 +108,22 @@ def read_dense_match(path: Path) -> DenseMatch:
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):
-    """The dense matches of some pairs, read when asked for; the last ones stay in memory."""
+    """The dense matches of some pairs, read when asked for, and changed by ``then``; the last ones stay in memory."""
 
-    def __init__(self, folder: Path, pairs: Iterable[Pair], in_memory: int = 64) -> None:
-        self._pairs = tuple(pairs)
-        self._read = lru_cache(maxsize=in_memory)(
-            lambda pair: read_dense_match(folder / f"{pair[0]}_{pair[1]}")
-        )
+    def __init__(
+        self,
+        folder: Path,
+        pairs: Iterable[Pair],
+        then: Callable[[Pair, DenseMatch], DenseMatch] | None = None,
+        in_memory: int = 64,
+    ) -> None:
+        self._pairs = dict.fromkeys(pairs)
+
+        def read(pair: Pair) -> DenseMatch:
+            match = read_dense_match(folder / f"{pair[0]}_{pair[1]}")
+            return match if then is None else then(pair, match)
+
+        self._read = lru_cache(maxsize=in_memory)(read)
 
     def __getitem__(self, pair: Pair) -> DenseMatch:
         if pair not in self._pairs:

@@ -273,7 +273,7 @@ def map_known(
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[photo.id]))
     if model.num_reg_images() < 2:
         raise ValueError(f"{model.num_reg_images()} of the photos have a pose, two are needed")
-    model = model_from_tracks(model, photos, tracks, _triangulate(model, photos, tracks, settings))
+    model = model_from_tracks(model, photos, tracks, triangulate_tracks(model, photos, tracks, settings))
     refine_model(model, photos, settings)
     left_out = tuple(
         LeftOut(photo.name, "no camera is given for it") for photo in photos.photos if photo.id not in poses
@@ -281,7 +281,7 @@ def map_known(
     return MappingResult((model,), 0, left_out)
 
 
-def _triangulate(
+def triangulate_tracks(
     model: pycolmap.Reconstruction, photos: PhotoSet, tracks: Tracks, settings: MappingSettings
 ) -> Float[np.ndarray, "t 3"]:
     """A world point for each track, NaN where its views do not agree on one."""

@@ -35,6 +35,7 @@ from recon.sfm.mapping import (
     with_fixed_intrinsics,
     with_model_first,
 )
+from recon.sfm.reregistration import reregister_photos
 from recon.sfm.trust import TURNS_ONLY, Trust, figures_of, judge, only_turns, turns_of
 
 
@@ -76,7 +77,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
@@ -132,6 +133,8 @@ class MapStage:
                 fixed = True
             photo_set = with_fixed_intrinsics(photo_set)
         models = list(result.reconstructions)
+        if given is None:
+            models[0] = _reregistered(models[0], photo_set, tracks, options, work)
         if settings.polish:
             greys = [run.grey(photo).astype(np.float32) for photo in photos]
             polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
@@ -157,6 +160,22 @@ class MapStage:
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
             "models": len(models),
         }
+
+
+def _reregistered(
+    model: pycolmap.Reconstruction,
+    photo_set: PhotoSet,
+    tracks: Tracks,
+    options: MappingSettings,
+    work: StageContext,
+) -> pycolmap.Reconstruction:
+    """The model with the photos that stood in the wrong place moved to where most of their points are seen from."""
+    found = reregister_photos(model, photo_set, tracks, options)
+    for photo in found.moved:
+        work.log.info(
+            "%s was registered again: most of its points were elsewhere", photo_set.photos[photo].name
+        )
+    return found.model
 
 
 def _judged(

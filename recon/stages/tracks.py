@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,8 +11,11 @@ from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
+from recon.features.types import MatchedPoints
+from recon.graph.agreement import agreeing_match
 from recon.graph.thinning import thin_tracks
-from recon.graph.tracks import MatchedPoints, TrackSettings, build_tracks, find_anchors, tracks_from_sparse
+from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
+from recon.matching.types import DenseMatch
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair
@@ -91,10 +95,13 @@ class TracksStage:
             by_points = run.edges_by_points()
             tracks = build_tracks(
                 photo_set,
-                run.dense_matches([edge for edge in edges if edge not in by_points]),
+                run.dense_matches(
+                    [edge for edge in edges if edge not in by_points],
+                    partial(_agreeing, run, photo_set.photos),
+                ),
                 {photo.id: xy for photo, xy in zip(photo_set.photos, anchors, strict=True)},
                 options_of(TrackSettings, settings),
-                _matched_points(run, by_points),
+                {edge: _seen(run, edge) for edge in sorted(by_points)},
             )
         if settings.refine:
             greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]
@@ -105,12 +112,20 @@ class TracksStage:
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
 
 
-def _matched_points(run: RunFolder, pairs: Collection[Pair]) -> dict[Pair, MatchedPoints]:
+def _agreeing(run: RunFolder, photos: Sequence[Photo], pair: Pair, match: DenseMatch) -> DenseMatch:
+    """The dense match without what contradicts the sparse first look, or the geometry of the pair."""
+    a, b = (photos[i] for i in pair)
+    model, matrix = run.two_view_matrix(pair)
+    seen = run.seen_match(pair)
+    nothing = np.zeros((0, 2), np.float32)
+    xy_a, xy_b = (nothing, nothing) if seen is None else (seen.a.xy, seen.b.xy)
+    size_a, size_b = (a.width, a.height), (b.width, b.height)
+    fundamental = None if model == "H" else matrix
+    return agreeing_match(match, xy_a, xy_b, size_a, size_b, fundamental=fundamental)
+
+
+def _seen(run: RunFolder, pair: Pair) -> MatchedPoints:
     """The interest points of the sparse first look that agree with the geometry of their pair."""
-    looks = run.sparse_matches() if pairs else {}
-    points = {i: run.points(i) for i in sorted({i for pair in pairs for i in pair})}
-    found = {}
-    for a, b in sorted(pairs):
-        rows = looks[a, b][run.inliers((a, b))]
-        found[a, b] = MatchedPoints(points[a].rows(rows[:, 0]), points[b].rows(rows[:, 1]))
-    return found
+    seen = run.seen_match(pair)
+    assert seen is not None
+    return seen.rows(run.inliers(pair))
