@@ -66,7 +66,7 @@ class VerificationOptions:
     max_error: float = 2.0
     min_inliers: int = 60
     min_sparse_inliers: int = 20
-    model: ModelChoice = "auto"
+    model: ModelChoice = "evidence"
     seed: int = 0
 
 
