@@ -197,6 +197,7 @@ class _Run:
         outcomes: list[StageOutcome] = []
         for number, stage in enumerate(stages):
             work = self.context(stage.name)
+            work.reuse = number < redo_from
             fingerprint, external = self.fingerprint(stage, work)
             if number == 0:
                 self.begin(names, external, redo_from)

@@ -108,6 +108,7 @@ class StageContext(AtomicFolder):
         seed: seed of every random choice; mix it with something of the item's own where items run in
             parallel.
         quality: name of the quality level of the run.
+        reuse: False where the user asked that nothing of an earlier run is taken over.
         warnings: what ``warn`` collected.
     """
 
@@ -115,6 +116,7 @@ class StageContext(AtomicFolder):
     threads: int = 1
     seed: int = 0
     quality: str = "normal"
+    reuse: bool = True
     warnings: list[str] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("recon"))
 

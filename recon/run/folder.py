@@ -6,9 +6,9 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,8 +61,10 @@ NamePair = tuple[str, str]
 DATABASE = "database.db"
 FIELDS = "fields.json"
 GRAPH = "view_graph.graphml"
+LOOKS = "sparse_looks.npz"
 MAPPING = "mapping.json"
 PAIRS = "pairs.json"
+POINTS = "features"
 SPARSE_MATCHES = "sparse_matches.npz"
 TRACKS = "tracks.npz"
 TRUST = "trust.json"
@@ -162,6 +164,7 @@ class RunFolder:
         self._only_surface = cloud is not None or mesh is not None
         self._cloud, self._mesh = cloud, mesh
         self._database = database
+        self._file_keys: dict[Path, str] = {}
 
     @classmethod
     def of(cls, files: AtomicFolder) -> RunFolder:
@@ -285,14 +288,23 @@ class RunFolder:
 
     def points(self, photo_id: int) -> InterestPoints:
         """The interest points of one photo, at working size."""
-        with np.load(self.path("features", f"{photo_id}.npz")) as data:
+        with np.load(self.path(POINTS, f"{photo_id}.npz")) as data:
             return InterestPoints(data["xy"], data["sigma"], data["orientation"], data["descriptors"])
 
-    @contextmanager
-    def writing_points(self) -> Iterator[PointsWriter]:
-        """The folder of interest points, made anew."""
-        with self.files.fresh_directory("features") as folder:
-            yield PointsWriter(folder)
+    def points_key(self, photo_id: int) -> str:
+        """Hash of the interest points of a photo."""
+        return self._file_key(self.path(POINTS, f"{photo_id}.npz"))
+
+    def photo_key(self, photo: Photo) -> str:
+        """Hash of what stages see of a photo: its pixels and its mask at working size."""
+        names = [self.photo_png(photo.name), *([self.mask_png(photo.name)] if photo.has_mask else [])]
+        return "+".join(self._file_key(path) for path in names)
+
+    def _file_key(self, path: Path) -> str:
+        """Hash of a file's bytes; computed once, as files do not change while a stage reads them."""
+        if path not in self._file_keys:
+            self._file_keys[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._file_keys[path]
 
     @cached_property
     def pair_entries(self) -> list[dict[str, Any]]:
@@ -337,6 +349,24 @@ class RunFolder:
                 for (i, j), count in inliers.items()
             ],
         )
+
+    def kept_looks(self) -> dict[str, Int64[np.ndarray, "n 2"]]:
+        """The sparse matches of every pair that was looked at, by the key of all that they depend on."""
+        try:
+            with np.load(self.path(LOOKS)) as data:
+                keys, ends, rows = data["keys"], data["ends"], data["rows"].astype(np.int64)
+        except (OSError, ValueError, KeyError):
+            return {}
+        parts = np.split(rows, ends[:-1]) if len(ends) else []
+        return {str(key): part for key, part in zip(keys, parts, strict=True)}
+
+    def write_looks(self, looks: Mapping[str, Int64[np.ndarray, "n 2"]]) -> None:
+        """Write what ``kept_looks`` reads; pairs that showed nothing are kept as well."""
+        rows = np.concatenate(
+            [np.zeros((0, 2), np.int32), *(found.astype(np.int32) for found in looks.values())]
+        )
+        ends = np.cumsum([len(found) for found in looks.values()], dtype=np.int64)
+        self.files.write_npz(LOOKS, keys=np.array(list(looks), "U64"), ends=ends, rows=rows)
 
     # Matches
 
@@ -752,16 +782,11 @@ class RunFolder:
             write_points_ply(path, cloud)
 
 
-class PointsWriter:
-    """A folder of interest points under construction; photos may come from several threads."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def write(self, photo_id: int, points: InterestPoints) -> None:
-        """Write the points of one photo."""
+def write_points(path: Path, points: InterestPoints) -> None:
+    """Write the interest points of one photo."""
+    with open(path, "wb") as stream:
         np.savez(
-            self._folder / f"{photo_id}.npz",
+            stream,
             xy=points.xy,
             sigma=points.sigma,
             orientation=points.orientation,

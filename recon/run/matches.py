@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -32,9 +33,8 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
 
     ``seconds`` is what the matcher needed; it is kept with the field.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    if beside.exists():
-        shutil.rmtree(beside)
+    # Two machines that work on one folder may have processes of the same number.
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     group = zarr.open_group(str(beside), mode="w")
     for side, field, consistent in (
         ("a", match.a_to_b, match.consistent_a),
@@ -53,7 +53,12 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
             array[...] = values
         group.attrs[f"consistent_share_{side}"] = float(consistent.mean())
     group.attrs["seconds"] = float(seconds)
-    os.replace(beside, path)
+    try:
+        os.replace(beside, path)
+    except OSError:
+        shutil.rmtree(beside)
+        if not path.exists():  # else another worker, to which the pair was given as well, was faster
+            raise
 
 
 def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> None:

@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def content_key(identity: Mapping[str, Any], arrays: Iterable[np.ndarray | None]) -> str:
+def content_key(identity: Mapping[str, Any], arrays: Iterable[np.ndarray | None] = ()) -> str:
     """The hash of JSON values and of arrays in their order, in hexadecimal."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for values in arrays:
@@ -22,13 +22,13 @@ def content_key(identity: Mapping[str, Any], arrays: Iterable[np.ndarray | None]
     return digest.hexdigest()
 
 
-def copy_into_place(source: Path, target: Path) -> None:
-    """Copy a directory beside its place and rename it; one that is there already stays."""
+def copy_into_place(source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2) -> None:
+    """Copy a directory beside its place, file by file with ``copy``, and rename it; one that is there stays."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    shutil.copytree(source, beside)
+    shutil.copytree(source, beside, copy_function=copy)
     try:
         os.replace(beside, target)
     except OSError:

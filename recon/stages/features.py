@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.features.interest_points import extract_interest_points
 from recon.photos.types import Photo
-from recon.run.folder import RunFolder
+from recon.run.folder import POINTS, RunFolder, write_points
+from recon.run.kept import KEPT, KeptItems, write_keys
+from recon.run.shared_fields import content_key
 
 
 class FeaturesSettings(BaseModel):
@@ -34,17 +38,42 @@ class FeaturesStage:
     def run(self, settings: FeaturesSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
         photos = run.photo_set.photos
-        with run.writing_points() as folder:
+        before = KeptItems(run.path(POINTS), work.reuse)
+        identity = {"version": self.version, "settings": settings.model_dump(mode="json")}
+        keys = {photo.id: content_key(identity | {"photo": run.photo_key(photo)}) for photo in photos}
+        with work.resumable_directory(POINTS) as folder:
+            kept = sum(before.take(keys[photo.id], folder / f"{photo.id}.npz") for photo in photos)
+            counts = work.map(ExtractPoints(work.root, folder, settings), photos, "interest points")
+            write_keys(work, folder, {f"{number}.npz": key for number, key in keys.items()})
+        figures: dict[str, Any] = {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}
+        return figures | ({KEPT: kept} if kept else {})
 
-            def extract(photo: Photo) -> int:
-                points = extract_interest_points(
-                    run.rgb(photo),
-                    mask=run.mask(photo),
-                    max_points=settings.max_points,
-                    peak_threshold=settings.peak_threshold,
-                )
-                folder.write(photo.id, points)
-                return len(points)
 
-            counts = work.map(extract, photos, "interest points")
-        return {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}
+@dataclass(frozen=True)
+class ExtractPoints:
+    """Writes the interest points of a photo, unless they are there; returns how many there are.
+
+    Attributes:
+        root: the workspace.
+        folder: where the points go.
+    """
+
+    root: Path
+    folder: Path
+    settings: FeaturesSettings
+
+    def __call__(self, photo: Photo) -> int:
+        target = self.folder / f"{photo.id}.npz"
+        if target.exists():
+            with np.load(target) as data:
+                return len(data["sigma"])
+        run = RunFolder(self.root)
+        points = extract_interest_points(
+            run.rgb(photo),
+            mask=run.mask(photo),
+            max_points=self.settings.max_points,
+            peak_threshold=self.settings.peak_threshold,
+        )
+        with run.files.write_into(self.folder, target.name) as path:
+            write_points(path, points)
+        return len(points)

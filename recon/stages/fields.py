@@ -11,6 +11,7 @@ from recon.core.colmap import photo_id
 from recon.engine.stage import StageContext
 from recon.matching.registry import create_matcher
 from recon.run.folder import RunFolder
+from recon.run.kept import KEPT
 from recon.run.matches import FLOWS
 from recon.stages.pair_matching import PairJob, match_pairs
 
@@ -49,8 +50,9 @@ class FieldsStage:
             dense["settings"],
             dense["max_size"],
             dense["turn_upright"],
+            self.version,
         )
-        outcomes = match_pairs(work, job, pairs, FLOWS)
+        outcomes, kept = match_pairs(work, job, pairs, FLOWS)
         found = [one for one in outcomes if not one.failure]
         run.write_fields(dense["matcher"], [one.pair for one in found])
         shares = [share for one in found for share in one.shares]
@@ -59,4 +61,5 @@ class FieldsStage:
             "matcher": dense["matcher"],
             "consistent_share_median": float(np.median(shares)) if shares else 0.0,
             "seconds_per_pair": round(float(np.mean([one.seconds for one in found])), 4) if found else 0.0,
+            **({KEPT: kept} if kept else {}),
         }

@@ -12,11 +12,8 @@ from recon.engine.stage import StageContext
 from recon.errors import UsageError
 from recon.matching.registry import create_matcher, matcher_settings
 from recon.run.folder import RunFolder
-from recon.run.matches import (
-    FLOWS,
-    MATCHES,
-    MATCHING,
-)
+from recon.run.kept import KEPT
+from recon.run.matches import FLOWS, MATCHES, MATCHING
 from recon.stages.pair_matching import PairJob, match_pairs
 
 
@@ -78,8 +75,9 @@ class MatchStage:
             settings.of_matcher(),
             settings.max_size if kind == "dense" else settings.sparse_max_size,
             settings.turn_upright,
+            self.version,
         )
-        outcomes = match_pairs(work, job, pairs, FLOWS if kind == "dense" else MATCHES)
+        outcomes, kept = match_pairs(work, job, pairs, FLOWS if kind == "dense" else MATCHES)
         work.remove(MATCHES if kind == "dense" else FLOWS)
         found = [one for one in outcomes if not one.failure]
         names = [photo.name for photo in run.photo_set.photos]
@@ -114,6 +112,8 @@ class MatchStage:
         figures["seconds_per_pair"] = _mean([one.seconds for one in found])
         if len(found) < len(outcomes):
             figures["pairs_failed"] = len(outcomes) - len(found)
+        if kept:
+            figures[KEPT] = kept
         return figures
 
 

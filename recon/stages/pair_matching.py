@@ -24,6 +24,7 @@ from recon.matching.registry import matcher_settings
 from recon.matching.types import DenseMatch, Matcher, MatchImage
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
+from recon.run.kept import KeptItems, write_keys
 from recon.run.matches import Pair, PairOutcome, read_outcome, save_sparse_match, write_dense_match
 from recon.run.shared_fields import content_key, copy_into_place
 
@@ -39,14 +40,20 @@ class PairJob:
     settings: Mapping[str, Any]
     max_size: int
     turn_upright: bool  # and bring to one scale
+    version: int  # of the stage
 
 
-def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: str) -> list[PairOutcome]:
+def match_pairs(
+    work: StageContext, job: PairJob, pairs: Sequence[Pair], name: str
+) -> tuple[list[PairOutcome], int]:
     """Matches pairs into the directory ``name``; what is there already is kept.
 
     A pair on which the matcher raises, or returns what is no match, is reported with the matcher's name and left
     out. Dense fields are shared with other runs through the folder that ``RunInputs.field_cache`` names, if there
     is one: fields of the same photos, seeds, matcher and settings are computed once.
+
+    Returns:
+        What came of each pair, and how many of them an earlier run had matched.
 
     Raises:
         ReconError: the matcher failed on every pair.
@@ -86,19 +93,40 @@ def match_pairs(work: StageContext, job: PairJob, pairs: Sequence[Pair], name: s
                 copy_into_place(done, shared)
         return read_outcome(pair, done)
 
+    before = KeptItems(run.path(name), work.reuse)
+    keys = {pair: _key(run, job, [photos[i] for i in pair], seeds.get(pair)) for pair in pairs}
     with work.resumable_directory(name) as store:
         for unfinished in store.glob(".*.partial"):
             shutil.rmtree(unfinished)
         if dense:
             zarr.open_group(str(store), mode="a")
+        places = {pair: store / run.match_path(pair, dense=dense).name for pair in pairs}
+        kept = sum(before.take(keys[pair], place) for pair, place in places.items())
         outcomes = work.map(match, pairs, f"{matcher.capabilities.kind} matching")
         failed = [one for one in outcomes if one.failure]
         if failed and len(failed) == len(outcomes):
             raise ReconError(f"matcher {matcher.name!r} failed on every pair: {failed[0].failure}")
+        write_keys(
+            work, store, {places[one.pair].name: keys[one.pair] for one in outcomes if not one.failure}
+        )
     for one in failed:
         a, b = photos[one.pair[0]].name, photos[one.pair[1]].name
         work.warn(f"matcher {matcher.name!r} failed on {a} and {b}, the pair is left out: {one.failure}")
-    return outcomes
+    return outcomes, kept
+
+
+def _key(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any) -> str:
+    """Hash of all that the match of a pair depends on."""
+    identity = {
+        "version": job.version,
+        "matcher": job.matcher.name,
+        "settings": matcher_settings(job.matcher.name)(**job.settings).model_dump(mode="json"),
+        "photos": [run.photo_key(photo) for photo in photos],
+        "points": [run.points_key(photo.id) for photo in photos],
+        "max_size": job.max_size,
+        "turn_upright": job.turn_upright,
+    }
+    return content_key(identity, [seeds])
 
 
 def _placement(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any) -> Placement:

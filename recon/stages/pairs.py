@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,9 @@ from recon.photos.pairs import (
 )
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
+from recon.run.kept import KEPT
+from recon.run.opened import opened, opened_points
+from recon.run.shared_fields import content_key
 
 Pair = tuple[int, int]
 
@@ -68,28 +72,14 @@ class PairsStage:
         run = RunFolder.of(work)
         photo_set = run.photo_set
         photos = photo_set.photos
-        points = {photo.id: run.points(photo.id) for photo in photos}
-        candidates = _candidates(settings, photo_set, {i: p.descriptors for i, p in points.items()}, work)
-
-        def look(pair: Pair) -> NDArray[np.int64]:
-            a, b = points[pair[0]], points[pair[1]]
-            matches = match_interest_points(a, b, ratio=settings.ratio)
-            if len(matches) < settings.min_inliers:
-                return matches[:0]
-            geometry = verify_pair(
-                a.xy[matches[:, 0]],
-                b.xy[matches[:, 1]],
-                photo_set.cameras[photos[pair[0]].camera],
-                photo_set.cameras[photos[pair[1]].camera],
-                max_error_px=settings.max_error,
-                min_inliers=settings.min_inliers,
-                seed=work.seed,
-            )
-            # Wrong matches always find some geometry that a few of them share; their share tells it apart.
-            enough = geometry.inlier_count >= settings.min_inlier_ratio * len(matches)
-            return matches[geometry.inliers] if geometry.model != "none" and enough else matches[:0]
-
-        verified = dict(zip(candidates, work.map(look, candidates, "sparse first look"), strict=True))
+        candidates = _candidates(settings, photo_set, run, work)
+        look = LookAtPair(work.root, settings, work.seed)
+        keys = {pair: _key(run, settings, pair, self.version, work.seed) for pair in candidates}
+        known = run.kept_looks() if work.reuse else {}
+        fresh = [pair for pair in candidates if keys[pair] not in known]
+        seen = dict(zip(fresh, work.map(look, fresh, "sparse first look"), strict=True))
+        verified = {pair: seen[pair] if pair in seen else known[keys[pair]] for pair in candidates}
+        run.write_looks({keys[pair]: matches for pair, matches in verified.items()})
         scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}
         worthwhile = _without_weak(scores, settings.weak_share)
         if settings.mode == "file":
@@ -104,13 +94,69 @@ class PairsStage:
         run.write_pairs(
             {pair: scores.get(pair, 0) for pair in chosen}, {pair: verified[pair] for pair in scores}
         )
-        return {"candidates": len(candidates), "pairs": len(chosen), "pairs_without_sparse_evidence": blind}
+        kept = len(candidates) - len(fresh)
+        return {
+            "candidates": len(candidates),
+            "pairs": len(chosen),
+            "pairs_without_sparse_evidence": blind,
+            **({KEPT: kept} if kept else {}),
+        }
+
+
+@dataclass(frozen=True)
+class LookAtPair:
+    """Sparse matches of a pair that agree with a geometry of the two photos; none where too few do.
+
+    Attributes:
+        root: the workspace.
+        seed: of the geometry's samples.
+    """
+
+    root: Path
+    settings: PairsSettings
+    seed: int
+
+    def __call__(self, pair: Pair) -> NDArray[np.int64]:
+        settings, photo_set = self.settings, opened(self.root).photo_set
+        a, b = (opened_points(self.root, number) for number in pair)
+        matches = match_interest_points(a, b, ratio=settings.ratio)
+        if len(matches) < settings.min_inliers:
+            return matches[:0]
+        geometry = verify_pair(
+            a.xy[matches[:, 0]],
+            b.xy[matches[:, 1]],
+            *(photo_set.cameras[photo_set.photos[number].camera] for number in pair),
+            max_error_px=settings.max_error,
+            min_inliers=settings.min_inliers,
+            seed=self.seed,
+        )
+        # Wrong matches always find some geometry that a few of them share; their share tells it apart.
+        enough = geometry.inlier_count >= settings.min_inlier_ratio * len(matches)
+        return matches[geometry.inliers] if geometry.model != "none" and enough else matches[:0]
+
+
+_LOOK = ("ratio", "min_inliers", "min_inlier_ratio", "max_error")
+"""The settings that a look at a pair depends on."""
+
+
+def _key(run: RunFolder, settings: PairsSettings, pair: Pair, version: int, seed: int) -> str:
+    """Hash of all that the look at a pair depends on."""
+    photos, cameras = run.photo_set.photos, run.photo_set.cameras
+    identity = {
+        "version": version,
+        "settings": settings.model_dump(include=set(_LOOK)),
+        "seed": seed,
+        "points": [run.points_key(number) for number in pair],
+        "cameras": [asdict(cameras[photos[number].camera]) for number in pair],
+        "same_camera": photos[pair[0]].camera == photos[pair[1]].camera,
+    }
+    return content_key(identity)
 
 
 def _candidates(
     settings: PairsSettings,
     photo_set: PhotoSet,
-    descriptors: dict[int, NDArray[np.uint8]],
+    run: RunFolder,
     work: StageContext,
 ) -> list[Pair]:
     n = len(photo_set.photos)
@@ -123,7 +169,7 @@ def _candidates(
         return list(sequential_pairs(n, settings.overlap, settings.loop))
     if mode == "file":
         return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
-    found = retrieval_pairs([descriptors[i] for i in range(n)], settings.retrieved, work.seed)
+    found = retrieval_pairs([run.points(i).descriptors for i in range(n)], settings.retrieved, work.seed)
     return sorted({*found, *_consecutive(photo_set), *_along_films(photo_set, settings.overlap)})
 
 

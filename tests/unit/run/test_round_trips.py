@@ -16,7 +16,7 @@ from recon.features.types import InterestPoints
 from recon.graph.types import Tracks, TwoViewGeometry
 from recon.matching.types import DenseMatch, FlowField
 from recon.photos.types import LeftOut, Photo, PhotoSet
-from recon.run.folder import RunFolder, read_depth, write_depth
+from recon.run.folder import RunFolder, read_depth, write_depth, write_points
 from recon.run.inputs import RunInputs
 from recon.run.matches import FLOW_STEP, write_dense_match
 from recon.run.photos import mask_file, photo_file
@@ -77,8 +77,8 @@ def test_tracks_points_and_two_view_geometry(tmp_path: Path) -> None:
         np.zeros(2, np.float32),
         np.zeros((2, 128), np.uint8),
     )
-    with out.writing_points() as folder:
-        folder.write(1, points)
+    (tmp_path / "features").mkdir()
+    write_points(tmp_path / "features" / "1.npz", points)
     np.testing.assert_array_equal(run.points(1).xy, points.xy)
     pose = np.column_stack([np.eye(3), [1.0, 0, 0]])
     geometry = TwoViewGeometry("E", np.eye(3), b_from_a=pose, inliers=np.array([True, False]))

@@ -368,3 +368,46 @@ def test_sift_gives_the_same_tracks_with_any_number_of_threads(photos: Path, tmp
     places = one.xy + np.array(OFFSETS)[one.photo_id]
     first = places[np.searchsorted(one.track_id, np.arange(one.count))]
     assert np.median(np.linalg.norm(places - first[one.track_id], axis=1)) < 0.1
+
+
+def test_one_photo_more_or_less_does_only_its_own_pairs_again(photos: Path, tmp_path: Path) -> None:
+    """After a photo came or went, in the midst of the names, the folder is that of a run from nothing."""
+    registry.register(DenseOracle)
+    some, out = tmp_path / "some", tmp_path / "out"
+    shutil.copytree(photos, some)
+    (some / "1.png").unlink()
+
+    def look(summary: RunSummary) -> list[int]:
+        return [summary.counts(name).get("kept_of_before", 0) for name in ("features", "pairs", "match")]
+
+    def results(root: Path) -> dict[str, bytes]:
+        names = ["pairs.json", "sparse_matches.npz", "sparse_looks.npz", "two_view.npz", "tracks.npz"]
+        files = [root / name for name in names]
+        files += [path for path in (root / "features").iterdir() if path.is_file()]
+        files += [path for path in (root / "flows.zarr").rglob("*") if path.is_file() and "/c/" in str(path)]
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+    assert look(run(some, out, matcher="dense-oracle")) == [0, 0, 0]
+    three = results(out)
+    DenseOracle.calls.clear()
+    shutil.copy(photos / "1.png", some)
+    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3]
+    assert len(DenseOracle.calls) == 3
+    run(photos, tmp_path / "whole", matcher="dense-oracle")
+    assert results(out) == results(tmp_path / "whole")
+    DenseOracle.calls.clear()
+    (some / "1.png").unlink()
+    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3]
+    assert not DenseOracle.calls
+    assert results(out) == three
+    # Who asks for everything anew gets it.
+    options = RunOptions(
+        RunInputs((str(some),)), source=str(some), restart_from="features", stop_after="match"
+    )
+    settings: dict[str, BaseModel] = {stage.name: stage.Settings() for stage in STAGES}
+    settings["match"] = MatchStage.Settings.variant({"matcher": "dense-oracle"})(matcher="dense-oracle")
+    assert (
+        look(run_stages(STAGES, Recipe("test", "", "normal", settings, Path("t.toml")), out, options))
+        == [0] * 3
+    )
+    assert len(DenseOracle.calls) == 3
