@@ -33,8 +33,13 @@ def georeference(
         raise UsageError("--points needs --length A,B=METRES")
     from recon.exports.georeferencing import run_georeference
     from recon.exports.source import open_run
+    from recon.report.survey import update_report
+    from recon.run.folder import REPORT
     from recon.run.state import refuse_old
 
     refuse_old(run, "sparse/0")
-    for line in run_georeference(open_run(run), options):
+    opened = open_run(run)
+    for line in run_georeference(opened, options):
         typer.echo(line)
+    if update_report(opened):
+        typer.echo(f"the report tells of it: {run / REPORT}")

@@ -53,17 +53,24 @@ class Cloud:
         return self if keep.all() else Cloud(self.xyz[keep], self.normals[keep], self.rgb[keep])
 
 
-def to_ply(cloud: Cloud, comments: tuple[str, ...] = ()) -> bytes:
-    """A binary PLY: x y z, nx ny nz (float) and red green blue (uchar).
+def to_ply(
+    cloud: Cloud, comments: tuple[str, ...] = (), sigma: Float[np.ndarray, "n 3"] | None = None
+) -> bytes:
+    """A binary PLY: x y z, nx ny nz (float) and red green blue (uchar); with ``sigma`` the coordinates' standard
+    deviations as sigma_x, sigma_y, sigma_z (float).
 
     Coordinates are single precision: give them near the origin, and name an offset in a comment.
     """
-    rows = np.empty(len(cloud), PLY_POINT)
+    more = [] if sigma is None else [(f"sigma_{axis}", "<f4") for axis in "xyz"]
+    rows = np.empty(len(cloud), np.dtype(PLY_POINT.descr + more))
     for axis, name in enumerate("xyz"):
         rows[name] = cloud.xyz[:, axis]
         rows["n" + name] = cloud.normals[:, axis]
     for axis, name in enumerate(("red", "green", "blue")):
         rows[name] = cloud.rgb[:, axis]
+    if sigma is not None:
+        for axis, name in enumerate("xyz"):
+            rows[f"sigma_{name}"] = sigma[:, axis]
     return ply_header(rows, comments) + rows.tobytes()
 
 

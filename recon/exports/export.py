@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -22,12 +23,13 @@ from recon.exports.clouds import Cloud
 from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
+from recon.exports.precision import PointPrecision, read_precision, sigma_of_cloud
 from recon.exports.scene import Scene, SceneView, scene_from_reconstruction
 from recon.exports.source import load_scene, photo_folder
 from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_points_ply
 from recon.photos.reading import PhotoError, decode_photo
-from recon.run.folder import ADJUSTED, RunFolder
+from recon.run.folder import ADJUSTED, PRECISION, RunFolder
 from recon.run.state import refuse_old
 
 
@@ -284,6 +286,17 @@ class Export:
         bend = None if self.georeference is None else self.georeference.bend
         return points if bend is None else bend(points)
 
+    @cached_property
+    def precision(self) -> PointPrecision | None:
+        """What an adjustment says of its precision, for exports in the frame of the georeference."""
+        return None if self.georeference is None else read_precision(self.run.path(PRECISION))
+
+    def sigma(self, cloud: Cloud) -> Float64[np.ndarray, "n 3"] | None:
+        """Standard deviations of a cloud's coordinates; None where nothing is known of them."""
+        if self.precision is None or self.georeference is None:
+            return None
+        return sigma_of_cloud(self.precision, load_scene(self.run), self.georeference, cloud.xyz)
+
     def note_bend(self) -> None:
         """Say of a mesh that is only moved, turned and scaled how far that is from where the adjustment has it."""
         bend = None if self.georeference is None else self.georeference.bend
@@ -345,6 +358,12 @@ class Export:
         }
         if self.georeference is not None:
             data["georeference"] = self.georeference.to_json()
+        if self.precision is not None:
+            deviations = np.sqrt(np.einsum("nii->ni", self.precision.precision.centres()))
+            data["camera_position_deviations"] = {
+                name: [round(float(v), 5) for v in row]
+                for name, row in zip(self.precision.names, deviations, strict=True)
+            }
         write_json(folder / MARK, data)
 
 

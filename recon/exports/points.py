@@ -11,7 +11,7 @@ from recon.exports.export import Export, Format
 
 def _write_ply(job: Export, folder: Path) -> str:
     cloud = job.cloud()
-    (folder / "points.ply").write_bytes(to_ply(cloud, job.remarks()))
+    (folder / "points.ply").write_bytes(to_ply(cloud, job.remarks(), job.sigma(cloud)))
     return f"{len(cloud)} points"
 
 

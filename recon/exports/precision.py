@@ -207,6 +207,44 @@ def find_precision(run: RunFolder, scene: Scene, georeference: Georeference | No
     return PointPrecision(found.precision, tuple(view.name for view in scene.views))
 
 
+def sigma_of_cloud(
+    found: PointPrecision,
+    scene: Scene,
+    georeference: Georeference,
+    local: Float[np.ndarray, "n 3"],
+    most: int = 1500,
+) -> Float64[np.ndarray, "n 3"] | None:
+    """Standard deviations of points of a surface: those of the nearest of the model's points.
+
+    Args:
+        scene: of the run, in its own frame. local: points in local coordinates of the georeference.
+        most: points of the model that are asked.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(scene.xyz):
+        return None
+    tracks = scene.tracks()
+    chosen = [
+        row for row in range(0, len(scene.xyz), max(1, len(scene.xyz) // most)) if len(tracks[row]) >= 2
+    ]
+    places = georeference.to_local(scene.xyz[chosen])
+    point, photo = [], []
+    for number, row in enumerate(chosen):
+        for view in sorted(set(tracks[row][:, 0].tolist())):
+            point.append(number)
+            photo.append(view)
+    at, who = np.array(point), np.array(photo)
+    sigma = np.zeros((len(chosen), 3))
+    for start in range(0, len(chosen), 100):
+        mine = (at >= start) & (at < start + 100)
+        part = places[start : start + 100]
+        joint = found.precision.of_points(part, at[mine] - start, who[mine])
+        sigma[start : start + 100] = np.sqrt(np.diag(joint)).reshape(-1, 3)
+    _, nearest = cKDTree(places).query(local)
+    return np.asarray(sigma[nearest])
+
+
 def adjusted_views(scene: Scene, found: PointPrecision) -> tuple[tuple[Intrinsics, ...], list[SceneView]]:
     """Cameras and views of a scene as an adjustment has them, in its frame."""
     model = found.precision.model

@@ -10,6 +10,7 @@ from jaxtyping import Float64, UInt8
 
 from recon.live.clipping import ClipBox
 from recon.live.dense import ClientCloud
+from recon.live.measuring import Measured, Measuring
 from recon.live.picking import (
     PICK_RADIUS,
     PhotoShelf,
@@ -97,10 +98,17 @@ def pick(
 
 
 def inspect(
-    scene: ViewScene, surfaces: Surfaces, shelf: PhotoShelf, found: Picked
+    scene: ViewScene,
+    surfaces: Surfaces,
+    shelf: PhotoShelf,
+    found: Picked,
+    measuring: Measuring | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w 3"] | None, str, str]:
     """Cut out what the photos show of a point; also what is known of it, and the pixels, both as Markdown."""
     head, facts = f"**{found.kind}** at {plain(coordinates(scene, found.point))}", []
+    if measuring is not None:
+        at = measuring.take(surfaces, found.point, found.normal)
+        head += f" {measuring.coordinates(at, unit_of(scene))}".rstrip()
     if found.kind == "sparse point":
         shown = surfaces.sightings_of_track(found.row)
         errors = [one.error for one in shown if one.error is not None]
@@ -132,11 +140,10 @@ def coordinates(scene: ViewScene, point: Float64[np.ndarray, "3"]) -> str:
     return text
 
 
-def unit_of(scene: ViewScene) -> tuple[str, float]:
-    """Unit of lengths, and how many of it one unit of the model is."""
-    if scene.georeference is not None:
-        return "m", float(scene.georeference.similarity.scale)
-    return "units", 1.0
+def unit_of(scene: ViewScene) -> str:
+    """Unit of lengths: that of the frame of the georeference, else that of the model."""
+    known = scene.georeference is not None and scene.georeference.method != "level"
+    return "m" if known else "units"
 
 
 class Marks:
@@ -144,7 +151,7 @@ class Marks:
 
     def __init__(self, server: viser.ViserServer, size: float) -> None:
         self._server, self._size = server, size
-        self._first: Float64[np.ndarray, "3"] | None = None
+        self._first: Measured | None = None
 
     def point(self, place: Float64[np.ndarray, "3"] | None, name: str = "/marks/point") -> None:
         """Mark a point; none takes the mark away."""
@@ -160,24 +167,24 @@ class Marks:
             receive_shadow=False,
         )
 
-    def measure(self, place: Float64[np.ndarray, "3"], unit: str, scale: float) -> str:
+    def measure(self, at: Measured, measuring: Measuring, unit: str) -> str:
         """Take one end of a measurement; with the second the line and its length are drawn. Says what there is."""
         if self._first is None:
             self.clear_measure()
-            self._first = place
-            self.point(place, "/marks/a")
+            self._first = at
+            self.point(at.point, "/marks/a")
             return "First point taken: click the second."
         first, self._first = self._first, None
-        self.point(place, "/marks/b")
-        length = float(np.linalg.norm(place - first)) * scale
-        text = f"{length:.4g} {unit}"
+        self.point(at.point, "/marks/b")
+        text = measuring.length(first, at, unit)
+        ends = np.array([[first.point, at.point]])
         self._server.scene.add_line_segments(
-            "/marks/line", np.array([[first, place]]), colors=_LINE, thickness=2.5, thickness_units="screen"
+            "/marks/line", ends, colors=_LINE, thickness=2.5, thickness_units="screen"
         )
         self._server.scene.add_label(
-            "/marks/length", text, position=(first + place) / 2, anchor="bottom-center"
+            "/marks/length", text, position=ends[0].mean(axis=0), anchor="bottom-center"
         )
-        across = (place - first) * scale
+        across = at.local - first.local
         return f"**{text}** (x {across[0]:.4g}, y {across[1]:.4g}, z {across[2]:.4g})"
 
     def clear_measure(self) -> None:

@@ -27,6 +27,7 @@ from recon.live.colors import ERROR, PHOTO, legend, modes_of, ranges_of
 from recon.live.dense import ClientCloud, Style
 from recon.live.layers import CameraLayer, MeshLayer, PhotoOverlay, SparseLayer
 from recon.live.levels import Eye, build_blocks
+from recon.live.measuring import Measuring
 from recon.live.panel import Panel
 from recon.live.picking import PhotoShelf, Surfaces
 from recon.live.pointing import Marks, inspect, pick, unit_of
@@ -92,7 +93,8 @@ class LiveViewer:
         self.blocks = build_blocks(scene.dense) if scene.dense is not None and len(scene.dense) else None
         self.surfaces = Surfaces(scene)
         self.shelf = PhotoShelf(scene.photos)
-        self.unit, self.unit_scale = unit_of(scene)
+        self.measuring = Measuring(scene)
+        self.unit = unit_of(scene)
         self.whole = box_around(scene.points(), self.axes)
         with contextlib.redirect_stdout(io.StringIO()), only_own_requests(host):  # viser's own banner
             self.server = _LocalServer(host=host, port=port, verbose=False)
@@ -418,10 +420,11 @@ class LiveViewer:
         if found is None:
             self.panel.show_point(None, "Nothing is there.", "")
         elif self.panel.measuring:
-            self.panel.show_measure(self.marks.measure(found.point, self.unit, self.unit_scale))
+            at = self.measuring.take(self.surfaces, found.point, found.normal)
+            self.panel.show_measure(self.marks.measure(at, self.measuring, self.unit))
         else:
             self.marks.point(found.point)
-            self.panel.show_point(*inspect(self.scene, self.surfaces, self.shelf, found))
+            self.panel.show_point(*inspect(self.scene, self.surfaces, self.shelf, found, self.measuring))
 
     def _sparse_as_cloud(self) -> ViewCloud | None:
         return self.sparse.cloud if self.sparse is not None else None

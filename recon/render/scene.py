@@ -16,6 +16,7 @@ from recon.core.resize import resize_rgb, working_size
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
 from recon.exports.georeference import Georeference
+from recon.exports.precision import PointPrecision
 from recon.exports.scene import Scene
 from recon.photos.reading import load_photo, read_png
 
@@ -157,6 +158,8 @@ class ViewScene:
         georeference: how the model (offset given back) lies in a frame, if that is known.
         notes: what a person should know: points dropped, photos that are missing.
         unread: the whole dense cloud, where ``dense`` is a sample of it.
+        precision: gives how precisely the cameras are known, in the frame of the georeference, else of the model.
+        marks: file of the run's marks of control points; None where there is no run.
     """
 
     name: str
@@ -169,6 +172,8 @@ class ViewScene:
     georeference: Georeference | None = None
     notes: tuple[str, ...] = ()
     unread: UnreadCloud | None = None
+    precision: Callable[[], PointPrecision | None] = lambda: None
+    marks: Path | None = None
 
     @property
     def dense_count(self) -> int:

@@ -13,12 +13,13 @@ from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
 from recon.errors import ReconError, UsageError
 from recon.exports.georeference import Georeference
+from recon.exports.precision import find_precision
 from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
 from recon.render.scene import UnreadCloud, ViewCloud, ViewMesh, ViewPhoto, ViewScene
-from recon.run.folder import GEOREFERENCE, RunFolder
+from recon.run.folder import GEOREFERENCE, MARKS, RunFolder
 from recon.run.state import old_results
 
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
@@ -72,7 +73,7 @@ def _of_folder(path: Path, photos: Path | None, first: int | None) -> ViewScene:
 def _of_run(
     run: RunFolder, cloud_file: Path, mesh_file: Path | None, photos: Path | None, first: int | None
 ) -> ViewScene:
-    scene = load_scene(run)
+    scene = whole = load_scene(run)
     offset = offset_to_origin(np.array([view.center for view in scene.views]))
     if offset.any():
         scene = scene.moved(1.0, np.eye(3), -offset)
@@ -85,8 +86,9 @@ def _of_run(
     mesh, more = _mesh(mesh_file, offset)
     up = _up_of([photo.view for photo in shown], georeference)
     return ViewScene(
-        _name(run.root), shown, scene, dense, mesh, offset, up, georeference, notes + more, unread
-    )
+        _name(run.root), shown, scene, dense, mesh, offset, up, georeference, notes + more, unread,
+        lambda: find_precision(run, whole, georeference), run.path(MARKS),
+    )  # fmt: skip
 
 
 def _photos(

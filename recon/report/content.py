@@ -147,6 +147,7 @@ class ReportContent:
         failure: why the run ended before its end; empty if it did not.
         facts: label and value, the run in short.
         matches_note: how the match pictures are to be read.
+        survey: the part on the georeference, as HTML (``recon.report.survey``).
         dropped: how verification and the sparse model narrowed things down, in sentences.
         command: how to make the same again. recipe: the whole text of the resolved recipe.
     """
@@ -172,6 +173,7 @@ class ReportContent:
     dropped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    survey: str = ""
     command: str = ""
     recipe: str = ""
     machine: str = ""

@@ -40,6 +40,7 @@ from recon.report.content import (
 from recon.report.html import machine
 from recon.report.summary import facts, run_in_words
 from recon.report.surface import page_surface
+from recon.report.survey import survey_of
 from recon.run.folder import CLOUD, PICTURES, RunFolder
 from recon.run.matches import Pair
 from recon.sfm.adapter import posed_cameras
@@ -127,6 +128,7 @@ class _Gatherer:
     def _fill(self) -> None:
         content = self.content
         self._part("the facts", self._facts)
+        self._part("the georeference", self._survey)
         if self._done("photos"):
             self._part("the list of photos", self._photo_set)
         if self._done("map"):
@@ -196,6 +198,9 @@ class _Gatherer:
             content.models = [
                 ModelRow(one["folder"], tuple(one["registered"]), one["points"]) for one in run.models()
             ]
+
+    def _survey(self) -> None:
+        self.content.survey = survey_of(self.run)
 
     # Photos and cameras
 

@@ -64,6 +64,7 @@ def report_html(content: ReportContent, largest: int = LARGEST) -> str:
         [_TEMPLATES / "scene.js", _TEMPLATES / "report.js"],
         _THREE.read_text(encoding="utf-8"),
         content=content,
+        survey=raw(content.survey),
         photos=[_photo(entry) for entry in content.photos],
         has_scene=bool(cameras or scene["header"]["sparse"] or scene["header"]["dense"]),
         still=_uri(content.still) if content.still else "",

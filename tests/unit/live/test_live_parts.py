@@ -20,8 +20,10 @@ from markdown_it import MarkdownIt
 from viser._gui_handles import _parse_markdown
 
 from recon.core.cameras import PinholeView
+from recon.core.similarity import Similarity3
 from recon.core.undistort import distort_points
 from recon.errors import ReconError, UsageError
+from recon.exports.georeference import Crs, Georeference
 from recon.exports.scene import reconstruction_from_scene
 from recon.io.surfaces import write_points_ply
 from recon.live.camera import (
@@ -49,6 +51,7 @@ from recon.live.colors import (
 from recon.live.glb import drawn_glb
 from recon.live.levels import Eye, build_blocks, choose, precision_of
 from recon.live.linked import similarity_between
+from recon.live.measuring import Measuring
 from recon.live.picking import PhotoShelf, Surfaces, crop_with_cross, nearest_on_ray, pick_in_blocks
 from recon.live.pointing import Picked, coordinates, inspect, unit_of
 from recon.live.serving import PairPage, free_port, is_own_request
@@ -520,7 +523,18 @@ def test_what_cannot_be_shown(what: str, tmp_path: Path) -> None:
 
 
 def test_lengths_are_in_metres_only_with_a_georeference(scene: ViewScene) -> None:
-    assert unit_of(scene) == ("units", 1.0)
+    assert unit_of(scene) == "units"
+    turned = Similarity3(2.0, np.eye(3), np.zeros(3))
+    place = Georeference(turned, (0.0, 0.0, 0.0), Crs("local", "local"), "length", "none")
+    known = replace(scene, georeference=place)
+    assert unit_of(known) == "m"
+    measuring, surfaces = Measuring(known), Surfaces(known)
+    a, b = (
+        measuring.take(surfaces, np.array([x, live_scene.wall_y(np.array(x), np.array(0.1)), 0.1]))
+        for x in (-0.4, 0.1)
+    )
+    apart = float(np.linalg.norm(b.point - a.point))
+    assert measuring.length(a, b, "m").startswith(f"{2 * apart:.2f}")
 
 
 # Truth

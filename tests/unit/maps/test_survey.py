@@ -90,6 +90,29 @@ def test_control_adjusts_and_checks_tell_the_truth(
     assert (again.bend, again.points, again.residuals) == (found.bend, found.points, found.residuals)
 
 
+def test_the_report_and_exports_tell_of_it(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    (run / "report.html").write_text("<p>before</p><!-- survey --><!-- /survey --><p>after</p>")
+    for _ in range(2):
+        code, said = georeference(odm(marks(hamlet)), "--check", "P4")
+        assert code == 0
+        assert "the report tells of it" in said
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<p>before</p>")
+    assert page.endswith("<p>after</p>")
+    assert page.count("<h2") == 1
+    found = read_georeference(RunFolder(run))
+    check = next(one for one in found.points if one.kind == "check")
+    assert f"{1000 * check.error[0]:+.1f} ± {1000 * check.sigma[0]:.1f}" in page
+    assert all(view.name in page for view in hamlet.views)
+    assert main(["export", str(run), "--to", "ply", "--georeferenced"]) == 0
+    head = (run / "exports" / "ply" / "points.ply").read_bytes()[:600].decode("ascii", "ignore")
+    assert "property float sigma_z" in head
+    mark = json.loads((run / "exports" / "ply" / "export.json").read_text())
+    assert len(mark["camera_position_deviations"]) == len(hamlet.views)
+
+
 def test_precision_is_kept_and_read_back(
     hamlet: SyntheticScene, run: Path, georeference: Georeferencing
 ) -> None:
