@@ -26,7 +26,12 @@ class MeshSettings(BaseModel):
     method: Literal["poisson", "tsdf"] = Field(
         "poisson", description="screened Poisson or fusion of depth maps"
     )
-    depth: int = Field(10, ge=5, le=14, description="octree depth of Poisson")
+    depth: int = Field(
+        5,
+        ge=5,
+        le=14,
+        description="octree depth of Poisson at least; as deep as the points' spacing asks for",
+    )
     formats: list[Literal["ply", "obj", "glb"]] = Field(["ply"], description="files to write; ply always is")
 
 
@@ -34,7 +39,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 

@@ -17,6 +17,14 @@ from recon.dense.types import DepthMap
 
 # Deeper octrees overflow the memory of a small machine before they resolve anything.
 _MAX_OCTREE_DEPTH = 12
+# Side of Poisson's smallest cells, in spacings of the points (``point_spacing``). On rendered scenes a finer one gains
+# less than 0.02 of F at 10 mm, and its faces and time grow with the square (docs/benchmarks.md).
+_CELL = 2.5
+# Cube of the octree, in extents of the cloud, at least.
+_LEAST_SCALE = 1.1
+# A surface that is farther than this many spacings from all points was not measured. At six, as it was before, a rim of
+# surface without points lowered F at 20 mm by 0.03 to 0.04 on rendered scenes.
+_REACH = 2.0
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: int = 0) -> float:
@@ -42,8 +50,7 @@ def _as_open3d(cloud: PointCloud) -> Any:
 def poisson_mesh(
     cloud: PointCloud,
     *,
-    depth: int = 10,
-    scale: float = 1.1,
+    depth: int = 5,
     trim_quantile: float = 0.02,
     threads: int = -1,
 ) -> Any:
@@ -51,10 +58,9 @@ def poisson_mesh(
 
     Args:
         cloud: points with normals.
-        depth: of the octree at least: 10 resolves a thousandth of the extent. Where points reach far beyond the
-            place of interest this would cost it its detail, so levels are added until a cell is about as large
-            as the spacing of the points (the octree only refines where points are).
-        scale: of the cube round the cloud.
+        depth: of the octree at least: 10 resolves a thousandth of the extent. It is as deep as the spacing of the
+            points asks for, so that far points do not cost the place of interest its detail (the octree only refines
+            where points are), and its cube is as large as makes the cells fit the spacing.
         trim_quantile: share of vertices with the lowest density that is cut away.
         threads: of the solver; -1 for all.
 
@@ -68,10 +74,7 @@ def poisson_mesh(
 
     if len(cloud) < 10:
         raise ValueError(f"{len(cloud)} points are too few for a surface")
-    extent = scale * float(np.ptp(cloud.xyz, axis=0).max())
-    spacing = point_spacing(cloud.xyz)
-    wanted = round(math.log2(extent / spacing)) if spacing > 0 else depth
-    depth = max(depth, min(wanted, depth + 3, _MAX_OCTREE_DEPTH))
+    depth, scale = _octree(cloud, depth)
     mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
         _as_open3d(cloud),
         depth=depth,
@@ -84,6 +87,16 @@ def poisson_mesh(
         mesh.remove_vertices_by_mask(values < np.quantile(values, trim_quantile))
     mesh.compute_vertex_normals()
     return mesh
+
+
+def _octree(cloud: PointCloud, least_depth: int) -> tuple[int, float]:
+    """Depth of the octree and side of its cube, in extents of the cloud, for cells that fit the points' spacing."""
+    extent = float(np.ptp(cloud.xyz, axis=0).max())
+    cell = _CELL * point_spacing(cloud.xyz)
+    wanted = math.ceil(math.log2(_LEAST_SCALE * extent / cell)) if 0 < cell < extent else least_depth
+    if wanted < least_depth or wanted > _MAX_OCTREE_DEPTH:
+        return max(least_depth, min(wanted, _MAX_OCTREE_DEPTH)), _LEAST_SCALE
+    return wanted, max(_LEAST_SCALE, cell * 2**wanted / extent)
 
 
 def tsdf_mesh(
@@ -169,7 +182,7 @@ def clean_mesh(
         mesh: an ``open3d.geometry.TriangleMesh``.
         support: points that were measured; a triangle whose centre is farther than ``max_distance`` from all
             goes.
-        max_distance: by default 6 times the spacing of the points of ``support``.
+        max_distance: by default twice the spacing of the points of ``support``.
         max_edge: longest edge allowed; by default 8 times the median edge. Infinity keeps all.
         min_island_share: connected parts with a smaller share of the triangles go …
         min_island_triangles: … and so do those with fewer triangles; the largest part always stays.
@@ -191,7 +204,7 @@ def clean_mesh(
     limit = 8.0 * float(np.median(edges)) if max_edge is None else max_edge
     drop = edges.max(axis=1) > limit
     if support is not None and len(support) >= 7:
-        reach = 6.0 * point_spacing(support) if max_distance is None else max_distance
+        reach = _REACH * point_spacing(support) if max_distance is None else max_distance
         # Vertices are asked rather than centres: half as many, and a triangle is no larger than the limit
         # above.
         near, _ = cKDTree(support).query(xyz, k=1, distance_upper_bound=reach, workers=-1)

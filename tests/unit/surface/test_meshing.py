@@ -57,8 +57,23 @@ def test_far_points_do_not_cost_the_centre_its_resolution():
     )
     xyz, _, _ = mesh_arrays(poisson_mesh(wide, depth=6, trim_quantile=0.0))
     near = xyz[np.linalg.norm(xyz, axis=1) < 2]
-    # A vertex for every square of the points' spacing at least.
-    assert len(near) > 4 * np.pi / point_spacing(cloud.xyz) ** 2
+    # A vertex at least for the section of every cell, which is 2.5 spacings wide, with the sphere.
+    assert len(near) > 4 * np.pi / (2.5 * point_spacing(cloud.xyz)) ** 2
+
+
+@pytest.mark.parametrize("n", [9000, 30000])
+def test_cells_follow_the_spacing_and_not_the_extent_alone(n):
+    cloud = sphere_cloud(n)
+    xyz, triangles, _ = mesh_arrays(poisson_mesh(cloud, trim_quantile=0.0))
+    edges = np.linalg.norm(xyz[triangles] - np.roll(xyz[triangles], 1, axis=1), axis=2)
+    # A cell's faces have edges up to its diagonal, and half of them are shorter than its side.
+    assert 0.4 < np.median(edges) / (2.5 * point_spacing(cloud.xyz)) < 1.1
+
+
+def test_a_rim_without_points_goes():
+    cloud = sphere_cloud(cap=0.6)
+    clean = clean_mesh(poisson_mesh(cloud, depth=7, trim_quantile=0.0), support=cloud.xyz)
+    assert np.asarray(clean.vertices)[:, 2].max() < 0.6 + 2.5 * point_spacing(cloud.xyz)
 
 
 def test_what_poisson_invents_is_cleaned_away():
