@@ -262,6 +262,19 @@ def map_known(
         ValueError: fewer than two of the photos have a pose.
     """
     settings = replace(settings or MappingSettings(), fixed_cameras=True)
+    model = posed_model(photos, poses)
+    if model.num_reg_images() < 2:
+        raise ValueError(f"{model.num_reg_images()} of the photos have a pose, two are needed")
+    model = model_from_tracks(model, photos, tracks, triangulate_tracks(model, photos, tracks, settings))
+    refine_model(model, photos, settings)
+    left_out = tuple(
+        LeftOut(photo.name, "no camera is given for it") for photo in photos.photos if photo.id not in poses
+    )
+    return MappingResult((model,), 0, left_out)
+
+
+def posed_model(photos: PhotoSet, poses: Mapping[int, Float[np.ndarray, "3 4"]]) -> pycolmap.Reconstruction:
+    """A model without points: the photos that have a pose, with their cameras as they are."""
     model = pycolmap.Reconstruction()
     for photo in photos.photos:
         if photo.id not in poses:
@@ -271,14 +284,7 @@ def map_known(
             model.add_camera_with_trivial_rig(camera_from_intrinsics(photos.cameras[photo.camera], number))
         image = pycolmap.Image(name=photo.name, camera_id=number, image_id=image_id(photo.id))
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses[photo.id]))
-    if model.num_reg_images() < 2:
-        raise ValueError(f"{model.num_reg_images()} of the photos have a pose, two are needed")
-    model = model_from_tracks(model, photos, tracks, triangulate_tracks(model, photos, tracks, settings))
-    refine_model(model, photos, settings)
-    left_out = tuple(
-        LeftOut(photo.name, "no camera is given for it") for photo in photos.photos if photo.id not in poses
-    )
-    return MappingResult((model,), 0, left_out)
+    return model
 
 
 def triangulate_tracks(
@@ -342,7 +348,7 @@ def refine_model(
     settings = settings or MappingSettings()
     constant = _constant_cameras(photos)
     for _ in range(rounds):
-        _adjust(model, settings, constant, refine_principal_point=False)
+        adjust(model, settings, constant, refine_principal_point=False)
         manager = pycolmap.ObservationManager(model)
         if manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle) == 0:
             break
@@ -365,7 +371,7 @@ def _refine_principal_points(
     if not free:
         return
     trial = pycolmap.Reconstruction(model)
-    _adjust(trial, settings, set(trial.cameras) - free, refine_principal_point=True)
+    adjust(trial, settings, set(trial.cameras) - free, refine_principal_point=True)
     for number in free:
         camera = trial.cameras[number]
         away = np.hypot(
@@ -373,16 +379,17 @@ def _refine_principal_points(
         )
         if not away <= MAX_CENTRE_SHIFT * np.hypot(camera.width, camera.height):
             return
-    _adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
+    adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
 
 
-def _adjust(
+def adjust(
     model: pycolmap.Reconstruction,
     settings: MappingSettings,
     constant: set[int],
     *,
     refine_principal_point: bool,
 ) -> None:
+    """Adjust a model with a robust loss, in place; ``constant`` are the numbers of cameras whose intrinsics stay."""
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_principal_point = refine_principal_point
@@ -488,7 +495,7 @@ def halves_of(
                 part.delete_point3D(key)
         if min(part.images[number].num_points3D for number in part.reg_image_ids()) < MIN_POINTS_OF_A_HALF:
             return None
-        _adjust(part, settings, _constant_cameras(photos), refine_principal_point=False)
+        adjust(part, settings, _constant_cameras(photos), refine_principal_point=False)
         found.append({photo: camera.center for photo, camera in posed_cameras(part, photos).items()})
     return found[0], found[1]
 

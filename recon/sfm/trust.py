@@ -1,7 +1,6 @@
 """How far a model can be trusted: figures, a verdict, and its reasons in words that need no expert.
 
-The thresholds were set by hand on a few scenes with known truth; ``docs/trust.md`` says what was measured, and what
-was not.
+``docs/trust.md`` says what was measured, and what was not.
 """
 
 from __future__ import annotations
@@ -39,27 +38,9 @@ VERDICTS: tuple[Verdict, ...] = ("sound", "doubtful", "not a reconstruction")
 # deviations of the observations, whichever is more.
 TURN_TOLERANCE_PX = 1.0
 TURN_TOLERANCE_NOISE = 3.0
-# Share of the tracks that turns explain: from here a model is none, and from here there is hardly any parallax.
-TURNS_ONLY = 0.85
-TURNS_MOSTLY = 0.6
-# Share of the tracks that became points: below, the model explains next to nothing of what was seen; or a part of it.
-HARDLY_USED = 0.1
-LITTLE_USED = 0.45
-# Standard deviation of the centres as a share of the extent, and of focal lengths relative to them. Deviations from
-# the adjustment alone are too small, since neighbouring tracks err alike: COVARIANCE_FACTOR makes up for it.
-COVARIANCE_FACTOR = 2.0
-MAX_CENTRE_DEVIATION = 0.01
-MAX_FOCAL_DEVIATION = 0.05
-# Mean distance of the centres found from two halves of the tracks, as a share of the extent. Each half errs by about
-# 1.4 times what both together do, so the difference is about twice the error of the whole.
-MAX_HALVES_DIFFERENCE = 0.02
-# Residuals that depend on the place in the image: pixels, and share of the noise; both must be passed.
-MAX_SYSTEMATIC_PX = 0.12
-MAX_SYSTEMATIC_SHARE = 0.4
-# Pairs of photos whose shared tracks the model mostly throws away, as a share of all pairs with enough of them.
+# Pairs of photos whose shared tracks the model mostly throws away: those with so many tracks, and with a smaller share.
 PAIR_TRACKS = 20
 PAIR_KEPT = 0.3
-MAX_CONTRADICTED = 0.15
 # Intrinsics outside of these are those of no usual camera: focal length over the longest side, distance of the
 # principal point from the middle over the diagonal, factor between the focal length found and the one EXIF tells.
 PLAUSIBLE_FOCAL = (0.35, 8.0)
@@ -68,10 +49,41 @@ PLAUSIBLE_PRIOR = 1.2
 # A photo with fewer points, or with points in a smaller share of its area, is held loosely.
 MIN_POINTS = 30
 MIN_SPREAD = 0.12
-MAX_LOOSE = 0.2
-# Angles and bases below which depth is hardly determined.
-SMALL_ANGLE = 2.0
-SMALL_BASE = 0.03
+# Deviations from the adjustment alone are too small, since neighbouring tracks err alike: this makes up for it.
+COVARIANCE_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Beyond which figures a model is not sound; ``benchmarks/trust_calibration.py`` measures them.
+
+    Attributes:
+        turns_only, turns_mostly: share of the tracks that turns explain: a model is none; it has hardly any parallax.
+        hardly_used, little_used: share of the tracks that became points: the model explains next to nothing; a part.
+        centre_deviation: of the camera centres, as a share of the extent.
+        focal_deviation: of focal lengths, relative.
+        halves_difference: mean distance of the centres from two halves of the tracks, as a share of the extent. Each
+            half errs by about 1.4 times what both do, so the difference is about twice the error of the whole.
+        systematic_px, systematic_share: residuals that depend on the place in the photo: pixels, and share of the
+            noise; both must be passed.
+        contradicted: share of the pairs of photos whose tracks the model mostly throws away.
+        loose: share of the photos that are held loosely.
+        angle, base: degrees and base to depth below which depth is hardly determined.
+    """
+
+    turns_only: float = 0.85
+    turns_mostly: float = 0.6
+    hardly_used: float = 0.1
+    little_used: float = 0.45
+    centre_deviation: float = 0.01
+    focal_deviation: float = 0.05
+    halves_difference: float = 0.02
+    systematic_px: float = 0.12
+    systematic_share: float = 0.4
+    contradicted: float = 0.15
+    loose: float = 0.2
+    angle: float = 2.0
+    base: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -278,9 +290,15 @@ def odd_cameras(model: ModelArrays, photos: PhotoSet) -> tuple[str, ...]:
     return tuple(found)
 
 
-def judge(figures: Figures) -> Trust:
+def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
     """The verdict that the figures give, with all its reasons."""
-    reasons = [*_no_depth(figures), *_uncertain(figures), *_contradicted(figures), *_incomplete(figures)]
+    t = thresholds or Thresholds()
+    reasons = [
+        *_no_depth(figures, t),
+        *_uncertain(figures, t),
+        *_contradicted(figures, t),
+        *_incomplete(figures),
+    ]
     reasons.sort(key=lambda reason: -VERDICTS.index(reason.verdict))
     verdict = reasons[0].verdict if reasons else "sound"
     return Trust(verdict, tuple(reasons), figures)
@@ -316,11 +334,11 @@ def only_turns(turns: TurnFit) -> Reason:
     )
 
 
-def _no_depth(f: Figures) -> list[Reason]:
+def _no_depth(f: Figures, t: Thresholds) -> list[Reason]:
     """Reasons of photos that say nothing, or little, of depth."""
-    if f.turns_explain >= TURNS_ONLY:
+    if f.turns_explain >= t.turns_only:
         return [only_turns(TurnFit(f.turns_explain, f.turns_miss_px, f.tracks))]
-    if f.used_share < HARDLY_USED:
+    if f.used_share < t.hardly_used:
         return [
             Reason(
                 "not a reconstruction",
@@ -330,7 +348,7 @@ def _no_depth(f: Figures) -> list[Reason]:
             )
         ]
     reasons = []
-    if f.turns_explain >= TURNS_MOSTLY or f.angle < SMALL_ANGLE or f.base_to_depth < SMALL_BASE:
+    if f.turns_explain >= t.turns_mostly or f.angle < t.angle or f.base_to_depth < t.base:
         reasons.append(
             Reason(
                 "doubtful",
@@ -351,11 +369,11 @@ def _no_depth(f: Figures) -> list[Reason]:
     return reasons
 
 
-def _uncertain(f: Figures) -> list[Reason]:
+def _uncertain(f: Figures, t: Thresholds) -> list[Reason]:
     """Reasons of cameras that the tracks do not hold well."""
     reasons = []
     halves = f.halves_difference
-    if f.centre_deviation > MAX_CENTRE_DEVIATION:
+    if f.centre_deviation > t.centre_deviation:
         reasons.append(
             Reason(
                 "doubtful",
@@ -364,7 +382,7 @@ def _uncertain(f: Figures) -> list[Reason]:
                 "Add photos from between and from further aside, or use a higher --quality",
             )
         )
-    if f.focal_deviation > MAX_FOCAL_DEVIATION:
+    if f.focal_deviation > t.focal_deviation:
         reasons.append(
             Reason(
                 "doubtful",
@@ -373,7 +391,7 @@ def _uncertain(f: Figures) -> list[Reason]:
                 "Give --intrinsics, or add photos taken at an angle and from nearer",
             )
         )
-    if halves is not None and halves > MAX_HALVES_DIFFERENCE:
+    if halves is not None and halves > t.halves_difference:
         reasons.append(
             Reason(
                 "doubtful",
@@ -382,7 +400,7 @@ def _uncertain(f: Figures) -> list[Reason]:
                 "Add photos that overlap more, or use a higher --quality",
             )
         )
-    if len(f.loose_photos) > MAX_LOOSE * f.registered:
+    if len(f.loose_photos) > t.loose * f.registered:
         names = ", ".join(f.loose_photos[:3]) + (", ..." if len(f.loose_photos) > 3 else "")
         reasons.append(
             Reason(
@@ -395,10 +413,10 @@ def _uncertain(f: Figures) -> list[Reason]:
     return reasons
 
 
-def _contradicted(f: Figures) -> list[Reason]:
+def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
     """Reasons of evidence that speaks against the model."""
     reasons = []
-    if f.systematic_px > max(MAX_SYSTEMATIC_PX, MAX_SYSTEMATIC_SHARE * f.noise_px):
+    if f.systematic_px > max(t.systematic_px, t.systematic_share * f.noise_px):
         reasons.append(
             Reason(
                 "doubtful",
@@ -409,7 +427,7 @@ def _contradicted(f: Figures) -> list[Reason]:
                 "cropped, or give --intrinsics",
             )
         )
-    if f.used_share < LITTLE_USED:
+    if f.used_share < t.little_used:
         reasons.append(
             Reason(
                 "doubtful",
@@ -418,7 +436,7 @@ def _contradicted(f: Figures) -> list[Reason]:
                 "wrong: compare the cameras in the report with where you stood",
             )
         )
-    if f.contradicted_pairs > MAX_CONTRADICTED:
+    if f.contradicted_pairs > t.contradicted:
         reasons.append(
             Reason(
                 "doubtful",

@@ -36,7 +36,7 @@ from recon.sfm.mapping import (
     with_model_first,
 )
 from recon.sfm.reregistration import reregister_photos
-from recon.sfm.trust import TURNS_ONLY, Trust, figures_of, judge, only_turns, turns_of
+from recon.sfm.trust import Thresholds, Trust, figures_of, judge, only_turns, turns_of
 
 
 class MapSettings(BaseModel):
@@ -218,7 +218,7 @@ def _say(trust: Trust, settings: MapSettings, work: StageContext) -> None:
 def _refuse_turns(photo_set: PhotoSet, tracks: Tracks, work: StageContext) -> None:
     """Says so where there is no model since the camera only turned."""
     turns = turns_of(tracks, photo_set, None, 0.0, work.seed)
-    if turns.share >= TURNS_ONLY:
+    if turns.share >= Thresholds().turns_only:
         reason = only_turns(turns)
         data = {
             "verdict": reason.verdict,

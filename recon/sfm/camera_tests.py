@@ -1,0 +1,322 @@
+"""Cameras and lenses tested by tracks that no fit has seen.
+
+More parameters always fit better; only tracks that were held out tell whether they are true. A hypothesis says which
+photos share a camera, of which model it is and what of it is free. All are adjusted to the same tracks and asked about
+the same others, so the difference has a standard error of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics
+from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
+from recon.graph.tracks import select_observations
+from recon.graph.types import Tracks
+from recon.photos.types import PhotoSet
+from recon.sfm.adapter import model_from_tracks, posed_cameras
+from recon.sfm.mapping import MappingSettings, adjust, posed_model
+
+# A test looks at so many photos and tracks at most: it asks what kind of camera it was, and more say the same.
+MAX_TEST_PHOTOS = 30
+MAX_TEST_TRACKS = 900
+# The share of the tracks that is held out, and how many of them must be there to ask.
+HELD_OUT = 0.25
+MIN_HELD_OUT = 25
+# A hypothesis with more freedom is taken when the tracks held out are better off by so many standard errors, and by
+# this share of their median error: neighbouring tracks err alike, so the standard error alone is too small.
+MIN_STANDARD_ERRORS = 4.0
+MIN_GAIN = 0.04
+# Misses of so many pixels count in full, larger ones less and less.
+SCALE_PX = 1.0
+# Photos whose focal lengths differ by less than this factor can be of one camera.
+SAME_FOCAL = 1.06
+# Radii (shares of the half diagonal) at which one lens model is fitted to another.
+RADII = np.linspace(0.02, 1.0, 60)
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Observations of some tracks, by the cameras of a model.
+
+    Attributes:
+        track, photo: of each observation; tracks count from 0.
+        xy: pixels in COLMAP's convention.
+    """
+
+    track: Int[np.ndarray, " o"]
+    photo: Int[np.ndarray, " o"]
+    xy: Float[np.ndarray, "o 2"]
+
+
+@dataclass(frozen=True)
+class CameraTest:
+    """One hypothesis against what it was compared with.
+
+    Attributes:
+        what: the hypothesis in words.
+        before_px, after_px: median miss of the observations of the tracks held out, each told by the others of its
+            track.
+        standard_errors: how many standard errors the held-out tracks are better off.
+        taken: whether the hypothesis was taken.
+    """
+
+    what: str
+    before_px: float
+    after_px: float
+    standard_errors: float
+    taken: bool = False
+
+    @property
+    def gain(self) -> float:
+        """Share of the median miss that goes."""
+        return 1 - self.after_px / max(self.before_px, 1e-12)
+
+    @property
+    def better(self) -> bool:
+        """Better by more than chance."""
+        return self.standard_errors >= MIN_STANDARD_ERRORS and self.gain >= MIN_GAIN
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A hypothesis adjusted to the tracks that were not held out.
+
+    Attributes:
+        photos: with the cameras of the hypothesis; those that are known stay as they are.
+        miss: of each observation of the tracks held out, pixels; infinite behind a camera.
+        score: of each track held out, smaller is better.
+    """
+
+    photos: PhotoSet
+    free_centre: bool
+    model: pycolmap.Reconstruction
+    miss: Float[np.ndarray, " o"]
+    score: Float[np.ndarray, " t"]
+
+    def against(self, other: Fit, what: str) -> CameraTest:
+        """How this fit does against a simpler one."""
+        drop = other.score - self.score
+        drop = drop[np.isfinite(drop)]
+        error = float(drop.std() / np.sqrt(max(len(drop), 1)))
+        return CameraTest(
+            what,
+            float(np.median(other.miss)),
+            float(np.median(self.miss)),
+            float(drop.mean() / max(error, 1e-12)),
+        )
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """The points nearest to the rays of the tracks, each distance in parts of the depth: A x = b, summed over parts."""
+
+    A: Float[np.ndarray, "t 3 3"]
+    b: Float[np.ndarray, "t 3"]
+    part: Float[np.ndarray, "o 3 3"]
+    start: Float[np.ndarray, "o 3"]
+
+
+def _solved(A: Float[np.ndarray, "n 3 3"], b: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Solutions of small systems; a little is added to the diagonals of those that hold no point."""
+    ridge = 1e-9 * np.trace(A, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-12 * np.eye(3)
+    return np.asarray(np.linalg.solve(A + ridge, b[:, :, None])[:, :, 0])
+
+
+def _nearest(
+    rays: Rays, lenses: Sequence[pycolmap.Camera], cam_from_world: Float[np.ndarray, "n 3 4"]
+) -> _Nearest:
+    R, t = cam_from_world[:, :, :3], cam_from_world[:, :, 3]
+    ray = np.full((len(rays.xy), 3), np.nan)
+    for i, lens in enumerate(lenses):
+        mine = rays.photo == i
+        if mine.any():
+            ray[mine] = np.asarray(lens.cam_ray_from_img(np.ascontiguousarray(rays.xy[mine])))
+    lost = ~np.isfinite(ray).all(axis=1)
+    ray[lost] = [0, 0, 1]
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    world = np.einsum("oji,oj->oi", R[rays.photo], ray)
+    across = np.eye(3) - world[:, :, None] * world[:, None]
+    across[lost] = 0
+    start = -np.einsum("nji,nj->ni", R, t)[rays.photo]
+    weight = np.ones(len(ray))
+    count = int(rays.track.max()) + 1
+    for _ in range(2):
+        part = across * weight[:, None, None]
+        A, b = np.zeros((count, 3, 3)), np.zeros((count, 3))
+        np.add.at(A, rays.track, part)
+        np.add.at(b, rays.track, np.einsum("oij,oj->oi", part, start))
+        depth = np.linalg.norm(_solved(A, b)[rays.track] - start, axis=1)
+        weight = 1 / np.maximum(depth, 1e-9) ** 2
+    return _Nearest(A, b, part, start)
+
+
+def left_out_misses(
+    rays: Rays, cameras: Sequence[Intrinsics], cam_from_world: Float[np.ndarray, "n 3 4"]
+) -> Float[np.ndarray, " o"]:
+    """How far each observation lies from where the others of its track say, pixels; infinite behind a camera.
+
+    Args:
+        rays: every track has three observations or more; ``photo`` indexes the cameras.
+    """
+    lenses = [camera_from_intrinsics(one) for one in cameras]
+    found = _nearest(rays, lenses, cam_from_world)
+    rest = found.A[rays.track] - found.part
+    told = _solved(rest, found.b[rays.track] - np.einsum("oij,oj->oi", found.part, found.start))
+    R, t = cam_from_world[:, :, :3], cam_from_world[:, :, 3]
+    seen = np.einsum("oij,oj->oi", R[rays.photo], told) + t[rays.photo]
+    miss = np.full(len(seen), np.inf)
+    for i, lens in enumerate(lenses):
+        mine = rays.photo == i
+        if mine.any():
+            at = np.asarray(lens.img_from_cam(np.ascontiguousarray(seen[mine])))
+            miss[mine] = np.linalg.norm(at - rays.xy[mine], axis=1)
+    miss[~np.isfinite(miss)] = np.inf
+    return miss
+
+
+def in_model(camera: Intrinsics, model: str) -> Intrinsics:
+    """The camera in another of COLMAP's models: exact where that has all its terms, else the nearest over the photo."""
+    if camera.model == model:
+        return camera
+    fx, fy, cx, cy = (camera.params[i] for i in FOCAL_AND_CENTRE[camera.model])
+    f = float(np.sqrt(fx * fy))
+    k = list(camera.params[max(FOCAL_AND_CENTRE[camera.model]) + 1 :])
+    radial = not camera.model.endswith("FISHEYE")
+    k1, k2 = (k + [0.0, 0.0])[:2] if radial else (0.0, 0.0)
+    if model == "RADIAL":
+        params: tuple[float, ...] = (f, cx, cy, k1, k2)
+    elif model == "OPENCV":
+        params = (fx, fy, cx, cy, k1, k2, 0.0, 0.0)
+    elif model == "OPENCV_FISHEYE":
+        reach = 0.5 * float(np.hypot(camera.width, camera.height))
+        lens = camera_from_intrinsics(camera)
+        xy = np.column_stack([cx + 0.5 + RADII * reach, np.full(len(RADII), cy + 0.5)])
+        ray = np.asarray(lens.cam_ray_from_img(np.ascontiguousarray(xy)))
+        angle = np.arctan2(np.hypot(ray[:, 0], ray[:, 1]), ray[:, 2])
+        good = np.isfinite(angle) & (angle > 0) & (angle < 1.5)
+        powers = angle[good, None] ** np.array([1, 3, 5])
+        a = np.linalg.lstsq(powers, RADII[good] * reach, rcond=None)[0]
+        params = (float(a[0]), float(a[0]), cx, cy, float(a[1] / a[0]), float(a[2] / a[0]), 0.0, 0.0)
+    else:
+        raise ValueError(f"no way from {camera.model} to {model}")
+    return replace(camera, model=model, params=params)
+
+
+def own_cameras(photos: PhotoSet, of: Sequence[int] | None = None) -> PhotoSet:
+    """Every photo has a camera of its own, or the one of its group; ``known`` stays."""
+    groups: dict[tuple[int, int], int] = {}
+    cameras, changed = [], []
+    for photo in photos.photos:
+        key = (photo.camera, photo.id if of is None else of[photo.id])
+        if key not in groups:
+            groups[key] = len(cameras)
+            cameras.append(photos.cameras[photo.camera])
+        changed.append(replace(photo, camera=groups[key]))
+    return replace(photos, photos=tuple(changed), cameras=tuple(cameras))
+
+
+def focal_groups(photos: PhotoSet, ids: Sequence[int]) -> list[int]:
+    """The group of each photo, by its focal length: those that hardly differ are one (photos not in ``ids``: 0)."""
+    focal = {i: float(np.sqrt(np.linalg.det(photos.cameras[photos.photos[i].camera].K[:2, :2]))) for i in ids}
+    group, last, of = 0, None, {}
+    for i in sorted(focal, key=lambda one: focal[one]):
+        if last is not None and focal[i] > SAME_FOCAL * last:
+            group += 1
+        of[i], last = group, focal[i]
+    largest = max(set(of.values()), key=list(of.values()).count, default=0)
+    return [of.get(photo.id, largest) for photo in photos.photos]
+
+
+class CameraTester:
+    """Hypotheses on the cameras of one model, all asked about the same held-out tracks.
+
+    Args:
+        model: registered photos with their poses; it is not changed.
+        tracks: all that were built, also those that the model threw away: a wrong lens throws away its rim.
+    """
+
+    def __init__(
+        self,
+        model: pycolmap.Reconstruction,
+        photos: PhotoSet,
+        tracks: Tracks,
+        settings: MappingSettings,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        posed = posed_cameras(model, photos)
+        ids = sorted(posed)
+        if len(ids) > MAX_TEST_PHOTOS:  # neighbours in the order of the names: they share most
+            start = int(rng.integers(len(ids) - MAX_TEST_PHOTOS + 1))
+            ids = ids[start : start + MAX_TEST_PHOTOS]
+        self.ids = ids
+        self.settings = settings
+        self.start = {i: posed[i].cam_from_world for i in ids}
+        self.as_found = with_intrinsics(photos, {i: posed[i].intrinsics for i in ids})
+        rows = np.isin(tracks.photo_id, ids)
+        length = np.bincount(tracks.track_id[rows], minlength=tracks.count)
+        usable = np.nonzero(length >= 3)[0]
+        if len(usable) > MAX_TEST_TRACKS:
+            usable = rng.choice(usable, MAX_TEST_TRACKS, replace=False)
+        usable = rng.permutation(usable)
+        held = int(HELD_OUT * len(usable))
+        self.enough = held >= MIN_HELD_OUT
+        self.held = self._rays(tracks, rows & np.isin(tracks.track_id, usable[:held]))
+        self.fitted = select_observations(tracks, rows & np.isin(tracks.track_id, usable[held:]))
+
+    def _rays(self, tracks: Tracks, rows: Bool[np.ndarray, " n"]) -> Rays:
+        _, track = np.unique(tracks.track_id[rows], return_inverse=True)
+        photo = np.searchsorted(self.ids, tracks.photo_id[rows])
+        return Rays(track.reshape(-1), photo, points_to_colmap(tracks.xy[rows].astype(np.float64)))
+
+    def fit(self, photos: PhotoSet, *, free_centre: bool = False, start: Fit | None = None) -> Fit:
+        """Adjust a hypothesis to the tracks that are not held out, and ask the others.
+
+        Args:
+            photos: its cameras, with where they start; ``known`` ones stay.
+            free_centre: principal points are adjusted too.
+            start: whose poses to start from; None for the model's.
+        """
+        poses = self.start if start is None else {
+            i: one.cam_from_world for i, one in posed_cameras(start.model, photos).items()
+        }  # fmt: skip
+        model = posed_model(photos, poses)
+        constant = {index + 1 for index, camera in enumerate(photos.cameras) if camera.known}
+        for _ in range(2):
+            model = model_from_tracks(model, photos, self.fitted, self._points(model, photos))
+            adjust(model, self.settings, constant, refine_principal_point=free_centre)
+        found = posed_cameras(model, photos)
+        photos = with_intrinsics(photos, {i: one.intrinsics for i, one in found.items()})
+        miss = left_out_misses(
+            self.held,
+            [found[i].intrinsics for i in self.ids],
+            np.array([found[i].cam_from_world for i in self.ids]),
+        )
+        value = np.log1p((np.minimum(miss, 1e3) / SCALE_PX) ** 2)
+        count = np.bincount(self.held.track)
+        return Fit(
+            photos, free_centre, model, miss, np.bincount(self.held.track, value) / np.maximum(count, 1)
+        )
+
+    def _points(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> Float[np.ndarray, "t 3"]:
+        """Where the rays of each track that is not held out come nearest to each other."""
+        posed = posed_cameras(model, photos)
+        rays = self._rays(self.fitted, np.ones(len(self.fitted.track_id), bool))
+        lenses = [camera_from_intrinsics(posed[i].intrinsics) for i in self.ids]
+        found = _nearest(rays, lenses, np.array([posed[i].cam_from_world for i in self.ids]))
+        return _solved(found.A, found.b)
+
+
+def with_intrinsics(photos: PhotoSet, of: dict[int, Intrinsics]) -> PhotoSet:
+    """The photos with other intrinsics of their cameras, given by photo id; what is known or told by EXIF stays so."""
+    cameras = list(photos.cameras)
+    for i, one in of.items():
+        number = photos.photos[i].camera
+        old = photos.cameras[number]
+        cameras[number] = replace(one, known=old.known, has_focal_prior=old.has_focal_prior)
+    return replace(photos, cameras=tuple(cameras))
