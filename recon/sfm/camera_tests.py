@@ -7,11 +7,12 @@ the same others, so the difference has a standard error of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics
 from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
@@ -33,10 +34,18 @@ MIN_STANDARD_ERRORS = 4.0
 MIN_GAIN = 0.04
 # Misses of so many pixels count in full, larger ones less and less.
 SCALE_PX = 1.0
-# Photos whose focal lengths differ by less than this factor can be of one camera.
-SAME_FOCAL = 1.06
+# Photos are of one camera where their focal lengths differ by less than this factor, or their principal points by
+# this share of the diagonal.
+SAME_FOCAL = 1.08
+SAME_CENTRE = 0.03
 # Radii (shares of the half diagonal) at which one lens model is fitted to another.
 RADII = np.linspace(0.02, 1.0, 60)
+
+LENS_MODELS = ("RADIAL", "OPENCV", "OPENCV_FISHEYE")
+"""What is asked after SIMPLE_RADIAL, in this order."""
+
+OTHER_THAN_GIVEN = "other focal length and distortion than the given ones"
+OTHER_CENTRE_THAN_GIVEN = "another principal point than the given one"
 
 
 @dataclass(frozen=True)
@@ -103,12 +112,8 @@ class Fit:
         drop = other.score - self.score
         drop = drop[np.isfinite(drop)]
         error = float(drop.std() / np.sqrt(max(len(drop), 1)))
-        return CameraTest(
-            what,
-            float(np.median(other.miss)),
-            float(np.median(self.miss)),
-            float(drop.mean() / max(error, 1e-12)),
-        )
+        missed = [min(float(np.median(one.miss)), 1e3) for one in (other, self)]
+        return CameraTest(what, missed[0], missed[1], float(drop.mean() / max(error, 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -180,19 +185,22 @@ def left_out_misses(
 
 
 def in_model(camera: Intrinsics, model: str) -> Intrinsics:
-    """The camera in another of COLMAP's models: exact where that has all its terms, else the nearest over the photo."""
-    if camera.model == model:
+    """The camera in another of COLMAP's models: exact where that has all its terms, else the nearest over the photo.
+
+    A camera whose model is as free, or of another family, stays as it is.
+    """
+    order = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", *LENS_MODELS)
+    if camera.model not in order or order.index(camera.model) >= order.index(model):
         return camera
     fx, fy, cx, cy = (camera.params[i] for i in FOCAL_AND_CENTRE[camera.model])
     f = float(np.sqrt(fx * fy))
     k = list(camera.params[max(FOCAL_AND_CENTRE[camera.model]) + 1 :])
-    radial = not camera.model.endswith("FISHEYE")
-    k1, k2 = (k + [0.0, 0.0])[:2] if radial else (0.0, 0.0)
+    k1, k2 = [*k, 0.0, 0.0][:2]
     if model == "RADIAL":
         params: tuple[float, ...] = (f, cx, cy, k1, k2)
     elif model == "OPENCV":
         params = (fx, fy, cx, cy, k1, k2, 0.0, 0.0)
-    elif model == "OPENCV_FISHEYE":
+    else:
         reach = 0.5 * float(np.hypot(camera.width, camera.height))
         lens = camera_from_intrinsics(camera)
         xy = np.column_stack([cx + 0.5 + RADII * reach, np.full(len(RADII), cy + 0.5)])
@@ -202,17 +210,21 @@ def in_model(camera: Intrinsics, model: str) -> Intrinsics:
         powers = angle[good, None] ** np.array([1, 3, 5])
         a = np.linalg.lstsq(powers, RADII[good] * reach, rcond=None)[0]
         params = (float(a[0]), float(a[0]), cx, cy, float(a[1] / a[0]), float(a[2] / a[0]), 0.0, 0.0)
-    else:
-        raise ValueError(f"no way from {camera.model} to {model}")
     return replace(camera, model=model, params=params)
 
 
-def own_cameras(photos: PhotoSet, of: Sequence[int] | None = None) -> PhotoSet:
-    """Every photo has a camera of its own, or the one of its group; ``known`` stays."""
-    groups: dict[tuple[int, int], int] = {}
-    cameras, changed = [], []
+def own_cameras(photos: PhotoSet) -> PhotoSet:
+    """Every photo has a camera of its own, like the one that it had."""
+    return grouped_cameras(photos, range(len(photos.photos)))
+
+
+def grouped_cameras(photos: PhotoSet, of: Sequence[int]) -> PhotoSet:
+    """Photos of one group (numbers by photo id) and size share the camera that the first of them had."""
+    groups: dict[tuple[int, int, int], int] = {}
+    cameras: list[Intrinsics] = []
+    changed = []
     for photo in photos.photos:
-        key = (photo.camera, photo.id if of is None else of[photo.id])
+        key = (of[photo.id], photo.width, photo.height)
         if key not in groups:
             groups[key] = len(cameras)
             cameras.append(photos.cameras[photo.camera])
@@ -220,15 +232,20 @@ def own_cameras(photos: PhotoSet, of: Sequence[int] | None = None) -> PhotoSet:
     return replace(photos, photos=tuple(changed), cameras=tuple(cameras))
 
 
-def focal_groups(photos: PhotoSet, ids: Sequence[int]) -> list[int]:
-    """The group of each photo, by its focal length: those that hardly differ are one (photos not in ``ids``: 0)."""
-    focal = {i: float(np.sqrt(np.linalg.det(photos.cameras[photos.photos[i].camera].K[:2, :2]))) for i in ids}
-    group, last, of = 0, None, {}
-    for i in sorted(focal, key=lambda one: focal[one]):
-        if last is not None and focal[i] > SAME_FOCAL * last:
-            group += 1
-        of[i], last = group, focal[i]
-    largest = max(set(of.values()), key=list(of.values()).count, default=0)
+def camera_groups(photos: PhotoSet, ids: Sequence[int]) -> list[int]:
+    """The group of each photo: those whose cameras hardly differ share one; photos not in ``ids`` join the largest."""
+    like = np.zeros((len(ids), 3))
+    for row, i in enumerate(ids):
+        camera = photos.cameras[photos.photos[i].camera]
+        K = camera.K
+        diagonal = np.hypot(camera.width, camera.height)
+        log_focal = 0.5 * np.log(K[0, 0] * K[1, 1]) / np.log(SAME_FOCAL)
+        like[row] = [log_focal, *(K[:2, 2] / diagonal / SAME_CENTRE)]
+    if len(ids) == 1:
+        return [0] * len(photos.photos)
+    numbers = fcluster(linkage(like, "average"), 1.0, "distance") - 1
+    largest = int(np.bincount(numbers).argmax())
+    of = dict(zip(ids, numbers.tolist(), strict=True))
     return [of.get(photo.id, largest) for photo in photos.photos]
 
 
@@ -257,12 +274,14 @@ class CameraTester:
         self.ids = ids
         self.settings = settings
         self.start = {i: posed[i].cam_from_world for i in ids}
+        self.guessed = photos
         self.as_found = with_intrinsics(photos, {i: posed[i].intrinsics for i in ids})
         rows = np.isin(tracks.photo_id, ids)
         length = np.bincount(tracks.track_id[rows], minlength=tracks.count)
         usable = np.nonzero(length >= 3)[0]
         if len(usable) > MAX_TEST_TRACKS:
             usable = rng.choice(usable, MAX_TEST_TRACKS, replace=False)
+        self.sample = select_observations(tracks, rows & np.isin(tracks.track_id, usable))
         usable = rng.permutation(usable)
         held = int(HELD_OUT * len(usable))
         self.enough = held >= MIN_HELD_OUT
@@ -274,7 +293,9 @@ class CameraTester:
         photo = np.searchsorted(self.ids, tracks.photo_id[rows])
         return Rays(track.reshape(-1), photo, points_to_colmap(tracks.xy[rows].astype(np.float64)))
 
-    def fit(self, photos: PhotoSet, *, free_centre: bool = False, start: Fit | None = None) -> Fit:
+    def fit(
+        self, photos: PhotoSet, *, free_centre: bool = False, start: pycolmap.Reconstruction | None = None
+    ) -> Fit:
         """Adjust a hypothesis to the tracks that are not held out, and ask the others.
 
         Args:
@@ -282,9 +303,10 @@ class CameraTester:
             free_centre: principal points are adjusted too.
             start: whose poses to start from; None for the model's.
         """
-        poses = self.start if start is None else {
-            i: one.cam_from_world for i, one in posed_cameras(start.model, photos).items()
-        }  # fmt: skip
+        poses = self.start
+        if start is not None:
+            posed = posed_cameras(start, photos)
+            poses = {i: posed[i].cam_from_world for i in self.ids}
         model = posed_model(photos, poses)
         constant = {index + 1 for index, camera in enumerate(photos.cameras) if camera.known}
         for _ in range(2):
@@ -303,6 +325,20 @@ class CameraTester:
             photos, free_centre, model, miss, np.bincount(self.held.track, value) / np.maximum(count, 1)
         )
 
+    def fits(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> bool:
+        """A model of the same photos does no worse on the held-out tracks than the first one, as it stands."""
+        posed, before = posed_cameras(model, photos), self.as_found
+        if not set(self.ids) <= set(posed):
+            return False
+        new = left_out_misses(
+            self.held,
+            [posed[i].intrinsics for i in self.ids],
+            np.array([posed[i].cam_from_world for i in self.ids]),
+        )
+        cameras = [before.cameras[before.photos[i].camera] for i in self.ids]
+        old = left_out_misses(self.held, cameras, np.array([self.start[i] for i in self.ids]))
+        return float(np.median(new)) <= float(np.median(old))
+
     def _points(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> Float[np.ndarray, "t 3"]:
         """Where the rays of each track that is not held out come nearest to each other."""
         posed = posed_cameras(model, photos)
@@ -320,3 +356,119 @@ def with_intrinsics(photos: PhotoSet, of: dict[int, Intrinsics]) -> PhotoSet:
         old = photos.cameras[number]
         cameras[number] = replace(one, known=old.known, has_focal_prior=old.has_focal_prior)
     return replace(photos, cameras=tuple(cameras))
+
+
+@dataclass(frozen=True)
+class CameraDecision:
+    """Which cameras the held-out tracks speak for.
+
+    Attributes:
+        photos: with the cameras that were decided on, and where their intrinsics start.
+        free_centres: cameras (indices) whose principal point is to be found.
+        tests: what was asked, in this order.
+        changed: other cameras than those of the model.
+    """
+
+    photos: PhotoSet
+    free_centres: frozenset[int]
+    tests: tuple[CameraTest, ...]
+    changed: bool
+
+
+class _Decision:
+    """The best fit so far, and what was asked."""
+
+    def __init__(self, best: Fit) -> None:
+        self.best = best
+        self.tests: list[CameraTest] = []
+
+    def ask(self, fit: Fit, what: str) -> bool:
+        """Take a fit with more freedom if it is better by more than chance."""
+        test = fit.against(self.best, what)
+        self.tests.append(replace(test, taken=test.better))
+        if test.better:
+            self.best = fit
+        return test.better
+
+
+def decide_cameras(
+    tester: CameraTester, mapped: Callable[[PhotoSet], pycolmap.Reconstruction | None]
+) -> CameraDecision | None:
+    """Ask the held-out tracks which photos share a camera, where its principal point is, and what its lens is like.
+
+    Intrinsics that are all given are left alone; the tests tell whether the photos contradict them.
+
+    Args:
+        mapped: maps the sample of the tracks anew with other cameras: photos of different lenses that were taken for
+            those of one stand so far from where they should that no adjustment leads there.
+
+    Returns:
+        None where there are too few tracks that three photos see.
+    """
+    if not tester.enough:
+        return None
+    first = tester.fit(tester.as_found)
+    decision = _Decision(first)
+    free = replace(first.photos, cameras=tuple(replace(one, known=False) for one in first.photos.cameras))
+    seen = {tester.as_found.photos[i].camera for i in tester.ids}
+    if all(first.photos.cameras[number].known for number in seen):
+        bent = replace(free, cameras=tuple(in_model(one, "OPENCV") for one in free.cameras))
+        decision.ask(tester.fit(bent), OTHER_THAN_GIVEN)
+        start = decision.best.photos if decision.best is not first else free
+        decision.ask(tester.fit(start, free_centre=True), OTHER_CENTRE_THAN_GIVEN)
+        return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False)
+    decision.ask(tester.fit(first.photos, free_centre=True), "principal points anywhere")
+    _ask_for_own(tester, decision, mapped)
+    for model in LENS_MODELS:
+        photos = decision.best.photos
+        cameras = tuple(one if one.known else in_model(one, model) for one in photos.cameras)
+        if cameras == photos.cameras:
+            continue
+        fit = tester.fit(
+            replace(photos, cameras=cameras),
+            free_centre=decision.best.free_centre,
+            start=decision.best.model,
+        )
+        decision.ask(fit, f"lens model {model}")
+    best = decision.best
+    free_centres = frozenset(
+        number for number, one in enumerate(best.photos.cameras) if best.free_centre and not one.known
+    )
+    return CameraDecision(best.photos, free_centres, tuple(decision.tests), best is not first)
+
+
+def _ask_for_own(
+    tester: CameraTester, decision: _Decision, mapped: Callable[[PhotoSet], pycolmap.Reconstruction | None]
+) -> None:
+    """A camera for each photo; if that is better, one for each group of photos whose cameras then hardly differ."""
+    photos = decision.best.photos
+    shared = [photos.photos[i].camera for i in tester.ids]
+    if len(set(shared)) == len(shared):
+        return
+    alone = own_cameras(tester.guessed)
+    model = mapped(alone)
+    if model is None or not set(tester.ids) <= set(posed_cameras(model, alone)):
+        return
+    found = with_intrinsics(alone, {i: one.intrinsics for i, one in posed_cameras(model, alone).items()})
+    own = tester.fit(found, start=model)
+    taken = decision.ask(own, "a camera for each photo")
+    centred = tester.fit(own.photos, free_centre=True, start=own.model)
+    taken |= decision.ask(centred, "a camera for each photo, principal points anywhere")
+    if not taken:
+        return
+    best = decision.best
+    groups = camera_groups(best.photos, tester.ids)
+    if len(set(groups)) == len(tester.ids):
+        return
+    # Groups are told by focal length and crop; which folder or tag a photo had no longer counts.
+    together = tester.fit(
+        grouped_cameras(best.photos, groups),
+        free_centre=best.free_centre,
+        start=best.model,
+    )
+    test = best.against(together, f"{len(set(groups))} cameras instead of one for each photo")
+    if not test.better:
+        decision.best = together
+        decision.tests.append(
+            CameraTest(test.what, test.after_px, test.before_px, -test.standard_errors, taken=True)
+        )

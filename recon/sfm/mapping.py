@@ -55,6 +55,8 @@ class MappingSettings:
         threads: -1 uses all cores; 1 makes every run agree bit for bit.
         first_pair: ids of the two photos that incremental mapping starts from; None lets COLMAP choose.
         fixed_cameras: adjustments move the points and leave all poses and intrinsics as they are.
+        free_centres: cameras (indices of the photo set) whose principal point is found however few photos there are
+            and wherever it is, since evidence asked for it.
     """
 
     loss_scale_px: float = 1.0
@@ -66,6 +68,7 @@ class MappingSettings:
     threads: int = -1
     fixed_cameras: bool = False
     first_pair: tuple[int, int] | None = None
+    free_centres: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -365,20 +368,24 @@ def _refine_principal_points(
     for number in model.reg_image_ids():
         camera = model.images[number].camera_id
         taken[camera] = taken.get(camera, 0) + 1
+    asked = {number + 1 for number in settings.free_centres} & set(taken) - constant
     free = {
         camera for camera, count in taken.items() if camera not in constant and count >= MIN_PHOTOS_FOR_CENTRE
-    }
+    } | asked
     if not free:
         return
     trial = pycolmap.Reconstruction(model)
     adjust(trial, settings, set(trial.cameras) - free, refine_principal_point=True)
-    for number in free:
+    for number in free - asked:
         camera = trial.cameras[number]
         away = np.hypot(
             camera.principal_point_x - 0.5 * camera.width, camera.principal_point_y - 0.5 * camera.height
         )
         if not away <= MAX_CENTRE_SHIFT * np.hypot(camera.width, camera.height):
-            return
+            free = asked
+            break
+    if not free:
+        return
     adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
 
 

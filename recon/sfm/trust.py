@@ -17,6 +17,7 @@ from recon.core.colmap import pycolmap
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import points_of_tracks
+from recon.sfm.camera_tests import OTHER_CENTRE_THAN_GIVEN, OTHER_THAN_GIVEN, CameraTest
 from recon.sfm.evidence import (
     ModelArrays,
     TurnFit,
@@ -109,6 +110,8 @@ class Figures:
         odd_cameras: intrinsics outside of what is usual, in words.
         intrinsics_fixed: the photos see the scene under angles too small to tell focal lengths.
         guessed_focal: some focal length is neither given nor in EXIF.
+        camera_tests: what held-out tracks said of other cameras than those that were assumed.
+        cameras_open: tests spoke for other cameras than those of the model.
     """
 
     photos: int
@@ -134,6 +137,8 @@ class Figures:
     odd_cameras: tuple[str, ...] = ()
     intrinsics_fixed: bool = False
     guessed_focal: bool = False
+    camera_tests: tuple[CameraTest, ...] = ()
+    cameras_open: bool = False
 
     @property
     def used_share(self) -> float:
@@ -185,6 +190,8 @@ def figures_of(
     halves: tuple[Mapping[int, Float[np.ndarray, "3"]], Mapping[int, Float[np.ndarray, "3"]]] | None = None,
     intrinsics_fixed: bool = False,
     free_centre: bool = False,
+    tests: tuple[CameraTest, ...] = (),
+    cameras_open: bool = False,
     seed: int = 0,
 ) -> Figures:
     """Gather what speaks for and against a model.
@@ -195,6 +202,8 @@ def figures_of(
         halves: camera centres by photo id from two halves of the tracks.
         intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
         free_centre: principal points were adjusted.
+        tests: of the cameras, on tracks held out.
+        cameras_open: they spoke for other cameras than those of the model.
     """
     arrays = model_arrays(model, photos)
     noise = noise_px(arrays)
@@ -231,9 +240,11 @@ def figures_of(
         systematic_px=float(systematic_px(arrays).max(initial=0.0)),
         contradicted_pairs=contradicted_share(tracks, arrays, held),
         loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
-        odd_cameras=odd_cameras(arrays, photos),
+        odd_cameras=odd_cameras(arrays, photos, centres_tested=free_centre),
         intrinsics_fixed=intrinsics_fixed,
         guessed_focal=any(not (camera.known or camera.has_focal_prior) for camera in photos.cameras),
+        camera_tests=tests,
+        cameras_open=cameras_open,
     )
 
 
@@ -262,8 +273,12 @@ def contradicted_share(tracks: Tracks, model: ModelArrays, held: np.ndarray) -> 
     return float((agreed[upper] < PAIR_KEPT * every[upper]).mean()) if upper.any() else 0.0
 
 
-def odd_cameras(model: ModelArrays, photos: PhotoSet) -> tuple[str, ...]:
-    """What is unusual about the intrinsics that were estimated, one sentence for each camera."""
+def odd_cameras(model: ModelArrays, photos: PhotoSet, *, centres_tested: bool = False) -> tuple[str, ...]:
+    """What is unusual about the intrinsics that were estimated, one sentence for each camera.
+
+    Args:
+        centres_tested: tracks held out spoke for principal points far from the middle, as cropped photos have.
+    """
     found = []
     for number, camera in enumerate(model.cameras):
         if model.known[number]:
@@ -285,7 +300,7 @@ def odd_cameras(model: ModelArrays, photos: PhotoSet) -> tuple[str, ...]:
             found.append(
                 f"{where} has {focal / told:.2f} times the focal length that the photo's data (EXIF) tell"
             )
-        if away / diagonal > PLAUSIBLE_CENTRE:
+        if away / diagonal > PLAUSIBLE_CENTRE and not centres_tested:
             found.append(f"{where} looks {away / diagonal:.0%} of the diagonal past the middle of its photos")
     return tuple(found)
 
@@ -307,14 +322,17 @@ def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
 def trust_in_words(trust: Mapping[str, Any]) -> str:
     """A verdict as ``Trust.as_json`` gives it, in one or a few sentences."""
     reasons = " ".join(f"{reason['what']}. {reason['advice']}." for reason in trust["reasons"])
-    if reasons:
-        return f"{trust['verdict']}. {reasons}"
     figures = trust["figures"]
+    taken = [test["what"] for test in figures.get("camera_tests", ()) if test["taken"]]
+    if taken and not figures["cameras_open"]:
+        reasons = f"{reasons} Points that were held out spoke for {', '.join(taken)}; taken.".lstrip()
+    if trust["reasons"]:
+        return f"{trust['verdict']}. {reasons}"
     return (
         f"{trust['verdict']}. Camera positions are good to about {max(figures['centre_deviation'], 1e-4):.2%} of the "
         f"distance between the outermost cameras (one standard deviation); points are seen under "
         f"{figures['angle']:.0f} degrees in the median, and {figures['tracks_used']} of {figures['tracks']} points "
-        "that the photos have in common fit"
+        f"that the photos have in common fit. {reasons}".rstrip()
     )
 
 
@@ -416,6 +434,18 @@ def _uncertain(f: Figures, t: Thresholds) -> list[Reason]:
 def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
     """Reasons of evidence that speaks against the model."""
     reasons = []
+    spoken = [test for test in f.camera_tests if test.taken]
+    if f.cameras_open and spoken:
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"The photos speak for {spoken[-1].what}: points that were held out would miss by "
+                f"{spoken[-1].after_px:.2f} instead of {spoken[0].before_px:.2f} pixels",
+                "Leave out --intrinsics, or give those of this camera and lens at this focus, zoom and crop"
+                if spoken[-1].what in (OTHER_THAN_GIVEN, OTHER_CENTRE_THAN_GIVEN)
+                else "Try --camera-sharing per-photo, or give --intrinsics",
+            )
+        )
     if f.systematic_px > max(t.systematic_px, t.systematic_share * f.noise_px):
         reasons.append(
             Reason(

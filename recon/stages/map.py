@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.run.folder import DATABASE, TRUST, RunFolder
 from recon.sfm.adapter import write_database
+from recon.sfm.camera_tests import CameraTest, CameraTester, decide_cameras
 from recon.sfm.mapping import (
     MappingResult,
     MappingSettings,
@@ -69,6 +70,11 @@ class MapSettings(BaseModel):
     refuse: bool = Field(
         True,
         description="end the run where the photos give no reconstruction; false goes on with what there is",
+    )
+    test_cameras: bool = Field(
+        True,
+        description="for unknown intrinsics: let tracks that are held out say which photos share a camera, where its "
+        "principal point is and which lens model follows it; for given ones, whether the photos contradict them",
     )
     one_thread: bool = Field(False, description="slower, but the same model bit for bit every time")
 
@@ -127,6 +133,12 @@ class MapStage:
             result = with_model_first(result, settings.model, photo_set, graph)
         except ValueError as error:
             raise ReconError(f"map.model = {settings.model}: {error}, counted from 0") from None
+        tests: tuple[CameraTest, ...] = ()
+        still_open = False
+        if given is None and settings.test_cameras:
+            tested = _tested(result, settings, options, photo_set, graph, tracks, work)
+            result, photo_set, options = tested.result, tested.photos, tested.options
+            tests, still_open = tested.tests, tested.still_open
         fixed = False
         if result.small_angles:
             if not all(camera.known for camera in photo_set.cameras):
@@ -143,7 +155,7 @@ class MapStage:
                 write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
         trust = None
         if given is None:
-            trust = _judged(models, photo_set, graph, tracks, options, work, fixed)
+            trust = _judged(models, photo_set, graph, tracks, options, work, fixed, tests, still_open)
         for model in models:
             _colour_points(model, run)
         for out in result.left_out:
@@ -178,6 +190,68 @@ def _reregistered(
     return found.model
 
 
+@dataclass(frozen=True)
+class _Tested:
+    """What tests of the cameras led to; ``still_open`` says that they speak for others than the model's."""
+
+    result: MappingResult
+    photos: PhotoSet
+    options: MappingSettings
+    tests: tuple[CameraTest, ...] = ()
+    still_open: bool = False
+
+
+def _tested(
+    result: MappingResult,
+    settings: MapSettings,
+    options: MappingSettings,
+    photo_set: PhotoSet,
+    graph: ViewGraph,
+    tracks: Tracks,
+    work: StageContext,
+) -> _Tested:
+    """Tests the cameras; where tracks held out speak for others, maps with these and keeps what is better."""
+    as_it_is = _Tested(result, photo_set, options)
+    if result.best is None:
+        return as_it_is
+    tester = CameraTester(result.best, photo_set, tracks, options, work.seed)
+    inside = set(tester.ids)
+    edges = sorted((min(e), max(e)) for e in graph.edges)
+
+    def mapped(
+        photos: PhotoSet, of: Tracks, among: list[tuple[int, int]], how: MappingSettings
+    ) -> MappingResult:
+        with work.writing(DATABASE) as path:
+            write_database(path, photos, of, _geometries(of, among, photos, settings, work))
+        run = map_incremental if settings.mapper == "incremental" else map_global
+        return run(work.path(DATABASE), photos, graph, how)
+
+    def sampled(photos: PhotoSet) -> pycolmap.Reconstruction | None:
+        near = [edge for edge in edges if inside.issuperset(edge)]
+        return mapped(photos, tester.sample, near, replace(options, refine_principal_point=False)).best
+
+    decision = decide_cameras(tester, sampled)
+    if decision is None:
+        return as_it_is
+    tested = replace(as_it_is, tests=decision.tests, still_open=any(test.taken for test in decision.tests))
+    if not decision.changed:
+        return tested
+    how = replace(options, free_centres=decision.free_centres)
+    again = mapped(decision.photos, tracks, edges, how)
+    before = result.best.num_reg_images()
+    if (
+        again.best is not None
+        and again.best.num_reg_images() >= before
+        and tester.fits(again.best, decision.photos)
+    ):
+        taken = ", ".join(test.what for test in decision.tests if test.taken)
+        work.log.info("cameras: points that were held out speak for %s", taken)
+        return _Tested(again, decision.photos, how, decision.tests)
+    with work.writing(DATABASE) as path:
+        write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
+    return tested
+
+
 def _judged(
     models: list[pycolmap.Reconstruction],
     photo_set: PhotoSet,
@@ -186,6 +260,8 @@ def _judged(
     options: MappingSettings,
     work: StageContext,
     fixed: bool,
+    tests: tuple[CameraTest, ...],
+    still_open: bool,
 ) -> Trust:
     """The verdict on the first model; ``fixed`` says that guessed intrinsics stayed."""
     return judge(
@@ -197,6 +273,9 @@ def _judged(
             models=tuple(model.num_reg_images() for model in models),
             halves=halves_of(models[0], photo_set, options),
             intrinsics_fixed=fixed,
+            free_centre=bool(options.free_centres),
+            tests=tests,
+            cameras_open=still_open,
             seed=work.seed,
         )
     )
