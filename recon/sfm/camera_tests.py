@@ -417,8 +417,23 @@ def decide_cameras(
         start = decision.best.photos if decision.best is not first else free
         decision.ask(tester.fit(start, free_centre=True), OTHER_CENTRE_THAN_GIVEN)
         return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False)
-    decision.ask(tester.fit(first.photos, free_centre=True), "principal points anywhere")
-    _ask_for_own(tester, decision, mapped)
+    _ask_for_lens(tester, decision)
+    decision.ask(
+        tester.fit(decision.best.photos, free_centre=True, start=decision.best.model),
+        "principal points anywhere",
+    )
+    if _ask_for_own(tester, decision, mapped):
+        _ask_for_lens(tester, decision)
+        _ask_for_groups(tester, decision)
+    best = decision.best
+    free_centres = frozenset(
+        number for number, one in enumerate(best.photos.cameras) if best.free_centre and not one.known
+    )
+    return CameraDecision(best.photos, free_centres, tuple(decision.tests), best is not first)
+
+
+def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
+    """Lens models with ever more freedom."""
     for model in LENS_MODELS:
         photos = decision.best.photos
         cameras = tuple(one if one.known else in_model(one, model) for one in photos.cameras)
@@ -430,41 +445,38 @@ def decide_cameras(
             start=decision.best.model,
         )
         decision.ask(fit, f"lens model {model}")
-    best = decision.best
-    free_centres = frozenset(
-        number for number, one in enumerate(best.photos.cameras) if best.free_centre and not one.known
-    )
-    return CameraDecision(best.photos, free_centres, tuple(decision.tests), best is not first)
 
 
 def _ask_for_own(
     tester: CameraTester, decision: _Decision, mapped: Callable[[PhotoSet], pycolmap.Reconstruction | None]
-) -> None:
-    """A camera for each photo; if that is better, one for each group of photos whose cameras then hardly differ."""
+) -> bool:
+    """A camera for each photo: whether that was taken."""
     photos = decision.best.photos
     shared = [photos.photos[i].camera for i in tester.ids]
     if len(set(shared)) == len(shared):
-        return
-    alone = own_cameras(tester.guessed)
+        return False
+    lenses = (
+        photos if decision.best.photos.cameras[0].model != tester.guessed.cameras[0].model else tester.guessed
+    )
+    alone = own_cameras(lenses)
     model = mapped(alone)
     if model is None or not set(tester.ids) <= set(posed_cameras(model, alone)):
-        return
+        return False
     found = with_intrinsics(alone, {i: one.intrinsics for i, one in posed_cameras(model, alone).items()})
     own = tester.fit(found, start=model)
     taken = decision.ask(own, "a camera for each photo")
     centred = tester.fit(own.photos, free_centre=True, start=own.model)
-    taken |= decision.ask(centred, "a camera for each photo, principal points anywhere")
-    if not taken:
-        return
+    return decision.ask(centred, "a camera for each photo, principal points anywhere") or taken
+
+
+def _ask_for_groups(tester: CameraTester, decision: _Decision) -> None:
+    """One camera for each group of photos whose cameras hardly differ, where that is no worse than one for each."""
     best = decision.best
     groups = camera_groups(best.photos, tester.ids)
     if len(set(groups)) == len(tester.ids):
         return
-    # Groups are told by focal length and crop; which folder or tag a photo had no longer counts.
     together = tester.fit(
-        grouped_cameras(best.photos, groups),
-        free_centre=best.free_centre,
-        start=best.model,
+        grouped_cameras(best.photos, groups), free_centre=best.free_centre, start=best.model
     )
     test = best.against(together, f"{len(set(groups))} cameras instead of one for each photo")
     if not test.better:
