@@ -228,7 +228,9 @@ def _tested(
 
     def sampled(photos: PhotoSet) -> pycolmap.Reconstruction | None:
         near = [edge for edge in edges if inside.issuperset(edge)]
-        return mapped(photos, tester.sample, near, replace(options, refine_principal_point=False)).best
+        return mapped(
+            photos, tester.sample, near, replace(options, refine_principal_point=False, first_pair=None)
+        ).best
 
     decision = decide_cameras(tester, sampled)
     if decision is None:
