@@ -14,6 +14,7 @@ from recon.core.parallel import map_ordered
 from recon.features.dense_sift import SMOOTHING, SiftLadder, build_ladder, dense_sift, describe
 from recon.features.scale_propagation import propagate_scales
 from recon.features.types import InterestPoints
+from recon.matching.alignment import Similarity, align_back, align_image
 from recon.matching.confidence import ConsistencySettings, finish_pair
 from recon.matching.guide import Guide, guide_from_matches
 from recon.matching.registry import built_in
@@ -38,6 +39,10 @@ GUIDED_ITERATIONS = 8
 """Half sweeps at most where matched points guide the flow; windows are then a pixel narrower, too. What is well placed
 needs no wide search and little time to settle: on nine pairs of real photos with known cameras as many pixels come back
 and lie on their epipolar lines as with 30 half sweeps and the wider windows (docs/benchmarks.md)."""
+
+COMMON_SCALE = 1.25
+"""Where an image is larger by this factor or more, the other is enlarged to its scale for the match: between pixels of
+different sizes a flow has steps that the sub-pixel refinement does not take out (docs/benchmarks.md)."""
 
 SPARE_LEVELS = 2
 """Further levels of a pyramid with automatic levels, for pairs with a larger image."""
@@ -160,7 +165,22 @@ class SiftFlowMatcher:
         return _Prepared(image, gray, points, ladder, pyramid, scale_map)
 
     def match(self, a: Any, b: Any, context: PairContext) -> DenseMatch:
-        """Flow of both directions, refined, with confidence and consistency."""
+        """Flow of both directions, refined, with confidence and consistency; at the larger image's scale, see
+        ``COMMON_SCALE``."""
+        (height_a, width_a), (height_b, width_b) = a.gray.shape, b.gray.shape
+        factor = float(np.sqrt(width_a * height_a / (width_b * height_b)))
+        if max(factor, 1 / factor) < COMMON_SCALE:
+            return self._match_alike(a, b, context)
+        if factor < 1:
+            return _exchanged(self.match(b, a, PairContext(_swapped(context.seeds))))
+        size = round(factor * width_b), round(factor * height_b)
+        scale = np.diag([size[0] / width_b, size[1] / height_b])
+        enlarging = Similarity(np.column_stack([scale, 0.5 * (np.diag(scale) - 1)]))
+        enlarged = self.prepare(align_image(b.image, enlarging, size))
+        return align_back(self._match_alike(a, enlarged, context), enlarging, (width_b, height_b))
+
+    def _match_alike(self, a: Any, b: Any, context: PairContext) -> DenseMatch:
+        """``match`` of images of about one size."""
         settings = self.settings
         pyramid_a, scale_a, pyramid_b, scale_b, used = self._pair_descriptors(a, b, context)
 
@@ -268,6 +288,14 @@ class FixedScaleMatcher(SiftFlowMatcher):
     """SIFT Flow on dense SIFT of one scale (cells of 3 px), as the original SIFT Flow."""
 
     Settings: ClassVar[type[BaseModel]] = FixedScaleSettings
+
+
+def _exchanged(match: DenseMatch) -> DenseMatch:
+    """The match of B and A as that of A and B."""
+    found = match.diagnostics
+    if found is not None:
+        found = MatchDiagnostics(found.scale_map_b, found.scale_map_a, found.notes)
+    return DenseMatch(match.b_to_a, match.a_to_b, match.consistent_b, match.consistent_a, found)
 
 
 def _automatic_levels(size: tuple[int, ...]) -> int:

@@ -158,3 +158,25 @@ def test_the_ratio_of_the_seeds_and_the_smoothing_reach_the_descriptors() -> Non
         expected = propagate_scales(a, seeds)
         np.testing.assert_allclose(scales, expected, rtol=1e-4)
         np.testing.assert_array_equal(pyramid.sift[0], describe(build_ladder(a, smoothing=1.0), expected))
+
+
+@pytest.mark.parametrize("larger_first", [True, False])
+def test_the_smaller_image_is_enlarged_to_the_larger_ones_scale(larger_first: bool) -> None:
+    """A copy at 0.4 of the size, moved by a fraction of its pixels: found to a tenth of them, both ways."""
+    large = cv2.GaussianBlur(textured(200, 240, seed=2), (0, 0), 1.5)
+    size, move = (96, 80), np.array([3.3, -2.6])
+    # Pixel p of the copy shows (p + 0.5 - move) / 0.4 - 0.5 of the photo.
+    matrix = np.column_stack([0.4 * np.eye(2), 0.5 * 0.4 - 0.5 + move])
+    blurred = cv2.GaussianBlur(large, (0, 0), 0.5 * np.sqrt(0.4**-2 - 1))
+    small = cv2.warpAffine(blurred, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    images = [MatchImage(one) for one in ((large, small) if larger_first else (small, large))]
+    match = run(create_matcher("siftflow"), *images)
+    fields = (match.a_to_b, match.b_to_a) if larger_first else (match.b_to_a, match.a_to_b)
+    y, x = np.mgrid[:200, :240]
+    down = 0.4 * (np.stack([x, y], -1) + 0.5) - 0.5 + move - np.stack([x, y], -1)
+    y, x = np.mgrid[:80, :96]
+    up = (np.stack([x, y], -1) + 0.5 - move) / 0.4 - 0.5 - np.stack([x, y], -1)
+    for field, truth, border, limit in zip(fields, (down, up), (40, 16), (0.1, 0.2), strict=True):
+        error = np.linalg.norm(field.flow - truth, axis=-1)[border:-border, border:-border]
+        assert np.median(error) < limit
+        assert np.quantile(error, 0.9) < 2 * limit
