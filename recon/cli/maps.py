@@ -1,4 +1,4 @@
-"""``recon ortho``: surface model and orthophoto."""
+"""``recon ortho``, ``contours`` and ``volume``: surface model, orthophoto, and what is taken from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from recon.cli.export import print_report
 from recon.cli.options import takes_options
-from recon.maps.options import OrthoOptions
+from recon.maps.options import ContourOptions, OrthoOptions, VolumeOptions
 
 
 @takes_options
@@ -30,3 +30,37 @@ def ortho(
 
     refuse_old(run, "sparse/0", "dense/depth", "mesh/mesh.ply")
     print_report("", run_ortho(open_run(run), out or run / MAPS, options))
+
+
+_RUN = "A run whose maps 'recon ortho' has made."
+
+
+@takes_options
+def contours(
+    run: Path = typer.Argument(..., metavar="OUT", help=_RUN),
+    maps: Path | None = typer.Option(None, metavar="DIR", help="Folder of the maps; OUT/maps by default."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="The file; contours.geojson beside the maps."),
+    *,
+    options: ContourOptions,
+) -> None:
+    """Draw contour lines of the surface model, as GeoJSON in the map's coordinates."""
+    from recon.maps.contours import run_contours
+    from recon.run.folder import MAPS, RunFolder
+
+    folder = maps or run / MAPS
+    print_report("", run_contours(RunFolder(run), folder, out or folder / "contours.geojson", options))
+
+
+@takes_options
+def volume(
+    run: Path = typer.Argument(..., metavar="OUT", help=_RUN),
+    maps: Path | None = typer.Option(None, metavar="DIR", help="Folder of the maps; OUT/maps by default."),
+    *,
+    options: VolumeOptions,
+) -> None:
+    """Measure volumes between the surface model and a base over polygons, with their uncertainty."""
+    from recon.maps.volume import run_volume
+    from recon.run.folder import MAPS, RunFolder
+
+    for line in run_volume(RunFolder(run), maps or run / MAPS, options):
+        typer.echo(line)

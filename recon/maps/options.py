@@ -34,3 +34,24 @@ class OrthoOptions:
     photos: Path | None = option(
         None, "Where the photos are now, if they moved since the run.", metavar="DIR"
     )
+
+
+@dataclass(frozen=True)
+class ContourOptions:
+    """Choices of a user about contour lines."""
+
+    interval: float | None = option(
+        None, "Height between two lines; about twelve over the map by default.", min=1e-6
+    )
+    smooth: float = option(2.0, "Heights are averaged over so many cells first; 0 for not at all.", min=0.0)
+    shortest: float = option(20.0, "Lines shorter than so many cells are left out.", min=0.0)
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """Choices of a user about volumes."""
+
+    polygon: Path | None = option(
+        None, "GeoJSON with polygons, in the map's coordinates or in degrees.", metavar="FILE"
+    )
+    base: str = option("boundary", "boundary: a plane through the surface along the polygon; or a height.")

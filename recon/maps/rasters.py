@@ -107,6 +107,12 @@ def read_heights(raster: Any, tile: Tile | None = None) -> np.ndarray:
     return np.where(values == NODATA, np.float32(np.nan), values)
 
 
+def grid_of(raster: Any) -> MapGrid:
+    """Where the cells of a GeoTIFF lie, in the coordinates of the file."""
+    t = raster.transform
+    return MapGrid(t.c, t.f, t.a, raster.width, raster.height)
+
+
 def write_png(source: Path, target: Path) -> None:
     """A PNG of a GeoTIFF with a world file (.pgw) beside it."""
     rasterio = gdal()

@@ -115,7 +115,7 @@ def test_every_library_that_the_code_imports_is_looked_at() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.split(".")[0])
     known = {module for module, _ in doctor.LIBRARIES} | {module for module, _, _ in doctor.EXTRAS}
-    comes_with_others = {"tomli", "tomllib", "typing_extensions", "markupsafe"}
+    comes_with_others = {"tomli", "tomllib", "typing_extensions", "markupsafe", "contourpy"}
     assert imported - known - comes_with_others - set(sys.stdlib_module_names) == {"recon"}
 
 

@@ -394,3 +394,15 @@ def test_markup_that_got_in_runs_nothing(open_offline: Any, text: str) -> None:
     )
     page.wait_for_timeout(300)
     assert page.evaluate("window.harmed") is None
+
+
+def test_on_paper_no_control_is_left_and_nothing_hangs_over(text: str, open_offline: Any) -> None:
+    page = ready(open_offline(text, viewport={"width": 700, "height": 900}))
+    page.emulate_media(media="print")
+    shown = (
+        "[...document.querySelectorAll('button:not(.enlarge), nav, .controls')].filter((e) => e.offsetParent)"
+    )
+    assert page.evaluate(f"{shown}.length") == 0
+    over = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert page.evaluate(f"{over}.length") == 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
