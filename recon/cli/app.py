@@ -20,7 +20,7 @@ from recon.cli.evaluate_dense import evaluate_depth, evaluate_flow, evaluate_sur
 from recon.cli.evaluate_semantic import evaluate_semantic
 from recon.cli.export import export, import_
 from recon.cli.georeference import georeference
-from recon.cli.maps import contours, ortho, volume
+from recon.cli.maps import contours, ortho, targets, volume
 from recon.cli.match import match
 from recon.cli.reconstruct import WithExample, reconstruct
 from recon.cli.render import render
@@ -51,6 +51,7 @@ app.command()(georeference)
 app.command()(ortho)
 app.command()(contours)
 app.command()(volume)
+app.command()(targets)
 app.command()(render)
 app.command()(compare)
 app.command()(view)

@@ -1,4 +1,4 @@
-"""``recon ortho``, ``contours`` and ``volume``: surface model, orthophoto, and what is taken from them."""
+"""``recon ortho``, ``contours``, ``volume`` and ``targets``: maps, and what is taken from them or leads to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from recon.cli.export import print_report
 from recon.cli.options import takes_options
-from recon.maps.options import ContourOptions, OrthoOptions, VolumeOptions
+from recon.maps.options import ContourOptions, OrthoOptions, TargetOptions, VolumeOptions
 
 
 @takes_options
@@ -64,3 +64,21 @@ def volume(
 
     for line in run_volume(RunFolder(run), maps or run / MAPS, options):
         typer.echo(line)
+
+
+@takes_options
+def targets(
+    run: Path = typer.Argument(..., metavar="OUT", help="A workspace, or a folder with a COLMAP model."),
+    *,
+    options: TargetOptions,
+) -> None:
+    """Find coded targets (ArUco, AprilTag) in the photos and write them to OUT/marks.csv.
+
+    'recon georeference OUT --control FILE' takes the marks from there.
+    """
+    from recon.exports.source import open_run
+    from recon.maps.targets import run_targets
+    from recon.run.state import refuse_old
+
+    refuse_old(run, "sparse/0")
+    print_report("", run_targets(open_run(run), options))

@@ -55,3 +55,17 @@ class VolumeOptions:
         None, "GeoJSON with polygons, in the map's coordinates or in degrees.", metavar="FILE"
     )
     base: str = option("boundary", "boundary: a plane through the surface along the polygon; or a height.")
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Choices of a user about coded targets."""
+
+    family: str = option(
+        "auto",
+        "auto, 4x4_50, 5x5_100, 6x6_250 (ArUco), apriltag_36h11, apriltag_25h9 or apriltag_16h5.",
+    )
+    prefix: str = option("T", "Before the number of a target, in its name.")
+    photos: Path | None = option(
+        None, "Where the photos are now, if they moved since the run.", metavar="DIR"
+    )
