@@ -50,6 +50,7 @@ class PairSigns:
         sparse: dense: verified sparse matches of the first look.
         matched: dense: their share of the interest points, in the photo that has fewer points.
         agreement: dense: share of them to which the dense match leads; NaN without any.
+        points: dense: interest points of the photo that has fewer.
     """
 
     inliers: int
@@ -65,6 +66,7 @@ class PairSigns:
     sparse: int = 0
     matched: float = math.nan
     agreement: float = math.nan
+    points: float = math.nan
 
 
 def geometry_signs(

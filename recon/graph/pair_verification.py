@@ -131,6 +131,7 @@ def verify_dense_pair(
         sparse=len(seen.xy_a),
         matched=len(seen.xy_a) / max(1, fewest_points),
         agreement=sparse_agreement(dense, seen.xy_a, seen.xy_b, size_a, size_b),
+        points=fewest_points,
     )
     return PairEvidence(geometry, len(sample.xy_a), share, signs, chance(dense_features(signs), DENSE_MODEL))
 

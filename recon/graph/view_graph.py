@@ -20,16 +20,18 @@ Edges join photos whose pair was verified. Directed quantities go from the lower
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Float32
+from networkx.utils import UnionFind
 from scipy.spatial.transform import Rotation
 
 from recon.graph.evidence import PairSigns
 from recon.graph.loops import (
+    Edge,
     Loop,
     against_stronger_chains,
     chances_after_loops,
@@ -49,6 +51,7 @@ FlowLookup = Callable[[int, int], "tuple[FlowField, Bool[np.ndarray, 'h w']] | N
 # Signs of a pair that its edge keeps under their own names.
 _SIGNS = (
     "spread", "residual", "filled", "confidence", "agreement", "essential", "sparse", "matched", "stretch",
+    "points",
 )  # fmt: skip
 
 
@@ -269,6 +272,16 @@ _FLOW_SPAN = 150.0
 _CHAIN_FACTOR = 2.0
 
 
+# Photos with fewer interest points show hardly any texture. The pale figure has about 90, the real and rendered scenes
+# with texture 1100 and more.
+FEW_POINTS = 600
+# A pair of such photos joins parts if it is at least so likely, if loops took no more than this from its chance, and if
+# the dense match leads to this share of its sparse matches (where it has any).
+WEAK = 0.15
+_BLAMED = 0.05
+_AGREES = 0.7
+
+
 @dataclass(frozen=True)
 class JudgedPairs:
     """What ``judge_pairs`` made of a view graph.
@@ -326,12 +339,53 @@ def judge_pairs(
     )
     left = {edge: chance for edge, chance in likely.items() if edge not in set(refused)}
     bridges = weak_shortcuts(every, left) if loops else []
+    gone = {*unlikely, *refused, *bridges}
+    joining = weak_joints(every, gone, before, after)
     for edges, reason in ((unlikely, "evidence"), (refused, "chain"), (bridges, "shortcut")):
         for edge in edges:
-            every.edges[edge]["dropped"] = reason
+            if edge not in joining:
+                every.edges[edge]["dropped"] = reason
+    for edge in joining:
+        every.edges[edge]["joint"] = True
     kept = every.copy()
-    kept.remove_edges_from([*unlikely, *refused, *bridges])
+    kept.remove_edges_from(gone - joining)
     return JudgedPairs(kept, every, len(likely))
+
+
+def weak_joints(
+    graph: ViewGraph,
+    gone: Collection[Edge],
+    before: Mapping[Edge, float],
+    after: Mapping[Edge, float],
+) -> set[Edge]:
+    """Dropped pairs of photos with hardly any texture that are needed to join what is left, the likeliest first.
+
+    Without texture the pose of a right pair is off by several degrees, which lowers its chance and closes no loop; the
+    matches may be right all the same, and the adjustment of all photos together makes the poses right. So such pairs
+    count as weak ones and are taken where nothing better joins two parts. In photos with texture a weak pair stays
+    away: there it is the mark of a look-alike.
+
+    Args:
+        graph: all pairs, with ``points`` and ``agreement`` on edges that have them.
+        gone: pairs that were dropped.
+        before, after: chance of each pair without and with loops.
+    """
+    parts = UnionFind(graph.nodes)
+    for a, b in graph.edges:
+        if (min(a, b), max(a, b)) not in gone:
+            parts.union(a, b)
+    found = set()
+    for edge in sorted(gone, key=lambda one: (-after[one], one)):
+        held = graph.edges[edge]
+        if (
+            after[edge] >= max(WEAK, before[edge] - _BLAMED)
+            and float(held.get("points", math.inf)) <= FEW_POINTS
+            and float(held.get("agreement", 1.0)) >= _AGREES
+            and parts[edge[0]] != parts[edge[1]]
+        ):
+            parts.union(*edge)
+            found.add(edge)
+    return found
 
 
 def _note_loops(graph: ViewGraph, errors: Mapping[Loop, float], kind: str) -> None:

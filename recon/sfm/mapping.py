@@ -24,6 +24,8 @@ MIN_PHOTOS_FOR_CENTRE = 5
 MAX_CENTRE_SHIFT = 0.05
 # A photo is placed by at least so many points (COLMAP's own default is 30).
 MIN_POINTS_FOR_A_PHOTO = 15
+# In a second try, where photos were left out; the verdict looks at photos that few points hold.
+FEWEST_POINTS_FOR_A_PHOTO = 8
 
 # Halves of the tracks are a checkerboard of cells this wide, as a share of the photos' longest side; a photo must keep
 # so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
@@ -104,7 +106,8 @@ def map_incremental(
     """Cameras and points by incremental mapping (Schönberger & Frahm, CVPR 2016) and a last adjustment.
 
     Intrinsics that are ``known`` stay as they are; the others are refined (focal length and distortion), unless no
-    pair of photos can start a model but under small angles: these do not tell focal lengths.
+    pair of photos can start a model but under small angles: these do not tell focal lengths. Where photos are left
+    out, a second try lets fewer points place a photo, and is taken if it places more photos in one model.
 
     Args:
         database_path: written by ``write_database``.
@@ -132,6 +135,13 @@ def map_incremental(
         models = _incremental_models(database_path, options, len(photos.photos), progress)
         result = _finish(models, photos, graph, settings)
         if result.best is not None:
+            if result.best.num_reg_images() < len(photos.photos):
+                # Photos that few points join to the rest, and models that few points join to each other.
+                options.mapper.abs_pose_min_num_inliers = FEWEST_POINTS_FOR_A_PHOTO
+                second = _incremental_models(database_path, options, len(photos.photos), None)
+                more = _finish(second, photos, graph, settings)
+                if more.best is not None and more.best.num_reg_images() > result.best.num_reg_images():
+                    result = more
             return replace(result, small_angles=angle < STARTING_ANGLES[0])
         if all(edge["model"] == "H" for _, _, edge in graph.edges(data=True)):
             return result  # with fixed intrinsics, turns of the camera would become flights along a plane

@@ -21,6 +21,11 @@ from recon.run.folder import RunFolder
 from recon.run.matches import Pair
 from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_references
 
+# A photo with fewer corners than this share of the tracks that may start in it shows a smooth surface: weak corners,
+# which the flow carries with what lies around them, are better than none there.
+_FEW_CORNERS = 0.5
+_WEAK_CORNER = 0.05
+
 _SAME_POINT = 1e-3
 """Points of one photo that agree to so many pixels are the same point of a detector."""
 
@@ -88,7 +93,12 @@ class TracksStage:
                 points = run.points(photo.id).xy
                 if settings.anchors == "points":
                     return points
-                corners = find_anchors(run.grey(photo), limit=2 * settings.max_anchors, mask=run.mask(photo))
+                grey, mask, limit = run.grey(photo), run.mask(photo), 2 * settings.max_anchors
+                corners = find_anchors(grey, limit=limit, mask=mask)
+                if len(corners) < _FEW_CORNERS * settings.max_anchors:
+                    corners = find_anchors(
+                        grey, limit=limit, mask=mask, spacing=4.0, min_eigenvalue=_WEAK_CORNER
+                    )
                 return corners if settings.anchors == "corners" else np.concatenate([corners, points])
 
             anchors = work.map(anchors_of, photo_set.photos, "anchors")

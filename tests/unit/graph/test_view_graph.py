@@ -233,3 +233,16 @@ def test_loops_are_the_triangles() -> None:
     expected = sum(nx.triangles(graph).values()) // 3
     loops = list(three_view_loops(graph))
     assert len(loops) == len(set(loops)) == expected
+
+
+def test_weak_pairs_join_photos_without_texture_and_no_others() -> None:
+    """Two chains of three, joined by weak pairs only: taken where there is no texture, the likelier one."""
+    pose = np.eye(3, 4)
+    pose[0, 3] = 1
+    chances = {(0, 1): 0.9, (1, 2): 0.9, (3, 4): 0.9, (4, 5): 0.9, (2, 3): 0.3, (0, 5): 0.2, (1, 4): 0.05}
+    graph = build_view_graph(photo_set(6), {pair: evidence(pose, chance=c) for pair, c in chances.items()})
+    for points, agreement, expected in ((90, 1.0, {(2, 3)}), (2000, 1.0, set()), (90, 0.2, set())):
+        for edge in graph.edges:
+            graph.edges[edge].update(points=points, agreement=agreement)
+        kept = edges(judge_pairs(graph, loops=False).kept)
+        assert kept - {pair for pair, c in chances.items() if c == 0.9} == expected

@@ -10,7 +10,7 @@ import pytest
 
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import image_id
-from recon.graph.tracks import make_tracks
+from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.sfm import mapping
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
@@ -134,6 +134,22 @@ def test_wrong_matches_are_left_aside(tmp_path: Path) -> None:
     errors = centre_errors(camera_centers(result.best), scene, [photo.name for photo in photos.photos])
     assert len(errors) == len(RING)
     assert errors.max() < 0.004
+
+
+def test_few_points_join_two_parts_in_the_second_try(tmp_path: Path) -> None:
+    """Photos 3 and 4 share many tracks, but only ten of them are seen by a third photo."""
+    scene = make_scene(RING, n=600)
+    tracks = exact_tracks(scene)
+    track, photo = tracks.track_id, tracks.photo_id
+    of_two = (track >= 10) & (track < 60)
+    parts = np.where(photo < 4, track % 2 == 0, track % 2 == 1)
+    keep = (track < 10) | (of_two & np.isin(photo, (3, 4))) | ((track >= 60) & parts)
+    photos = photo_set_of(scene)
+    result = run(tmp_path, map_incremental, photos, select_observations(tracks, keep))
+    assert result.best is not None
+    errors = centre_errors(camera_centers(result.best), scene, [photo.name for photo in photos.photos])
+    assert len(errors) == len(RING)
+    assert errors.max() < 0.01
 
 
 def test_one_thread_agrees_bit_for_bit(tmp_path: Path) -> None:
