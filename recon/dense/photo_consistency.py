@@ -256,31 +256,47 @@ def photo_consistency(
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
-    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth."""
+    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth.
+
+    No branches within a row, so that it vectorises: places outside are clamped, and what was read there is dropped.
+    """
     h, width = w.shape
     flat, layout, P = src.flat, src.layout, src.P
     views = P.shape[0]
     zero = np.float32(0)
+    half = np.float32(0.5)
+    least = np.float32(1e-6)
+    part = np.float32(1) / np.float32(views)
     for y in range(h):
-        for x in range(width):
-            total = zero
-            for k in range(views):
+        fy = np.float32(y)
+        row = mean[y]
+        row[:] = zero
+        for k in range(views):
+            wide = layout[k, 2]
+            right = np.float32(wide) - np.float32(0.501)
+            bottom = np.float32(layout[k, 1]) - np.float32(0.501)
+            base = layout[k, 0]
+            a0 = P[k, 1] * fy + P[k, 2]
+            a1 = P[k, 4] * fy + P[k, 5]
+            a2 = P[k, 7] * fy + P[k, 8]
+            for x in range(width):
+                fx = np.float32(x)
                 wx = w[y, x]
-                error = limit
-                pz = P[k, 6] * x + P[k, 7] * y + P[k, 8] + P[k, 11] * wx
-                u = (P[k, 0] * x + P[k, 1] * y + P[k, 2] + P[k, 9] * wx) / pz
-                t = (P[k, 3] * x + P[k, 4] * y + P[k, 5] + P[k, 10] * wx) / pz
-                iu = np.int32(math.floor(u + np.float32(0.5)))
-                it = np.int32(math.floor(t + np.float32(0.5)))
-                if pz > np.float32(1e-6) and 0 <= iu < layout[k, 2] and 0 <= it < layout[k, 1]:
-                    there = flat[layout[k, 0] + it * layout[k, 2] + iu]
-                    bz = back[k, 6] * u + back[k, 7] * t + back[k, 8] + back[k, 11] * there
-                    if there > zero and bz > np.float32(1e-6):
-                        ex = (back[k, 0] * u + back[k, 1] * t + back[k, 2] + back[k, 9] * there) / bz - x
-                        ey = (back[k, 3] * u + back[k, 4] * t + back[k, 5] + back[k, 10] * there) / bz - y
-                        error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
-                total += error
-            mean[y, x] = total / np.float32(views)
+                pz = P[k, 6] * fx + a2 + P[k, 11] * wx
+                inverse = np.float32(1) / max(pz, least)
+                u = (P[k, 0] * fx + a0 + P[k, 9] * wx) * inverse
+                t = (P[k, 3] * fx + a1 + P[k, 10] * wx) * inverse
+                su = min(max(u, -half), right)
+                st = min(max(t, -half), bottom)
+                at = np.uint64(base + np.int32(st + half) * wide + np.int32(su + half))
+                there = flat[at]
+                bz = back[k, 6] * u + back[k, 7] * t + back[k, 8] + back[k, 11] * there
+                home = np.float32(1) / max(bz, least)
+                ex = (back[k, 0] * u + back[k, 1] * t + back[k, 2] + back[k, 9] * there) * home - fx
+                ey = (back[k, 3] * u + back[k, 4] * t + back[k, 5] + back[k, 10] * there) * home - fy
+                error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
+                seen = (su == u) & (st == t) & (pz > least) & (there > zero) & (bz > least)
+                row[x] += part * (error if seen else limit)
 
 
 def round_trips(

@@ -5,10 +5,10 @@ The inverse depth map is changed as a whole and kept, pixel by pixel, where the 
 
 - the map shifted by some pixels along its own planes, in four directions: a surface that is found in one place spreads
     over its surroundings, as in PatchMatch (Bleyer et al., *PatchMatch stereo*, BMVC 2011), and holes close from their
-    rims;
+    rims (not in the last passes);
 - a plane fitted to the surroundings;
 - a Newton step on the score, from the map moved by a fraction of a pixel of disparity both ways;
-- in the last pass the depth that the neighbours' maps see, when going there and back is part of the score
+- in the last passes the depth that the neighbours' maps see, when going there and back is part of the score
     (Xu & Tao, *Multi-Scale Geometric Consistency Guided Multi-View Stereo*, CVPR 2019, equation 9).
 
 All is done from small image sizes to large ones. The cost of a change does not depend on the map, so the time is known
@@ -46,6 +46,8 @@ from recon.dense.planes import (
 from recon.dense.types import DepthMap
 
 _F32 = npt.NDArray[np.float32]
+# An inverse depth map, its score, and that of its best two views.
+_Judged = tuple[_F32, _F32, _F32]
 
 # Shifts on offer at each size, pixels, largest size first; sizes beyond use the last. At full size, where an offer
 # costs most, each round takes one of them in turn.
@@ -90,6 +92,10 @@ class _Level:
         if self.inverse is not None and self.back is not None:
             score -= np.float32(_TRIP_WEIGHT) * round_trips(w, self.inverse, self.back, _TRIP_CLIP)
         return score, best_two
+
+    def judged(self, w: _F32) -> _Judged:
+        """The map with its score and that of the best two views."""
+        return w, *self.judge(w)
 
     def fit(
         self, w: _F32, trust: _F32, rate: _F32, slopes: tuple[_F32, _F32] | None = None
@@ -149,10 +155,10 @@ def _shifted(a: _F32, dx: int, dy: int) -> _F32:
     return a[ys][:, xs] if dx and dy else (a[:, xs] if dx else a[ys])
 
 
-def _round(level: _Level, w: _F32, number: int, shifts: Sequence[int]) -> _F32:
+def _round(level: _Level, judged: _Judged, number: int, shifts: Sequence[int]) -> _F32:
     """One round of offers, a Newton step and smoothing."""
+    w, score, best_two = judged
     rate = disparity_rate(level.sources, w)
-    score, best_two = level.judge(w)
     trust = np.clip(best_two, 0.02, 1.0) ** 2
     _, gx, gy = level.fit(w, trust, rate)
     plane, gx, gy = level.fit(w, trust, rate, (gx, gy))
@@ -167,13 +173,15 @@ def _round(level: _Level, w: _F32, number: int, shifts: Sequence[int]) -> _F32:
             better = offered > score + np.float32(_GAIN)
             w, score = np.where(better, moved, w), np.where(better, offered, score)
             gx, gy = np.where(better, sx, gx), np.where(better, sy, gy)
-    return _polish(level, w, rate, (gx, gy), _DIFFERENCES[min(number, len(_DIFFERENCES) - 1)])
+    return _polish(level, (w, score), rate, (gx, gy), _DIFFERENCES[min(number, len(_DIFFERENCES) - 1)])
 
 
-def _polish(level: _Level, w: _F32, rate: _F32, slopes: tuple[_F32, _F32], difference: float) -> _F32:
+def _polish(
+    level: _Level, scored: tuple[_F32, _F32], rate: _F32, slopes: tuple[_F32, _F32], difference: float
+) -> _F32:
     """A Newton step on the score where it raises it, then smoothing where the score is low or flat."""
+    w, score = scored
     step = np.float32(difference) / rate
-    score, _ = level.judge(w)
     above, _ = level.judge(w + step)
     below, _ = level.judge(level.clip(w - step))
     curvature = above + below - 2 * score
@@ -189,15 +197,17 @@ def _polish(level: _Level, w: _F32, rate: _F32, slopes: tuple[_F32, _F32], diffe
     return level.clip(np.asarray(cv2.medianBlur(smoothed.astype(np.float32), 3)))
 
 
-def _first(level: _Level, w: _F32, offers: Sequence[_F32], gain: float) -> _F32:
+def _first(level: _Level, judged: _Judged, offers: Sequence[_F32], gain: float) -> _Judged:
     """The map with what other maps (0 where they know nothing) say where they score better by ``gain``."""
-    score, _ = level.judge(w)
+    w, score, best_two = judged
     for offer in offers:
         known = level.clip(np.where(offer > 0, offer, w))
-        offered, _ = level.judge(known)
+        offered, pair = level.judge(known)
         better = offered > score + np.float32(gain)
-        w, score = np.where(better, known, w), np.where(better, offered, score)
-    return w
+        w, score, best_two = (
+            np.where(better, new, old) for new, old in ((known, w), (offered, score), (pair, best_two))
+        )
+    return w, score, best_two
 
 
 @dataclass(frozen=True)
@@ -312,19 +322,30 @@ def refine_depth(
             pack_sources(size.view, size.neighbours),
             limits,
         )
+        offers: Sequence[_F32] = ()
+        gain = _GAIN
         if w is None:
             w = level.clip(fill_holes(start))
         else:
-            grown = cv2.resize(w, (start.shape[1], start.shape[0]), interpolation=cv2.INTER_LINEAR)
-            w = _first(level, level.clip(grown), [start], _GAIN_OF_START)
+            w = level.clip(cv2.resize(w, (start.shape[1], start.shape[0]), interpolation=cv2.INTER_LINEAR))
+            offers, gain = [start], _GAIN_OF_START
         if neighbour_depths is not None:
             level, offers = _with_neighbours(level, size, neighbour_depths)
-            w = _first(level, w, offers, _GAIN)
-        shifts = _SHIFTS[min(number, len(_SHIFTS) - 1)]
+        judged = _first(level, level.judged(w), offers, gain)
+        w = judged[0]
         for i in range(iterations + (number > 0)):
-            w = _round(level, w, i, shifts if number else shifts[i % len(shifts) : i % len(shifts) + 1])
+            judged = judged if i == 0 else level.judged(w)
+            # In the last passes the neighbours' maps bring what shifts would: with both, depth on 0.1 to 0.2% more of
+            # the pixels for a third more of the time.
+            w = _round(level, judged, i, _shifts(number, i) if neighbour_depths is None else ())
     assert w is not None
     return _finished(level, w, mask)
+
+
+def _shifts(number: int, turn: int) -> tuple[int, ...]:
+    """Shifts that a round at a size offers; size 0 is the full one."""
+    shifts = _SHIFTS[min(number, len(_SHIFTS) - 1)]
+    return shifts if number else (shifts[turn % len(shifts)],)
 
 
 def _with_neighbours(level: _Level, size: _Size, depths: Sequence[DepthMap]) -> tuple[_Level, list[_F32]]:
