@@ -54,6 +54,8 @@ SIZE = (400, 300)
 COUNT = 8
 Matches = dict[tuple[int, int], SparseMatch]
 
+# Matches of a pair are thinned to so many in the mean: the verdict is to hold with few, and runs stay cheap.
+MATCHES = 350
 # What goals say: a sound run errs by less than the first, a run that errs by more than the second is not sound.
 GOOD, BAD = 0.01, 0.05
 
@@ -118,8 +120,6 @@ SETS: dict[str, tuple[int, float, str, str]] = {
     "cloud-wide": (1, 0.1, "cloud", "wide"),
     "tripod": (0, 0.1, "tripod", "plain"),
     "tripod-head": (1, 0.1, "tripod0.02", "mild"),
-    "arc30-long": (0, 0.0, "arc30", "long"),
-    "line-long": (1, 0.1, "line", "long"),
 }
 REAL = (
     "strecha/fountain-P11",
@@ -320,8 +320,8 @@ VARIANTS: dict[str, Callable[[Given, np.random.Generator], Given]] = {
     "zoomed-exif": zoomed(prior=1.0),
     "zoomed-1.3": zoomed((0, 2, 5, 7), 1.3, 1.0),
     "cropped": cropped,
-    "few-known": in_matches(sampled(0.2), known()),
-    "few-guessed": in_matches(sampled(0.2), guessed()),
+    "few-known": in_matches(sampled(0.25), known()),
+    "few-guessed": in_matches(sampled(0.25), guessed()),
     "noisy-known": in_matches(noisy(0.7), known()),
     "noisy-guessed": in_matches(noisy(0.7), guessed()),
     "lookalikes": in_matches(lookalikes, known()),
@@ -393,6 +393,9 @@ def all_runs(
             base, centres, truth = base_run(name, root)
             run = RunFolder(base)
             matches = {pair: run.sparse_match(pair) for pair in run.matching.pairs}
+            mean = np.mean([len(one.score) for one in matches.values()])
+            thinner = sampled(min(1.0, MATCHES / mean))
+            matches = thinner(matches, np.random.default_rng(0))
             given = Given(run.photo_set, truth, matches)
             for variant in missing:
                 out = root / "now"

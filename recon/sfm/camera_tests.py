@@ -7,7 +7,7 @@ the same others, so the difference has a standard error of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,8 @@ MIN_HELD_OUT = 25
 # this share of their median error: neighbouring tracks err alike, so the standard error alone is too small.
 MIN_STANDARD_ERRORS = 4.0
 MIN_GAIN = 0.04
+# Side of the blocks of a photo whose tracks err alike, as a share of its longest side.
+BLOCK = 1 / 8
 # Misses of so many pixels count in full, larger ones less and less.
 SCALE_PX = 1.0
 # Photos are of one camera where their focal lengths differ by less than this factor, or their principal points by
@@ -41,7 +43,7 @@ SAME_CENTRE = 0.03
 # Radii (shares of the half diagonal) at which one lens model is fitted to another.
 RADII = np.linspace(0.02, 1.0, 60)
 
-LENS_MODELS = ("RADIAL", "OPENCV", "OPENCV_FISHEYE")
+LENS_MODELS = ("RADIAL", "OPENCV", "SIMPLE_RADIAL_FISHEYE", "OPENCV_FISHEYE")
 """What is asked after SIMPLE_RADIAL, in this order."""
 
 OTHER_THAN_GIVEN = "other focal length and distortion than the given ones"
@@ -99,6 +101,7 @@ class Fit:
         photos: with the cameras of the hypothesis; those that are known stay as they are.
         miss: of each observation of the tracks held out, pixels; infinite behind a camera.
         score: of each track held out, smaller is better.
+        block: of each track held out, which part of which photo it is in.
     """
 
     photos: PhotoSet
@@ -106,14 +109,17 @@ class Fit:
     model: pycolmap.Reconstruction
     miss: Float[np.ndarray, " o"]
     score: Float[np.ndarray, " t"]
+    block: Int[np.ndarray, " t"]
 
     def against(self, other: Fit, what: str) -> CameraTest:
         """How this fit does against a simpler one."""
         drop = other.score - self.score
-        drop = drop[np.isfinite(drop)]
-        error = float(drop.std() / np.sqrt(max(len(drop), 1)))
+        mean = float(drop.mean())
+        # Neighbouring tracks err alike: the error is that of the sums over blocks, not of the single tracks.
+        of_block = np.bincount(self.block, drop - mean)
+        error = float(np.sqrt((of_block**2).sum())) / len(drop)
         missed = [min(float(np.median(one.miss)), 1e3) for one in (other, self)]
-        return CameraTest(what, missed[0], missed[1], float(drop.mean() / max(error, 1e-9)))
+        return CameraTest(what, missed[0], missed[1], mean / max(error, 1e-9))
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def _nearest(
         np.add.at(A, rays.track, part)
         np.add.at(b, rays.track, np.einsum("oij,oj->oi", part, start))
         depth = np.linalg.norm(_solved(A, b)[rays.track] - start, axis=1)
-        weight = 1 / np.maximum(depth, 1e-9) ** 2
+        weight = (np.median(depth) / np.maximum(depth, 1e-300)) ** 2
     return _Nearest(A, b, part, start)
 
 
@@ -207,9 +213,13 @@ def in_model(camera: Intrinsics, model: str) -> Intrinsics:
         ray = np.asarray(lens.cam_ray_from_img(np.ascontiguousarray(xy)))
         angle = np.arctan2(np.hypot(ray[:, 0], ray[:, 1]), ray[:, 2])
         good = np.isfinite(angle) & (angle > 0) & (angle < 1.5)
-        powers = angle[good, None] ** np.array([1, 3, 5])
+        powers = angle[good, None] ** np.array([1, 3] if model == "SIMPLE_RADIAL_FISHEYE" else [1, 3, 5])
         a = np.linalg.lstsq(powers, RADII[good] * reach, rcond=None)[0]
-        params = (float(a[0]), float(a[0]), cx, cy, float(a[1] / a[0]), float(a[2] / a[0]), 0.0, 0.0)
+        bend = [*(a[1:] / a[0]).tolist(), 0.0][:2]
+        simple = model == "SIMPLE_RADIAL_FISHEYE"
+        params = (
+            (float(a[0]), cx, cy, bend[0]) if simple else (float(a[0]), float(a[0]), cx, cy, *bend, 0.0, 0.0)
+        )
     return replace(camera, model=model, params=params)
 
 
@@ -249,6 +259,15 @@ def camera_groups(photos: PhotoSet, ids: Sequence[int]) -> list[int]:
     return [of.get(photo.id, largest) for photo in photos.photos]
 
 
+def _blocks(rays: Rays, photos: PhotoSet, ids: Sequence[int]) -> Int[np.ndarray, " t"]:
+    """Of each track, a number of the part of the first photo that sees it."""
+    first = np.unique(rays.track, return_index=True)[1]
+    longest = [max(photos.photos[i].width, photos.photos[i].height) for i in ids]
+    cell = (rays.xy[first] // (BLOCK * np.array(longest)[rays.photo[first]])[:, None]).astype(int)
+    _, block = np.unique(np.column_stack([rays.photo[first], cell]), axis=0, return_inverse=True)
+    return np.asarray(block.reshape(-1))
+
+
 class CameraTester:
     """Hypotheses on the cameras of one model, all asked about the same held-out tracks.
 
@@ -274,18 +293,18 @@ class CameraTester:
         self.ids = ids
         self.settings = settings
         self.start = {i: posed[i].cam_from_world for i in ids}
-        self.guessed = photos
-        self.as_found = with_intrinsics(photos, {i: posed[i].intrinsics for i in ids})
+        self.found = posed
+        self.as_found = _centred(with_intrinsics(photos, {i: posed[i].intrinsics for i in ids}))
         rows = np.isin(tracks.photo_id, ids)
         length = np.bincount(tracks.track_id[rows], minlength=tracks.count)
         usable = np.nonzero(length >= 3)[0]
         if len(usable) > MAX_TEST_TRACKS:
             usable = rng.choice(usable, MAX_TEST_TRACKS, replace=False)
-        self.sample = select_observations(tracks, rows & np.isin(tracks.track_id, usable))
         usable = rng.permutation(usable)
         held = int(HELD_OUT * len(usable))
         self.enough = held >= MIN_HELD_OUT
         self.held = self._rays(tracks, rows & np.isin(tracks.track_id, usable[:held]))
+        self.block = _blocks(self.held, self.as_found, ids)
         self.fitted = select_observations(tracks, rows & np.isin(tracks.track_id, usable[held:]))
 
     def _rays(self, tracks: Tracks, rows: Bool[np.ndarray, " n"]) -> Rays:
@@ -312,6 +331,7 @@ class CameraTester:
         for _ in range(2):
             model = model_from_tracks(model, photos, self.fitted, self._points(model, photos))
             adjust(model, self.settings, constant, refine_principal_point=free_centre)
+            model.normalize()  # only a direction is held: the scale runs away where focal lengths change much
         found = posed_cameras(model, photos)
         photos = with_intrinsics(photos, {i: one.intrinsics for i, one in found.items()})
         miss = left_out_misses(
@@ -321,22 +341,22 @@ class CameraTester:
         )
         value = np.log1p((np.minimum(miss, 1e3) / SCALE_PX) ** 2)
         count = np.bincount(self.held.track)
-        return Fit(
-            photos, free_centre, model, miss, np.bincount(self.held.track, value) / np.maximum(count, 1)
-        )
+        score = np.bincount(self.held.track, value) / np.maximum(count, 1)
+        return Fit(photos, free_centre, model, miss, score, self.block)
 
     def fits(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> bool:
         """A model of the same photos does no worse on the held-out tracks than the first one, as it stands."""
-        posed, before = posed_cameras(model, photos), self.as_found
+        posed = posed_cameras(model, photos)
         if not set(self.ids) <= set(posed):
             return False
-        new = left_out_misses(
-            self.held,
-            [posed[i].intrinsics for i in self.ids],
-            np.array([posed[i].cam_from_world for i in self.ids]),
+        new, old = (
+            left_out_misses(
+                self.held,
+                [one[i].intrinsics for i in self.ids],
+                np.array([one[i].cam_from_world for i in self.ids]),
+            )
+            for one in (posed, self.found)
         )
-        cameras = [before.cameras[before.photos[i].camera] for i in self.ids]
-        old = left_out_misses(self.held, cameras, np.array([self.start[i] for i in self.ids]))
         return float(np.median(new)) <= float(np.median(old))
 
     def _points(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> Float[np.ndarray, "t 3"]:
@@ -346,6 +366,17 @@ class CameraTester:
         lenses = [camera_from_intrinsics(posed[i].intrinsics) for i in self.ids]
         found = _nearest(rays, lenses, np.array([posed[i].cam_from_world for i in self.ids]))
         return _solved(found.A, found.b)
+
+
+def _centred(photos: PhotoSet) -> PhotoSet:
+    """Principal points of cameras that are not known in the middle: that of a wrong model makes up for its faults."""
+    cameras = []
+    for one in photos.cameras:
+        _, _, x, y = FOCAL_AND_CENTRE[one.model]
+        params = list(one.params)
+        params[x], params[y] = (one.width - 1) / 2, (one.height - 1) / 2
+        cameras.append(one if one.known else replace(one, params=tuple(params)))
+    return replace(photos, cameras=tuple(cameras))
 
 
 def with_intrinsics(photos: PhotoSet, of: dict[int, Intrinsics]) -> PhotoSet:
@@ -391,16 +422,10 @@ class _Decision:
         return test.better
 
 
-def decide_cameras(
-    tester: CameraTester, mapped: Callable[[PhotoSet], pycolmap.Reconstruction | None]
-) -> CameraDecision | None:
+def decide_cameras(tester: CameraTester) -> CameraDecision | None:
     """Ask the held-out tracks which photos share a camera, where its principal point is, and what its lens is like.
 
     Intrinsics that are all given are left alone; the tests tell whether the photos contradict them.
-
-    Args:
-        mapped: maps the sample of the tracks anew with other cameras: photos of different lenses that were taken for
-            those of one stand so far from where they should that no adjustment leads there.
 
     Returns:
         None where there are too few tracks that three photos see.
@@ -422,7 +447,7 @@ def decide_cameras(
         tester.fit(decision.best.photos, free_centre=True, start=decision.best.model),
         "principal points anywhere",
     )
-    if _ask_for_own(tester, decision, mapped):
+    if _ask_for_own(tester, decision):
         _ask_for_lens(tester, decision)
         _ask_for_groups(tester, decision)
     best = decision.best
@@ -447,23 +472,13 @@ def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
         decision.ask(fit, f"lens model {model}")
 
 
-def _ask_for_own(
-    tester: CameraTester, decision: _Decision, mapped: Callable[[PhotoSet], pycolmap.Reconstruction | None]
-) -> bool:
+def _ask_for_own(tester: CameraTester, decision: _Decision) -> bool:
     """A camera for each photo: whether that was taken."""
-    photos = decision.best.photos
-    shared = [photos.photos[i].camera for i in tester.ids]
+    best = decision.best
+    shared = [best.photos.photos[i].camera for i in tester.ids]
     if len(set(shared)) == len(shared):
         return False
-    lenses = (
-        photos if decision.best.photos.cameras[0].model != tester.guessed.cameras[0].model else tester.guessed
-    )
-    alone = own_cameras(lenses)
-    model = mapped(alone)
-    if model is None or not set(tester.ids) <= set(posed_cameras(model, alone)):
-        return False
-    found = with_intrinsics(alone, {i: one.intrinsics for i, one in posed_cameras(model, alone).items()})
-    own = tester.fit(found, start=model)
+    own = tester.fit(own_cameras(best.photos), start=best.model)
     taken = decision.ask(own, "a camera for each photo")
     centred = tester.fit(own.photos, free_centre=True, start=own.model)
     return decision.ask(centred, "a camera for each photo, principal points anywhere") or taken

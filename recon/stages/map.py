@@ -215,31 +215,20 @@ def _tested(
     if result.best is None:
         return as_it_is
     tester = CameraTester(result.best, photo_set, tracks, options, work.seed)
-    inside = set(tester.ids)
-    edges = sorted((min(e), max(e)) for e in graph.edges)
-
-    def mapped(
-        photos: PhotoSet, of: Tracks, among: list[tuple[int, int]], how: MappingSettings
-    ) -> MappingResult:
-        with work.writing(DATABASE) as path:
-            write_database(path, photos, of, _geometries(of, among, photos, settings, work))
-        run = map_incremental if settings.mapper == "incremental" else map_global
-        return run(work.path(DATABASE), photos, graph, how)
-
-    def sampled(photos: PhotoSet) -> pycolmap.Reconstruction | None:
-        near = [edge for edge in edges if inside.issuperset(edge)]
-        return mapped(
-            photos, tester.sample, near, replace(options, refine_principal_point=False, first_pair=None)
-        ).best
-
-    decision = decide_cameras(tester, sampled)
+    decision = decide_cameras(tester)
     if decision is None:
         return as_it_is
     tested = replace(as_it_is, tests=decision.tests, still_open=any(test.taken for test in decision.tests))
     if not decision.changed:
         return tested
+    edges = sorted((min(e), max(e)) for e in graph.edges)
     how = replace(options, free_centres=decision.free_centres)
-    again = mapped(decision.photos, tracks, edges, how)
+    with work.writing(DATABASE) as path:
+        write_database(
+            path, decision.photos, tracks, _geometries(tracks, edges, decision.photos, settings, work)
+        )
+    run = map_incremental if settings.mapper == "incremental" else map_global
+    again = run(work.path(DATABASE), decision.photos, graph, how)
     before = result.best.num_reg_images()
     if (
         again.best is not None

@@ -38,8 +38,7 @@ def mapped(folder: Path, photos: PhotoSet, tracks: Tracks):  # type: ignore[no-u
 
 
 def decision_of(folder: Path, photos: PhotoSet, tracks: Tracks):  # type: ignore[no-untyped-def]
-    tester = CameraTester(mapped(folder, photos, tracks), photos, tracks, ONE_THREAD)
-    return decide_cameras(tester, lambda other: mapped(folder, other, tester.sample))
+    return decide_cameras(CameraTester(mapped(folder, photos, tracks), photos, tracks, ONE_THREAD))
 
 
 def enlarged(tracks: Tracks, factor: float) -> Tracks:
