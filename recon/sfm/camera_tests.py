@@ -454,7 +454,10 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
     free_centres = frozenset(
         number for number, one in enumerate(best.photos.cameras) if best.free_centre and not one.known
     )
-    return CameraDecision(best.photos, free_centres, tuple(decision.tests), best is not first)
+    # What was found is where mapping starts: without a focal length COLMAP takes no pair of fisheye photos.
+    told = tuple(one if one.known else replace(one, has_focal_prior=True) for one in best.photos.cameras)
+    photos = replace(best.photos, cameras=told)
+    return CameraDecision(photos, free_centres, tuple(decision.tests), best is not first)
 
 
 def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
