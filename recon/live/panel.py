@@ -36,6 +36,7 @@ class Viewer(Protocol):
     def fade(self, opacity: float) -> None: ...
     def reset_view(self) -> None: ...
     def turn_up(self, axis: str) -> None: ...
+    def mark(self, act: str) -> None: ...
 
 
 class Panel:
@@ -44,6 +45,7 @@ class Panel:
     def __init__(self, viewer: Viewer, label: str) -> None:
         self._viewer = viewer
         self._gui = gui = viewer.server.gui
+        self._control_on: Any = None
         gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -56,6 +58,8 @@ class Panel:
         self._layers()
         self._colors()
         self._points()
+        if viewer.scene.photos and viewer.scene.marks is not None:
+            self._control()
         if viewer.scene.photos:
             self._photos()
         self._clipping()
@@ -81,6 +85,23 @@ class Panel:
     def measuring(self) -> bool:
         """True while clicks measure."""
         return bool(self._measuring.value)
+
+    @property
+    def marking(self) -> str:
+        """The control point that clicks mark; empty while they do not."""
+        on = self._control_on is not None and bool(self._control_on.value)
+        return str(self._control_name.value).strip() if on else ""
+
+    def name_control(self, name: str) -> None:
+        """Let clicks mark another control point."""
+        self._control_name.value = name
+
+    def show_control(self, picture: UInt8[np.ndarray, "h w 3"] | None, text: str) -> None:
+        """Say where photos show the control point."""
+        self._control_picture.visible = picture is not None
+        if picture is not None:
+            self._control_picture.image = picture
+        self._control_text.content = text
 
     def show_legend(self, html: str) -> None:
         """Say what the colours mean."""
@@ -215,6 +236,27 @@ class Panel:
 
         self._measuring.on_update(switched)
         clear.on_click(cleared)
+
+    def _control(self) -> None:
+        viewer = self._viewer
+        with self._gui.add_folder("Control points", expand_by_default=False):
+            self._control_on = self._gui.add_checkbox(
+                "mark",
+                False,
+                hint="Clicks mark the point: in the photo that is looked through, or on the surface.",
+            )
+            self._control_name: Any = self._gui.add_text("name", "P1")
+            steps = self._gui.add_button_group("", ("new", "next photo"))
+            here = self._gui.add_button_group("", ("accept", "remove"))
+            nudge = self._gui.add_button_group("", ("←", "→", "↑", "↓"))
+            self._control_text = self._gui.add_markdown(
+                "Look through a photo and click where it shows the point; the other photos are proposed."
+            )
+            self._control_picture = self._gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
+        for group in (steps, here, nudge):
+            group.on_click(lambda event: viewer.mark(str(event.target.value)))
+        self._control_name.on_update(lambda _: viewer.mark("show"))
+        self._control_on.on_update(lambda _: viewer.mark("show"))
 
     def _clipping(self) -> None:
         viewer = self._viewer

@@ -10,6 +10,7 @@ from jaxtyping import Float64, UInt8
 
 from recon.live.clipping import ClipBox
 from recon.live.dense import ClientCloud
+from recon.live.marking import Proposal
 from recon.live.measuring import Measured, Measuring
 from recon.live.picking import (
     PICK_RADIUS,
@@ -205,6 +206,22 @@ class Marks:
             thickness=1.2,
             thickness_units="screen",
         )
+
+
+def marks_in_words(scene: ViewScene, name: str, found: list[Proposal]) -> str:
+    """Marks and proposals of a control point as Markdown."""
+    marked = sum(one.marked for one in found)
+    head = f"**{plain(name)}**: marked in {marked} photos, proposed in {len(found) - marked}"
+    if not found:
+        return f"{head}. Look through a photo and click where it shows the point."
+    rows = []
+    for number, one in enumerate(found, 1):
+        error = "" if one.error is None else f"{one.error:.2f}"
+        state = "marked" if one.marked else "proposed"
+        x, y = one.xy
+        photo = plain(scene.photos[one.photo].name)
+        rows.append(f"| {number} | {photo} | {x:.1f} | {y:.1f} | {state} | {error} |")
+    return f"{head}\n\n| | photo | x | y | | error |\n|-|-|-|-|-|-|\n" + "\n".join(rows)
 
 
 def _facts(scene: ViewScene, found: Picked) -> list[str]:

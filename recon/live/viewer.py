@@ -27,10 +27,11 @@ from recon.live.colors import ERROR, PHOTO, legend, modes_of, ranges_of
 from recon.live.dense import ClientCloud, Style
 from recon.live.layers import CameraLayer, MeshLayer, PhotoOverlay, SparseLayer
 from recon.live.levels import Eye, build_blocks
+from recon.live.marking import Marking
 from recon.live.measuring import Measuring
 from recon.live.panel import Panel
-from recon.live.picking import PhotoShelf, Surfaces
-from recon.live.pointing import Marks, inspect, pick, unit_of
+from recon.live.picking import PhotoShelf, Sighting, Surfaces, sheet
+from recon.live.pointing import Marks, inspect, marks_in_words, pick, unit_of
 from recon.live.serving import only_own_requests
 from recon.live.truth import Truth
 from recon.render.scene import ViewCloud, ViewScene
@@ -43,6 +44,11 @@ _ARRIVES = 20.0
 
 # Seconds within which a click on a camera arrives once more as a click on the scene.
 _SAME_CLICK = 0.3
+
+
+# Steps of a mark in pixels of the photo.
+_STEPS = {"accept": (0.0, 0.0), "←": (-0.5, 0.0), "→": (0.5, 0.0), "↑": (0.0, -0.5), "↓": (0.0, 0.5)}
+_MOST_CROPS = 12
 
 
 class _LocalServer(viser.ViserServer):
@@ -94,6 +100,7 @@ class LiveViewer:
         self.surfaces = Surfaces(scene)
         self.shelf = PhotoShelf(scene.photos)
         self.measuring = Measuring(scene)
+        self.marking = Marking(scene)
         self.unit = unit_of(scene)
         self.whole = box_around(scene.points(), self.axes)
         with contextlib.redirect_stdout(io.StringIO()), only_own_requests(host):  # viser's own banner
@@ -407,6 +414,11 @@ class LiveViewer:
             return
         origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
         direction = direction / np.linalg.norm(direction)
+        name = self.panel.marking
+        if name and self._photo is not None:
+            if self.marking.mark_ray(name, self._photo, direction):
+                self.show_marks()
+            return
         found = pick(
             self.surfaces,
             self._sparse_as_cloud(),
@@ -419,12 +431,55 @@ class LiveViewer:
         )
         if found is None:
             self.panel.show_point(None, "Nothing is there.", "")
+        elif name:
+            self.marking.point_at(name, found.point)
+            self.show_marks()
         elif self.panel.measuring:
             at = self.measuring.take(self.surfaces, found.point, found.normal)
             self.panel.show_measure(self.marks.measure(at, self.measuring, self.unit))
         else:
             self.marks.point(found.point)
             self.panel.show_point(*inspect(self.scene, self.surfaces, self.shelf, found, self.measuring))
+
+    # Control points
+
+    def mark(self, act: str) -> None:
+        """Do what a button of the control points says: "new", "next photo", "accept", "remove", an arrow, or "show"."""
+        name = self.panel.marking
+        if act == "new":
+            self.panel.name_control(self.marking.next_name())
+        elif name and act == "next photo":
+            waiting = [one.photo for one in self.marking.of(name, self.surfaces) if not one.marked]
+            later = [row for row in sorted(waiting) if self._photo is None or row > self._photo]
+            if waiting:
+                self.look_through((later or sorted(waiting))[0])
+        elif name and self._photo is not None:
+            if act == "remove":
+                self.marking.remove(name, self._photo)
+            elif act in _STEPS:
+                if act == "accept" and self.marking.place(name, self.surfaces) is None:
+                    return
+                self._keep_proposal(name, self._photo)
+                dx, dy = _STEPS[act]
+                self.marking.nudge(name, self._photo, dx, dy)
+        self.show_marks()
+
+    def _keep_proposal(self, name: str, row: int) -> None:
+        """Turn the proposal in a photo into a mark."""
+        for one in self.marking.of(name, self.surfaces):
+            if one.photo == row and not one.marked:
+                self.marking.mark(name, row, one.xy)
+
+    def show_marks(self) -> None:
+        """Show where photos show the control point: pieces of them, pixels and errors; and its place in the scene."""
+        name = self.panel.marking
+        self.marks.point(self.marking.place(name, self.surfaces) if name else None, "/marks/control")
+        if not name:
+            return
+        found = self.marking.of(name, self.surfaces)
+        shown = [(one, self.shelf.crop(Sighting(one.photo, one.xy))) for one in found[:_MOST_CROPS]]
+        crops = [crop for _, crop in shown if crop is not None]
+        self.panel.show_control(sheet(crops) if crops else None, marks_in_words(self.scene, name, found))
 
     def _sparse_as_cloud(self) -> ViewCloud | None:
         return self.sparse.cloud if self.sparse is not None else None

@@ -30,11 +30,13 @@ class ViewPhoto:
             is no run), which dense points name as their reference view.
         intrinsics: of the photo as it is, distortion included.
         path: of the pixels, at the size of the camera or larger; None when the photo is not there.
+        full_size: width and height of the photo's file, where it is known.
     """
 
     view: PinholeView
     intrinsics: Intrinsics
     path: Path | None = None
+    full_size: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:

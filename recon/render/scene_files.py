@@ -105,7 +105,8 @@ def _photos(
         number = run.photos[view.name].id if view.name in run.photos else row
         size = intrinsics.width, intrinsics.height
         pinhole = PinholeView(number, view.name, intrinsics.K, view.cam_from_world, *size)
-        found.append(ViewPhoto(pinhole, intrinsics, next((path for path in files if path.is_file()), None)))
+        there = next((path for path in files if path.is_file()), None)
+        found.append(ViewPhoto(pinhole, intrinsics, there, run.original_size(view.name)))
     missing = [photo.name for photo in found if photo.path is None]
     where = "nobody knows where they were" if folder is None else f"expected in {folder}"
     note = (
