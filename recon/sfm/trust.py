@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.core.colmap import pycolmap
+from recon.graph.contradictions import model_contradictions
+from recon.graph.loops import STRONG
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
-from recon.sfm.adapter import points_of_tracks
+from recon.sfm.adapter import points_of_tracks, posed_cameras
 from recon.sfm.camera_tests import OTHER_CENTRE_THAN_GIVEN, OTHER_THAN_GIVEN, CameraTest
 from recon.sfm.evidence import (
     ModelArrays,
@@ -68,6 +70,8 @@ class Thresholds:
         systematic_px, systematic_share: residuals that depend on the place in the photo: pixels, and share of the
             noise; both must be passed.
         contradicted: share of the pairs of photos whose tracks the model mostly throws away.
+        far_turn, far_direction: degrees of rotation or direction by which a strong pair contradicts the model.
+        far_pairs, far_share: how many strong pairs may do so, and which share of all strong pairs; both must be passed.
         loose: share of the photos that are held loosely.
         angle, base: degrees and base to depth below which depth is hardly determined.
     """
@@ -82,6 +86,10 @@ class Thresholds:
     systematic_px: float = 0.12
     systematic_share: float = 0.4
     contradicted: float = 0.15
+    far_turn: float = 8.0
+    far_direction: float = 45.0
+    far_pairs: int = 1
+    far_share: float = 0.05
     loose: float = 0.2
     angle: float = 2.0
     base: float = 0.03
@@ -106,6 +114,8 @@ class Figures:
             tracks give, as shares of the extent; None where halves are too small.
         systematic_px: largest part of the residuals of a camera that depends on the place in the image.
         contradicted_pairs: share of the pairs of photos whose tracks the model mostly throws away.
+        far_pairs: pairs of photos, by name, whose own relative pose is likely right and far from the model's.
+        far_share: their share of the likely pairs.
         loose_photos: photos held by few or clumped points.
         odd_cameras: intrinsics outside of what is usual, in words.
         intrinsics_fixed: the photos see the scene under angles too small to tell focal lengths.
@@ -133,6 +143,8 @@ class Figures:
     worst_halves_difference: float | None
     systematic_px: float
     contradicted_pairs: float
+    far_pairs: tuple[str, ...] = ()
+    far_share: float = 0.0
     loose_photos: tuple[str, ...] = ()
     odd_cameras: tuple[str, ...] = ()
     intrinsics_fixed: bool = False
@@ -219,6 +231,7 @@ def figures_of(
     loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
     edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
+    far, far_share = far_pairs(model, photos, graph)
     return Figures(
         photos=len(photos.photos),
         registered=len(arrays.photos),
@@ -239,6 +252,8 @@ def figures_of(
         worst_halves_difference=None if differences is None else float(differences.max()),
         systematic_px=float(systematic_px(arrays).max(initial=0.0)),
         contradicted_pairs=contradicted_share(tracks, arrays, held),
+        far_pairs=far,
+        far_share=far_share,
         loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
         odd_cameras=odd_cameras(arrays, photos, centres_tested=free_centre),
         intrinsics_fixed=intrinsics_fixed,
@@ -254,6 +269,28 @@ def turns_of(
     """How far a camera that only turned explains the tracks, within the noise that a model of them shows."""
     tolerance = max(TURN_TOLERANCE_PX, TURN_TOLERANCE_NOISE * noise)
     return turn_fit(tracks, photos, chosen, tolerance_px=tolerance, seed=seed)
+
+
+def far_pairs(
+    model: pycolmap.Reconstruction,
+    photos: PhotoSet,
+    graph: ViewGraph,
+    thresholds: Thresholds | None = None,
+) -> tuple[tuple[str, ...], float]:
+    """The likely pairs whose own pose is far from the model's, "a and b", and their share of the likely pairs.
+
+    With a guessed focal length the pose of a right pair may be far off too: such pairs are not asked.
+    """
+    limits = thresholds or Thresholds()
+    poses = {i: camera.cam_from_world for i, camera in posed_cameras(model, photos).items()}
+    for photo in photos.photos:
+        camera = photos.cameras[photo.camera]
+        if not (camera.known or camera.has_focal_prior):
+            poses.pop(photo.id, None)
+    found = model_contradictions(graph, poses, min_evidence=STRONG)
+    far = [one for one in found.pairs if one.turn > limits.far_turn or one.direction > limits.far_direction]
+    names = tuple(" and ".join(photos.photos[i].name for i in one.pair) for one in far)
+    return names, found.strong_share * len(far) / max(found.strong, 1)
 
 
 def contradicted_share(tracks: Tracks, model: ModelArrays, held: np.ndarray) -> float:
@@ -464,6 +501,16 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
                 f"Only {f.used_share:.0%} of the points that the photos have in common fit the cameras",
                 "Repeated things (windows, tiles) may be mistaken for each other, or the camera model may be "
                 "wrong: compare the cameras in the report with where you stood",
+            )
+        )
+    if len(f.far_pairs) > t.far_pairs and f.far_share > t.far_share:
+        named = ", ".join(f.far_pairs[:3]) + (" …" if len(f.far_pairs) > 3 else "")
+        reasons.append(
+            Reason(
+                "doubtful",
+                f"{len(f.far_pairs)} pairs of photos that match well say that their cameras stood otherwise: {named}",
+                "Repeated things (windows, tiles) may be mistaken for each other: look where the cameras of these "
+                "photos stand in the report",
             )
         )
     if f.contradicted_pairs > t.contradicted:

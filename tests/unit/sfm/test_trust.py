@@ -19,10 +19,11 @@ from recon.sfm.mapping import (
     camera_centers,
     halves_of,
     map_incremental,
+    map_known,
     refine_model,
     with_model_first,
 )
-from recon.sfm.trust import Figures, figures_of, judge, trust_in_words
+from recon.sfm.trust import Figures, far_pairs, figures_of, judge, trust_in_words
 from tests.support.sfm_scene import (
     KNOWN,
     RING,
@@ -210,6 +211,12 @@ FINE = Figures(
         ({"halves_difference": 0.1}, "doubtful", "Two halves"),
         ({"systematic_px": 0.5}, "doubtful", "place in the photo"),
         ({"contradicted_pairs": 0.3}, "doubtful", "30% of the pairs"),
+        (
+            {"far_pairs": ("a and b", "b and c"), "far_share": 0.1},
+            "doubtful",
+            "stood otherwise: a and b, b and c",
+        ),
+        ({"far_pairs": ("a and b",), "far_share": 0.1}, "sound", ""),
         ({"models": 2, "second_model": 3, "registered": 6}, "doubtful", "2 models"),
         ({"loose_photos": ("a.jpg", "b.jpg", "c.jpg")}, "doubtful", "a.jpg"),
         ({"odd_cameras": ("the camera of a.jpg looks past",)}, "doubtful", "Unusual camera"),
@@ -224,6 +231,25 @@ def test_verdicts(change: dict, verdict: str, word: str) -> None:  # type: ignor
     assert (verdict == "sound") == (not trust.reasons)
     assert all(reason.advice for reason in trust.reasons)
     assert trust_in_words(trust.as_json()).startswith(verdict)
+
+
+def test_likely_pairs_that_saw_their_cameras_elsewhere_are_named() -> None:
+    scene = make_scene(RING)
+    photos, tracks = photo_set_of(scene), exact_tracks(scene)
+    graph, _ = graph_of(photos, tracks)
+    for edge in graph.edges:
+        graph.edges[edge]["evidence"] = 0.95
+    moved = list(scene.poses)
+    moved[2] = moved[6]  # the model took photo 2 for one of photo 6's place
+    model = map_known(photos, tracks, dict(enumerate(moved)), MappingSettings(threads=1)).best
+    assert model is not None
+    named, share = far_pairs(model, photos, graph)
+    assert named
+    assert all("photo02.jpg" in one for one in named)
+    assert 0.05 < share < 0.5
+    right = map_known(photos, tracks, dict(enumerate(scene.poses)), MappingSettings(threads=1)).best
+    assert right is not None
+    assert far_pairs(right, photos, graph) == ((), 0.0)
 
 
 def test_known_cameras_are_never_odd() -> None:
