@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,127 +21,179 @@ from recon.dense.types import DepthMap
 _FOOTPRINT_STEP = 1.25
 
 
+class _Maps(NamedTuple):
+    """The maps of all views, pixel after pixel and view after view, and the cameras, for the kernels."""
+
+    depth: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    rgb: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    heights: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+    K: npt.NDArray[np.float64]
+    R: npt.NDArray[np.float64]
+    t: npt.NDArray[np.float64]
+
+
+class _Rules(NamedTuple):
+    """When views agree; ``log_step`` is the logarithm of the step in which sizes of pixels are compared."""
+
+    max_px: float
+    max_relative: float
+    min_cosine: float
+    min_views: int
+    log_step: float
+
+
+class _Points(NamedTuple):
+    """Where the points of a view go."""
+
+    xyz: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    colour: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.uint16]
+    confidence: npt.NDArray[np.float32]
+
+
+# Inlined: a call that takes arrays counts their references, which would double the time.
+@njit(cache=True, nogil=True, inline="always")
+def _ray(K, j, x, y):  # type: ignore[no-untyped-def]
+    """Direction of a pixel of view ``j`` with depth 1, in its camera."""
+    down = (y - K[j, 1, 2]) / K[j, 1, 1]
+    return (x - K[j, 0, 2] - K[j, 0, 1] * down) / K[j, 0, 0], down
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _turned_back(R, j, a, b, c):  # type: ignore[no-untyped-def]
+    """A direction of the camera in the world."""
+    return (
+        R[j, 0, 0] * a + R[j, 1, 0] * b + R[j, 2, 0] * c,
+        R[j, 0, 1] * a + R[j, 1, 1] * b + R[j, 2, 1] * c,
+        R[j, 0, 2] * a + R[j, 1, 2] * b + R[j, 2, 2] * c,
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _in_camera(R, t, j, a, b, c):  # type: ignore[no-untyped-def]
+    """A point of the world in the camera."""
+    return (
+        R[j, 0, 0] * a + R[j, 0, 1] * b + R[j, 0, 2] * c + t[j, 0],
+        R[j, 1, 0] * a + R[j, 1, 1] * b + R[j, 1, 2] * c + t[j, 1],
+        R[j, 2, 0] * a + R[j, 2, 1] * b + R[j, 2, 2] * c + t[j, 2],
+    )
+
+
 @njit(cache=True, nogil=True)
-def _fuse_view(  # type: ignore[no-untyped-def]
-    index, depth, normal, confidence, rgb, offsets, heights, widths, K, R, t, others,
-    max_px, max_relative, min_cosine, min_views, log_step, xyz, out_normal, colour, count, conf,
-):  # fmt: skip
-    """Points of one view that no other view owns; returns how many. Depths of all views lie in one flat array."""
-    h, w = heights[index], widths[index]
-    base = offsets[index]
-    fx, fy, cx, cy, skew = K[index, 0, 0], K[index, 1, 1], K[index, 0, 2], K[index, 1, 2], K[index, 0, 1]
+def _footprint(z, focal, facing, log_step):  # type: ignore[no-untyped-def]
+    """Side of the square that a pixel covers on the surface, in coarse steps so that owners change rarely."""
+    return round(math.log(z / math.sqrt(focal) / math.sqrt(max(facing, 0.1))) / log_step)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _seen_by(maps, rules, index, x, y, point, normal, j):  # type: ignore[no-untyped-def]
+    """Whether view ``j`` sees the point that pixel (x, y) of view ``index`` shows.
+
+    Returns its pixel in the flat arrays (-1 where it does not), its own point there, its normal, and the side of its
+    pixel on the surface.
+    """
+    nothing = (0.0, 0.0, 0.0)
+    K, R, t = maps.K, maps.R, maps.t
+    q0, q1, q2 = _in_camera(R, t, j, point[0], point[1], point[2])
+    if q2 <= 0:
+        return -1, nothing, nothing, 0
+    u = (K[j, 0, 0] * q0 + K[j, 0, 1] * q1) / q2 + K[j, 0, 2]
+    v = K[j, 1, 1] * q1 / q2 + K[j, 1, 2]
+    iu, iv = math.floor(u + 0.5), math.floor(v + 0.5)
+    if iu < 0 or iv < 0 or iu >= maps.widths[j] or iv >= maps.heights[j]:
+        return -1, nothing, nothing, 0
+    there = maps.offsets[j] + iv * maps.widths[j] + iu
+    zj = np.float64(maps.depth[there])
+    if zj <= 0 or abs(zj - q2) > rules.max_relative * q2:
+        return -1, nothing, nothing, 0
+    # The other view's own point at that pixel's ray, moved to where ours projects.
+    jx, jy = _ray(K, j, u, v)
+    px, py = _ray(K, j, iu, iv)
+    k0, k1, k2 = maps.normal[there, 0], maps.normal[there, 1], maps.normal[there, 2]
+    below = k0 * jx + k1 * jy + k2
+    if below < -0.1:
+        zj = zj * (k0 * px + k1 * py + k2) / below
+        if abs(zj - q2) > rules.max_relative * q2:
+            return -1, nothing, nothing, 0
+    own = _turned_back(R, j, jx * zj - t[j, 0], jy * zj - t[j, 1], zj - t[j, 2])
+    # Back in the view that asks.
+    b0, b1, b2 = _in_camera(R, t, index, own[0], own[1], own[2])
+    if b2 <= 0:
+        return -1, nothing, nothing, 0
+    ex = (K[index, 0, 0] * b0 + K[index, 0, 1] * b1) / b2 + K[index, 0, 2] - x
+    ey = K[index, 1, 1] * b1 / b2 + K[index, 1, 2] - y
+    if ex * ex + ey * ey > rules.max_px * rules.max_px:
+        return -1, nothing, nothing, 0
+    facing = _turned_back(R, j, k0, k1, k2)
+    if rules.min_cosine > facing[0] * normal[0] + facing[1] * normal[1] + facing[2] * normal[2]:
+        return -1, nothing, nothing, 0
+    slant = -below / math.sqrt(jx * jx + jy * jy + 1.0)
+    return there, own, facing, _footprint(zj, K[j, 0, 0] * K[j, 1, 1], slant, rules.log_step)
+
+
+@njit(cache=True, nogil=True)
+def _fuse_view(index, maps, rules, out):  # type: ignore[no-untyped-def]
+    """Points of one view that no other view owns; returns how many."""
+    base = maps.offsets[index]
+    K, R, t = maps.K, maps.R, maps.t
     made = 0
-    for y in range(h):
-        for x in range(w):
-            at = base + y * w + x
-            z = depth[at]
+    for y in range(maps.heights[index]):
+        for x in range(maps.widths[index]):
+            at = base + y * maps.widths[index] + x
+            z = maps.depth[at]
             if z <= 0:
                 continue
-            yy = (y - cy) / fy
-            xx = (x - cx - skew * yy) / fx
-            c0, c1, c2 = xx * z - t[index, 0], yy * z - t[index, 1], z - t[index, 2]
-            X = R[index, 0, 0] * c0 + R[index, 1, 0] * c1 + R[index, 2, 0] * c2
-            Y = R[index, 0, 1] * c0 + R[index, 1, 1] * c1 + R[index, 2, 1] * c2
-            Z = R[index, 0, 2] * c0 + R[index, 1, 2] * c1 + R[index, 2, 2] * c2
-            n0, n1, n2 = normal[at, 0], normal[at, 1], normal[at, 2]
-            N0 = R[index, 0, 0] * n0 + R[index, 1, 0] * n1 + R[index, 2, 0] * n2
-            N1 = R[index, 0, 1] * n0 + R[index, 1, 1] * n1 + R[index, 2, 1] * n2
-            N2 = R[index, 0, 2] * n0 + R[index, 1, 2] * n1 + R[index, 2, 2] * n2
-            facing = -(n0 * xx + n1 * yy + n2) / math.sqrt(xx * xx + yy * yy + 1.0)
-            # Side of the square that a pixel covers on the surface, in coarse steps so that owners change
-            # rarely.
-            mine = round(math.log(z / math.sqrt(fx * fy) / math.sqrt(max(facing, 0.1))) / log_step)
-            weight = confidence[at] + 1e-3
+            xx, yy = _ray(K, index, x, y)
+            point = _turned_back(R, index, xx * z - t[index, 0], yy * z - t[index, 1], z - t[index, 2])
+            n0, n1, n2 = maps.normal[at, 0], maps.normal[at, 1], maps.normal[at, 2]
+            normal = _turned_back(R, index, n0, n1, n2)
+            slant = -(n0 * xx + n1 * yy + n2) / math.sqrt(xx * xx + yy * yy + 1.0)
+            mine = _footprint(z, K[index, 0, 0] * K[index, 1, 1], slant, rules.log_step)
+            weight = maps.confidence[at] + 1e-3
             total = weight
-            s0, s1, s2 = X * weight, Y * weight, Z * weight
-            m0, m1, m2 = N0 * weight, N1 * weight, N2 * weight
-            r0, r1, r2 = rgb[at, 0] * weight, rgb[at, 1] * weight, rgb[at, 2] * weight
+            s0, s1, s2 = point[0] * weight, point[1] * weight, point[2] * weight
+            m0, m1, m2 = normal[0] * weight, normal[1] * weight, normal[2] * weight
+            r0, r1, r2 = maps.rgb[at, 0] * weight, maps.rgb[at, 1] * weight, maps.rgb[at, 2] * weight
             views = 1
             owned = True
-            best = confidence[at]
-            for o in range(len(others)):
-                j = others[o]
-                q0 = R[j, 0, 0] * X + R[j, 0, 1] * Y + R[j, 0, 2] * Z + t[j, 0]
-                q1 = R[j, 1, 0] * X + R[j, 1, 1] * Y + R[j, 1, 2] * Z + t[j, 1]
-                q2 = R[j, 2, 0] * X + R[j, 2, 1] * Y + R[j, 2, 2] * Z + t[j, 2]
-                if q2 <= 0:
+            best = maps.confidence[at]
+            for j in range(len(maps.offsets)):
+                if j == index:
                     continue
-                u = (K[j, 0, 0] * q0 + K[j, 0, 1] * q1) / q2 + K[j, 0, 2]
-                v = K[j, 1, 1] * q1 / q2 + K[j, 1, 2]
-                iu, iv = math.floor(u + 0.5), math.floor(v + 0.5)
-                if iu < 0 or iv < 0 or iu >= widths[j] or iv >= heights[j]:
+                there, own, facing, theirs = _seen_by(maps, rules, index, x, y, point, normal, j)
+                if there < 0:
                     continue
-                there = offsets[j] + iv * widths[j] + iu
-                zj = depth[there]
-                if zj <= 0 or abs(zj - q2) > max_relative * q2:
-                    continue
-                # The other view's own point at that pixel's ray, moved to where ours projects.
-                jy = (v - K[j, 1, 2]) / K[j, 1, 1]
-                jx = (u - K[j, 0, 2] - K[j, 0, 1] * jy) / K[j, 0, 0]
-                py = (iv - K[j, 1, 2]) / K[j, 1, 1]
-                px = (iu - K[j, 0, 2] - K[j, 0, 1] * py) / K[j, 0, 0]
-                k0, k1, k2 = normal[there, 0], normal[there, 1], normal[there, 2]
-                below = k0 * jx + k1 * jy + k2
-                if below < -0.1:
-                    zj = zj * (k0 * px + k1 * py + k2) / below
-                    if abs(zj - q2) > max_relative * q2:
-                        continue
-                d0, d1, d2 = jx * zj - t[j, 0], jy * zj - t[j, 1], zj - t[j, 2]
-                XJ = R[j, 0, 0] * d0 + R[j, 1, 0] * d1 + R[j, 2, 0] * d2
-                YJ = R[j, 0, 1] * d0 + R[j, 1, 1] * d1 + R[j, 2, 1] * d2
-                ZJ = R[j, 0, 2] * d0 + R[j, 1, 2] * d1 + R[j, 2, 2] * d2
-                # Back in the view that asks.
-                b0 = R[index, 0, 0] * XJ + R[index, 0, 1] * YJ + R[index, 0, 2] * ZJ + t[index, 0]
-                b1 = R[index, 1, 0] * XJ + R[index, 1, 1] * YJ + R[index, 1, 2] * ZJ + t[index, 1]
-                b2 = R[index, 2, 0] * XJ + R[index, 2, 1] * YJ + R[index, 2, 2] * ZJ + t[index, 2]
-                if b2 <= 0:
-                    continue
-                ex = (fx * b0 + skew * b1) / b2 + cx - x
-                ey = fy * b1 / b2 + cy - y
-                if ex * ex + ey * ey > max_px * max_px:
-                    continue
-                J0 = R[j, 0, 0] * k0 + R[j, 1, 0] * k1 + R[j, 2, 0] * k2
-                J1 = R[j, 0, 1] * k0 + R[j, 1, 1] * k1 + R[j, 2, 1] * k2
-                J2 = R[j, 0, 2] * k0 + R[j, 1, 2] * k1 + R[j, 2, 2] * k2
-                if min_cosine > J0 * N0 + J1 * N1 + J2 * N2:
-                    continue
-                other_facing = -below / math.sqrt(jx * jx + jy * jy + 1.0)
-                theirs = round(
-                    math.log(zj / math.sqrt(K[j, 0, 0] * K[j, 1, 1]) / math.sqrt(max(other_facing, 0.1)))
-                    / log_step
-                )
                 if theirs < mine or (theirs == mine and j < index):
                     owned = False
                     break
-                weight = confidence[there] + 1e-3
+                weight = maps.confidence[there] + 1e-3
                 total += weight
-                s0 += XJ * weight
-                s1 += YJ * weight
-                s2 += ZJ * weight
-                m0 += J0 * weight
-                m1 += J1 * weight
-                m2 += J2 * weight
-                r0 += rgb[there, 0] * weight
-                r1 += rgb[there, 1] * weight
-                r2 += rgb[there, 2] * weight
+                s0, s1, s2 = s0 + own[0] * weight, s1 + own[1] * weight, s2 + own[2] * weight
+                m0, m1, m2 = m0 + facing[0] * weight, m1 + facing[1] * weight, m2 + facing[2] * weight
+                r0 += maps.rgb[there, 0] * weight
+                r1 += maps.rgb[there, 1] * weight
+                r2 += maps.rgb[there, 2] * weight
                 views += 1
-                best = max(best, confidence[there])
-            if not owned or views < min_views:
-                continue
+                best = max(best, maps.confidence[there])
             length = math.sqrt(m0 * m0 + m1 * m1 + m2 * m2)
-            if length <= 0:
+            if not owned or views < rules.min_views or length <= 0:
                 continue
-            xyz[made, 0], xyz[made, 1], xyz[made, 2] = s0 / total, s1 / total, s2 / total
-            out_normal[made, 0], out_normal[made, 1], out_normal[made, 2] = (
+            out.xyz[made, 0], out.xyz[made, 1], out.xyz[made, 2] = s0 / total, s1 / total, s2 / total
+            out.normal[made, 0], out.normal[made, 1], out.normal[made, 2] = (
                 m0 / length,
                 m1 / length,
                 m2 / length,
             )
-            colour[made, 0] = np.uint8(min(255.0, r0 / total + 0.5))
-            colour[made, 1] = np.uint8(min(255.0, r1 / total + 0.5))
-            colour[made, 2] = np.uint8(min(255.0, r2 / total + 0.5))
-            count[made] = views
-            conf[made] = best
+            out.colour[made, 0] = np.uint8(min(255.0, r0 / total + 0.5))
+            out.colour[made, 1] = np.uint8(min(255.0, r1 / total + 0.5))
+            out.colour[made, 2] = np.uint8(min(255.0, r2 / total + 0.5))
+            out.seen[made] = views
+            out.confidence[made] = best
             made += 1
     return made
 
@@ -193,31 +246,39 @@ def fuse_depth_maps(
         depths.append(
             np.where(facing if mask is None else facing & mask, d.depth, 0).astype(np.float32).ravel()
         )
-    depth = np.concatenate(depths)
-    normal = np.concatenate([d.normal.reshape(-1, 3) for d in depth_maps])
-    confidence = np.concatenate([d.confidence.ravel() for d in depth_maps])
-    rgb = np.concatenate([image.reshape(-1, 3) for image in images_rgb])
-    heights = np.array([d.depth.shape[0] for d in depth_maps], np.int64)
-    widths = np.array([d.depth.shape[1] for d in depth_maps], np.int64)
-    K = np.stack([v.K for v in views]).astype(np.float64)
-    R = np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64)
-    t = np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64)
+    maps = _Maps(
+        depth=np.concatenate(depths),
+        normal=np.concatenate([d.normal.reshape(-1, 3) for d in depth_maps]),
+        confidence=np.concatenate([d.confidence.ravel() for d in depth_maps]),
+        rgb=np.concatenate([image.reshape(-1, 3) for image in images_rgb]),
+        offsets=offsets,
+        heights=np.array([d.depth.shape[0] for d in depth_maps], np.int64),
+        widths=np.array([d.depth.shape[1] for d in depth_maps], np.int64),
+        K=np.stack([v.K for v in views]).astype(np.float64),
+        R=np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64),
+        t=np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64),
+    )
+    rules = _Rules(
+        float(max_reprojection_px),
+        float(max_relative_depth),
+        math.cos(math.radians(max_normal_angle_deg)),
+        int(min_views),
+        math.log(_FOOTPRINT_STEP),
+    )
 
     def one(i: int) -> tuple[npt.NDArray[np.generic], ...]:
         size = areas[i]
-        xyz = np.empty((size, 3), np.float32)
-        out_normal = np.empty((size, 3), np.float32)
-        colour = np.empty((size, 3), np.uint8)
-        seen = np.empty(size, np.uint16)
-        conf = np.empty(size, np.float32)
-        others = np.array([j for j in range(count) if j != i], np.int64)
-        made = _fuse_view(
-            i, depth, normal, confidence, rgb, offsets, heights, widths, K, R, t, others,
-            float(max_reprojection_px), float(max_relative_depth), math.cos(math.radians(max_normal_angle_deg)),
-            min_views, math.log(_FOOTPRINT_STEP), xyz, out_normal, colour, seen, conf,
-        )  # fmt: skip
+        out = _Points(
+            np.empty((size, 3), np.float32),
+            np.empty((size, 3), np.float32),
+            np.empty((size, 3), np.uint8),
+            np.empty(size, np.uint16),
+            np.empty(size, np.float32),
+        )
+        made = _fuse_view(i, maps, rules, out)
         ids = np.full(made, views[i].photo_id, np.int32)
-        return (*(a[:made].copy() for a in (xyz, out_normal, colour, seen)), ids, conf[:made].copy())
+        *head, conf = (a[:made].copy() for a in out)
+        return (*head, ids, conf)
 
     parts = map_ordered(one, range(count), threads)
     joined = [np.concatenate([p[k] for p in parts]) for k in range(6)]
