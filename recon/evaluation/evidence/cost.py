@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from recon.evaluation.cost import evaluate_cost
 from recon.evaluation.evidence.subject import Subject
-from recon.evaluation.report import ReportBuilder
+from recon.evaluation.report import ReportBuilder, Samples
+from recon.run.matches import MATCHING
 
 
 def cost_evidence(subject: Subject, report: ReportBuilder) -> None:
@@ -17,5 +18,10 @@ def cost_evidence(subject: Subject, report: ReportBuilder) -> None:
     report.metrics["cost.seconds"] = cost.seconds
     report.metrics["cost.cpu_seconds"] = cost.cpu_seconds
     report.metrics["cost.seconds_per_pair"] = cost.seconds_per_pair
+    each = (subject.run.json(MATCHING) or {}).get("seconds", {})
+    if len(each) > 1:
+        report.samples["cost.seconds_per_pair"] = Samples(
+            {pair: float(s) for pair, s in each.items()}, "mean"
+        )
     report.metrics["cost.peak_memory_mb"] = cost.peak_memory_mb
     report.metrics["cost.bytes_on_disk"] = float(cost.bytes_on_disk)

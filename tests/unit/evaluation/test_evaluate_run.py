@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -372,3 +373,14 @@ def test_cost_of_what_is_no_workspace(tmp_path: Path) -> None:
     counts = '"counts": {"pairs": 4, "seconds_per_pair": 0.125}'
     (tmp_path / "manifest.json").write_text(f'{{"stages": {{"match": {{{record}, {counts}}}}}}}')
     assert evaluate_cost(tmp_path).seconds_per_pair == 0.125
+
+
+def test_seconds_a_pair_have_an_interval_over_pairs(scene: Scene, tmp_path: Path) -> None:
+    root = make_run(scene, tmp_path)
+    matching = json.loads((root / "matching.json").read_text())
+    seconds = {"0_1": 1.0, "0_2": 2.0, "1_2": 3.0, "2_3": 6.0}
+    (root / "matching.json").write_text(json.dumps({**matching, "seconds": seconds}))
+    report = evaluate_run(root, None, parts=("cost",))
+    found = report.intervals()["cost.seconds_per_pair"]
+    assert 1.0 <= found.low < 3.0 < found.high <= 6.0
+    assert dict(report.samples["cost.seconds_per_pair"].values) == seconds
