@@ -107,7 +107,7 @@ def one_pair(
     refining = matcher_name not in ("dis", "farneback")
     flows = []
     for subpixel in (False, True) if refining else (True,):
-        if subpixel and refining and similarity is None:
+        if subpixel and refining and similarity is None and a.rgb.shape == b.rgb.shape:
             # The whole-pixel flow of before, refined as the matcher does it.
             grays = [cv2.cvtColor(i.rgb, cv2.COLOR_RGB2GRAY) for i in images]
             there, back = flows[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -25,7 +25,7 @@ from recon.matching.siftflow import (
     descriptor_pyramid,
     sift_flow_pyramid,
 )
-from recon.matching.subpixel import refine_flow
+from recon.matching.subpixel import RefinementSettings, refine_flow
 from recon.matching.types import DenseMatch, MatchDiagnostics, MatchImage, PairContext
 
 MINIMUM_SEEDS = 8
@@ -177,7 +177,10 @@ class SiftFlowMatcher:
         scale = np.diag([size[0] / width_b, size[1] / height_b])
         enlarging = Similarity(np.column_stack([scale, 0.5 * (np.diag(scale) - 1)]))
         enlarged = self.prepare(align_image(b.image, enlarging, size))
-        return align_back(self._match_alike(a, enlarged, context), enlarging, (width_b, height_b))
+        # The refinement compares what was taken at one sampling.
+        blur = RefinementSettings().blur * float(np.sqrt(factor**2 - 1))
+        coarse = replace(a, gray=cv2.GaussianBlur(a.gray, (0, 0), blur))
+        return align_back(self._match_alike(coarse, enlarged, context), enlarging, (width_b, height_b))
 
     def _match_alike(self, a: Any, b: Any, context: PairContext) -> DenseMatch:
         """``match`` of images of about one size."""

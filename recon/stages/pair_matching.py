@@ -28,7 +28,7 @@ from recon.run.kept import KeptItems, write_keys
 from recon.run.matches import Pair, PairOutcome, read_outcome, save_sparse_match, write_dense_match
 from recon.run.shared_fields import content_key, copy_into_place
 
-_FIELD_VERSION = 4
+_FIELD_VERSION = 5
 """Raised when what a shared field depends on changes."""
 
 
