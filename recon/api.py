@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from recon.errors import ReconError, UsageError
 from recon.matching.alignment import placement
 from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
+from recon.run.kept import KEPT
 from recon.run.state import DERIVED, RESULTS
 
 if TYPE_CHECKING:
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from recon.engine.runner import RunOptions, RunSummary
     from recon.engine.stage import Stage
 
-__all__ = ["DenseOpticalFlow", "PairPictures", "match", "match_files", "reconstruct", "stages", "trust"]
+__all__ = [
+    "DenseOpticalFlow",
+    "PairPictures",
+    "match",
+    "match_files",
+    "plan",
+    "reconstruct",
+    "stages",
+    "trust",
+]
 
 
 def stages() -> tuple[Stage, ...]:
@@ -69,6 +79,9 @@ def reconstruct(
     stop_after: str | None = None,
     restart_from: str | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    memory: str | None = None,
     seed: int = 0,
     resume: bool = True,
     camera_sharing: str | None = None,
@@ -87,6 +100,9 @@ def reconstruct(
         masks: folder of masks, white where a photo may be used.
         stop_after, restart_from: names of stages.
         threads: None for all cores.
+        workers: processes of this machine that share the work; None to do it in this process.
+        cluster: address of a Dask scheduler whose workers share the work, for example "tcp://host:8786".
+        memory: what the run may take, for example "8G"; None for what the machine has.
         seed: of every random choice.
         camera_sharing: "auto", "single" or "per-photo"; None for what the recipe says.
         frames: how many frames to take of each film; None for as many as its motion asks for.
@@ -97,6 +113,7 @@ def reconstruct(
     Raises:
         UsageError: a wrong setting, name or path. ReconError: the run failed; what was done stays.
     """
+    from recon.core.memory import memory_size
     from recon.engine.recipe import load_recipe
     from recon.engine.runner import RunOptions
     from recon.photos.scanning import source_folder
@@ -119,7 +136,11 @@ def reconstruct(
         described=inputs.described(),
         source=str(source.resolve()),
         threads=threads,
+        workers=workers,
+        cluster=cluster,
+        memory=None if memory is None else memory_size(memory),
         seed=seed,
+        costs=_costs,
         stop_after=stop_after,
         restart_from=restart_from,
         resume=resume,
@@ -127,6 +148,47 @@ def reconstruct(
         derived=DERIVED,
     )
     return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+
+
+def _costs(root: Path, recipe: Recipe, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What the stages of a run are expected to cost, once its pairs are chosen."""
+    from recon.run.folder import RunFolder
+    from recon.run.forecast import stage_costs, workload
+
+    if "pairs" not in counts:
+        return {}
+    sections = {"match": recipe.settings["match"].model_dump()}
+    work = workload(RunFolder(root), sections, int(counts["pairs"]["candidates"]))
+    return {} if work is None else stage_costs(work)
+
+
+def plan(run: str | Path, threads: int | None = None) -> str:
+    """What the rest of a run will cost, in words: time by stage, disk, memory.
+
+    Args:
+        run: a workspace whose pairs are chosen (``reconstruct`` with ``stop_after="pairs"``).
+        threads: as ``reconstruct`` gets it.
+
+    Raises:
+        ReconError: its pairs are not chosen.
+    """
+    from recon.engine.recipe import load_recipe
+    from recon.engine.runner import RECIPE, available_threads
+    from recon.run import forecast
+    from recon.run.folder import RunFolder
+
+    folder = RunFolder(Path(run))
+    done = {} if folder.manifest is None else folder.manifest.stages
+    took = {
+        name: one.seconds for name, one in done.items() if one.state == "done" and not one.counts.get(KEPT)
+    }
+    if "pairs" not in done or done["pairs"].state != "done":
+        raise ReconError(f"{run}: its pairs are not chosen yet; run 'recon reconstruct' with --plan")
+    settings = load_recipe(Path(run) / RECIPE, stages()).settings["match"].model_dump()
+    work = forecast.workload(folder, {"match": settings}, int(done["pairs"].counts["candidates"]))
+    assert work is not None
+    finished = {name: took.get(name, 0.0) for name, one in done.items() if one.state == "done"}
+    return forecast.plan(work, finished, threads or available_threads()).in_words()
 
 
 def trust(run: str | Path) -> dict[str, Any] | None:

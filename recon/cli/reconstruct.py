@@ -80,7 +80,28 @@ class ReconstructOptions:
         None, "Compute this stage and all after it anew.", metavar="STAGE", panel=OUTPUT
     )
     stop_after: str | None = option(None, "Last stage to run.", metavar="STAGE", panel=OUTPUT)
+    plan: bool = option(
+        False,
+        "Stop when the pairs are chosen, and say what the rest will cost.",
+        flags=("--plan",),
+        panel=OUTPUT,
+    )
     threads: int | None = option(None, "Threads to use; all cores by default.", min=1, panel=MACHINE)
+    workers: int | None = option(
+        None,
+        "Share the work among so many processes of this machine (needs recon[cluster]).",
+        min=1,
+        panel=MACHINE,
+    )
+    cluster: str | None = option(
+        None,
+        "Share the work among the workers of a Dask scheduler that runs already.",
+        metavar="ADDRESS",
+        panel=MACHINE,
+    )
+    memory: str | None = option(
+        None, "Memory to take, such as 8G; by default what the machine has.", metavar="SIZE", panel=MACHINE
+    )
     seed: int = option(0, "Seed of every random choice.", min=0, panel=MACHINE)
 
 
@@ -104,11 +125,22 @@ def reconstruct(
     with stoppable():
         from recon import api
         from recon.errors import ReconError
+        from recon.run.kept import KEPT
         from recon.sfm.trust import trust_in_words
 
         told = asdict(options)
-        strict = told.pop("strict")
+        strict, plan = told.pop("strict"), told.pop("plan")
+        if plan:
+            told["stop_after"] = "pairs"
         summary = api.reconstruct(photos, out, **told)
+    if plan:
+        typer.echo(api.plan(out, options.workers or options.threads))
+        return
+    kept = ", ".join(
+        f"{one.name} {one.counts[KEPT]}" for one in summary.stages if one.counts.get(KEPT) and not one.skipped
+    )
+    if kept:
+        typer.echo(f"kept of the run before: {kept}")
     typer.echo(f"done in {summary.seconds:.1f} s; files to open:")
     list_results(out)
     trust = api.trust(out)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.parallel import map_ordered
+from recon.dense.neighbours import views_that_may_see
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
@@ -205,19 +207,83 @@ def background_fringe(
     )
 
 
+@dataclass(frozen=True)
+class FilterOptions:
+    """What other views must say of a depth.
+
+    Attributes:
+        max_reprojection_px: of the round trip, in pixels of the view.
+        max_relative_depth: of the depth in the other view.
+        min_views: views that must agree, the view itself included.
+        min_confidence: pixels below are dropped first, so they neither count nor confirm.
+        min_speckle_pixels: smaller islands of depth are dropped at the end.
+        smooth_min_views: views that must agree in smooth regions (or all that are asked, where they are fewer):
+            compressed sky often looks alike in two photos, seldom in four.
+    """
+
+    max_reprojection_px: float = 1.0
+    max_relative_depth: float = 0.01
+    min_views: int = 2
+    min_confidence: float = 0.3
+    min_speckle_pixels: int = 60
+    smooth_min_views: int = 4
+
+
+def trusted_depth(found: DepthMap, min_confidence: float) -> DepthMap:
+    """The depth map without the depths of too little confidence."""
+    depth = np.where(found.confidence >= min_confidence, found.depth, 0).astype(np.float32)
+    return DepthMap(depth, found.normal, found.confidence)
+
+
+def filter_view(
+    views: Sequence[PinholeView],
+    trusted: Sequence[DepthMap],
+    index: int,
+    asked: Sequence[int],
+    options: FilterOptions,
+    smooth: Bool[np.ndarray, "h w"] | None = None,
+) -> DepthMap:
+    """The depth map of one view with only the pixels that other views confirm; see ``filter_depths``.
+
+    Args:
+        trusted: the depth maps of all views, after ``trusted_depth``. Only those are read that can see what the view
+            sees.
+        asked: the views that may confirm.
+    """
+    mine = trusted[index]
+    seeing = set(views_that_may_see(views, index, mine.depth))
+    limits = {
+        "max_reprojection_px": options.max_reprojection_px,
+        "max_relative_depth": options.max_relative_depth,
+    }
+    confirming = [j for j in asked if j in seeing]
+    agree, through = consistent_views(views, trusted, index, confirming, **limits)
+    needed = np.full(agree.shape, options.min_views - 1)
+    if smooth is not None:
+        needed[smooth] = max(options.min_views - 1, min(options.smooth_min_views - 1, len(asked)))
+    keep = (mine.depth > 0) & (agree >= needed)
+    # All views may object: floaters agree with the neighbours that share their cause, not with the others.
+    elsewhere = sorted(seeing.difference(asked))
+    if elsewhere:
+        _, more = consistent_views(views, trusted, index, elsewhere, **limits)
+        through = through + more
+    keep &= through <= agree
+    if options.min_speckle_pixels > 1:
+        keep &= remove_speckles(
+            np.where(keep, mine.depth, 0).astype(np.float32), min_pixels=options.min_speckle_pixels
+        )
+    confidence = 1 - (1 - mine.confidence) * 0.75 ** agree.astype(np.float32)
+    return replace(mine, confidence=confidence).only(keep)
+
+
 def filter_depths(
     views: Sequence[PinholeView],
     depth_maps: Sequence[DepthMap],
     neighbours: Sequence[Sequence[int]] | None = None,
     *,
-    max_reprojection_px: float = 1.0,
-    max_relative_depth: float = 0.01,
-    min_views: int = 2,
-    min_confidence: float = 0.3,
-    min_speckle_pixels: int = 60,
     smooth: Sequence[Bool[np.ndarray, "h w"]] | None = None,
-    smooth_min_views: int = 4,
     threads: int = 1,
+    **options: Any,
 ) -> list[DepthMap]:
     """Depth maps with only the pixels that other views confirm.
 
@@ -227,60 +293,19 @@ def filter_depths(
     Args:
         views, depth_maps: all views and their depth maps, of the same sizes.
         neighbours: for each view the indices of the views to ask; None for all.
-        max_reprojection_px: of the round trip, in pixels of the view.
-        max_relative_depth: of the depth in the other view.
-        min_views: views that must agree, the view itself included.
-        min_confidence: pixels below are dropped first, so they neither count nor confirm.
-        min_speckle_pixels: smaller islands of depth are dropped at the end.
-        smooth: for each view, True where its photo has next to no texture (``smooth_regions``); there
-            ``smooth_min_views`` must agree instead (or all that are asked, where they are fewer): compressed sky
-            often looks alike in two photos, seldom in four.
+        smooth: for each view, True where its photo has next to no texture (``smooth_regions``).
         threads: views worked on at once.
+        options: fields of ``FilterOptions``.
 
     Returns:
         New depth maps; dropped pixels are 0 throughout. Confidence is raised by the number of confirming
         views: ``1 - (1 - c) 0.75^confirming``.
     """
-    trusted = [
-        DepthMap(
-            np.where(d.confidence >= min_confidence, d.depth, 0).astype(np.float32), d.normal, d.confidence
-        )
-        for d in depth_maps
-    ]
+    chosen = FilterOptions(**options)
+    trusted = [trusted_depth(d, chosen.min_confidence) for d in depth_maps]
 
     def one(i: int) -> DepthMap:
         asked = [j for j in (range(len(views)) if neighbours is None else neighbours[i]) if j != i]
-        agree, through = consistent_views(
-            views,
-            trusted,
-            i,
-            asked,
-            max_reprojection_px=max_reprojection_px,
-            max_relative_depth=max_relative_depth,
-        )
-        needed = np.full(agree.shape, min_views - 1)
-        if smooth is not None:
-            needed[smooth[i]] = max(min_views - 1, min(smooth_min_views - 1, len(asked)))
-        keep = (trusted[i].depth > 0) & (agree >= needed)
-        # All views may object: floaters agree with the neighbours that share their cause, not with the
-        # others.
-        elsewhere = [j for j in range(len(views)) if j != i and j not in asked]
-        if elsewhere:
-            _, more = consistent_views(
-                views,
-                trusted,
-                i,
-                elsewhere,
-                max_reprojection_px=max_reprojection_px,
-                max_relative_depth=max_relative_depth,
-            )
-            through = through + more
-        keep &= through <= agree
-        if min_speckle_pixels > 1:
-            keep &= remove_speckles(
-                np.where(keep, trusted[i].depth, 0).astype(np.float32), min_pixels=min_speckle_pixels
-            )
-        confidence = 1 - (1 - trusted[i].confidence) * 0.75 ** agree.astype(np.float32)
-        return replace(trusted[i], confidence=confidence).only(keep)
+        return filter_view(views, trusted, i, asked, chosen, None if smooth is None else smooth[i])
 
     return map_ordered(one, range(len(views)), threads)

@@ -12,8 +12,10 @@ from jaxtyping import Bool, UInt8
 from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.memory import Scratch
 from recon.core.mesh import PointCloud
 from recon.core.parallel import map_ordered
+from recon.dense.neighbours import views_that_may_see
 from recon.dense.types import DepthMap
 
 # A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
@@ -137,8 +139,8 @@ def _seen_by(maps, rules, index, x, y, point, normal, j):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _fuse_view(index, maps, rules, out):  # type: ignore[no-untyped-def]
-    """Points of one view that no other view owns; returns how many."""
+def _fuse_view(index, others, maps, rules, out):  # type: ignore[no-untyped-def]
+    """Points of one view that no other view owns, of those that may see the same; returns how many."""
     base = maps.offsets[index]
     K, R, t = maps.K, maps.R, maps.t
     made = 0
@@ -162,9 +164,7 @@ def _fuse_view(index, maps, rules, out):  # type: ignore[no-untyped-def]
             views = 1
             owned = True
             best = maps.confidence[at]
-            for j in range(len(maps.offsets)):
-                if j == index:
-                    continue
+            for j in others:
                 there, own, facing, theirs = _seen_by(maps, rules, index, x, y, point, normal, j)
                 if there < 0:
                     continue
@@ -209,6 +209,7 @@ def fuse_depth_maps(
     max_relative_depth: float = 0.01,
     max_normal_angle_deg: float = 45.0,
     threads: int = 1,
+    scratch: Scratch | None = None,
 ) -> PointCloud:
     """One cloud of all depth maps, with one point per surface patch.
 
@@ -226,6 +227,7 @@ def fuse_depth_maps(
         max_relative_depth: difference of depth, relative.
         max_normal_angle_deg: between the normals of two views.
         threads: views worked on at once.
+        scratch: where the maps of all views lie while they are fused; None for memory.
 
     Returns:
         Points ordered by view, then by row and column of the pixel that made them.
@@ -235,25 +237,32 @@ def fuse_depth_maps(
         raise ValueError("views, depth maps, images and masks must be as many")
     if count == 0:
         return _empty()
-    areas = [d.depth.size for d in depth_maps]
+    scratch = scratch or Scratch()
+    areas = [view.height * view.width for view in views]
     offsets = np.concatenate([[0], np.cumsum(areas)[:-1]]).astype(np.int64)
-    depths = []
-    for i, d in enumerate(depth_maps):
-        if images_rgb[i].shape[:2] != d.depth.shape:
-            raise ValueError(f"depth map and photo of {views[i].name} differ in size")
-        mask = None if masks is None else masks[i]
+    depth, normal, confidence, rgb = scratch.arrays(
+        sum(areas), (((), np.float32), ((3,), np.float32), ((), np.float32), ((3,), np.uint8))
+    )
+    seeing = []
+    for i, view in enumerate(views):
+        d, image, mask = depth_maps[i], images_rgb[i], None if masks is None else masks[i]
+        if image.shape[:2] != d.depth.shape or d.depth.shape != (view.height, view.width):
+            raise ValueError(f"depth map and photo of {view.name} differ in size")
         facing = d.normal.any(axis=-1)
-        depths.append(
-            np.where(facing if mask is None else facing & mask, d.depth, 0).astype(np.float32).ravel()
-        )
+        usable = np.where(facing if mask is None else facing & mask, d.depth, 0).astype(np.float32)
+        seeing.append(np.array(views_that_may_see(views, i, usable), np.int64))
+        rows = slice(int(offsets[i]), int(offsets[i]) + areas[i])
+        depth[rows], confidence[rows] = usable.ravel(), d.confidence.ravel()
+        normal[rows], rgb[rows] = d.normal.reshape(-1, 3), image.reshape(-1, 3)
+        scratch.release()
     maps = _Maps(
-        depth=np.concatenate(depths),
-        normal=np.concatenate([d.normal.reshape(-1, 3) for d in depth_maps]),
-        confidence=np.concatenate([d.confidence.ravel() for d in depth_maps]),
-        rgb=np.concatenate([image.reshape(-1, 3) for image in images_rgb]),
+        depth=depth,
+        normal=normal,
+        confidence=confidence,
+        rgb=rgb,
         offsets=offsets,
-        heights=np.array([d.depth.shape[0] for d in depth_maps], np.int64),
-        widths=np.array([d.depth.shape[1] for d in depth_maps], np.int64),
+        heights=np.array([view.height for view in views], np.int64),
+        widths=np.array([view.width for view in views], np.int64),
         K=np.stack([v.K for v in views]).astype(np.float64),
         R=np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64),
         t=np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64),
@@ -275,7 +284,8 @@ def fuse_depth_maps(
             np.empty(size, np.uint16),
             np.empty(size, np.float32),
         )
-        made = _fuse_view(i, maps, rules, out)
+        made = _fuse_view(i, seeing[i], maps, rules, out)
+        scratch.release()
         ids = np.full(made, views[i].photo_id, np.int32)
         *head, conf = (a[:made].copy() for a in out)
         return (*head, ids, conf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from recon.core.cameras import PinholeView
 
@@ -41,14 +41,13 @@ def select_neighbours(
         For every view a tuple of indices into ``views``; empty where it shares no point with any.
     """
     index_of = {view.photo_id: i for i, view in enumerate(views)}
-    n = len(views)
-    seen = np.zeros((n, len(points)), bool)
-    for i, view in enumerate(views):
-        seen[i, np.asarray(observed_point)[np.asarray(observed_photo) == view.photo_id]] = True
-    assert len(index_of) == n
-    xyz = np.asarray(points, np.float64)
+    assert len(index_of) == len(views)
+    everything = np.asarray(points, np.float64)
+    seen, seers = _observations(index_of, len(points), observed_point, observed_photo)
     result: list[tuple[int, ...]] = []
     for i, view in enumerate(views):
+        mine = seen[i]
+        xyz = everything[mine]
         ray_i = xyz - view.center
         far_i = np.linalg.norm(ray_i, axis=1)
         camera = xyz @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
@@ -57,13 +56,11 @@ def select_neighbours(
         cell_x = np.clip(pixel[:, 0] / z / max(view.width, 1) * 8, 0, 7).astype(int)
         cell_y = np.clip(pixel[:, 1] / z / max(view.height, 1) * 8, 0, 7).astype(int)
         scores: list[tuple[float, int, int]] = []
-        for j, other in enumerate(views):
-            if j == i:
-                continue
-            both = seen[i] & seen[j]
+        candidates = {j for row in mine.tolist() for j in seers[row]}
+        for j in sorted(candidates - {i}):
+            other = views[j]
+            both = np.isin(mine, seen[j], assume_unique=True)
             shared = int(both.sum())
-            if shared == 0:
-                continue
             ray_j = xyz[both] - other.center
             far_j = np.linalg.norm(ray_j, axis=1)
             cosine = (ray_i[both] * ray_j).sum(1) / np.maximum(far_i[both] * far_j, 1e-20)
@@ -79,3 +76,58 @@ def select_neighbours(
         enough = [j for _, shared, j in scores if shared >= min_shared]
         result.append(tuple((enough or [j for _, _, j in scores])[:count]))
     return result
+
+
+def _observations(
+    index_of: dict[int, int],
+    count: int,
+    observed_point: Int[np.ndarray, " m"],
+    observed_photo: Int[np.ndarray, " m"],
+) -> tuple[list[Int[np.ndarray, " k"]], list[set[int]]]:
+    """The points that each view sees, ascending and each once, and the views that see each point."""
+    rows: list[list[int]] = [[] for _ in index_of]
+    seers: list[set[int]] = [set() for _ in range(count)]
+    for point, photo in zip(
+        np.asarray(observed_point).tolist(), np.asarray(observed_photo).tolist(), strict=True
+    ):
+        if photo in index_of:
+            rows[index_of[photo]].append(point)
+            seers[point].add(index_of[photo])
+    return [np.unique(np.array(row, np.int64)) for row in rows], seers
+
+
+_MARGIN_PX = 1.0
+"""What a view may see begins this far outside of its photo, for the sake of rounding."""
+
+
+def views_that_may_see(
+    views: Sequence[PinholeView], index: int, depth: Float32[np.ndarray, "h w"]
+) -> list[int]:
+    """The other views into whose photos a point of this view's depth map can fall, ascending; no such view is missed.
+
+    The points lie in the frustum between the least and the largest depth. A view cannot see them if the eight corners
+    of the frustum are all behind it, or all beyond the same side of its photo.
+    """
+    known = depth[depth > 0]
+    if known.size == 0:
+        return []
+    view = views[index]
+    height, width = depth.shape
+    pixels = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)])
+    rays = pixels @ np.linalg.inv(view.K).T
+    local = np.concatenate([rays * float(known.min()), rays * float(known.max())])
+    world = (local - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3]
+    others = [j for j in range(len(views)) if j != index]
+    if not others:
+        return []
+    R = np.stack([views[j].cam_from_world[:, :3] for j in others])
+    t = np.stack([views[j].cam_from_world[:, 3] for j in others])
+    K = np.stack([views[j].K for j in others])
+    w = np.array([views[j].width for j in others])[:, None]
+    h = np.array([views[j].height for j in others])[:, None]
+    flat = (np.einsum("nij,kj->nki", R, world) + t[:, None]) @ K.transpose(0, 2, 1)
+    x, y, z = flat[..., 0], flat[..., 1], flat[..., 2]
+    low, edge = -0.5 - _MARGIN_PX, _MARGIN_PX - 0.5
+    sides = (z <= 0, x < low * z, y < low * z, x > (w + edge) * z, y > (h + edge) * z)
+    never = np.logical_or.reduce([side.all(axis=1) for side in sides])
+    return [j for j, out in zip(others, never, strict=True) if not out]

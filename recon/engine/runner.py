@@ -13,12 +13,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recon.core.memory import machine_memory
+from recon.engine.forecast import seconds_to_go, time_in_words
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
 from recon.engine.workspace import (
@@ -33,6 +35,9 @@ from recon.errors import ReconError, UsageError
 from recon.io.manifest import Manifest, StageRecord, counts_in_words
 
 RECIPE = "recipe.toml"
+CACHED_PART = 4
+"""Photos and maps that could be read again may take this part of the memory; the rest is for the work."""
+_TELL_EVERY, _WORTH_TELLING = 60.0, 20.0
 _SAMPLE_SECONDS = 0.1
 _CHILDREN_EVERY = 10  # samples; to list the children reads all of /proc
 
@@ -89,6 +94,11 @@ class RunOptions:
         described: the inputs by name, for the manifest.
         source: what the workspace is made from, as the user named it; a workspace keeps to one source.
         threads: None for all cores of this process.
+        workers: number of processes for the tasks of the run, on this machine.
+        cluster: address of a Dask scheduler whose workers do the tasks.
+        memory: bytes that the run may take; None for what the machine, or its control group, has.
+        costs: what the stages of the run in a workspace are expected to cost, given the counts of the stages that are
+            done; empty while that is not known. The time to go is told by it.
         seed: of every random choice.
         stop_after: name of the last stage to run.
         restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
@@ -102,6 +112,10 @@ class RunOptions:
     described: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     threads: int | None = None
+    workers: int | None = None
+    cluster: str | None = None
+    memory: int | None = None
+    costs: Callable[[Path, Recipe, Mapping[str, Mapping[str, Any]]], Mapping[str, float]] | None = None
     seed: int = 0
     stop_after: str | None = None
     restart_from: str | None = None
@@ -139,13 +153,28 @@ def run_stages(
     if not options.resume:
         redo_from = 0
     began = time.perf_counter()
-    with Workspace.open(root) as workspace, run_log(workspace.root) as log:
-        run = _Run(workspace, recipe, options, log)
+    if options.workers is not None and options.cluster is not None:
+        raise UsageError("--workers and --cluster: give one of them")
+    with (
+        Workspace.open(root) as workspace,
+        run_log(workspace.root) as log,
+        _workers(workspace.root, options, log) as cluster,
+    ):
+        run = _Run(workspace, recipe, options, log, cluster)
         try:
             outcomes = run.all(stages[: last + 1], names, redo_from)
         except OSError as error:
             raise (writing_failed(workspace.root, error) or error) from error
         return RunSummary(workspace.root, recipe, tuple(outcomes), time.perf_counter() - began)
+
+
+def _workers(root: Path, options: RunOptions, log: logging.Logger) -> AbstractContextManager[Any]:
+    """The workers that the options ask for; none as a rule."""
+    if options.workers is None and options.cluster is None:
+        return nullcontext()
+    from recon.engine.cluster import open_cluster
+
+    return open_cluster(root, options.workers, options.cluster, options.memory or machine_memory(), log)
 
 
 def stage_fingerprints(
@@ -165,13 +194,22 @@ class _Run:
     """One pass over the stages of a workspace."""
 
     def __init__(
-        self, workspace: Workspace, recipe: Recipe, options: RunOptions, log: logging.Logger
+        self,
+        workspace: Workspace,
+        recipe: Recipe,
+        options: RunOptions,
+        log: logging.Logger,
+        cluster: Any = None,
     ) -> None:
         self.workspace = workspace
         self.recipe = recipe
         self.options = options
         self.log = log
+        self.cluster = cluster
         self.fingerprints: dict[str, str] = {}
+        self.took: dict[str, float] = {}
+        self.todo: set[str] = set()
+        self.told = time.monotonic()
         self.threads = options.threads or available_threads()
 
     @property
@@ -187,6 +225,9 @@ class _Run:
             root=self.workspace.root,
             inputs=self.options.inputs,
             threads=self.threads,
+            memory=(self.options.memory or machine_memory()) // CACHED_PART // (self.options.workers or 1),
+            cluster=self.cluster,
+            tell=self.tell,
             seed=self.options.seed,
             quality=self.recipe.quality,
             stage=stage,
@@ -195,6 +236,7 @@ class _Run:
 
     def all(self, stages: Sequence[Stage], names: Sequence[str], redo_from: int) -> list[StageOutcome]:
         outcomes: list[StageOutcome] = []
+        self.todo = {stage.name for stage in stages}
         for number, stage in enumerate(stages):
             work = self.context(stage.name)
             work.reuse = number < redo_from
@@ -209,6 +251,7 @@ class _Run:
                 if not missing:
                     self.say(f"{label}: done before{counts_in_words(record.counts)}")
                     outcomes.append(_outcome(stage.name, record, skipped=True))
+                    self.todo.discard(stage.name)
                     continue
                 self.say(f"{label}: {missing[0]} is gone, computing it again")
             outcomes.append(self.one(stage, work, label))
@@ -277,7 +320,7 @@ class _Run:
         self.workspace.drop_partial(stage.name, except_fingerprint=work.fingerprint)
         self.log.info("%s: begins", label)
         try:
-            with _measured(record):
+            with _measured(record, self.cluster):
                 counts = stage.run(self.recipe.settings[stage.name], work)
         except KeyboardInterrupt:
             self._fail(record, "interrupted", f"{label}: stopped")
@@ -307,8 +350,30 @@ class _Run:
         self.workspace.save()
         _give_memory_back()
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
-        self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost})")
+        self.took[stage.name] = record.seconds
+        self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost}){self.to_go()}")
         return _outcome(stage.name, record, skipped=False)
+
+    def to_go(self, running: tuple[str, float, float] | None = None) -> str:
+        """How long the stages to come will take, in words; empty where that is not known, or is no time at all."""
+        if self.options.costs is None:
+            return ""
+        counts = {name: one.counts for name, one in self.manifest.stages.items() if one.state == "done"}
+        costs = self.options.costs(self.workspace.root, self.recipe, counts)
+        costs = {stage: cost for stage, cost in costs.items() if stage in self.todo}
+        seconds = seconds_to_go(costs, self.took, running)
+        return (
+            f"; about {time_in_words(seconds)} to go"
+            if seconds is not None and seconds >= _WORTH_TELLING
+            else ""
+        )
+
+    def tell(self, stage: str, share: float, seconds: float) -> None:
+        """Say within a long stage how far it is, where no progress bar says it."""
+        now = time.monotonic()
+        if now - self.told > _TELL_EVERY and not sys.stderr.isatty():
+            self.told = now
+            self.say(f"    {stage}: {share:.0%}{self.to_go((stage, share, seconds))}")
 
     def set_aside(self, stages: Sequence[str]) -> None:
         """Move the results of an earlier state away: those of stages that are about to run, or have to."""
@@ -380,7 +445,7 @@ def _give_memory_back() -> None:
 
 
 @contextmanager
-def _measured(record: StageRecord) -> Iterator[None]:
+def _measured(record: StageRecord, cluster: Any = None) -> Iterator[None]:
     """Fill in wall seconds, processor seconds and peak memory (of this process and its children)."""
     import psutil
 
@@ -399,12 +464,15 @@ def _measured(record: StageRecord) -> Iterator[None]:
 
     sampler = threading.Thread(target=sample, name="recon-memory", daemon=True)
     sampler.start()
+    elsewhere = cluster.cpu_seconds if cluster is not None else 0.0
     began, cpu_began = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
         record.seconds = round(time.perf_counter() - began, 3)
-        record.cpu_seconds = round(time.process_time() - cpu_began, 3)
+        if cluster is not None:
+            elsewhere = cluster.cpu_seconds - elsewhere
+        record.cpu_seconds = round(time.process_time() - cpu_began + elsewhere, 3)
         stop.set()
         sampler.join()
         record.peak_memory_mb = round(max(peak[0], process.memory_info().rss) / 2**20, 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -109,6 +111,10 @@ class StageContext(AtomicFolder):
             parallel.
         quality: name of the quality level of the run.
         reuse: False where the user asked that nothing of an earlier run is taken over.
+        memory: bytes that a stage may keep of what it can read again, in each process.
+        cluster: workers for ``spread``; None to do all in this process.
+        tell: is told the stage, the share of it that is done, and its seconds so far.
+        began: when the first pass of the stage began.
         warnings: what ``warn`` collected.
     """
 
@@ -117,6 +123,10 @@ class StageContext(AtomicFolder):
     seed: int = 0
     quality: str = "normal"
     reuse: bool = True
+    memory: int = 1 << 30
+    cluster: Any = None
+    tell: Callable[[str, float, float], None] | None = None
+    began: float = 0.0
     warnings: list[str] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("recon"))
 
@@ -143,6 +153,47 @@ class StageContext(AtomicFolder):
         things = list(items)
         with self.progress(len(things), description) as progress:
             return parallel.map_ordered(fn, things, threads or self.threads, progress.update)
+
+    def spread(
+        self,
+        task: Callable[[Item], Result],
+        items: Iterable[Item],
+        description: str,
+        lost: Callable[[Item], Result],
+        part: tuple[int, int] = (0, 1),
+    ) -> list[Result]:
+        """As ``map``, for a task that can be pickled and works on the workspace: on the workers where there are some.
+
+        Args:
+            lost: what stands for the result of an item that ended its worker each time; the user is told.
+            part: which of how many passes over the stage's items this is, from 0.
+        """
+        things = list(items)
+
+        def left_out(item: Item, why: str) -> Result:
+            self.warn(f"{description}: {getattr(item, 'name', item)} is left out: {why}")
+            return lost(item)
+
+        with self.progress(len(things), description) as progress:
+            done = self._teller(progress, len(things), part)
+            if self.cluster is None:
+                return parallel.map_ordered(task, things, self.threads, done)
+            found: list[Result] = self.cluster.map(task, things, done, left_out)
+        return found
+
+    def _teller(self, progress: Progress, total: int, part: tuple[int, int]) -> Callable[[], None]:
+        """What counts an item that is done, and says how far the stage is."""
+        done = itertools.count(1)
+        if part[0] == 0:
+            self.began = time.perf_counter()
+
+        def tell() -> None:
+            progress.update()
+            share = (part[0] + next(done) / total) / part[1]
+            if self.tell is not None:
+                self.tell(self.stage, share, time.perf_counter() - self.began)
+
+        return tell
 
     def imap(
         self,

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
-import cv2
 import numpy as np
-from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import photo_id
-from recon.core.undistort import pixel_grid, undistort_points, undistortion_maps
-from recon.dense.filtering import background_fringe, filter_depths, smooth_regions
+from recon.dense.filtering import FilterOptions
 from recon.dense.neighbours import select_neighbours
-from recon.dense.refinement import refine_depth
-from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
-from recon.dense.types import DepthMap
-from recon.engine.stage import StageContext
+from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder, read_depth, write_depth
+from recon.run.kept import KEPT
+from recon.run.shared_fields import content_key
+from recon.stages.depth_views import (
+    PLAN,
+    VIEWS,
+    DepthOptions,
+    DepthTask,
+    Posed,
+    Standing,
+    close_depths,
+    posed_photos,
+    read_standings,
+    standings_to_json,
+    steps_of,
+)
 
 
 class DepthSettings(BaseModel):
@@ -57,92 +69,112 @@ class DepthStage:
 
     def run(self, settings: DepthSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
-        scene = DenseScene(run, settings.max_size)
-        views = scene.views
+        scene = DenseScene(run, settings.max_size, work.memory)
         neighbours = _neighbours(scene, settings.neighbours)
-        indices = list(range(len(views)))
-        greys = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in scene.images]
-
-        def triangulate(index: int) -> DepthMap:
-            return _triangulate(scene, index, settings.max_reprojection)
-
+        options = _options(settings)
+        identity = content_key({"version": self.version, "settings": settings.model_dump(mode="json")})
+        today = posed_photos(scene)
         with work.resumable_directory(DEPTH) as folder:
-
-            def kept(kind: str, index: int, make: Any) -> DepthMap:
-                name = f"{kind}_{views[index].photo_id}.npz"
-                if not (folder / name).exists():
-                    with work.write_into(folder, name) as path:
-                        write_depth(path, make(index))
-                return read_depth(folder / name)
-
-            depths = work.map(lambda i: kept("flow", i, triangulate), indices, "triangulating flow")
-            triangulated = float(np.mean([(d.depth > 0).mean() for d in depths]))
-
-            def refine(index: int, initial: list[DepthMap], final: bool) -> DepthMap:
-                sources = neighbours[index]
-                if not sources:
-                    return initial[index]
-                return refine_depth(
-                    views[index],
-                    greys[index],
-                    [(views[k], greys[k]) for k in sources],
-                    initial[index],
-                    mask=scene.masks[index],
-                    neighbour_depths=[initial[k] for k in sources] if final else None,
-                    iterations=1 if final else settings.iterations,
-                    levels=1 if final else settings.levels,
-                    patch=settings.patch,
+            kept = _take_over(work, folder, scene, today, neighbours, identity) if work.reuse else {}
+            with work.write_into(folder, PLAN) as path:
+                path.write_text(
+                    json.dumps({"neighbours": neighbours, "kept": sorted(kept)}), encoding="utf-8"
                 )
-
-            if settings.iterations:
-                first = depths
-                depths = work.map(
-                    lambda i: kept("photometric", i, lambda k: refine(k, first, False)),
-                    indices,
-                    "refining depth",
-                )
-            for number in range(settings.geometric_iterations if settings.iterations else 0):
-
-                def agree(
-                    index: int, before: list[DepthMap] = depths, kind: str = f"geometric{number}"
-                ) -> DepthMap:
-                    return kept(kind, index, lambda k: refine(k, before, True))
-
-                depths = work.map(agree, indices, "agreeing on depth")
-            filtered = filter_depths(
-                views,
-                depths,
-                neighbours,
-                max_reprojection_px=settings.max_round_trip,
-                max_relative_depth=settings.max_relative_depth,
-                min_views=settings.min_views,
-                min_confidence=settings.min_confidence,
-                smooth=[smooth_regions(grey, max_deviation=settings.smooth_deviation) for grey in greys],
-                smooth_min_views=settings.smooth_min_views,
-                threads=work.threads,
-            )
-            filtered = [
-                depth.only(~background_fringe(rgb, depth.depth))
-                for rgb, depth in zip(scene.images, filtered, strict=True)
-            ]
-            for view, depth in zip(views, filtered, strict=True):
-                with work.write_into(folder, f"{view.photo_id}.npz") as path:
-                    write_depth(path, depth)
-            for leftover in folder.glob("*_*.npz"):
+            task = DepthTask(work.root, folder, options, work.memory, uuid4().hex)
+            todo = [index for index in range(len(today)) if index not in kept]
+            shares: dict[str, list[float]] = {}
+            try:
+                steps = steps_of(options)
+                for number, step in enumerate(steps):
+                    one = replace(task, step=step)
+                    what = _DOING[step.rstrip("0123456789")]
+                    shares[step] = work.spread(one, todo, what, one.lost, (number, len(steps)))
+            finally:
+                close_depths()
+            standings = {
+                index: Standing(identity, today[index], tuple(today[k] for k in neighbours[index]))
+                for index in todo
+            } | {index: standing for index, (standing, _) in kept.items()}
+            notes = {f"{scene.views[index].photo_id}.npz": standings[index] for index in sorted(standings)}
+            for leftover in (*folder.glob("*_*.npz"), folder / PLAN):
                 leftover.unlink()
-            with work.write_into(folder, DEPTH_SIZE) as path:
-                path.write_text(json.dumps({"max_size": settings.max_size}), encoding="utf-8")
-        covered = [float((depth.depth > 0).mean()) for depth in filtered]
+            for name, value in (
+                (VIEWS, standings_to_json(notes)),
+                (DEPTH_SIZE, {"max_size": settings.max_size}),
+            ):
+                with work.write_into(folder, name) as path:
+                    path.write_text(json.dumps(value), encoding="utf-8")
+        covered = [*shares["final"], *(share for _, share in kept.values())]
         if max(covered) == 0.0:
             raise ReconError(
                 "no depth could be found in any photo, although the cameras are known: the photos may show too little "
                 "texture, or the matches are too few; try --quality high"
             )
         return {
-            "depth_maps": len(views),
-            "triangulated_share": round(triangulated, 3),
+            "depth_maps": len(today),
+            "triangulated_share": round(float(np.mean(shares["flow"])), 3) if todo else 0.0,
             "covered_share": round(float(np.mean(covered)), 3),
+            **({KEPT: len(kept)} if kept else {}),
         }
+
+
+_DOING = {
+    "flow": "triangulating flow",
+    "photometric": "refining depth",
+    "geometric": "agreeing on depth",
+    "final": "comparing depth",
+}
+
+
+def _options(settings: DepthSettings) -> DepthOptions:
+    """The settings as the steps of a view take them."""
+    return options_of(
+        DepthOptions,
+        settings,
+        filter=FilterOptions(
+            max_reprojection_px=settings.max_round_trip,
+            max_relative_depth=settings.max_relative_depth,
+            min_views=settings.min_views,
+            min_confidence=settings.min_confidence,
+            smooth_min_views=settings.smooth_min_views,
+        ),
+    )
+
+
+def _take_over(
+    work: StageContext,
+    folder: Path,
+    scene: DenseScene,
+    today: Sequence[Posed],
+    neighbours: Sequence[Sequence[int]],
+    identity: str,
+) -> dict[int, tuple[Standing, float]]:
+    """Put the depth of an earlier run in place for views that stand to their sources as they did.
+
+    A view that has a photo among its sources now that was not in the earlier run is computed again.
+
+    Returns:
+        For each such view how it stood, and the share of its pixels that has a depth.
+    """
+    old = work.path(*DEPTH.split("/"))
+    before = read_standings(old / VIEWS)
+    now = {one.photo: one for one in today}
+    found: dict[int, tuple[Standing, float]] = {}
+    for index, me in enumerate(today):
+        name, standing = before.get(me.photo, ("", None))
+        if standing is None or standing.settings != identity or not (old / name).is_file():
+            continue
+        if any(today[k].photo not in before for k in neighbours[index]):
+            continue
+        depth = read_depth(old / name)
+        scale = standing.scale_to(now, depth.depth)
+        if scale is None:
+            continue
+        factor = np.float32(scale / standing.scale)
+        with work.write_into(folder, f"{scene.views[index].photo_id}.npz") as path:
+            write_depth(path, replace(depth, depth=depth.depth * factor))
+        found[index] = (replace(standing, scale=scale), float((depth.depth > 0).mean()))
+    return found
 
 
 def _neighbours(scene: DenseScene, count: int) -> list[tuple[int, ...]]:
@@ -158,53 +190,3 @@ def _neighbours(scene: DenseScene, count: int) -> list[tuple[int, ...]]:
     return select_neighbours(
         scene.views, xyz, np.array(point_rows, np.int64), np.array(photo_rows, np.int64), count=count
     )
-
-
-def _triangulate(scene: DenseScene, index: int, max_reprojection: float) -> DepthMap:
-    """Depth of one view at matching size, from all its flow fields."""
-    me = scene.full_views[index]
-    others = {view.photo_id: view for view in scene.full_views}
-    run = scene.run
-    graph = run.view_graph()
-    flows, reference = [], None
-    for pair in run.field_pairs():
-        if me.photo_id not in pair or not graph.has_edge(*pair):
-            continue
-        other = others.get(pair[0] if pair[1] == me.photo_id else pair[1])
-        if other is None:
-            continue
-        match = run.dense_match(pair)
-        forward = pair[0] == me.photo_id
-        field = match.a_to_b if forward else match.b_to_a
-        back = match.b_to_a if forward else match.a_to_b
-        consistent = match.consistent_a if forward else match.consistent_b
-        height, width = field.confidence.shape
-        reference = me.resized(width, height)
-        target = other.resized(back.confidence.shape[1], back.confidence.shape[0])
-        flow, confidence = field.flow, field.confidence
-        mine, theirs = scene.intrinsics[me.photo_id], scene.intrinsics[other.photo_id]
-        if not (mine.is_pinhole and theirs.is_pinhole):
-            flow, confidence, consistent = undistort_flow(
-                flow,
-                confidence,
-                consistent,
-                _distorted(mine.resized(width, height), reference),
-                _undistorted(theirs.resized(target.width, target.height), target),
-            )
-        flows.append(FlowToView(target, flow, confidence, consistent))
-    if reference is None:
-        height, width = scene.masks[index].shape
-        zeros = np.zeros((height, width), np.float32)
-        return DepthMap(zeros, np.zeros((height, width, 3), np.float32), zeros)
-    return triangulate_flow(reference, flows, max_reprojection_px=max_reprojection)
-
-
-def _distorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
-    """Where each pixel of the undistorted view lies in the photo as taken."""
-    return np.stack(undistortion_maps(intrinsics, view.K, (view.width, view.height)), axis=-1)
-
-
-def _undistorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
-    """Where each pixel of the photo as taken lies in the undistorted view."""
-    moved = undistort_points(pixel_grid(view.width, view.height), intrinsics, view.K)
-    return moved.reshape(view.height, view.width, 2).astype(np.float32)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext
 from recon.features.interest_points import extract_interest_points
+from recon.features.types import InterestPoints
 from recon.photos.types import Photo
 from recon.run.folder import POINTS, RunFolder, write_points
 from recon.run.kept import KEPT, KeptItems, write_keys
@@ -43,7 +44,8 @@ class FeaturesStage:
         keys = {photo.id: content_key(identity | {"photo": run.photo_key(photo)}) for photo in photos}
         with work.resumable_directory(POINTS) as folder:
             kept = sum(before.take(keys[photo.id], folder / f"{photo.id}.npz") for photo in photos)
-            counts = work.map(ExtractPoints(work.root, folder, settings), photos, "interest points")
+            task = ExtractPoints(work.root, folder, settings)
+            counts = work.spread(task, photos, "interest points", task.lost)
             write_keys(work, folder, {f"{number}.npz": key for number, key in keys.items()})
         figures: dict[str, Any] = {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}
         return figures | ({KEPT: kept} if kept else {})
@@ -77,3 +79,11 @@ class ExtractPoints:
         with run.files.write_into(self.folder, target.name) as path:
             write_points(path, points)
         return len(points)
+
+    def lost(self, photo: Photo) -> int:
+        """Write no points for a photo that ended its worker each time: no pair will be matched with it."""
+        none = np.zeros(0, np.float32)
+        points = InterestPoints(np.zeros((0, 2), np.float32), none, none, np.zeros((0, 128), np.uint8))
+        with RunFolder(self.root).files.write_into(self.folder, f"{photo.id}.npz") as path:
+            write_points(path, points)
+        return 0

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.memory import Scratch
 from recon.dense.fusion import fuse_depth_maps
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.io.files import INCOMPLETE
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 
@@ -34,18 +36,20 @@ class FuseStage:
 
     def run(self, settings: FuseSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
-        scene = DenseScene.of_depth_maps(run)
-        cloud = fuse_depth_maps(
-            scene.near_views(),
-            scene.depth_maps(),
-            scene.images,
-            scene.masks,
-            min_views=settings.min_views,
-            max_reprojection_px=settings.max_reprojection,
-            max_relative_depth=settings.max_relative_depth,
-            max_normal_angle_deg=settings.max_normal_angle,
-            threads=work.threads,
-        )
+        scene = DenseScene.of_depth_maps(run, work.memory)
+        with Scratch(work.root / INCOMPLETE, work.memory) as scratch:
+            cloud = fuse_depth_maps(
+                scene.near_views(),
+                scene.depth_maps(),
+                scene.images,
+                scene.masks,
+                min_views=settings.min_views,
+                max_reprojection_px=settings.max_reprojection,
+                max_relative_depth=settings.max_relative_depth,
+                max_normal_angle_deg=settings.max_normal_angle,
+                threads=work.threads,
+                scratch=scratch,
+            )
         if len(cloud) == 0:
             raise ReconError(
                 "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"

@@ -56,7 +56,7 @@ class MeshStage:
         if offset.any():
             cloud = replace(cloud, xyz=(cloud.xyz - offset).astype(np.float32))
         if settings.method == "tsdf":
-            scene = DenseScene.of_depth_maps(run)
+            scene = DenseScene.of_depth_maps(run, work.memory)
             mesh = tsdf_mesh(scene.near_views(), scene.depth_maps(), scene.images)
         else:
             mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)

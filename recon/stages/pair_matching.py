@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import zarr
 
+from recon.core.memory import Latest
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.matching.alignment import Placement, placement
@@ -20,7 +23,7 @@ from recon.matching.prepared import (
     match_image,
     matching_size,
 )
-from recon.matching.registry import matcher_settings
+from recon.matching.registry import create_matcher, matcher_settings
 from recon.matching.types import DenseMatch, Matcher, MatchImage
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
@@ -40,7 +43,7 @@ class PairJob:
     settings: Mapping[str, Any]
     max_size: int
     turn_upright: bool  # and bring to one scale
-    version: int  # of the stage
+    version: int = 0  # of the stage
 
 
 def match_pairs(
@@ -63,36 +66,6 @@ def match_pairs(
     seeds = run.sparse_matches()
     matcher = job.matcher
     dense = matcher.capabilities.kind == "dense"
-
-    def image_of(photo_id: int) -> MatchImage:
-        photo = photos[photo_id]
-        size = matching_size(photo, job.max_size)
-        return match_image(size, run.rgb(photo), run.mask(photo), run.points(photo.id))
-
-    prepared = PairMatcher(matcher, image_of)
-
-    def match(pair: Pair) -> PairOutcome:
-        done = store / run.match_path(pair, dense=dense).name
-        if not done.exists():
-            placed = _placement(run, job, [photos[i] for i in pair], seeds.get(pair))
-            shared = _shared_field(work, job, [photos[i] for i in pair], seeds.get(pair), placed)
-            if shared is not None and shared.exists():
-                copy_into_place(shared, done)
-                return read_outcome(pair, done)
-            try:
-                result, seconds = prepared.match(pair, placed, seeds.get(pair))
-            except MatcherFailedError as error:
-                return PairOutcome(pair, str(error))
-            if isinstance(result, DenseMatch):
-                write_dense_match(done, placed.back(result), seconds)
-            else:
-                at_work = at_working_size(result, placed, photos[pair[0]], photos[pair[1]])
-                with work.write_into(done.parent, done.name) as path:
-                    save_sparse_match(path, at_work, seconds)
-            if shared is not None:
-                copy_into_place(done, shared)
-        return read_outcome(pair, done)
-
     before = KeptItems(run.path(name), work.reuse)
     keys = {pair: _key(run, job, [photos[i] for i in pair], seeds.get(pair)) for pair in pairs}
     with work.resumable_directory(name) as store:
@@ -102,7 +75,15 @@ def match_pairs(
             zarr.open_group(str(store), mode="a")
         places = {pair: store / run.match_path(pair, dense=dense).name for pair in pairs}
         kept = sum(before.take(keys[pair], place) for pair, place in places.items())
-        outcomes = work.map(match, pairs, f"{matcher.capabilities.kind} matching")
+        task = MatchPair(
+            work.root, store, matcher.name, json.dumps(dict(job.settings), default=str), job.max_size, job.turn_upright,
+            work.inputs.field_cache if work.inputs is not None else None, uuid4().hex,
+        )  # fmt: skip
+        _open.get(task, lambda: _Matching(task, matcher))
+        try:
+            outcomes = work.spread(task, pairs, f"{matcher.capabilities.kind} matching", task.lost)
+        finally:
+            _open.clear()
         failed = [one for one in outcomes if one.failure]
         if failed and len(failed) == len(outcomes):
             raise ReconError(f"matcher {matcher.name!r} failed on every pair: {failed[0].failure}")
@@ -113,6 +94,81 @@ def match_pairs(
         a, b = photos[one.pair[0]].name, photos[one.pair[1]].name
         work.warn(f"matcher {matcher.name!r} failed on {a} and {b}, the pair is left out: {one.failure}")
     return outcomes, kept
+
+
+@dataclass(frozen=True)
+class MatchPair:
+    """Writes the match of a pair, unless it is there, and tells what came of it.
+
+    Attributes:
+        root: the workspace.
+        store: where matches go.
+        matcher, settings: its name and its settings as JSON.
+        field_cache: folder in which runs share dense fields.
+        token: of this run of the stage.
+    """
+
+    root: Path
+    store: Path
+    matcher: str
+    settings: str
+    max_size: int
+    turn_upright: bool
+    field_cache: str | None
+    token: str
+
+    def __call__(self, pair: Pair) -> PairOutcome:
+        return _open.get(self, lambda: _Matching(self)).match(pair)
+
+    def lost(self, pair: Pair) -> PairOutcome:
+        """A pair that ended its worker each time has no match."""
+        return PairOutcome(pair, "it ended the process that matched it")
+
+
+_open = Latest()
+
+
+class _Matching:
+    """The matcher and the photos of a task."""
+
+    def __init__(self, task: MatchPair, matcher: Matcher | None = None) -> None:
+        self.task, self.run = task, RunFolder(task.root)
+        settings = json.loads(task.settings)
+        matcher = matcher or create_matcher(task.matcher, **settings)
+        self.job = PairJob(matcher, settings, task.max_size, task.turn_upright)
+        self.photos = self.run.photo_set.photos
+        self.seeds = self.run.sparse_matches()
+        self.prepared = PairMatcher(matcher, self.image_of)
+
+    def image_of(self, number: int) -> MatchImage:
+        photo = self.photos[number]
+        size = matching_size(photo, self.task.max_size)
+        return match_image(size, self.run.rgb(photo), self.run.mask(photo), self.run.points(number))
+
+    def match(self, pair: Pair) -> PairOutcome:
+        dense = self.job.matcher.capabilities.kind == "dense"
+        done = self.task.store / self.run.match_path(pair, dense=dense).name
+        if done.exists():
+            return read_outcome(pair, done)
+        both, seeds = [self.photos[number] for number in pair], self.seeds.get(pair)
+        placed = _placement(self.run, self.job, both, seeds)
+        shared = _shared_field(self.run, self.job, self.task.field_cache, both, seeds, placed)
+        if shared is not None and shared.exists():
+            copy_into_place(shared, done)
+            return read_outcome(pair, done)
+        try:
+            result, seconds = self.prepared.match(pair, placed, seeds)
+        except MatcherFailedError as error:
+            return PairOutcome(pair, str(error))
+        if isinstance(result, DenseMatch):
+            write_dense_match(done, placed.back(result), seconds)
+        else:
+            at_work = at_working_size(result, placed, *both)
+            with self.run.files.write_into(done.parent, done.name) as path:
+                save_sparse_match(path, at_work, seconds)
+        if shared is not None:
+            copy_into_place(done, shared)
+        return read_outcome(pair, done)
 
 
 def _key(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any) -> str:
@@ -142,13 +198,16 @@ def _placement(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any
 
 
 def _shared_field(
-    work: StageContext, job: PairJob, photos: Sequence[Photo], seeds: Any, placed: Placement
+    run: RunFolder,
+    job: PairJob,
+    folder: str | None,
+    photos: Sequence[Photo],
+    seeds: Any,
+    placed: Placement,
 ) -> Path | None:
     """Where runs that share dense fields keep that of a pair; None without such a folder, and for point matches."""
-    folder = work.inputs.field_cache
     if not folder or job.matcher.capabilities.kind != "dense":
         return None
-    run = RunFolder.of(work)
     identity = {
         "version": _FIELD_VERSION,
         "matcher": job.matcher.name,

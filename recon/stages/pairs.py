@@ -77,7 +77,9 @@ class PairsStage:
         keys = {pair: _key(run, settings, pair, self.version, work.seed) for pair in candidates}
         known = run.kept_looks() if work.reuse else {}
         fresh = [pair for pair in candidates if keys[pair] not in known]
-        seen = dict(zip(fresh, work.map(look, fresh, "sparse first look"), strict=True))
+        nothing = np.zeros((0, 2), np.int64)
+        looks = work.spread(look, fresh, "sparse first look", lambda _: nothing)
+        seen = dict(zip(fresh, looks, strict=True))
         verified = {pair: seen[pair] if pair in seen else known[keys[pair]] for pair in candidates}
         run.write_looks({keys[pair]: matches for pair, matches in verified.items()})
         scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}

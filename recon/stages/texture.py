@@ -90,7 +90,7 @@ class TextureStage:
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
-        scene = DenseScene(run, max_size=1 << 16)
+        scene = DenseScene(run, 1 << 16, work.memory)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
         mesh, report = texture_mesh(

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def fake_api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for recon.api: records the calls, returns or raises what the test wants."""
-    state = SimpleNamespace(calls=[], result=SimpleNamespace(seconds=3.0), error=None, trust=None)
+    state = SimpleNamespace(calls=[], result=SimpleNamespace(seconds=3.0, stages=()), error=None, trust=None)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         state.calls.append((args, kwargs))
@@ -170,6 +170,7 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
         "--recipe sift --quality high --set match.window=5 --set mesh.depth=9 --intrinsics 1,2,3,4 --masks m"
     )
     more = "--stop-after map --restart-from pairs --threads 3 --seed 7 --no-resume --camera-sharing single"
+    more += " --workers 2 --memory 8G"
     places = ["photos", "film.mp4", "--frames", "40"]
     assert main(["reconstruct", *places, "--out", str(out), *arguments.split(), *more.split()]) == 0
     assert fake_api.calls == [
@@ -184,6 +185,9 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
                 "stop_after": "map",
                 "restart_from": "pairs",
                 "threads": 3,
+                "workers": 2,
+                "cluster": None,
+                "memory": "8G",
                 "seed": 7,
                 "resume": False,
                 "camera_sharing": "single",

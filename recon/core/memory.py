@@ -1,0 +1,184 @@
+"""How much memory there is, and things kept in a bounded part of it."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+from uuid import uuid4
+
+import numpy as np
+
+from recon.errors import UsageError
+
+Item = TypeVar("Item")
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where a container's limit stands: control groups of version 2 and 1."""
+
+
+def memory_size(text: str, option: str = "--memory") -> int:
+    """The bytes that a text such as 8G, 1.5GB or 900M stands for.
+
+    Raises:
+        UsageError: it is no size, or less than 64 MB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    size = int(float(match.group(1)) * _UNITS[match.group(2).upper()]) if match else 0
+    if size < 64 << 20:
+        raise UsageError(f"{option} {text}: it is a size of 64M or more, for example 8G or 900M")
+    return size
+
+
+def machine_memory() -> int:
+    """Bytes that this process may use: what the machine has, or what its control group allows if that is less."""
+    import psutil
+
+    size = int(psutil.virtual_memory().total)
+    for name in _LIMITS:
+        try:
+            text = Path(name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            size = min(size, int(text))
+    return size
+
+
+class BoundedCache:
+    """Things that can be made again, kept while they fit into a number of bytes; the oldest use goes first.
+
+    Safe for threads. Two threads that ask for the same thing at once may both make it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Start empty.
+
+        Args:
+            limit: bytes of all things together.
+        """
+        self.limit = limit
+        self.bytes = 0
+        self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Item], size: Callable[[Item], int]) -> Item:
+        """The thing with a key, made where it is not there."""
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                kept: Item = self._items[key][0]
+                return kept
+        made = make()
+        bytes_of_it = size(made)
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = (made, bytes_of_it)
+                self.bytes += bytes_of_it
+            while self.bytes > self.limit and self._items:
+                self.bytes -= self._items.popitem(last=False)[1][1]
+        return made
+
+
+class Lazy(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made when they are asked for."""
+
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Lazy[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Lazy[Item]:
+        if isinstance(index, slice):
+            chosen = range(self._length)[index]
+            return Lazy(len(chosen), lambda i: self._make(chosen[i]))
+        return self._make(range(self._length)[index])
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self._make(index) for index in range(self._length))
+
+
+class Scratch:
+    """Arrays for the time of a block: in memory, or in a folder when they are large; then ``release`` frees the memory
+    that the system holds of them, and reads it again where it is needed.
+
+    Use as a context manager; the files go when the block ends.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int = 0) -> None:
+        """Start without arrays.
+
+        Args:
+            folder: where files may be made; None keeps all in memory.
+            limit: bytes of all arrays together that are kept in memory.
+        """
+        self._folder, self._limit = folder, limit
+        self._files: list[tuple[Path, np.memmap[Any, Any]]] = []
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path, _array in self._files:
+            path.unlink(missing_ok=True)
+        self._files.clear()
+
+    def arrays(self, length: int, kinds: Sequence[tuple[tuple[int, ...], type]]) -> list[np.ndarray]:
+        """Arrays of one length whose items have the shapes and types of ``kinds``."""
+        total = sum(length * math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds)
+        if self._folder is None or total <= self._limit:
+            return [np.empty((length, *shape), kind) for shape, kind in kinds]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        made: list[np.ndarray] = []
+        for shape, kind in kinds:
+            path = self._folder / f"scratch-{uuid4().hex}"
+            mapped = np.memmap(path, kind, "w+", shape=(length, *shape))
+            self._files.append((path, mapped))
+            made.append(mapped.view(np.ndarray))
+        return made
+
+    def release(self) -> None:
+        """Let the system take back the memory of arrays that lie in files; what is in them stays."""
+        for _, array in self._files:
+            mapping = getattr(array, "_mmap", None)
+            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+
+class Latest:
+    """The thing that was made last, kept for those who ask for it again under the same key; safe for threads.
+
+    Tasks of one kind share in it what a process needs for all of them: a matcher, an opened run.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: Hashable = None
+        self._made: Any = None
+
+    def get(self, key: Hashable, make: Callable[[], Item]) -> Item:
+        """The thing with a key; who asks while it is being made waits."""
+        with self._lock:
+            if key != self._key or self._made is None:
+                self._key, self._made = None, None
+                self._made, self._key = make(), key
+            made: Item = self._made
+            return made
+
+    def clear(self) -> None:
+        """Forget it."""
+        with self._lock:
+            self._key, self._made = None, None

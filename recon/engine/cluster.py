@@ -1,0 +1,406 @@
+"""Tasks on the processes of a Dask cluster: ours for the time of a run, or one that is running already.
+
+Dask is the engine (``recon[cluster]``) and is imported here only. What goes through its scheduler is small: a task, the
+number of a photo or pair, and counts or a few matches back. Photos and results are read and written in the workspace,
+which every worker must see under the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recon.engine.workspace import library_versions
+from recon.errors import ReconError
+from recon.io.files import INCOMPLETE
+
+_ANSWER_SECONDS = 15
+"""So long a scheduler may take to answer, and a started worker to report."""
+_SHARED_SECONDS = 10.0
+"""So long a file that a worker wrote may take to be seen here: network file systems keep what they know of a folder for
+some seconds."""
+_QUEUED = 3
+"""Tasks a worker thread has at hand: enough that it never waits, few enough that Ctrl-C ends soon."""
+_DEATHS = 2
+"""A photo whose task ended so many workers of ours, and as many again when it was alone, is left out."""
+_NO_WORKER_SECONDS = 60.0
+_RESULT_SECONDS = 120.0
+_HANGS_AFTER, _HANGS_TIMES = 300.0, 30.0
+"""A task hangs when it takes longer than these seconds and so many times the middle one of those that are done."""
+_LOOK_EVERY = 5.0
+_WORKER_TTL = "60s"
+"""A worker of ours that is not heard of for so long is given up."""
+
+
+@dataclass
+class Cluster:
+    """Workers that do tasks.
+
+    Attributes:
+        client: Dask's.
+        address: of the scheduler.
+        ours: True where the workers live for this run only.
+        cpu_seconds: of all tasks so far.
+        seconds: of each task so far.
+        hangs_after: seconds after which a task may be taken to hang.
+    """
+
+    client: Any
+    address: str
+    ours: bool
+    log: logging.Logger
+    cpu_seconds: float = 0.0
+    hangs_after: float = _HANGS_AFTER
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def threads(self) -> int:
+        """Tasks that can be done at once."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def map(
+        self,
+        task: Callable[[Any], Any],
+        items: Sequence[Any],
+        on_done: Callable[[], object],
+        lost: Callable[[Any, str], Any],
+    ) -> list[Any]:
+        """The results of a task over items, in order.
+
+        Args:
+            task: can be pickled; reads and writes the workspace.
+            on_done: called after each item.
+            lost: what stands for the result of an item whose worker died or hung each time; its text says what
+                happened.
+
+        Raises:
+            ReconError: the scheduler, or the last worker, is gone.
+            Whatever a task raises.
+        """
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+
+        mission = _Mission(self, task, items, on_done, lost)
+        try:
+            with self.client.as_current():
+                return mission.run()
+        except (CancelledError, CommClosedError, TimeoutError, asyncio.TimeoutError) as error:
+            raise self.gone() from error
+        except OSError as error:
+            if self.alive:
+                raise
+            raise self.gone() from error
+        finally:
+            mission.cancel()
+
+    @property
+    def alive(self) -> bool:
+        """True while the scheduler is connected."""
+        scheduler = getattr(self.client, "scheduler_comm", None)
+        comm = getattr(scheduler, "comm", None)
+        return self.client.status == "running" and comm is not None and not comm.closed()
+
+    def gone(self) -> ReconError:
+        """The error for a scheduler that does not answer any more."""
+        return ReconError(
+            f"the Dask scheduler at {self.address} does not answer any more. What is finished is kept: start it and "
+            "its workers again and run the same command again, or leave --cluster out to go on in one process"
+        )
+
+
+class _Mission:
+    """One ``Cluster.map``."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        task: Callable[[Any], Any],
+        items: Sequence[Any],
+        on_done: Callable[[], object],
+        lost: Callable[[Any, str], Any],
+    ) -> None:
+        self.cluster, self.client = cluster, cluster.client
+        self.task, self.items, self.on_done, self.lost = task, items, on_done, lost
+        self.results: list[Any] = [None] * len(items)
+        self.waiting = iter(range(len(items)))
+        self.flying: dict[Any, int] = {}
+        self.suspects: list[int] = []
+        self.since: dict[str, tuple[str, float]] = {}
+        self.seen = time.monotonic()
+        self.name = f"recon-{uuid.uuid4().hex}"
+
+    def run(self) -> list[Any]:
+        """Do all items; those whose worker died are tried once more alone, as their neighbours in the queue look
+        suspicious too."""
+        self._fly(self.waiting, self.cluster.threads * _QUEUED, self._suspect)
+        for index in self.suspects:
+            self._fly(iter([index]), 1, self._give_up)
+        return self.results
+
+    def _fly(self, waiting: Iterator[int], ahead: int, killed: Callable[[int, str], None]) -> None:
+        from distributed import as_completed
+
+        done = as_completed()
+        for index in itertools.islice(waiting, ahead):
+            done.add(self._submit(index))
+        looked = time.monotonic()
+        while self.flying:
+            ready = done.next_batch(block=False) if done.has_ready() else []
+            for future in ready:
+                if future in self.flying:
+                    self._land(future, killed)
+                for index in itertools.islice(waiting, max(0, ahead - len(self.flying))):
+                    done.add(self._submit(index))
+            if time.monotonic() - looked > _LOOK_EVERY:
+                looked = time.monotonic()
+                self._look(killed)
+            if not ready:
+                time.sleep(0.01)
+
+    def _submit(self, index: int) -> Any:
+        future = self.client.submit(
+            _timed,
+            self.task,
+            self.items[index],
+            key=f"{self.name}-{index}-{uuid.uuid4().hex[:8]}",
+            pure=False,
+        )
+        self.flying[future] = index
+        return future
+
+    def _land(self, future: Any, killed: Callable[[int, str], None]) -> None:
+        """Take a result, or what an item failed with."""
+        from distributed import KilledWorker
+
+        index = self.flying.pop(future)
+        self.since.pop(future.key, None)
+        if future.status in ("cancelled", "lost"):
+            raise self.cluster.gone()
+        try:
+            self.results[index], seconds = future.result(timeout=_RESULT_SECONDS)
+        except KilledWorker as error:
+            killed(index, f"each worker that took it died, the last one was {error.last_worker.address}")
+            return
+        self.cluster.cpu_seconds += seconds
+        self.cluster.seconds.append(seconds)
+        self.on_done()
+
+    def _suspect(self, index: int, why: str) -> None:
+        self.cluster.log.info("%s: %s; it is tried once more, alone", self.items[index], why)
+        self.suspects.append(index)
+
+    def _give_up(self, index: int, why: str) -> None:
+        self.results[index] = self.lost(self.items[index], why)
+        self.on_done()
+
+    def _look(self, killed: Callable[[int, str], None]) -> None:
+        """See whether scheduler and workers are there, and whether a task hangs."""
+        if not self.cluster.alive:
+            raise self.cluster.gone()
+        now = time.monotonic()
+        if self.client.nthreads():
+            self.seen = now
+        elif now - self.seen > _NO_WORKER_SECONDS:
+            raise ReconError(
+                f"the Dask scheduler at {self.cluster.address} has had no worker for {_NO_WORKER_SECONDS:.0f} s. What "
+                "is finished is kept: start workers and run the same command again"
+            )
+        by_key = {future.key: future for future in self.flying}
+        for worker, keys in self.client.processing().items():
+            for key in map(str, keys):
+                if key not in by_key:
+                    continue
+                holder, since = self.since.setdefault(key, (worker, now))
+                if holder != worker:
+                    self.since[key] = (worker, now)
+                elif now - since > self._limit():
+                    self._free(by_key[key], worker, killed)
+                    return
+
+    def _limit(self) -> float:
+        seconds = self.cluster.seconds[-200:]
+        usual = statistics.median(seconds) if seconds else 0.0
+        return max(self.cluster.hangs_after, _HANGS_TIMES * usual)
+
+    def _free(self, future: Any, worker: str, killed: Callable[[int, str], None]) -> None:
+        """End the process of a worker on which a task hangs; its nanny starts another one."""
+        index = self.flying.pop(future)
+        self.since.pop(future.key, None)
+        self.client.cancel([future], force=True)
+        self.client.restart_workers([worker], timeout=_ANSWER_SECONDS, raise_for_error=False)
+        killed(index, f"it took more than {self._limit():.0f} s on {worker}, which was restarted")
+
+    def cancel(self) -> None:
+        """Take back what is queued."""
+        if self.flying:
+            try:
+                self.client.cancel(list(self.flying), force=True)
+            except Exception:
+                self.cluster.log.debug("queued tasks could not be cancelled", exc_info=True)
+            self.flying.clear()
+
+
+def _timed(task: Callable[[Any], Any], item: Any) -> tuple[Any, float]:
+    """The result of a task, and the processor seconds of its thread."""
+    began = time.thread_time()
+    result = task(item)
+    return result, time.thread_time() - began
+
+
+@contextmanager
+def open_cluster(
+    root: Path, workers: int | None, address: str | None, memory: int, log: logging.Logger
+) -> Iterator[Cluster]:
+    """Workers for a run: so many processes of our own, or those of a scheduler that runs already.
+
+    Args:
+        root: the workspace, which the workers must see.
+        memory: bytes that our own workers may take together.
+
+    Raises:
+        ReconError: Dask is not installed, nothing answers, or the workers are of other versions or do not see the
+            workspace.
+    """
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ReconError(
+            f"--workers and --cluster need Dask ({error}); install it: pip install 'recon-photogrammetry[cluster]'"
+        ) from error
+    settings = {
+        "distributed.scheduler.allowed-failures": _DEATHS - 1,
+        "distributed.scheduler.worker-ttl": _WORKER_TTL,
+        "distributed.comm.timeouts.connect": f"{_ANSWER_SECONDS}s",
+        "distributed.worker.daemon": False,
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        if workers is not None:
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=memory // workers,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                local_directory=str(root / INCOMPLETE / "dask"),
+            )
+            stack.callback(_close, local)
+            address = local.scheduler_address
+        assert address is not None
+        try:
+            client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TimeoutError, asyncio.TimeoutError) as error:
+            raise ReconError(
+                f"--cluster {address}: no Dask scheduler answers there ({_first_line(error)}). Start one with 'dask "
+                "scheduler' and workers with 'dask worker', or use --workers N for processes on this machine"
+            ) from error
+        stack.callback(_close, client)
+        cluster = Cluster(client, address, workers is not None, log)
+        _check_workers(cluster, root)
+        yield cluster
+
+
+def _close(one: Any) -> None:
+    try:
+        one.close(timeout=5)
+    except Exception:
+        logging.getLogger("recon").debug("a part of Dask did not close", exc_info=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _check_workers(cluster: Cluster, root: Path) -> None:
+    """See that there are workers, of our versions, which read and write the workspace."""
+    try:
+        cluster.client.wait_for_workers(1, timeout=_NO_WORKER_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        raise ReconError(
+            f"the Dask scheduler at {cluster.address} has no workers; start some with 'dask worker {cluster.address} "
+            "--nthreads 1'"
+        ) from error
+    folder = root / INCOMPLETE
+    folder.mkdir(exist_ok=True)
+    token = uuid.uuid4().hex
+    mark = folder / f"seen-{token}"
+    mark.write_text(token, encoding="ascii")
+    try:
+        try:
+            answers = cluster.client.run(introduce_worker, str(root), token)
+        except ModuleNotFoundError as error:
+            raise ReconError(
+                f"a worker of {cluster.address} cannot import recon ({_first_line(error)}): install the same version "
+                "of recon on every machine"
+            ) from error
+        mine = library_versions()
+        for worker, (problem, versions) in sorted(answers.items()):
+            wrong = [f"{name} {versions.get(name, 'missing')} there, {mine[name]} here" for name in mine
+                     if versions.get(name) != mine[name]]  # fmt: skip
+            if wrong:
+                raise ReconError(
+                    f"worker {worker} has other versions, and would give other results: {'; '.join(wrong)}. Install "
+                    "the same on every machine"
+                )
+            if not problem and not _seen(folder / f"seen-{token}-{_of_name(worker)}", versions["token"]):
+                problem = "what it writes there is not seen here"
+            if problem:
+                raise ReconError(
+                    f"worker {worker} does not share the workspace {root}: {problem}. Every worker must see this "
+                    "folder under this path and may write there; put --out on a file system that all machines mount"
+                )
+    finally:
+        for one in folder.glob(f"seen-{token}*"):
+            one.unlink(missing_ok=True)
+    cluster.log.info("%d workers of %s do the tasks", len(answers), cluster.address)
+
+
+def introduce_worker(root: str, token: str, dask_worker: Any = None) -> tuple[str, dict[str, str]]:
+    """What is wrong with a worker's sight of the workspace, empty where nothing is, and its versions.
+
+    Args:
+        token: content of a file in the workspace; the worker leaves one beside it that says its own name.
+    """
+    folder = Path(root) / INCOMPLETE
+    name = _of_name(dask_worker.address)
+    versions = library_versions() | {"token": name}
+    if not _seen(folder / f"seen-{token}", token):
+        return (
+            "it does not see the folder" if not folder.is_dir() else "it sees another folder there"
+        ), versions
+    try:
+        (folder / f"seen-{token}-{name}").write_text(name, encoding="ascii")
+    except OSError as error:
+        return f"it cannot write there ({error.strerror})", versions
+    return "", versions
+
+
+def _of_name(address: str) -> str:
+    return "".join(one if one.isalnum() else "-" for one in address)
+
+
+def _seen(path: Path, text: str) -> bool:
+    """True when a file with a text appears within the time that network file systems take."""
+    until = time.monotonic() + _SHARED_SECONDS
+    while True:
+        try:
+            if path.read_text(encoding="ascii") == text:
+                return True
+        except OSError:
+            pass
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)

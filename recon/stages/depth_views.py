@@ -1,0 +1,368 @@
+"""Depth of single views, as tasks on the workspace: every step of a view is a file, and reads those of its neighbours.
+
+What an earlier run found is taken over for a view whose camera, and those of its source views, stand to each other as
+they did then; see ``Standing``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.memory import Latest, Lazy
+from recon.core.undistort import distort_points, pixel_grid, undistort_points, undistortion_maps
+from recon.dense.filtering import (
+    FilterOptions,
+    background_fringe,
+    filter_view,
+    smooth_regions,
+    trusted_depth,
+)
+from recon.dense.planes import projection_of
+from recon.dense.refinement import refine_depth
+from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
+from recon.dense.types import DepthMap
+from recon.run.dense_scene import DenseScene
+from recon.run.folder import RunFolder, read_depth, write_depth
+
+PLAN = "plan.json"
+"""File of the folder under construction: the sources of every view, and the views that are taken over."""
+
+VIEWS = "views.json"
+"""File of the finished folder: how each view stood to its sources when its depth was computed."""
+
+_STILL_PX = 0.25
+"""Cameras whose pixels moved by less against those of their sources keep their depth. A quarter of the round trip that
+the filter allows (``max_round_trip``), so that what agreed goes on agreeing."""
+
+_GRID = 9
+"""Pixels a side that are asked how far they moved."""
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    """What the steps of a view need of the stage's settings; see ``DepthSettings``."""
+
+    max_size: int
+    max_reprojection: float
+    iterations: int
+    patch: int
+    levels: int
+    geometric_iterations: int
+    smooth_deviation: float
+    filter: FilterOptions
+
+
+@dataclass(frozen=True)
+class DepthTask:
+    """One step for one view. Calling it makes the file of the step, unless it is there.
+
+    Attributes:
+        root: the workspace.
+        folder: where the files are made.
+        step: "flow", "photometric", "geometric0" and so on, or "final".
+        memory: bytes that photos and maps may take in the process.
+    """
+
+    root: Path
+    folder: Path
+    options: DepthOptions
+    memory: int
+    token: str
+    step: str = "flow"
+
+    def __call__(self, index: int) -> float:
+        """Make the step's file of a view; returns the share of the pixels that have a depth."""
+        task = replace(self, step="")
+        return _open.get(task, lambda: _Depths(task)).make(self.step, index)
+
+    def lost(self, index: int) -> float:
+        """Write an empty map for a view that ended its worker each time."""
+        task = replace(self, step="")
+        return _open.get(task, lambda: _Depths(task)).write_nothing(self.step, index)
+
+
+_open = Latest()
+
+
+def close_depths() -> None:
+    """Free the photos and maps that tasks of this process hold."""
+    _open.clear()
+
+
+def steps_of(options: DepthOptions) -> list[str]:
+    """The steps of every view, in order."""
+    if not options.iterations:
+        return ["flow", "final"]
+    rounds = [f"geometric{number}" for number in range(options.geometric_iterations)]
+    return ["flow", "photometric", *rounds, "final"]
+
+
+class _Depths:
+    """The steps on an opened run."""
+
+    def __init__(self, task: DepthTask) -> None:
+        self.options, self.folder = task.options, task.folder
+        self.scene = DenseScene(RunFolder(task.root), task.options.max_size, task.memory)
+        plan = json.loads((task.folder / PLAN).read_text(encoding="utf-8"))
+        self.neighbours = [tuple(sources) for sources in plan["neighbours"]]
+        self.kept = frozenset(plan["kept"])
+        self.steps = steps_of(task.options)
+
+    def file(self, step: str, index: int) -> Path:
+        """Where a step of a view lies."""
+        number = self.scene.views[index].photo_id
+        return self.folder / (f"{number}.npz" if step == "final" else f"{step}_{number}.npz")
+
+    def depth(self, step: str, index: int) -> DepthMap:
+        """What a step found for a view; of a view that is taken over, what it had in the end."""
+        path = self.file("final" if index in self.kept else step, index)
+        return self.scene.cache.get(path.name, lambda: read_depth(path), _bytes_of)
+
+    def make(self, step: str, index: int) -> float:
+        path = self.file(step, index)
+        if not path.exists():
+            before = self.steps[self.steps.index(step) - 1]
+            if step == "flow":
+                found = triangulate(self.scene, index, self.options.max_reprojection)
+            elif step == "final":
+                found = self._filtered(before, index)
+            else:
+                found = self._refined(before, index, final=step.startswith("geometric"))
+            with self.scene.run.files.write_into(self.folder, path.name) as temporary:
+                write_depth(temporary, found)
+        return float((self.depth(step, index).depth > 0).mean())
+
+    def write_nothing(self, step: str, index: int) -> float:
+        view = self.scene.views[index]
+        none = np.zeros((view.height, view.width), np.float32)
+        path = self.file(step, index)
+        with self.scene.run.files.write_into(self.folder, path.name) as temporary:
+            write_depth(temporary, DepthMap(none, np.zeros((*none.shape, 3), np.float32), none))
+        return 0.0
+
+    def _refined(self, before: str, index: int, final: bool) -> DepthMap:
+        scene, options, sources = self.scene, self.options, self.neighbours[index]
+        initial = self.depth(before, index)
+        if not sources:
+            return initial
+        return refine_depth(
+            scene.views[index],
+            scene.greys[index],
+            [(scene.views[k], scene.greys[k]) for k in sources],
+            initial,
+            mask=scene.masks[index],
+            neighbour_depths=[self.depth(before, k) for k in sources] if final else None,
+            iterations=1 if final else options.iterations,
+            levels=1 if final else options.levels,
+            patch=options.patch,
+        )
+
+    def _filtered(self, before: str, index: int) -> DepthMap:
+        scene, options = self.scene, self.options
+        least = options.filter.min_confidence
+        trusted = Lazy(len(scene.views), lambda i: trusted_depth(self.depth(before, i), least))
+        smooth = smooth_regions(scene.greys[index], max_deviation=options.smooth_deviation)
+        asked = [j for j in self.neighbours[index] if j != index]
+        found = filter_view(scene.views, trusted, index, asked, options.filter, smooth)
+        return found.only(~background_fringe(scene.images[index], found.depth))
+
+
+def _bytes_of(depth: DepthMap) -> int:
+    return depth.depth.nbytes + depth.normal.nbytes + depth.confidence.nbytes
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A photo and its camera.
+
+    Attributes:
+        photo: key of the photo's content.
+        model, params, size: of the camera at working size.
+    """
+
+    photo: str
+    model: str
+    params: tuple[float, ...]
+    size: tuple[int, int]
+    cam_from_world: tuple[tuple[float, ...], ...]
+
+    @cached_property
+    def intrinsics(self) -> Intrinsics:
+        """The intrinsics, distortion included."""
+        return Intrinsics(self.model, tuple(self.params), *self.size)
+
+    @cached_property
+    def view(self) -> PinholeView:
+        """The undistorted view."""
+        pose = np.array(self.cam_from_world)
+        return PinholeView(0, "", self.intrinsics.K, pose, *self.size)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a view stood to its sources when its depth was computed.
+
+    Attributes:
+        settings: hash of the settings and the version of the stage.
+        scale: depth on disk over the depth that was computed: the unit of the world may have changed since.
+    """
+
+    settings: str
+    me: Posed
+    sources: tuple[Posed, ...]
+    scale: float = 1.0
+
+    def scale_to(self, now: Mapping[str, Posed], depth: Float32[np.ndarray, "h w"]) -> float | None:
+        """The scale of the depth in the world of today's cameras; None where they stand differently now.
+
+        Args:
+            now: today's cameras by the key of the photo.
+            depth: what is on disk.
+        """
+        before = (self.me, *self.sources)
+        if not self.sources or any(one.photo not in now for one in before):
+            return None
+        today = [now[one.photo] for one in before]
+        if any((a.model, a.size) != (b.model, b.size) for a, b in zip(before, today, strict=True)):
+            return None
+        old, new = (_baselines(cameras) for cameras in (before, today))
+        if not old > 0 or not new > 0:
+            return None
+        scale = new / old
+        moved = [_lens_moved(a, b) for a, b in zip(before, today, strict=True)]
+        grid, z = _sampled(self.me.view, depth / np.float32(self.scale))
+        for source, target in zip(before[1:], today[1:], strict=True):
+            there = _projected(self.me.view, source.view, grid, z)
+            here = _projected(today[0].view, target.view, grid, scale * z)
+            moved.append(float(np.abs(there - here).max()))
+        return scale if max(moved) < _STILL_PX else None
+
+
+def _baselines(cameras: Sequence[Posed]) -> float:
+    return float(sum(np.linalg.norm(one.view.center - cameras[0].view.center) for one in cameras[1:]))
+
+
+def _lens_moved(before: Posed, now: Posed) -> float:
+    """How far pixels of the undistorted photo moved in the photo as it was taken."""
+    places = [distort_points(_grid(before.view), one.intrinsics, one.intrinsics.K) for one in (before, now)]
+    return float(np.abs(places[0] - places[1]).max())
+
+
+def _grid(view: PinholeView) -> Float[np.ndarray, "n 2"]:
+    x, y = np.linspace(0, view.width - 1, _GRID), np.linspace(0, view.height - 1, _GRID)
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def _sampled(
+    view: PinholeView, depth: Float32[np.ndarray, "h w"]
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
+    """Pixels of a view and their depth; where it is unknown, the middle one of the view."""
+    grid = _grid(view)
+    height, width = depth.shape
+    column = np.rint((grid[:, 0] + 0.5) * width / view.width - 0.5).astype(int).clip(0, width - 1)
+    row = np.rint((grid[:, 1] + 0.5) * height / view.height - 0.5).astype(int).clip(0, height - 1)
+    z = depth[row, column].astype(np.float64)
+    known = depth[depth > 0]
+    return grid, np.where(z > 0, z, float(np.median(known)) if known.size else 1.0)
+
+
+def _projected(
+    view: PinholeView, other: PinholeView, xy: Float[np.ndarray, "n 2"], z: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n 2"]:
+    M, v = projection_of(other, view)
+    homogeneous = np.column_stack([xy, np.ones(len(xy))]) @ M.T + v / z[:, None]
+    return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
+
+
+def posed_photos(scene: DenseScene) -> list[Posed]:
+    """The photos of a scene with their cameras, in the order of its views."""
+    found = []
+    for view in scene.full_views:
+        one = scene.intrinsics[view.photo_id]
+        pose = tuple(tuple(row) for row in view.cam_from_world.tolist())
+        key = scene.run.photo_key(scene.run.photo_set.photos[view.photo_id])
+        found.append(Posed(key, one.model, tuple(one.params), (one.width, one.height), pose))
+    return found
+
+
+def read_standings(path: Path) -> dict[str, tuple[str, Standing]]:
+    """What an earlier run noted: by the key of the photo, the file of its depth and how it stood."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {one["me"]["photo"]: (name, _standing(one)) for name, one in stored.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _standing(stored: Mapping[str, Any]) -> Standing:
+    def posed(one: Mapping[str, Any]) -> Posed:
+        lists = {"params": tuple(one["params"]), "size": tuple(one["size"])}
+        return Posed(**{**one, **lists, "cam_from_world": tuple(map(tuple, one["cam_from_world"]))})
+
+    return Standing(
+        stored["settings"],
+        posed(stored["me"]),
+        tuple(posed(one) for one in stored["sources"]),
+        float(stored["scale"]),
+    )
+
+
+def standings_to_json(standings: Mapping[str, Standing]) -> dict[str, Any]:
+    """The inverse of ``read_standings``, by file."""
+    return {name: asdict(one) for name, one in standings.items()}
+
+
+def triangulate(scene: DenseScene, index: int, max_reprojection: float) -> DepthMap:
+    """Depth of one view at matching size, from all its flow fields."""
+    me = scene.full_views[index]
+    others = {view.photo_id: view for view in scene.full_views}
+    run = scene.run
+    flows, reference = [], None
+    for pair in scene.fields_of.get(me.photo_id, ()):
+        other = others.get(pair[0] if pair[1] == me.photo_id else pair[1])
+        if other is None:
+            continue
+        match = run.dense_match(pair)
+        forward = pair[0] == me.photo_id
+        field = match.a_to_b if forward else match.b_to_a
+        back = match.b_to_a if forward else match.a_to_b
+        consistent = match.consistent_a if forward else match.consistent_b
+        height, width = field.confidence.shape
+        reference = me.resized(width, height)
+        target = other.resized(back.confidence.shape[1], back.confidence.shape[0])
+        flow, confidence = field.flow, field.confidence
+        mine, theirs = scene.intrinsics[me.photo_id], scene.intrinsics[other.photo_id]
+        if not (mine.is_pinhole and theirs.is_pinhole):
+            flow, confidence, consistent = undistort_flow(
+                flow,
+                confidence,
+                consistent,
+                _distorted(mine.resized(width, height), reference),
+                _undistorted(theirs.resized(target.width, target.height), target),
+            )
+        flows.append(FlowToView(target, flow, confidence, consistent))
+    if reference is None:
+        height, width = scene.views[index].height, scene.views[index].width
+        zeros = np.zeros((height, width), np.float32)
+        return DepthMap(zeros, np.zeros((height, width, 3), np.float32), zeros)
+    return triangulate_flow(reference, flows, max_reprojection_px=max_reprojection)
+
+
+def _distorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
+    """Where each pixel of the undistorted view lies in the photo as taken."""
+    return np.stack(undistortion_maps(intrinsics, view.K, (view.width, view.height)), axis=-1)
+
+
+def _undistorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
+    """Where each pixel of the photo as taken lies in the undistorted view."""
+    moved = undistort_points(pixel_grid(view.width, view.height), intrinsics, view.K)
+    return moved.reshape(view.height, view.width, 2).astype(np.float32)

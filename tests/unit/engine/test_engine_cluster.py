@@ -1,0 +1,109 @@
+"""Work on other processes: same results, deaths of workers, and clusters that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recon.core.memory import machine_memory, memory_size
+from recon.engine import cluster
+from recon.engine.recipe import Recipe
+from recon.engine.runner import RunOptions, RunSummary, run_stages
+from recon.errors import ReconError, UsageError
+from recon.io.files import INCOMPLETE
+from tests.support.cluster_tasks import SpreadStage, squares
+
+pytest.importorskip("distributed", reason="recon[cluster] is not installed")
+
+
+def run(root: Path, settings: dict[str, int] | None = None, **options: Any) -> RunSummary:
+    stage = SpreadStage()
+    recipe = Recipe("test", "", "normal", {"spread": stage.Settings(**(settings or {}))}, Path("test.toml"))
+    return run_stages([stage], recipe, root, RunOptions(threads=1, **options))
+
+
+def test_two_processes_one_killed_and_a_number_that_kills_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results are those of one process; what dies each time is left out and said, all else is done."""
+    monkeypatch.setattr(cluster, "_DEATHS", 1)
+    alone = run(tmp_path / "alone")
+    assert alone.counts("spread") == {"squares": 12, "processes": 1, "here": 1}
+    shared = run(tmp_path / "shared", {"once": 3, "always": 7}, workers=2, memory=2 << 30)
+    counts = shared.counts("spread")
+    assert counts["squares"] == 11
+    assert counts["processes"] >= 2
+    assert not counts["here"]
+    (warning,) = shared.warnings
+    assert warning.startswith("squaring: 7 is left out: each worker that took it died")
+    expected = squares(tmp_path / "alone")
+    del expected["7.txt"]
+    expected["done"] = expected["done"].replace("7, ", "")
+    assert squares(tmp_path / "shared") == expected
+
+
+def test_a_scheduler_that_does_not_answer_ends_the_run_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ReconError, match=r"no Dask scheduler answers there .* or use --workers"):
+            run(tmp_path / "out", cluster=address)
+    assert not (tmp_path / "out" / "squares").exists()
+    with pytest.raises(UsageError, match="give one of them"):
+        run(tmp_path / "out", cluster=address, workers=2)
+
+
+class FakeClient:
+    """Answers as workers do that were asked for their versions and their sight of the workspace."""
+
+    status = "running"
+
+    def __init__(self, root: Path, **changed: str) -> None:
+        self.root, self.changed = root, changed
+
+    def wait_for_workers(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def run(self, ask: Any, root: str, token: str) -> dict[str, Any]:
+        assert root
+        problem, versions = ask(str(self.root), token, SimpleNamespace(address="tcp://far:1"))
+        return {"tcp://far:1": (problem, versions | self.changed)}
+
+
+def check(client: FakeClient, root: Path) -> None:
+    one = cluster.Cluster(client, "tcp://scheduler:1", False, logging.getLogger("recon"))
+    cluster._check_workers(one, root)
+
+
+def test_workers_of_other_versions_or_without_the_workspace_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_SHARED_SECONDS", 0.2)
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    check(FakeClient(here), here)
+    assert not list((here / INCOMPLETE).iterdir())
+    with pytest.raises(ReconError, match=r"tcp://far:1 has other versions.*recon 0\.0\.9 there"):
+        check(FakeClient(here, recon="0.0.9"), here)
+    with pytest.raises(ReconError, match=rf"does not share the workspace {here}: it does not see the folder"):
+        check(FakeClient(there), here)
+    (there / INCOMPLETE).mkdir(parents=True)
+    with pytest.raises(ReconError, match="it sees another folder there"):
+        check(FakeClient(there), here)
+
+
+def test_memory_sizes() -> None:
+    assert memory_size("8G") == memory_size("8 GiB") == 8 << 30
+    assert memory_size("900mb") == 900 << 20
+    for text in ("8 apples", "1M", "-3G", ""):
+        with pytest.raises(UsageError, match="--memory"):
+            memory_size(text)
+    assert machine_memory() > 1 << 28
