@@ -150,19 +150,10 @@ def verify_pair(
     # Seven matches determine F; RANSAC below eight has nothing left to vote with.
     if count < max(8, min_inliers):
         return nothing
-    options = pycolmap.TwoViewGeometryOptions()
-    options.min_num_inliers = min_inliers
+    options = _options(max_error_px, min_inliers, seed)
     # With intrinsics that are known, a pair that only F explains is a wrong pair.
-    both_known = camera_a.known and camera_b.known
-    options.min_E_F_inlier_ratio = 0.0 if both_known else MIN_ESSENTIAL_SHARE
-    options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE
+    options.min_E_F_inlier_ratio = 0.0 if camera_a.known and camera_b.known else MIN_ESSENTIAL_SHARE
     options.force_H_use = model == "H"
-    options.compute_relative_pose = True
-    options.detect_watermark = False
-    options.ransac.max_error = max_error_px
-    options.ransac.max_num_trials = MAX_RANSAC_TRIALS
-    options.ransac.random_seed = seed
-    options.ransac.num_threads = 1
     colmap_a, colmap_b = camera_for_geometry(camera_a), camera_for_geometry(camera_b)
     calibrated = colmap_a.has_prior_focal_length and colmap_b.has_prior_focal_length
     matches = np.repeat(np.arange(count, dtype=np.uint32)[:, None], 2, axis=1)
@@ -197,6 +188,20 @@ def verify_pair(
             pose = candidate
             angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
     return TwoViewGeometry(chosen, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+
+
+def _options(max_error_px: float, min_inliers: int, seed: int) -> pycolmap.TwoViewGeometryOptions:
+    """How COLMAP estimates the geometry of a pair, repeatably."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers = min_inliers
+    options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE
+    options.compute_relative_pose = True
+    options.detect_watermark = False
+    options.ransac.max_error = max_error_px
+    options.ransac.max_num_trials = MAX_RANSAC_TRIALS
+    options.ransac.random_seed = seed
+    options.ransac.num_threads = 1
+    return options
 
 
 def _forced_epipolar(

@@ -101,7 +101,6 @@ class MapStage:
             given = given_poses(photo_set, cameras)
         graph = run.view_graph()
         tracks = run.tracks()
-        photos = photo_set.photos
         edges = sorted((min(e), max(e)) for e in graph.edges)
         with work.writing(DATABASE) as path:
             write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
@@ -148,7 +147,7 @@ class MapStage:
         if given is None:
             models[0] = _reregistered(models[0], photo_set, tracks, options, work)
         if settings.polish:
-            greys = [run.grey(photo).astype(np.float32) for photo in photos]
+            greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]
             polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
             models[0], tracks = polished.model, polished.tracks
             with work.writing(DATABASE) as path:
@@ -166,7 +165,7 @@ class MapStage:
         best = models[0]
         return {
             "registered": best.num_reg_images(),
-            "photos": len(photos),
+            "photos": len(photo_set.photos),
             "points": best.num_points3D(),
             "mean_track_length": round(best.compute_mean_track_length(), 3),
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
