@@ -55,7 +55,7 @@ COUNT = 8
 Matches = dict[tuple[int, int], SparseMatch]
 
 # Matches of a pair are thinned to so many in the mean: the verdict is to hold with few, and runs stay cheap.
-MATCHES = 350
+MATCHES = 250
 # What goals say: a sound run errs by less than the first, a run that errs by more than the second is not sound.
 GOOD, BAD = 0.01, 0.05
 

@@ -7,7 +7,7 @@ the same others, so the difference has a standard error of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -398,12 +398,14 @@ class CameraDecision:
         free_centres: cameras (indices) whose principal point is to be found.
         tests: what was asked, in this order.
         changed: other cameras than those of the model.
+        poses: of the photos that were looked at, by their ids.
     """
 
     photos: PhotoSet
     free_centres: frozenset[int]
     tests: tuple[CameraTest, ...]
     changed: bool
+    poses: Mapping[int, Float[np.ndarray, "3 4"]]
 
 
 class _Decision:
@@ -441,7 +443,7 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
         decision.ask(tester.fit(bent), OTHER_THAN_GIVEN)
         start = decision.best.photos if decision.best is not first else free
         decision.ask(tester.fit(start, free_centre=True), OTHER_CENTRE_THAN_GIVEN)
-        return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False)
+        return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False, tester.start)
     _ask_for_lens(tester, decision)
     decision.ask(
         tester.fit(decision.best.photos, free_centre=True, start=decision.best.model),
@@ -457,7 +459,8 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
     # What was found is where mapping starts: without a focal length COLMAP takes no pair of fisheye photos.
     told = tuple(one if one.known else replace(one, has_focal_prior=True) for one in best.photos.cameras)
     photos = replace(best.photos, cameras=told)
-    return CameraDecision(photos, free_centres, tuple(decision.tests), best is not first)
+    poses = {i: one.cam_from_world for i, one in posed_cameras(best.model, photos).items()}
+    return CameraDecision(photos, free_centres, tuple(decision.tests), best is not first, poses)
 
 
 def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:

@@ -286,6 +286,19 @@ def map_known(
     return MappingResult((model,), 0, left_out)
 
 
+def map_from(
+    photos: PhotoSet,
+    tracks: Tracks,
+    poses: Mapping[int, Float[np.ndarray, "3 4"]],
+    settings: MappingSettings,
+) -> MappingResult:
+    """A model from poses that are nearly right: the tracks are triangulated, and all is adjusted."""
+    model = posed_model(photos, poses)
+    model = model_from_tracks(model, photos, tracks, triangulate_tracks(model, photos, tracks, settings))
+    refine_model(model, photos, settings)
+    return MappingResult((model,), 0, ())
+
+
 def posed_model(photos: PhotoSet, poses: Mapping[int, Float[np.ndarray, "3 4"]]) -> pycolmap.Reconstruction:
     """A model without points: the photos that have a pose, with their cameras as they are."""
     model = pycolmap.Reconstruction()

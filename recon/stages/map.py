@@ -29,6 +29,7 @@ from recon.sfm.mapping import (
     MappingResult,
     MappingSettings,
     halves_of,
+    map_from,
     map_global,
     map_incremental,
     map_known,
@@ -222,24 +223,30 @@ def _tested(
         return tested
     edges = sorted((min(e), max(e)) for e in graph.edges)
     how = replace(options, free_centres=decision.free_centres)
-    with work.writing(DATABASE) as path:
-        write_database(
-            path, decision.photos, tracks, _geometries(tracks, edges, decision.photos, settings, work)
-        )
-    run = map_incremental if settings.mapper == "incremental" else map_global
-    again = run(work.path(DATABASE), decision.photos, graph, how)
     before = result.best.num_reg_images()
-    if (
-        again.best is not None
-        and again.best.num_reg_images() >= before
-        and tester.fits(again.best, decision.photos)
-    ):
-        taken = ", ".join(test.what for test in decision.tests if test.taken)
-        work.log.info("cameras: points that were held out speak for %s", taken)
-        return _Tested(again, decision.photos, how, decision.tests)
-    with work.writing(DATABASE) as path:
-        write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
-    return tested
+
+    def better(found: MappingResult) -> bool:
+        model = found.best
+        return model is not None and model.num_reg_images() >= before and tester.fits(model, decision.photos)
+
+    def kept(found: MappingResult, photos: PhotoSet) -> MappingResult:
+        with work.writing(DATABASE) as path:
+            write_database(path, photos, tracks, _geometries(tracks, edges, photos, settings, work))
+        return found
+
+    again = None
+    if len(decision.poses) == len(photo_set.photos):
+        again = kept(map_from(decision.photos, tracks, decision.poses, how), decision.photos)
+    if again is None or not better(again):
+        again = kept(result, decision.photos)
+        run = map_incremental if settings.mapper == "incremental" else map_global
+        again = run(work.path(DATABASE), decision.photos, graph, how)
+    if not better(again):
+        kept(result, photo_set)
+        return tested
+    taken = ", ".join(test.what for test in decision.tests if test.taken)
+    work.log.info("cameras: points that were held out speak for %s", taken)
+    return _Tested(again, decision.photos, how, decision.tests)
 
 
 def _judged(
