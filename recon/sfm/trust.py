@@ -231,7 +231,9 @@ def figures_of(
     loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
     edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
-    far, far_share = far_pairs(model, photos, graph)
+    # Poses of pairs that were told by other cameras than the model's say nothing of it.
+    changed = not cameras_open and any(test.taken for test in tests)
+    far, far_share = ((), 0.0) if changed else far_pairs(model, photos, graph)
     return Figures(
         photos=len(photos.photos),
         registered=len(arrays.photos),
