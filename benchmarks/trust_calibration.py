@@ -45,6 +45,7 @@ from recon.matching.types import SparseMatch
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
 from recon.run.matches import save_sparse_match
+from recon.sfm.camera_tests import CameraTest
 from recon.sfm.evidence import centre_differences, extent_of
 from recon.sfm.trust import Figures, Thresholds, judge
 from recon.synthetic.lenses import bay, photograph_lenses
@@ -409,6 +410,15 @@ def all_runs(
             yield {"set": name, "variant": variant, **results[variant]}
 
 
+def kept_runs(root: Path) -> list[dict[str, Any]]:
+    """The results that are kept."""
+    return [
+        {"set": path.stem, "variant": variant, **one}
+        for path in sorted((root / "results").glob("*.json"))
+        for variant, one in json.loads(path.read_text()).items()
+    ]
+
+
 # ---- what they say -------------------------------------------------------------------------------
 
 
@@ -416,9 +426,9 @@ def figures_from(stored: dict[str, Any]) -> Figures:
     """The figures of a verdict as JSON."""
     names = {one.name for one in fields(Figures)}
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items() if key in names}
-    return Figures(
-        **{k: np.inf if v is None and "halves" not in k and k != "lens" else v for k, v in values.items()}
-    )
+    values = {k: np.inf if v is None and "halves" not in k else v for k, v in values.items()}
+    values["camera_tests"] = tuple(CameraTest(**one) for one in stored.get("camera_tests", ()))
+    return Figures(**values)
 
 
 def verdicts(runs: Sequence[dict[str, Any]], thresholds: Thresholds) -> list[str]:
@@ -561,6 +571,8 @@ def report(runs: Sequence[dict[str, Any]]) -> None:
     rows = []
     for variant in VARIANTS:
         mine = [run for run in runs if run["variant"] == variant]
+        if not mine:
+            continue
         found = np.array([error_of(run) for run in mine])
         one = score(mine, Thresholds())
         rows.append([variant, f"{np.median(found):.2%}", *one.row("")[1:]])
@@ -589,11 +601,15 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for photos and results; a temporary one otherwise")
     parser.add_argument("--only", nargs="*", default=[], help="these sets only")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--kept", action="store_true", help="report what is kept, and run nothing")
     parser.add_argument("--redo", action="store_true", help="do runs again; photos and matches stay")
     parser.add_argument("--plot", type=Path, help="write the plot here")
     arguments = parser.parse_args()
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="calibration-"))
-    runs = list(all_runs(root, arguments.only, arguments.variants, arguments.redo))
+    if arguments.kept:
+        runs = kept_runs(root)
+    else:
+        runs = list(all_runs(root, arguments.only, arguments.variants, arguments.redo))
     print(f"{machine()}, {len(runs)} runs\n")
     report(runs)
     if arguments.plot:

@@ -444,11 +444,9 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
         start = decision.best.photos if decision.best is not first else free
         decision.ask(tester.fit(start, free_centre=True), OTHER_CENTRE_THAN_GIVEN)
         return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False, tester.start)
+    centred = tester.fit(first.photos, free_centre=True, start=first.model)
+    decision.ask(centred, "principal points anywhere")
     _ask_for_lens(tester, decision)
-    decision.ask(
-        tester.fit(decision.best.photos, free_centre=True, start=decision.best.model),
-        "principal points anywhere",
-    )
     if _ask_for_own(tester, decision):
         _ask_for_lens(tester, decision)
         _ask_for_groups(tester, decision)
