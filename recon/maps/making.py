@@ -71,7 +71,9 @@ def run_ortho(run: RunFolder, target: Path, options: OrthoOptions) -> ExportRepo
     gdal()
     scene = load_scene(run)
     frame, notes = find_frame(run, scene, options.plane)
-    source = MapSource(run, frame, options.photos)
+    if options.size not in ("working", "original"):
+        raise UsageError(f"--size {options.size}: it is working or original")
+    source = MapSource(run, frame, options.photos, options.size)
     plan = make_plan(source, scene, options)
     tags = {
         "local_from_model": json.dumps(frame.from_model.matrix.tolist()),
@@ -184,7 +186,7 @@ def photo_gsd(source: MapSource, scene: Scene) -> float:
         size = view.camera.intrinsics.width, view.camera.intrinsics.height
         seen = (depth > 0) & (pixel >= 0).all(axis=1) & (pixel < size).all(axis=1)
         if seen.any():
-            sides.append(float(np.median(depth[seen])) / float(view.camera.intrinsics.K[0, 0]))
+            sides.append(float(np.median(depth[seen])) / source.pixels(view))
     if not sides:
         raise ReconError("nothing tells how fine the photos are; give --gsd")
     found = float(np.median(sides))

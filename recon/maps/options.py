@@ -29,6 +29,9 @@ class OrthoOptions:
     bounds: str | None = option(
         None, "Only this part, in the map's coordinates.", metavar="WEST,SOUTH,EAST,NORTH"
     )
+    size: str = option(
+        "working", "working: photos as the run used them; original: at their full size, for a finer map."
+    )
     png: bool = option(True, "Also a PNG with a world file.", flags=("--png/--no-png",))
     tile: int = option(512, "Cells along a side of what is worked on at once.", min=64, max=4096)
     photos: Path | None = option(

@@ -80,10 +80,13 @@ class DepthSurface:
 class MapSource:
     """The parts of a run that a map is made of, read when they are asked for."""
 
-    def __init__(self, run: RunFolder, frame: MapFrame, photos: Path | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, frame: MapFrame, photos: Path | None = None, size: str = "working"
+    ) -> None:
         self.run, self.frame = run, frame
         self._folder = photos or photo_folder(run)
-        self._given = photos is not None
+        self._given = photos is not None or size == "original"
+        self._larger = {name: self._enlargement(name, size) for name in run.cameras}
         move = frame.from_model
         self._depth_cameras = {name: camera for name, camera in run.cameras.items() if self._has_depth(name)}
         self.depth = Kept(self._lifted, lambda one: one.points.nbytes + one.depth.nbytes)
@@ -101,6 +104,15 @@ class MapSource:
             self.views.append(MapView(name, placed, reach_of(placed), low, high))
         self.photo = Kept(self._read, lambda one: one[0].nbytes)
         self._factor: dict[str, float] = {}
+
+    def _enlargement(self, name: str, size: str) -> float:
+        """How many pixels of the photo that is read one of the model's camera is."""
+        full = self.run.original_size(name) if size == "original" else None
+        return 1.0 if full is None else max(1.0, full[0] / self.run.cameras[name].intrinsics.width)
+
+    def pixels(self, view: MapView) -> float:
+        """Focal length of a photo in pixels of the size that is read."""
+        return float(view.camera.intrinsics.K[0, 0]) * self._larger[view.name]
 
     def _has_depth(self, name: str) -> bool:
         photo = self.run.photos.get(name)
@@ -137,8 +149,8 @@ class MapSource:
         """Read photos from now on as coarse as a map of this cell size needs them, its surface at about ``heights``."""
         for view in self.views:
             distance = max(float(view.camera.center[2]) - heights, 1e-9)
-            fine = gsd * float(view.camera.intrinsics.K[0, 0]) / distance
-            self._factor[view.name] = 1.0 / fine if fine > _FINER else 1.0
+            fine = gsd * self.pixels(view) / distance
+            self._factor[view.name] = self._larger[view.name] / (fine if fine > _FINER else 1.0)
 
     def _read(self, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
         """Pixels and mask of a photo, at the size that the map needs."""

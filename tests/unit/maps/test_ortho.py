@@ -239,6 +239,7 @@ def test_grid_by_hand() -> None:
     ("options", "says"),
     [
         (["--plane", "up"], "--plane up"),
+        (["--size", "large"], "--size large"),
         (["--surface", "mesh"], "has no mesh"),
         (["--surface", "both"], "--surface both"),
         (["--bounds", "1,2,3"], "WEST,SOUTH"),
@@ -251,6 +252,36 @@ def test_bad_options_say_the_way_out(
 ) -> None:
     assert main(["ortho", str(hamlet_run), *options]) in (1, 2)
     assert says in capsys.readouterr().err
+
+
+def test_photos_at_full_size_make_a_finer_map(hamlet: SyntheticScene, tmp_path: Path, maps: Path) -> None:
+    """The files are twice as large as the run's photos and hold a pattern that those do not."""
+    root = write_hamlet(hamlet, tmp_path / "run")
+    photos = json.loads((root / "photos.json").read_text())
+    for photo in photos["photos"]:
+        photo["original_width"], photo["original_height"] = 440, 320
+    (root / "photos.json").write_text(json.dumps(photos))
+    (tmp_path / "files").mkdir()
+    for view, image in zip(hamlet.views, hamlet.images, strict=True):
+        large = cv2.resize(image, (440, 320), interpolation=cv2.INTER_NEAREST)
+        large[::2, :, 1] = 255  # rows of the file, gone when it is made smaller
+        large[1::2, :, 1] = 0
+        cv2.imwrite(str(tmp_path / "files" / view.name), large[..., ::-1])
+    options = [
+        "--size",
+        "original",
+        "--photos",
+        str(tmp_path / "files"),
+        "--bounds",
+        "691495,5334695,691503,5334703",
+    ]
+    assert main(["ortho", str(root), *options]) == 0
+    with rasterio.open(maps / "ortho.tif") as raster:
+        coarse = raster.transform.a
+    with rasterio.open(root / "maps" / "ortho.tif") as raster:
+        assert raster.transform.a == pytest.approx(0.5 * coarse, rel=0.06)
+        green, alpha = raster.read(2).astype(float), raster.read(4)
+    assert green[alpha > 0].std() > 60
 
 
 def test_without_a_georeference_it_says_what_it_used(

@@ -183,6 +183,44 @@ def test_swapped_axes_and_wrong_zones_are_said(
     assert georeference(odm(marks(hamlet)))[0] == 0
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_positions_of_photos_count_by_their_accuracy(
+    exact: bool, hamlet: SyntheticScene, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photos that say that their GPS is good to 3 cm adjust the cameras; others leave them where they are."""
+    pyproj = pytest.importorskip("pyproj")
+    to_geodetic = pyproj.Transformer.from_crs(32632, 4326, always_xy=True)
+    rng = np.random.default_rng(1)
+    photos = json.loads((run / "photos.json").read_text())
+    (tmp_path / "files").mkdir()
+    for photo, view in zip(photos["photos"], hamlet.views, strict=True):
+        x, y, z = view.center + OFFSET + rng.normal(0, 0.03, 3)
+        longitude, latitude = to_geodetic.transform(x, y)
+        photo["latitude_longitude_altitude"] = [latitude, longitude, z]
+        exif = Image.Exif()
+        exif[0x010F] = "maker"
+        if exact:
+            exif.get_ifd(0x8825)[31] = 0.03
+        Image.new("RGB", (8, 8)).save(tmp_path / "files" / view.name, exif=exif)
+    (run / "photos.json").write_text(json.dumps(photos))
+    options = ["--photos", str(tmp_path / "files"), "--gps-error", "0.5"]
+    assert main(["georeference", str(run), *options]) == 0
+    said = capsys.readouterr().out
+    assert ("adjusted:" in said) == exact
+    assert ("say how exact" in said) == exact
+    found = read_georeference(RunFolder(run))
+    assert (found.bend is not None) == exact
+    assert (run / "adjusted" / "images.bin").is_file() == exact
+    kept = read_precision(run / PRECISION)
+    assert kept is not None
+    place = PLACES[3] + OFFSET - np.array(found.offset)
+    sigma = kept.sigma(place, [view.name for view in hamlet.views])
+    assert sigma is not None
+    assert (sigma.max() < 0.3) if exact else (sigma.max() > 1.0)
+    off = found.to_crs(LAND_FROM_MODEL.inverse()(PLACES)) - PLACES - OFFSET
+    assert np.abs(off).max() < 0.3
+
+
 def test_no_marks_say_how_to_make_them(georeference: Georeferencing) -> None:
     code, said = georeference("name,X,Y,Z\nP1,1,2,3\n", name="points.csv")
     assert code == 2
