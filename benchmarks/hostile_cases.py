@@ -1084,6 +1084,8 @@ def workspace(rng: random.Random, base: Path, folder: Path) -> Case:
         "restart-from",
         "sparse",
     )
+    if "missing" in how:
+        named = (*named, str(out))
     return Case(argv, out, f"{inside} {how}, {reader}", named)
 
 

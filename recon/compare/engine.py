@@ -290,10 +290,9 @@ def _counts(records: Mapping[str, StageRecord]) -> dict[str, float]:
 
 
 def _photo_names(root: Path) -> tuple[str, ...]:
-    from recon.run.photos import photo_set_from_json
+    from recon.run.folder import RunFolder
 
-    data = json.loads((root / "photos.json").read_text(encoding="utf-8"))
-    return tuple(photo.name for photo in photo_set_from_json(data).photos)
+    return tuple(RunFolder(root).photos)
 
 
 def _check_truth(scene: Scene, names: Sequence[str]) -> None:

@@ -24,6 +24,22 @@ FOCAL_AND_CENTRE: Mapping[str, tuple[int, int, int, int]] = {
     "RAD_TAN_THIN_PRISM_FISHEYE": (0, 1, 2, 3),
 }
 
+NUMBER_OF_PARAMS: Mapping[str, int] = {
+    "SIMPLE_PINHOLE": 3,
+    "PINHOLE": 4,
+    "SIMPLE_RADIAL": 4,
+    "RADIAL": 5,
+    "OPENCV": 8,
+    "FULL_OPENCV": 12,
+    "OPENCV_FISHEYE": 8,
+    "SIMPLE_RADIAL_FISHEYE": 4,
+    "RADIAL_FISHEYE": 5,
+    "FOV": 5,
+    "THIN_PRISM_FISHEYE": 12,
+    "RAD_TAN_THIN_PRISM_FISHEYE": 16,
+}
+"""Parameters of the same camera models (COLMAP, "Camera Models")."""
+
 
 @dataclass(frozen=True)
 class Intrinsics:

@@ -10,6 +10,8 @@ OpenCV 5.0; both seem to bring a libpng of their own).
 from __future__ import annotations
 
 import os
+import struct
+from pathlib import Path
 
 import cv2  # noqa: F401  before pycolmap: see above
 import numpy as np
@@ -17,7 +19,7 @@ import pycolmap
 from jaxtyping import Float, Float64
 
 from recon.core.cameras import Intrinsics
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 
 __all__ = [
     "HALF_PIXEL",
@@ -99,9 +101,61 @@ def read_reconstruction(folder: str | os.PathLike[str]) -> pycolmap.Reconstructi
     """Read a COLMAP model, binary or text.
 
     Raises:
-        ReconError: it cannot be read.
+        ReconError: it cannot be read, contradicts itself, or has a camera or pose that is not finite.
     """
-    try:
-        return pycolmap.Reconstruction(os.fspath(folder))
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ReconError(f"{folder}: the COLMAP model cannot be read: {error}") from error
+    with reading(os.fspath(folder), "it is no whole COLMAP model"):
+        _check_counts(Path(folder))
+        model = pycolmap.Reconstruction(os.fspath(folder))
+        for camera in model.cameras.values():
+            if not (
+                np.isfinite(camera.params).all() and 0 < camera.width < _SIDE and 0 < camera.height < _SIDE
+            ):
+                raise ReconError(f"{folder}: camera {camera.camera_id} has no size or parameters that can be")
+        for image in model.images.values():
+            if image.has_pose and not np.isfinite(pose_of_image(image)).all():
+                raise ReconError(
+                    f"{folder}: image {image.image_id} ({image.name}) has a pose that is not finite"
+                )
+    return model
+
+
+_SIDE = 1 << 20
+"""No photo has a side of so many pixels."""
+
+_ENTRIES = {"cameras.bin": 24, "rigs.bin": 8, "frames.bin": 68, "images.bin": 73, "points3D.bin": 51}
+"""Bytes of the shortest entry of a file of a model, before which stands their number (COLMAP, "Output Format")."""
+
+
+def _check_counts(folder: Path) -> None:
+    """Refuse files of a binary model that say that they hold more than they do: COLMAP allocates what they say."""
+    for name, shortest in _ENTRIES.items():
+        path = folder / name
+        data = path.read_bytes() if path.is_file() else None
+        if data is None:
+            continue
+        with reading(path):
+            (count,) = struct.unpack_from("<Q", data)
+            at = 8
+            if at + count * shortest > len(data):
+                raise ReconError(f"{path}: is cut short: {count} entries do not fit into {len(data)} bytes")
+            for _ in range(count):
+                if name == "points3D.bin":
+                    at += 51 + 8 * struct.unpack_from("<Q", data, at + 43)[0]
+                elif name == "images.bin":
+                    at = data.index(0, at + 64) + 1
+                    at += 8 + 24 * struct.unpack_from("<Q", data, at)[0]
+                elif name == "frames.bin":
+                    at += 68 + 16 * struct.unpack_from("<I", data, at + 64)[0]
+                elif name == "rigs.bin":
+                    at = _end_of_rig(data, at)
+                if at > len(data):
+                    raise ReconError(f"{path}: is cut short, or damaged")
+
+
+def _end_of_rig(data: bytes, at: int) -> int:
+    """Where the rig that begins at ``at`` ends: id, number of sensors, the first sensor, the others with poses."""
+    (sensors,) = struct.unpack_from("<I", data, at + 4)
+    at += 8 + (8 if sensors else 0)
+    for _ in range(1, sensors):
+        at += 9 + (56 if data[at + 8] else 0)
+    return at

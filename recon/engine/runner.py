@@ -24,6 +24,7 @@ from recon.engine.forecast import seconds_to_go, time_in_words
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
 from recon.engine.workspace import (
+    LOG,
     PREVIOUS,
     Workspace,
     library_versions,
@@ -334,12 +335,14 @@ class _Run:
             self._fail(record, "failed", f"{label}: {error}")
             raise (writing_failed(self.workspace.root, error) or error) from error
         except BaseException as error:
-            self.log.debug("%s failed", label, exc_info=True)
+            self.log.info("%s failed", label, exc_info=True)
             self._fail(record, "failed", f"{label}: failed")
             # Libraries that write files themselves (SQLite, COLMAP) have their own words for a full disk.
             full = no_room(self.workspace.root) if isinstance(error, Exception) else None
             if full is not None:
                 raise full from error
+            if isinstance(error, Exception) and not isinstance(error, (ImportError, MemoryError)):
+                raise self._unexpected(stage, error) from error
             raise
         record.counts, record.warnings, record.written = (
             dict(counts or {}),
@@ -374,6 +377,15 @@ class _Run:
         if now - self.told > _TELL_EVERY and not sys.stderr.isatty():
             self.told = now
             self.say(f"    {stage}: {share:.0%}{self.to_go((stage, share, seconds))}")
+
+    def _unexpected(self, stage: Stage, error: Exception) -> ReconError:
+        """The user's version of an error that the stage did not foresee; its traceback is in the log."""
+        again = f"--restart-from {stage.reads[0]}" if stage.reads else "other photos"
+        return ReconError(
+            f"{self.workspace.root}: stage '{stage.name}' cannot go on from what is there "
+            f"({type(error).__name__}: {error}). If files of this folder were changed, run again with {again}; if not, "
+            f"it is a fault of recon: please report it with {self.workspace.root / LOG}, which says where it happened"
+        )
 
     def set_aside(self, stages: Sequence[str]) -> None:
         """Move the results of an earlier state away: those of stages that are about to run, or have to."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from recon.errors import ReconError, UsageError
+from recon.errors import ReconError, UsageError, reading
 from recon.exports import bundler, meshroom, nerfstudio, openmvg
 from recon.exports.colmap import write_database
 from recon.exports.files import MARK, Imported, fresh_export, write_json
@@ -52,20 +53,19 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
     notes: list[str] = []
-    try:
+    with reading(source, f"it is not what {kind} writes"):
         found = READERS[kind](source, photos, notes)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ReconError(f"{source}: not what {kind} writes ({error!r})") from error
-    if not found.scene.views:
-        raise ReconError(
-            f"{source}: has no photo with a pose and intrinsics; only solved scenes can come over"
-        )
+        if not found.scene.views:
+            raise ReconError(
+                f"{source}: has no photo with a pose and intrinsics; only solved scenes can come over"
+            )
+        model = reconstruction_from_scene(found.scene)
     mark = {"format": "import", "imported_from": kind, "source": str(source.resolve())}
     folder_of_photos = _photo_folder(found, source, photos)
     if folder_of_photos is not None:
         mark["photos"] = str(folder_of_photos.resolve())
     with fresh_export(target) as folder:
-        _write(folder, found)
+        _write(folder, found, model)
         write_json(folder / MARK, mark)
         names = sorted(path.name for path in folder.iterdir())
     if any(len(view.name.split()) > 1 for view in found.scene.views):
@@ -76,9 +76,8 @@ def run_import(kind: str, source: Path, target: Path, photos: Path | None) -> Ex
     return ExportReport(what, tuple(target / name for name in names), tuple(notes))
 
 
-def _write(folder: Path, found: Imported) -> None:
+def _write(folder: Path, found: Imported, model: Any) -> None:
     scene = found.scene
-    model = reconstruction_from_scene(scene)
     (folder / "sparse" / "0").mkdir(parents=True)
     model.write_binary(folder / "sparse" / "0")
     (folder / "text").mkdir()

@@ -8,24 +8,26 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.frames import Y_UP_FROM_Z_UP, offset_to_origin, translation, upright_rotation
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 from recon.exports.export import Export, Format
 from recon.io.glb import model_from_scene, move_glb, read_glb
 from recon.io.obj import move_obj, to_obj
 from recon.io.surfaces import read_mesh, write_mesh
+
+_AGAIN = "run again with --restart-from texture"
 
 
 def _write_obj(job: Export, folder: Path) -> str:
     source, textured = job.mesh_file(".obj")
     if textured:
         job.note_bend()
-        text = source.read_text(encoding="utf-8")
+        with reading(source, _AGAIN):
+            text = source.read_text(encoding="utf-8")
+            moved = move_obj(text, job.similarity.matrix, job.remarks())
         for name in _companions(source, text):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.parent / name, folder / name)
-        (folder / "mesh.obj").write_text(
-            move_obj(text, job.similarity.matrix, job.remarks()), encoding="utf-8"
-        )
+        (folder / "mesh.obj").write_text(moved, encoding="utf-8")
         faces = sum(line.startswith("f ") for line in text.splitlines())
         return f"textured mesh of {faces} faces"
     mesh, matrix = read_mesh(source), job.similarity.matrix
@@ -51,7 +53,8 @@ def _write_glb(job: Export, folder: Path) -> str:
         mesh.translate(-offset)  # its vertices become single precision
         write_mesh(folder / "mesh.glb", mesh)
         data = move_glb((folder / "mesh.glb").read_bytes(), translation(offset))
-    matrix = job.similarity.matrix @ model_from_scene(read_glb(data)[0])
+    with reading(source, _AGAIN):
+        matrix = job.similarity.matrix @ model_from_scene(read_glb(data)[0])
     turn = np.eye(4)
     turn[:3, :3] = Y_UP_FROM_Z_UP
     if job.georeference is None:
@@ -62,7 +65,9 @@ def _write_glb(job: Export, folder: Path) -> str:
             )
         except ValueError as error:
             job.notes.append(f"{error}: the mesh is not turned upright")
-    (folder / "mesh.glb").write_bytes(move_glb(data, turn @ matrix, job.facts(), fresh=True))
+    with reading(source, _AGAIN):
+        data = move_glb(data, turn @ matrix, job.facts(), fresh=True)
+    (folder / "mesh.glb").write_bytes(data)
     return "mesh, y up"
 
 
@@ -75,7 +80,7 @@ def _companions(source: Path, text: str) -> list[str]:
         if not path.is_file():
             raise ReconError(f"{path}: is missing, {source} needs it")
         found.append(name)
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             words = line.strip().split(maxsplit=1)
             if len(words) == 2 and words[0].lower().startswith("map_"):
                 found.append(words[1].strip())

@@ -72,7 +72,7 @@ def read_cameras_json(path: Path) -> dict[str, PinholeView]:
             out[entry["name"]] = PinholeView(index, entry["name"], K, np.column_stack([R, t]), width, height)
     except FileNotFoundError as error:
         raise ReconError(f"{path}: no such file; name a cameras.json with posed cameras") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ReconError(
             f"{path}: not a cameras.json: each image needs name, width, height, fx, fy, cx, cy, R and "
             f"t ({error!r})"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
+from recon.io.files import read_arrays
 
 
 def read_depth_map(path: Path) -> Float32[np.ndarray, "h w"]:
@@ -20,10 +21,9 @@ def read_depth_map(path: Path) -> Float32[np.ndarray, "h w"]:
         ReconError: the file is missing, of another kind, or cut short.
     """
     path = Path(path)
-    try:
+    with reading(path, "it is no depth map; write it again"):
         if path.suffix == ".npz":
-            with np.load(path) as data:
-                depth = np.asarray(data["depth"], np.float32)
+            depth = np.asarray(read_arrays(path)["depth"], np.float32)
         elif path.suffix == ".npy":
             depth = np.asarray(np.load(path), np.float32)
         elif path.suffix == ".pfm":
@@ -32,10 +32,6 @@ def read_depth_map(path: Path) -> Float32[np.ndarray, "h w"]:
             depth = _read_colmap_depth(path)
         else:
             raise ReconError(f"{path}: depth maps are .npz, .npy, .pfm or COLMAP's .bin files")
-    except FileNotFoundError as error:
-        raise ReconError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ReconError(f"{path}: not a depth map that can be read ({error}); write it again") from error
     if depth.ndim != 2:
         raise ReconError(f"{path}: a depth map has two dimensions, this has {depth.ndim}")
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)

@@ -15,11 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from recon.errors import ReconError, reading
+
 _SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database while it is open, and leaves there when it is killed."""
 
 _GROWTH = 1 << 16
 """Bytes, more than the buffers of the usual writers."""
+
+_MOST_BYTES = 3 << 30
+"""Of the arrays of one file: four times the depth, normals and confidence of a photo of 60 megapixels."""
 
 INCOMPLETE = ".incomplete"
 """Folder of a workspace in which things are built before they are renamed into their place."""
@@ -71,6 +76,25 @@ def sync_tree(root: Path, check: bool = False) -> None:
                 check_growth(Path(folder, name))
             sync_file(Path(folder, name))
         sync_directory(Path(folder))
+
+
+def read_arrays(path: Path, way_out: str = "") -> dict[str, np.ndarray]:
+    """Read all arrays of an ``.npz`` file.
+
+    Args:
+        path: the file.
+        way_out: what the user can do where it is damaged.
+
+    Raises:
+        ReconError: it is not there, damaged, or unpacks to more than any of recon's files.
+    """
+    with reading(path, way_out), np.load(path) as data:
+        size = sum(entry.file_size for entry in data.zip.infolist())
+        if size > _MOST_BYTES:
+            raise ReconError(
+                f"{path}: unpacks to {size >> 20} MB; it is damaged" + (way_out and f"; {way_out}")
+            )
+        return {name: data[name] for name in data.files}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recon.core.mesh import PointCloud
-from recon.errors import ReconError, UsageError
+from recon.errors import ReconError, UsageError, reading
 from recon.io.glb import GlbBuilder, linear_of_srgb, model_from_scene, read_glb
 
 _POINT = np.dtype(
@@ -68,7 +68,7 @@ def ply_elements(path: Path) -> dict[str, int]:
     Raises:
         ReconError: when the file is not a PLY, or ends within its header.
     """
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return _ply_header(path, file)[1]
 
 
@@ -81,7 +81,7 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
     Raises:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
     """
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         kind, elements, properties = _ply_header(path, file)
         count = elements.get("vertex", 0)
         first = next((name for name, size in elements.items() if size), "vertex")
@@ -156,6 +156,14 @@ def _ply_header(path: Path, file: BinaryIO) -> tuple[str, dict[str, int], list[t
                 raise ReconError(f"{path} has vertices of a kind that is not supported ({' '.join(words)})")
             properties.append((words[2], _PLY_TYPES[words[1]]))
         elif words[0] == "end_header":
+            # Readers make room for what the header says. No element takes less than a byte.
+            rest = path.stat().st_size - file.tell()
+            vertices = elements.get("vertex", 0)
+            size = np.dtype([(f"{i}", one[1]) for i, one in enumerate(properties)]).itemsize
+            if kind != "ascii" and vertices * size > rest:
+                raise ReconError(f"{path} is cut short: {rest // size} of {vertices} points")
+            if min(elements.values(), default=0) < 0 or sum(elements.values()) > rest:
+                raise ReconError(f"{path} is cut short: {sum(elements.values())} elements in {rest} bytes")
             return kind, elements, properties
     raise ReconError(f"{path} ends within its header: write it again")
 
@@ -190,11 +198,17 @@ def read_mesh(path: Path) -> Any:
     """
     import open3d as o3d
 
-    mesh = o3d.io.read_triangle_mesh(str(path))
-    if len(mesh.triangles) == 0:
-        raise ReconError(f"{path} holds no triangles")
-    if path.suffix.lower() == ".glb":
-        mesh.transform(model_from_scene(read_glb(path.read_bytes())[0]))
+    if path.suffix.lower() == ".ply":
+        ply_elements(path)
+    with reading(path):
+        mesh = o3d.io.read_triangle_mesh(str(path))
+        triangles = np.asarray(mesh.triangles)
+        if not len(triangles):
+            raise ReconError(f"{path} holds no triangles")
+        if triangles.min() < 0 or triangles.max() >= len(mesh.vertices):
+            raise ReconError(f"{path} has a triangle whose vertices are not in the file")
+        if path.suffix.lower() == ".glb":
+            mesh.transform(model_from_scene(read_glb(path.read_bytes())[0]))
     return mesh
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, UInt8
 
 from recon.core.mesh import Mesh
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -38,10 +38,11 @@ def read_textured_mesh(path: Path) -> Mesh:
         data = path.read_bytes()
     except OSError as error:
         raise ReconError(f"{path}: cannot be read: {error}") from error
-    if path.suffix.lower() == ".obj":
-        return _read_obj(path, data.decode("utf-8", "replace"))
-    if path.suffix.lower() == ".glb":
-        return _read_glb(path, data)
+    with reading(path):
+        if path.suffix.lower() == ".obj":
+            return _read_obj(path, data.decode("utf-8", "replace"))
+        if path.suffix.lower() == ".glb":
+            return _read_glb(path, data)
     raise ReconError(f"{path}: textured meshes are read from .obj and .glb files")
 
 
@@ -140,11 +141,8 @@ def _obj_texture(path: Path, libraries: list[str]) -> UInt8[np.ndarray, "h w 3"]
 def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            return np.ascontiguousarray(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError) as error:
-        raise ReconError(f"{path}: cannot be read: {error}") from error
+    with reading(path), Image.open(path) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")))
 
 
 # ---- binary glTF 2.0 -----------------------------------------------------------------------------

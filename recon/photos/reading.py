@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from recon.core.resize import resize_mask
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 from recon.photos.exif import ExifFacts, exif_facts, upright
 from recon.photos.types import LoadedPhoto
 
@@ -142,8 +142,11 @@ def decode_photo(path: Path | str) -> DecodedPhoto:
         raise
     except FileNotFoundError:
         raise PhotoError("there is no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise PhotoError(f"cannot be decoded ({error}); the file is damaged or cut short") from None
+    except MemoryError:
+        raise PhotoError("there is not enough memory to decode it; make it smaller") from None
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+        reason = str(error) or type(error).__name__
+        raise PhotoError(f"cannot be decoded ({reason}); the file is damaged or cut short") from None
     rgb = upright(values, turn)
     mask = upright(alpha >= _OPAQUE, turn) if alpha is not None else None
     if mask is not None and mask.all():
@@ -163,12 +166,14 @@ def read_mask(path: Path | str, width: int, height: int, orientation: int = 1) -
     Raises:
         ReconError: it cannot be read, or has another shape than the photo.
     """
-    try:
-        with Image.open(path) as image:
-            # A palette stores indices, and "1" stores booleans: look at the brightness in every case.
-            values, _ = _to_arrays(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, PhotoError) as error:
-        raise ReconError(f"{path}: the mask cannot be read ({error})") from None
+    with reading(path, "the mask has to be made anew, or taken away"):
+        try:
+            with Image.open(path) as image:
+                _reduced(image)
+                # A palette stores indices, and "1" stores booleans: look at the brightness in every case.
+                values, _ = _to_arrays(image)
+        except PhotoError as error:
+            raise ReconError(f"{path}: {error}") from None
     brightness = values.max(axis=2)
     # Some tools write 0 and 1 instead of black and white.
     mask: np.ndarray = brightness >= (_OPAQUE if brightness.max() >= _OPAQUE else 1)
@@ -193,7 +198,8 @@ def read_png(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         ReconError: it is not there or damaged.
     """
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    with reading(path, "run again with --restart-from photos"):
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ReconError(f"{path}: cannot be read; run again with --restart-from photos")
     rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -287,7 +293,7 @@ def _decode_raw(path: Path) -> DecodedPhoto:
         with rawpy.imread(str(path)) as raw:
             facts = exif_facts(_raw_exif(path, raw))
             rgb = np.ascontiguousarray(raw.postprocess(use_camera_wb=True, output_bps=8))
-    except (rawpy.LibRawError, OSError) as error:
+    except Exception as error:  # LibRaw's, and whatever its arrays lead to
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
         raise PhotoError(
             f"cannot be decoded ({reason}); the file is damaged or of an unknown camera"

@@ -203,7 +203,7 @@ def _below(root: Path, passed_over: set[Path]) -> Iterator[Path]:
         )
         for name in names:
             path = Path(place, name)
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES and path.is_file():
+            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                 yield path
 
 
@@ -213,7 +213,12 @@ def _sorted_out(files: Mapping[str, Path], root: Path) -> Found:
     films, passed_over = [], []
     for name, path in sorted(files.items()):
         suffix = path.suffix.lower()
-        if suffix in FILM_SUFFIXES:
+        if not _is_file(path):
+            reason = (
+                "is a link to nothing" if path.is_symlink() else "is no file that could be read to its end"
+            )
+            passed_over.append(LeftOut(name, reason))
+        elif suffix in FILM_SUFFIXES:
             films.append(PhotoFile(name, path))
         elif suffix not in _COPIES and (suffix in PHOTO_SUFFIXES or looks_like_image(path)):
             photos[name] = path
@@ -229,6 +234,14 @@ def _sorted_out(files: Mapping[str, Path], root: Path) -> Found:
         passed_over.append(LeftOut(name, "is the raw file of a photo that lies beside it"))
     found = tuple(PhotoFile(name, path) for name, path in photos.items())
     return Found(found, tuple(films), masks, tuple(passed_over), root)
+
+
+def _is_file(path: Path) -> bool:
+    """Tell a file from a pipe, a device, a link to nothing or to itself."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _developed_twice(photos: Mapping[str, Path]) -> list[str]:

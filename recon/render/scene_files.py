@@ -11,7 +11,7 @@ from jaxtyping import Float64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
-from recon.errors import ReconError, UsageError
+from recon.errors import ReconError, UsageError, reading
 from recon.exports.georeference import Georeference
 from recon.exports.precision import find_precision
 from recon.exports.scene import Scene
@@ -267,7 +267,8 @@ def read_view_mesh(path: Path, in_model: bool = False) -> tuple[ViewMesh, tuple[
         raise ReconError(f"{path}: holds no triangles")
     vertices = mesh.vertices
     if in_model and suffix == ".glb":
-        back = model_from_scene(read_glb(path.read_bytes())[0])
+        with reading(path):
+            back = model_from_scene(read_glb(path.read_bytes())[0])
         vertices = vertices @ back[:3, :3].T + back[:3, 3]
     finite = np.isfinite(vertices).all(axis=1)
     if finite.all():

@@ -34,7 +34,7 @@ def matches_from_database(
     file = Path(path) / "database.db" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         return
-    database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+    database = _opened(file)
     try:
         names = {
             int(number): str(name) for number, name in database.execute("SELECT image_id, name FROM images")
@@ -60,7 +60,7 @@ def matches_from_database(
             ends = [(names[i], keypoints[i][rows[:, 0]]), (names[j], keypoints[j][rows[:, 1]])]
             (name_a, xy_a), (name_b, xy_b) = sorted(ends, key=lambda end: end[0])
             yield (name_a, name_b), SparseMatch(xy_a, xy_b, np.ones(len(rows), np.float32)), int(count)
-    except (sqlite3.Error, ValueError, IndexError, KeyError) as error:
+    except (sqlite3.Error, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise ReconError(f"{file}: not a COLMAP database that can be read ({error})") from error
     finally:
         database.close()
@@ -75,11 +75,20 @@ def photo_sizes_from_database(path: Path) -> dict[str, tuple[int, int]]:
     file = Path(path) / "database.db" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         return {}
-    database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+    database = _opened(file)
     try:
         query = "SELECT name, width, height FROM images JOIN cameras ON images.camera_id = cameras.camera_id"
         return {str(name): (int(width), int(height)) for name, width, height in database.execute(query)}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise ReconError(f"{file}: not a COLMAP database that can be read ({error})") from error
     finally:
         database.close()
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """Open a database for reading; nothing is left beside it, as SQLite does beside one that COLMAP wrote.
+
+    One beside which a log of unwritten pages lies is in use, or was when its program was killed: that log is read too.
+    """
+    in_use = file.with_name(f"{file.name}-wal").exists()
+    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}", uri=True)

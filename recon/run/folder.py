@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
 from recon.core.posed import Camera, registered_cameras
 from recon.dense.types import DepthMap
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks, TwoViewGeometry
-from recon.io.files import AtomicFolder
+from recon.io.files import AtomicFolder, read_arrays
 from recon.io.manifest import Manifest, read_manifest
 from recon.matching.types import DenseMatch, SparseMatch
 from recon.photos.reading import read_png
@@ -40,16 +40,19 @@ from recon.run.matches import (
     DenseMatches,
     Matching,
     Pair,
-    matching_from_json,
+    check_field,
     no_matches,
     read_dense_match,
     read_sparse_match,
+    read_zarr,
     sampled_dense_match,
     sampled_sparse_match,
 )
 from recon.run.photos import (
     PHOTO_SET,
     PHOTOS,
+    Stored,
+    checked,
     mask_file,
     photo_file,
     photo_set_from_json,
@@ -105,6 +108,61 @@ class SparseModel:
     length: Float64[np.ndarray, " n"]
     error: Float64[np.ndarray, " n"]
     observations: int
+
+
+@dataclass(frozen=True)
+class _PairEntry:
+    """A pair of ``pairs.json``."""
+
+    a: str
+    b: str
+    i: int
+    j: int
+    sparse_inliers: int
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What of ``matching.json`` older runs have too."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """``fields.json``."""
+
+    matcher: str
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of ``mapping.json``."""
+
+    folder: str
+    registered: list[str]
+    points: int
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """``mapping.json``."""
+
+    models: tuple[_Model, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class _DepthSize:
+    """``size.json`` of the depth maps."""
+
+    max_size: int
+
+
+def _again(stage: str) -> str:
+    """What to do where a file that a stage wrote is damaged."""
+    return f"run again with --restart-from {stage}"
 
 
 def find_model(folder: Path) -> Path | None:
@@ -182,20 +240,26 @@ class RunFolder:
             ReconError: it is damaged.
         """
         path = self.root / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError) as error:
-            raise ReconError(
-                f"{path}: cannot be read ({error}); make it anew with the same command"
-            ) from error
+        with reading(path, "make it anew with the same command"):
+            return json.loads(path.read_text(encoding="utf-8"))
 
     def _required(self, name: str, stage: str) -> Any:
         found = self.json(name)
         if found is None:
-            raise ReconError(f"{self.root / name}: is gone; run again with --restart-from {stage}")
+            raise ReconError(f"{self.root / name}: is gone; {_again(stage)}")
         return found
+
+    def _stored(self, name: str, stage: str, kind: type[Stored]) -> Stored:
+        """The content of a JSON file that must be there, checked against a type."""
+        found = self._required(name, stage)
+        with reading(self.root / name, _again(stage)):
+            return checked(kind, found)
+
+    def _arrays(self, name: str, stage: str) -> dict[str, np.ndarray]:
+        """The arrays of a file that must be there."""
+        return read_arrays(self.root / name, _again(stage))
 
     @property
     def manifest(self) -> Manifest | None:
@@ -217,12 +281,8 @@ class RunFolder:
             ReconError: they are not there, or damaged.
         """
         stored = self._required(PHOTO_SET, "photos")
-        try:
+        with reading(self.root / PHOTO_SET, _again("photos")):
             return photo_set_from_json(stored)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ReconError(
-                f"{self.root / PHOTO_SET}: is damaged; run again with --restart-from photos"
-            ) from error
 
     @cached_property
     def photos(self) -> dict[str, Photo]:
@@ -255,7 +315,14 @@ class RunFolder:
 
     def rgb(self, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
         """A photo's pixels at working size."""
-        return read_png(self.photo_png(photo.name))
+        return self._picture(self.photo_png(photo.name), photo)
+
+    def _picture(self, path: Path, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture at the working size of a photo."""
+        rgb = read_png(path)
+        if rgb.shape[:2] != (photo.height, photo.width):
+            raise ReconError(f"{path}: is of another size than {PHOTO_SET} says; {_again('photos')}")
+        return rgb
 
     def named_rgb(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
         """A photo's pixels at working size; None where the run does not keep them."""
@@ -270,7 +337,7 @@ class RunFolder:
         """True where a photo may be used, at working size; None when there is no mask."""
         if not photo.has_mask:
             return None
-        mask: np.ndarray = read_png(self.mask_png(photo.name))[:, :, 0] >= 128
+        mask: np.ndarray = self._picture(self.mask_png(photo.name), photo)[:, :, 0] >= 128
         return mask
 
     def original_size(self, name: str) -> tuple[int, int] | None:
@@ -288,8 +355,15 @@ class RunFolder:
 
     def points(self, photo_id: int) -> InterestPoints:
         """The interest points of one photo, at working size."""
-        with np.load(self.path(POINTS, f"{photo_id}.npz")) as data:
-            return InterestPoints(data["xy"], data["sigma"], data["orientation"], data["descriptors"])
+        name = f"{POINTS}/{photo_id}.npz"
+        data = self._arrays(name, "features")
+        with reading(self.root / name, _again("features")):
+            points = InterestPoints(data["xy"], data["sigma"], data["orientation"], data["descriptors"])
+            count = len(points.sigma)
+            shapes = points.xy.shape, points.orientation.shape, points.descriptors.shape
+            if shapes != ((count, 2), (count,), (count, 128)) or not np.isfinite(points.xy).all():
+                raise ValueError("its arrays do not fit together")
+            return points
 
     def points_key(self, photo_id: int) -> str:
         """Hash of the interest points of a photo."""
@@ -309,7 +383,16 @@ class RunFolder:
     @cached_property
     def pair_entries(self) -> list[dict[str, Any]]:
         """The pairs chosen for matching: names ``a`` and ``b``, ids ``i`` and ``j``, ``sparse_inliers``."""
-        return list(self.json(PAIRS) or ()) if self._database is None else []
+        if self._database is not None or not self.path(PAIRS).exists():
+            return []
+        entries = self._stored(PAIRS, "pairs", list[_PairEntry])
+        names = {photo.id: name for name, photo in self.photos.items()}
+        for one in entries:
+            if not one.i < one.j or (names and (names.get(one.i), names.get(one.j)) != (one.a, one.b)):
+                raise ReconError(
+                    f"{self.root / PAIRS}: has the pair {one.a}, {one.b}, which {PHOTO_SET} has not; {_again('pairs')}"
+                )
+        return [asdict(one) for one in entries]
 
     @property
     def pairs(self) -> list[Pair]:
@@ -327,8 +410,15 @@ class RunFolder:
 
     def sparse_matches(self) -> dict[Pair, Int64[np.ndarray, "n 2"]]:
         """Verified sparse matches of every candidate pair that had enough: indices of interest points."""
-        with np.load(self.path(SPARSE_MATCHES)) as data:
-            return {(int(i), int(j)): data[f"{i}_{j}"] for i, j in (key.split("_") for key in data.files)}
+        data = self._arrays(SPARSE_MATCHES, "pairs")
+        with reading(self.root / SPARSE_MATCHES, _again("pairs")):
+            found = {}
+            for key, rows in data.items():
+                i, j = map(int, key.split("_"))
+                if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu" or (rows < 0).any():
+                    raise ValueError(f"the matches of pair {key} are no pairs of points")
+                found[i, j] = rows
+            return found
 
     def write_pairs(
         self, inliers: Mapping[Pair, int], matches: Mapping[Pair, Int64[np.ndarray, "n 2"]]
@@ -373,14 +463,19 @@ class RunFolder:
     @cached_property
     def matching(self) -> Matching:
         """Which matcher ran, and on which pairs it gave a result."""
-        return matching_from_json(self._required(MATCHING, "match"))
+        found = self._stored(MATCHING, "match", Matching)
+        ids = range(len(self.photo_set.photos)) if self.has_photos else None
+        if ids is not None and any(i not in ids or j not in ids for i, j in found.pairs):
+            raise ReconError(
+                f"{self.root / MATCHING}: has pairs of photos that are not there; {_again('match')}"
+            )
+        return found
 
     @cached_property
     def is_dense(self) -> bool:
         """True for the workspace of a dense matcher."""
-        stored = self.json(MATCHING)
-        if stored is not None:
-            return bool(stored["kind"] == "dense")
+        if self.path(MATCHING).exists():
+            return self._stored(MATCHING, "match", _Kind).kind == "dense"
         return (self.root / FLOWS).is_dir() and not (self.root / MATCHES).is_dir()
 
     def match_path(self, pair: Pair, *, dense: bool) -> Path:
@@ -449,30 +544,26 @@ class RunFolder:
     ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]] | None:
         """The flow from the first to the second photo of a pair at the size of matching, and where it is consistent;
         None where there is none."""
-        import zarr
-
         if not self.is_dense or any(name not in self.photos for name in pair):
             return None
         i, j = (self.photos[name].id for name in pair)
         for ids, side in (((i, j), "a"), ((j, i), "b")):
             path = self.match_path(ids, dense=True)
             if path.is_dir():
-                steps = zarr.open_array(str(path / f"flow_{side}"), mode="r")[...]
-                consistent = zarr.open_array(str(path / f"consistent_{side}"), mode="r")[...]
+                steps, consistent = read_zarr(path / f"flow_{side}"), read_zarr(path / f"consistent_{side}")
+                check_field(path, steps, consistent)
                 return steps.astype(np.float32) * np.float32(FLOW_STEP), consistent.astype(bool)
         return None
 
     def flow_shape(self, name: str) -> tuple[int, int] | None:
         """Rows and columns of the flow from a photo; None where no pair has it."""
-        import zarr
-
         for pair in self.named_pairs:
             if name in pair:
                 i, j = (self.photos[one].id for one in pair)
                 side = "consistent_a" if pair[0] == name else "consistent_b"
                 path = self.match_path((i, j), dense=True) / side
                 if path.is_dir():
-                    rows, columns = zarr.open_array(str(path), mode="r").shape
+                    rows, columns = read_zarr(path).shape
                     return int(rows), int(columns)
         return None
 
@@ -483,7 +574,7 @@ class RunFolder:
 
     def field_pairs(self) -> list[Pair]:
         """The pairs that have a dense field."""
-        return [(int(i), int(j)) for i, j in self._required(FIELDS, "fields")["pairs"]]
+        return list(self._stored(FIELDS, "fields", _Fields).pairs)
 
     def write_fields(self, matcher: str, pairs: Iterable[Pair]) -> None:
         """Write which dense matcher gave a field for which pairs."""
@@ -493,7 +584,11 @@ class RunFolder:
 
     def view_graph(self) -> nx.Graph[int]:
         """The pruned view graph; nodes are photo ids."""
-        return nx.read_graphml(self.path(GRAPH), node_type=int)
+        with reading(self.path(GRAPH), _again("verify")):
+            graph = nx.read_graphml(self.path(GRAPH), node_type=int)
+            if self.has_photos and not set(graph.nodes) <= set(range(len(self.photo_set.photos))):
+                raise ValueError(f"it has photos that {PHOTO_SET} has not")
+            return graph
 
     def edges(self) -> list[Pair]:
         """The edges of the view graph, each ascending, sorted."""
@@ -501,13 +596,17 @@ class RunFolder:
 
     def verification(self) -> dict[str, Any]:
         """Counts of what verification kept and dropped."""
-        return dict(self._required(VERIFICATION, "verify"))
+        return self._stored(VERIFICATION, "verify", dict[str, Any])
+
+    @cached_property
+    def _two_view(self) -> dict[str, np.ndarray]:
+        return self._arrays(TWO_VIEW, "verify")
 
     def inliers(self, pair: Pair) -> Bool[np.ndarray, " n"]:
         """The point matches of an edge of the view graph that agree with its geometry: after a sparse matcher, or of
         the first look where that contradicts the dense match (``edges_by_points``)."""
-        with np.load(self.path(TWO_VIEW)) as data:
-            return data[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)
+        with reading(self.path(TWO_VIEW), _again("verify")):
+            return self._two_view[f"{pair[0]}_{pair[1]}_agrees"].astype(bool)
 
     def named_two_view_poses(self) -> dict[NamePair, Float64[np.ndarray, "3 4"]] | None:
         """``b_from_a`` of every pair whose relative pose was found from its own matches; None without the file."""
@@ -516,12 +615,12 @@ class RunFolder:
             return None
         names = {photo.id: name for name, photo in self.photos.items()}
         found = {}
-        with np.load(path) as data:
-            for key in data.files:
+        with reading(path, _again("verify")):
+            for key, pose in self._two_view.items():
                 if key.endswith("_pose"):
                     i, j = (int(part) for part in key.split("_")[:2])
                     if i in names and j in names:
-                        found[names[i], names[j]] = np.asarray(data[key], np.float64)
+                        found[names[i], names[j]] = np.asarray(pose, np.float64).reshape(3, 4)
         return found
 
     def edges_by_points(self) -> set[Pair]:
@@ -544,14 +643,32 @@ class RunFolder:
 
     def tracks(self) -> Tracks:
         """The tracks of the stage of that name."""
-        with np.load(self.path(TRACKS)) as data:
-            return Tracks(
+        data = self._arrays(TRACKS, "tracks")
+        with reading(self.path(TRACKS), _again("tracks")):
+            tracks = Tracks(
                 data["track_id"],
                 data["photo_id"],
                 data["xy"],
                 data.get("is_reference"),
                 data.get("affinity"),
             )
+            self._check_tracks(tracks)
+        return tracks
+
+    def _check_tracks(self, tracks: Tracks) -> None:
+        """Refuse arrays that do not fit together, and photos that are not there."""
+        count = len(tracks.xy)
+        wanted = {"track_id": (count,), "photo_id": (count,), "xy": (count, 2)}
+        wanted |= {"is_reference": (count,)} if tracks.is_reference is not None else {}
+        wanted |= {"affinity": (count, 2, 2)} if tracks.affinity is not None else {}
+        for name, shape in wanted.items():
+            if getattr(tracks, name).shape != shape or not np.isfinite(getattr(tracks, name)).all():
+                raise ValueError(f"array {name} does not fit")
+        ids = np.concatenate([tracks.track_id, tracks.photo_id])
+        if ids.dtype.kind not in "iu" or (ids < 0).any() or (tracks.track_id > count).any():
+            raise ValueError("it has ids that cannot be")
+        if self.has_photos and (tracks.photo_id >= len(self.photo_set.photos)).any():
+            raise ValueError(f"it has photos that {PHOTO_SET} has not")
 
     def write_tracks(self, tracks: Tracks) -> None:
         """Write tracks as arrays; what is not known is left out."""
@@ -648,17 +765,15 @@ class RunFolder:
 
     def models(self) -> list[dict[str, Any]]:
         """The models that mapping found: ``folder``, ``registered`` names, number of ``points``."""
-        return list(self._required(MAPPING, "map")["models"])
+        return [asdict(model) for model in self._stored(MAPPING, "map", _Mapping).models]
 
     def left_out(self) -> list[LeftOut]:
         """Photos that are not in the model, and why."""
-        entries = self._required(MAPPING, "map")["left_out"]
-        return [LeftOut(entry["name"], entry["reason"]) for entry in entries]
+        return list(self._stored(MAPPING, "map", _Mapping).left_out)
 
     def trust(self) -> dict[str, Any] | None:
         """How far the cameras can be trusted (``Trust.as_json``); None where that was not asked."""
-        stored: dict[str, Any] | None = self.json(TRUST)
-        return stored
+        return self._stored(TRUST, "map", dict[str, Any]) if self.path(TRUST).exists() else None
 
     def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:
         """Write COLMAP models, the chosen one first, and which photos are in none.
@@ -702,15 +817,14 @@ class RunFolder:
     @property
     def depth_max_size(self) -> int:
         """Longest side that the depth maps were limited to."""
-        return int(self._required(f"{DEPTH}/{DEPTH_SIZE}", "depth")["max_size"])
+        return self._stored(f"{DEPTH}/{DEPTH_SIZE}", "depth", _DepthSize).max_size
 
     def named_depth(self, name: str) -> Float32[np.ndarray, "h w"] | None:
         """The depth of a photo in the run's units, 0 where unknown: recon's own, or as other programs leave it."""
         photo = self.photos.get(name)
         path = self.path(DEPTH, f"{photo.id}.npz") if photo else None
         if path is not None and path.is_file():
-            with np.load(path) as data:
-                return np.asarray(data["depth"], np.float32)
+            return read_depth(path).depth
         for folder in ("stereo/depth_maps", "dense/stereo/depth_maps", "dense/0/stereo/depth_maps", "."):
             for suffix in (".geometric.bin", ".photometric.bin", ".npy", ".npz", ".pfm"):
                 candidate = self.root / folder / f"{name}{suffix}"
@@ -734,10 +848,7 @@ class RunFolder:
             return None
         from recon.io.surfaces import read_points_ply
 
-        try:
-            found = read_points_ply(self.cloud_path)
-        except (OSError, ValueError) as error:
-            raise ReconError(f"{self.cloud_path}: cannot be read ({error})") from error
+        found = read_points_ply(self.cloud_path)
         if not np.isfinite(found.xyz).all(axis=1).any():
             raise ReconError(
                 f"{self.cloud_path}: holds no points that could be judged ({len(found)} in the file); make it anew"
@@ -807,7 +918,14 @@ def write_depth(path: Path, depth: DepthMap) -> None:
 
 def read_depth(path: Path) -> DepthMap:
     """Read what ``write_depth`` wrote."""
-    with np.load(path) as data:
-        return DepthMap(
+    data = read_arrays(path, _again("depth"))
+    with reading(path, _again("depth")):
+        depth = DepthMap(
             data["depth"], data["normal"].astype(np.float32), data["confidence"].astype(np.float32)
         )
+        shape = depth.depth.shape
+        if len(shape) != 2 or depth.normal.shape != (*shape, 3) or depth.confidence.shape != shape:
+            raise ValueError("its arrays do not fit together")
+        if depth.depth.dtype != np.float32:
+            raise ValueError("its depth is not of single precision")
+        return depth

@@ -15,7 +15,8 @@ import numpy as np
 import zarr
 
 from recon.core.resize import resize_points
-from recon.errors import ReconError
+from recon.errors import reading
+from recon.io.files import read_arrays
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
 
 Pair = tuple[int, int]
@@ -23,6 +24,12 @@ Pair = tuple[int, int]
 FLOWS = "flows.zarr"
 MATCHES = "matches"
 MATCHING = "matching.json"
+
+AGAIN = "run again with --restart-from match"
+"""What to do where matches are damaged."""
+
+_MOST_BYTES = 2 << 30
+"""Of one array of a pair."""
 
 FLOW_STEP = 1 / 32
 """Flow on disk is a whole number of these (pixels): the error is at most 1/64 px, the range 1024 px."""
@@ -69,8 +76,12 @@ def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> N
 
 def read_sparse_match(path: Path) -> SparseMatch:
     """The point matches of a pair as a sparse matcher left them, at the photos' working size."""
-    with np.load(path) as data:
-        return SparseMatch(data["xy_a"], data["xy_b"], data["score"])
+    data = read_arrays(path, AGAIN)
+    with reading(path, AGAIN):
+        match = SparseMatch(data["xy_a"], data["xy_b"], data["score"])
+        if not match.xy_a.shape == match.xy_b.shape == (len(match.score), 2):
+            raise ValueError("its arrays are of different lengths")
+        return match
 
 
 @dataclass(frozen=True)
@@ -91,21 +102,42 @@ class Matching:
     dense: Mapping[str, Any]
 
 
-def matching_from_json(stored: Mapping[str, Any]) -> Matching:
-    """What ``matching.json`` says."""
-    pairs = tuple((int(i), int(j)) for i, j in stored["pairs"])
-    return Matching(stored["matcher"], stored["kind"], stored["repeatable"], pairs, stored["dense"])
+def read_zarr(path: Path) -> Any:
+    """Read a Zarr array.
+
+    Raises:
+        ReconError: it is not there or damaged.
+    """
+    with reading(path, AGAIN):
+        array = zarr.open_array(str(path), mode="r")
+        if array.nbytes > _MOST_BYTES:
+            raise ValueError(f"claims to hold {array.nbytes >> 20} MB")
+        return array[...]
+
+
+def check_field(path: Path, flow: np.ndarray, *others: np.ndarray) -> None:
+    """Check that the arrays of one direction fit together.
+
+    Raises:
+        ReconError: they do not.
+    """
+    with reading(path, AGAIN):
+        if flow.ndim != 3 or flow.shape[2] != 2 or any(one.shape != flow.shape[:2] for one in others):
+            raise ValueError("the arrays of the pair do not fit together")
 
 
 def read_dense_match(path: Path) -> DenseMatch:
     """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
 
     def read(name: str) -> Any:
-        return zarr.open_array(str(path / name), mode="r")[...]
+        return read_zarr(path / name)
 
     def field(side: str) -> FlowField:
-        flow = read(f"flow_{side}").astype(np.float32) * np.float32(FLOW_STEP)
-        return FlowField(flow, read(f"confidence_{side}").astype(np.float32) / np.float32(255))
+        flow, confidence = read(f"flow_{side}"), read(f"confidence_{side}")
+        check_field(path, flow, confidence)
+        return FlowField(
+            flow.astype(np.float32) * np.float32(FLOW_STEP), confidence.astype(np.float32) / np.float32(255)
+        )
 
     return DenseMatch(
         field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool)
@@ -157,18 +189,17 @@ def sampled_dense_match(
         limit: a seeded sample is taken of more.
     """
 
-    def read(name: str) -> Any:
-        return zarr.open_array(str(folder / name), mode="r")[...]
-
-    consistent = read("consistent_a").astype(bool)
+    consistent = read_zarr(folder / "consistent_a").astype(bool)
+    flows, confidence = read_zarr(folder / "flow_a"), read_zarr(folder / "confidence_a")
+    check_field(folder, flows, confidence, consistent)
     height, width = consistent.shape
-    target_height, target_width = zarr.open_array(str(folder / "consistent_b"), mode="r").shape
+    target_height, target_width = read_zarr(folder / "consistent_b").shape
     index = np.flatnonzero(consistent)
     count = len(index)
     if limit is not None and count > limit:
         index = np.sort(np.random.default_rng(seed).choice(index, limit, replace=False))
-    flow = read("flow_a").reshape(-1, 2)[index].astype(np.float64) * FLOW_STEP
-    score = read("confidence_a").reshape(-1)[index].astype(np.float32) / np.float32(255)
+    flow = flows.reshape(-1, 2)[index].astype(np.float64) * FLOW_STEP
+    score = confidence.reshape(-1)[index].astype(np.float32) / np.float32(255)
     xy = np.stack([index % width, index // width], axis=1).astype(np.float64)
     here = resize_points(xy, (width, height), size_a)
     there = resize_points(xy + flow, (target_width, target_height), size_b)
@@ -181,10 +212,7 @@ def sampled_sparse_match(path: Path, limit: int | None, seed: int) -> tuple[Spar
     Raises:
         ReconError: the file is damaged.
     """
-    try:
-        match = read_sparse_match(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ReconError(f"{path}: cannot be read ({error}); run again with --restart-from match") from error
+    match = read_sparse_match(path)
     count = len(match.xy_a)
     if limit is not None and count > limit:
         rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
@@ -219,11 +247,13 @@ class PairOutcome:
 def read_outcome(pair: Pair, path: Path) -> PairOutcome:
     """What was written of one pair: a Zarr group or an ``.npz``."""
     if path.suffix == ".npz":
-        with np.load(path) as data:
+        data = read_arrays(path, AGAIN)
+        with reading(path, AGAIN):
             return PairOutcome(pair, matches=len(data["score"]), seconds=float(data["seconds"]))
-    attributes = zarr.open_group(str(path), mode="r").attrs
-    return PairOutcome(
-        pair,
-        shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),
-        seconds=float(attributes["seconds"]),
-    )
+    with reading(path, AGAIN):
+        attributes = zarr.open_group(str(path), mode="r").attrs
+        return PairOutcome(
+            pair,
+            shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),
+            seconds=float(attributes["seconds"]),
+        )

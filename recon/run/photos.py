@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
-from recon.core.cameras import Intrinsics
-from recon.photos.types import LeftOut, Photo, PhotoSet
+from pydantic import TypeAdapter, ValidationError
+
+from recon.core.cameras import NUMBER_OF_PARAMS
+from recon.photos.types import PhotoSet
 
 PHOTO_SET = "photos.json"
 PHOTOS = "photos"
@@ -40,13 +42,40 @@ def photo_set_to_json(photo_set: PhotoSet) -> dict[str, Any]:
     return asdict(photo_set)
 
 
-def photo_set_from_json(data: Mapping[str, Any]) -> PhotoSet:
-    """The inverse of ``photo_set_to_json``."""
-    photos = []
-    for entry in data["photos"]:
-        position = entry["latitude_longitude_altitude"]
-        photos.append(
-            Photo(**{**entry, "latitude_longitude_altitude": tuple(position) if position else None})
-        )
-    cameras = tuple(Intrinsics(**{**entry, "params": tuple(entry["params"])}) for entry in data["cameras"])
-    return PhotoSet(tuple(photos), cameras, tuple(LeftOut(**entry) for entry in data["left_out"]))
+def photo_set_from_json(data: Any) -> PhotoSet:
+    """The inverse of ``photo_set_to_json``.
+
+    Raises:
+        ValueError: it is no photo set, or one that contradicts itself.
+    """
+    found = checked(PhotoSet, data)
+    for number, photo in enumerate(found.photos):
+        if photo.id != number or not 0 <= photo.camera < len(found.cameras):
+            raise ValueError(f"photo {photo.name} has a wrong id or camera")
+        if min(photo.width, photo.height, photo.original_width, photo.original_height) < 1:
+            raise ValueError(f"photo {photo.name} has no size")
+    for camera in found.cameras:
+        if len(camera.params) != NUMBER_OF_PARAMS.get(camera.model) or not all(
+            map(math.isfinite, camera.params)
+        ):
+            raise ValueError(f"no camera is {camera.model} with {camera.params}")
+        if min(camera.width, camera.height) < 1:
+            raise ValueError("a camera has no size")
+    return found
+
+
+Stored = TypeVar("Stored")
+
+
+def checked(kind: type[Stored], data: Any) -> Stored:
+    """JSON values as a type, of dataclasses for example.
+
+    Raises:
+        ValueError: they are something else; the message says where.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error

@@ -104,10 +104,12 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
         "latitude_longitude_altitude": None,
     }
     photos = [{"id": i, "name": name, **entry} for i, name in enumerate(names)]
-    (root / "photos.json").write_text(json.dumps({"photos": photos, "cameras": [], "left_out": []}))
+    camera = {"model": "PINHOLE", "params": [100.0, 100.0, 50.0, 50.0]}
+    camera |= {"width": entry["width"], "height": entry["height"]}
+    (root / "photos.json").write_text(json.dumps({"photos": photos, "cameras": [camera], "left_out": []}))
     pairs = [(i, j) for i in range(given) for j in range(i + 1, given) if j - i <= 2]
     (root / "pairs.json").write_text(
-        json.dumps([{"a": names[i], "b": names[j], "i": i, "j": j} for i, j in pairs])
+        json.dumps([{"a": names[i], "b": names[j], "i": i, "j": j, "sparse_inliers": 0} for i, j in pairs])
     )
     (root / "matching.json").write_text(json.dumps({"kind": kind}))
     relative = {}

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Float32
 from recon.core.posed import Camera
 from recon.datasets.readers.common import Reader, read_text, rotation
 from recon.datasets.types import GroundTruth, true_camera
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 from recon.io.cameras_json import pinhole_of_entry
+from recon.io.depth_maps import read_depth_map
 
 _METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre": 0.001}
 
@@ -35,12 +36,9 @@ def read(folder: Path) -> GroundTruth:
     """
     path = folder if folder.is_file() else folder / "cameras.json"
     scene = path.parent
-    try:
+    with reading(path, "it is no cameras.json"):
         document = json.loads(read_text(path))
-        entries = document["images"]
-        cameras = {str(entry["name"]): _camera(entry, path) for entry in entries}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ReconError(f"{path}: is no cameras.json ({type(error).__name__}: {error})") from error
+        cameras = {str(entry["name"]): _camera(entry, path) for entry in document["images"]}
     images = scene / ("images" + path.stem.removeprefix("cameras"))
     truth = scene / "truth"
     mesh = truth / "mesh.ply"
@@ -75,11 +73,7 @@ def _depth(folder: Path, cameras: dict[str, Camera]) -> Callable[[str], Float32[
         path = folder / f"{Path(name).stem}.npz"
         if name not in cameras or not path.is_file():
             return None
-        try:
-            with np.load(path) as data:
-                return np.asarray(data["depth"], np.float32)
-        except (OSError, ValueError, KeyError) as error:
-            raise ReconError(f"{path}: holds no depth map: {error}") from error
+        return read_depth_map(path)
 
     return depth
 

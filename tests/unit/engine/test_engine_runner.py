@@ -393,3 +393,21 @@ def test_what_a_library_prints_goes_to_the_log(folder: Path) -> None:
     log = (folder / "out" / "run.log").read_text()
     assert "W1128 library.cc:7] Discarding" in log
     assert "after the run" not in log
+
+
+def test_an_error_that_no_stage_foresaw_is_told_in_words_and_its_place_is_in_the_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Any, _settings: Any, _work: Any) -> dict[str, Any]:
+        raise IndexError("row 7")
+
+    monkeypatch.setattr(fake_stages.SumStage, "run", fail)
+    with pytest.raises(
+        ReconError, match=r"stage 'sum' cannot go on .*IndexError: row 7.*--restart-from squares"
+    ):
+        run(folder)
+    log = (folder / "out" / "run.log").read_text()
+    assert "Traceback" in log
+    assert 'raise IndexError("row 7")' in log
+    monkeypatch.undo()
+    assert skipped(run(folder)) == [True, True, False]

@@ -205,7 +205,7 @@ def test_colmap_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(poses["a.jpg"][:, :3], R.as_matrix(), atol=1e-12)
     np.testing.assert_allclose(poses["a.jpg"][:, 3], [1, 2, 3])
     np.testing.assert_allclose(camera_center(poses["a.jpg"]), -R.as_matrix().T @ [1, 2, 3])
-    with pytest.raises(ReconError, match="COLMAP model cannot be read"):
+    with pytest.raises(ReconError, match="no whole COLMAP model"):
         poses_from_colmap(tmp_path / "nothing")
 
 
