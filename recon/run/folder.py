@@ -443,12 +443,13 @@ class RunFolder:
     def kept_looks(self) -> dict[str, Int64[np.ndarray, "n 2"]]:
         """The sparse matches of every pair that was looked at, by the key of all that they depend on."""
         try:
-            with np.load(self.path(LOOKS)) as data:
-                keys, ends, rows = data["keys"], data["ends"], data["rows"].astype(np.int64)
-        except (OSError, ValueError, KeyError):
+            data = read_arrays(self.path(LOOKS))
+            with reading(self.path(LOOKS)):
+                ends, rows = data["ends"], data["rows"].astype(np.int64).reshape(-1, 2)
+                parts = np.split(rows, ends[:-1]) if len(ends) else []
+                return {str(key): part for key, part in zip(data["keys"], parts, strict=True)}
+        except ReconError:  # damaged or not there: every pair is looked at anew
             return {}
-        parts = np.split(rows, ends[:-1]) if len(ends) else []
-        return {str(key): part for key, part in zip(keys, parts, strict=True)}
 
     def write_looks(self, looks: Mapping[str, Int64[np.ndarray, "n 2"]]) -> None:
         """Write what ``kept_looks`` reads; pairs that showed nothing are kept as well."""
@@ -502,8 +503,9 @@ class RunFolder:
 
     def two_view_matrix(self, pair: Pair) -> tuple[str, Float64[np.ndarray, "3 3"]]:
         """The model (E, F or H) of an edge of the view graph and its matrix, in pixels at working size."""
-        with np.load(self.path(TWO_VIEW)) as data:
-            return str(data[f"{pair[0]}_{pair[1]}_model"][0]), data[f"{pair[0]}_{pair[1]}_matrix"]
+        name = f"{pair[0]}_{pair[1]}"
+        with reading(self.path(TWO_VIEW), _again("verify")):
+            return str(self._two_view[f"{name}_model"][0]), self._two_view[f"{name}_matrix"].reshape(3, 3)
 
     def sparse_match(self, pair: Pair) -> SparseMatch:
         """The point matches of a pair as a sparse matcher left them, at the photos' working size."""
