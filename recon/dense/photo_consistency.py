@@ -35,6 +35,9 @@ _SAY_FROM, _SAY_FULL = 0.2, 0.8
 # Say of a view that does not see the surface, so that the mean is defined where none does.
 _SAY_LEAST = 1e-3
 
+# Depth factor in a source view below which a pixel lies behind it.
+_LEAST = np.float32(1e-6)
+
 
 class Sources(NamedTuple):
     """Source photos of one reference, packed for the kernels.
@@ -132,6 +135,81 @@ def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyped-def]
+    """Where the pixels of row ``y`` land in a photo, clamped to it, and 1 where that changed nothing.
+
+    Clamped between ``least`` and the last pixel less ``margin``. Rows go through functions of their own, a few arrays
+    each: loops with more are not vectorised, because compilers give up on proving that arrays do not overlap.
+    """
+    right = np.float32(photo[2]) - margin
+    bottom = np.float32(photo[1]) - margin
+    fy = np.float32(y)
+    p0, p3, p6, p9, p10, p11 = P[0], P[3], P[6], P[9], P[10], P[11]
+    a0, a1, a2 = P[1] * fy + P[2], P[4] * fy + P[5], P[7] * fy + P[8]
+    for x in range(w.shape[0]):
+        fx = np.float32(x)
+        pz = p6 * fx + a2 + p11 * w[x]
+        inverse = np.float32(1) / max(pz, _LEAST)
+        uu = (p0 * fx + a0 + p9 * w[x]) * inverse
+        tt = (p3 * fx + a1 + p10 * w[x]) * inverse
+        su = min(max(uu, least), right)
+        st = min(max(tt, least), bottom)
+        u[x] = su
+        t[x] = st
+        seen[x] = np.float32(1) if su == uu and st == tt and pz > _LEAST else np.float32(0)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _sample(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
+    """A photo at places within it, bilinear."""
+    base = np.int32(photo[0])
+    wide = np.int32(photo[2])
+    for x in range(out.shape[0]):
+        iu = np.int32(u[x])
+        it = np.int32(t[x])
+        fu = u[x] - np.float32(iu)
+        ft = t[x] - np.float32(it)
+        # Unsigned, so that no index counts from the end.
+        at = np.uint32(np.int32(base + np.int32(it * wide)) + iu)
+        under = np.uint32(at + np.uint32(wide))
+        top = flat[at] + fu * (flat[np.uint32(at + np.uint32(1))] - flat[at])
+        low = flat[under] + fu * (flat[np.uint32(under + np.uint32(1))] - flat[under])
+        out[x] = top + ft * (low - top)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyped-def]
+    """Correlation of a row from the windows' sums of values, squares and products; 0 where not seen."""
+    one = np.float32(1)
+    for x in range(out.shape[0]):
+        theirs = max(sums[1, x] - sums[0, x] * sums[0, x], np.float32(0)) + noise
+        covariance = sums[2, x] - sums[0, x] * mean[x]
+        ncc = covariance / np.float32(math.sqrt(theirs * (variance[x] + noise)))
+        out[x] = min(max(ncc, -one), one) * seen[x]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
+    """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (4, w)."""
+    views = z.shape[0]
+    zero = np.float32(0)
+    rows[:] = zero
+    for k in range(views):
+        for x in range(z.shape[1]):
+            c = z[k, x]
+            rows[1, x] = max(rows[1, x], min(rows[0, x], c))
+            rows[0, x] = max(rows[0, x], c)
+            share = (c - np.float32(_SAY_FROM)) * np.float32(1.0 / (_SAY_FULL - _SAY_FROM))
+            share = min(max(share, zero), np.float32(1))
+            share = share * share + np.float32(_SAY_LEAST)
+            rows[2, x] += share * c
+            rows[3, x] += share
+    for x in range(z.shape[1]):
+        best_two[x] = rows[0, x] if views == 1 else np.float32(0.5) * (rows[0, x] + rows[1, x])
+        score[x] = np.float32(0.5) * (best_two[x] + rows[2, x] / rows[3, x])
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
     """Aggregated correlation of an inverse depth map; see ``photo_consistency``.
 
@@ -139,62 +217,33 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
     the photo is written but the result.
     """
     h, width = w.shape
-    flat, layout, P = src.flat, src.layout, src.P
-    views = P.shape[0]
+    views = src.P.shape[0]
     n = win.down.shape[1]
     r = n // 2
     ring = np.zeros((views, n, width), np.float32)
-    inside = np.zeros((views, n, width), np.uint8)
-    v1 = np.zeros(width + 2 * r, np.float32)
-    v2 = np.zeros(width + 2 * r, np.float32)
-    v3 = np.zeros(width + 2 * r, np.float32)
-    s1 = np.zeros(width, np.float32)
-    s2 = np.zeros(width, np.float32)
-    s3 = np.zeros(width, np.float32)
+    seen = np.zeros((views, n, width), np.float32)
+    columns = np.zeros((3, width + 2 * r), np.float32)
+    v1, v2, v3 = columns[0], columns[1], columns[2]
+    sums = np.zeros((3, width), np.float32)
+    s1, s2, s3 = sums[0], sums[1], sums[2]
     z = np.zeros((views, width), np.float32)
-    zero = np.float32(0)
-    one = np.float32(1)
+    rows = np.zeros((4, width), np.float32)
+    u = np.zeros(width, np.float32)
+    t = np.zeros(width, np.float32)
     for ahead in range(h + r):
         for k in range(views if ahead < h else 0):
-            slot = ahead % n
-            wide = layout[k, 2]
-            right = np.float32(wide) - np.float32(1.001)
-            bottom = np.float32(layout[k, 1]) - np.float32(1.001)
-            base = layout[k, 0]
-            fy = np.float32(ahead)
-            a0 = P[k, 1] * fy + P[k, 2]
-            a1 = P[k, 4] * fy + P[k, 5]
-            a2 = P[k, 7] * fy + P[k, 8]
-            for x in range(width):
-                fx = np.float32(x)
-                wx = w[ahead, x]
-                pz = P[k, 6] * fx + a2 + P[k, 11] * wx
-                inverse = one / max(pz, np.float32(1e-6))
-                u = (P[k, 0] * fx + a0 + P[k, 9] * wx) * inverse
-                t = (P[k, 3] * fx + a1 + P[k, 10] * wx) * inverse
-                su = min(max(u, zero), right)
-                st = min(max(t, zero), bottom)
-                inside[k, slot, x] = su == u and st == t
-                iu = np.int32(su)
-                it = np.int32(st)
-                fu = su - np.float32(iu)
-                ft = st - np.float32(it)
-                # Unsigned, so that no index counts from the end.
-                at = np.uint64(base + it * wide + iu)
-                under = at + np.uint64(wide)
-                top = flat[at] + fu * (flat[at + np.uint64(1)] - flat[at])
-                low = flat[under] + fu * (flat[under + np.uint64(1)] - flat[under])
-                ring[k, slot, x] = top + ft * (low - top)
+            photo = src.layout[k]
+            # A hair inside the last pixel: four pixels are read round each place.
+            _places(
+                w[ahead], ahead, src.P[k], photo, np.float32(0), np.float32(1.001), u, t, seen[k, ahead % n]
+            )
+            _sample(src.flat, photo, u, t, ring[k, ahead % n])
         y = ahead - r
         if y < 0:
             continue
         for k in range(views):
-            v1[:] = zero
-            v2[:] = zero
-            v3[:] = zero
-            s1[:] = zero
-            s2[:] = zero
-            s3[:] = zero
+            columns[:] = np.float32(0)
+            sums[:] = np.float32(0)
             for o in range(n):
                 yy = min(max(y + o - r, 0), h - 1)
                 slot = yy % n
@@ -210,28 +259,8 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
                     s1[x] += a * v1[x + o]
                     s2[x] += a * v2[x + o]
                     s3[x] += a * v3[x + o]
-            for x in range(width):
-                variance = max(s2[x] - s1[x] * s1[x], zero) + noise
-                covariance = s3[x] - s1[x] * win.mean[y, x]
-                ncc = covariance / math.sqrt(variance * (win.variance[y, x] + noise))
-                z[k, x] = min(max(ncc, -one), one) if inside[k, y % n, x] else zero
-        for x in range(width):
-            first = zero
-            second = zero
-            total = zero
-            say = zero
-            for k in range(views):
-                c = z[k, x]
-                second = max(second, min(first, c))
-                first = max(first, c)
-                share = (c - np.float32(_SAY_FROM)) * np.float32(1.0 / (_SAY_FULL - _SAY_FROM))
-                share = min(max(share, zero), one)
-                share = share * share + np.float32(_SAY_LEAST)
-                total += share * c
-                say += share
-            best = first if views == 1 else np.float32(0.5) * (first + second)
-            best_two[y, x] = best
-            score[y, x] = np.float32(0.5) * (best + total / say)
+            _correlate(sums, win.mean[y], win.variance[y], noise, seen[k, y % n], z[k])
+        _aggregate(z, rows, score[y], best_two[y])
 
 
 def photo_consistency(
@@ -255,48 +284,52 @@ def photo_consistency(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
-    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth.
-
-    No branches within a row, so that it vectorises: places outside are clamped, and what was read there is dropped.
-    """
-    h, width = w.shape
-    flat, layout, P = src.flat, src.layout, src.P
-    views = P.shape[0]
-    zero = np.float32(0)
+def _look_up(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
+    """A map's values at the pixels nearest to places within it."""
+    base = np.int32(photo[0])
+    wide = np.int32(photo[2])
     half = np.float32(0.5)
-    least = np.float32(1e-6)
+    for x in range(out.shape[0]):
+        out[x] = flat[
+            np.uint32(np.int32(base + np.int32(np.int32(t[x] + half) * wide)) + np.int32(u[x] + half))
+        ]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _add_misses(there, u, t, seen, y, back, limit, part, mean):  # type: ignore[no-untyped-def]
+    """Adds ``part`` of how far from their pixels places come home with the inverse depth found ``there``."""
+    b0, b1, b2, b3, b4, b5, b6, b7, b8 = (
+        back[0], back[1], back[2], back[3], back[4], back[5], back[6], back[7], back[8],
+    )  # fmt: skip
+    b9, b10, b11 = back[9], back[10], back[11]
+    fy = np.float32(y)
+    for x in range(mean.shape[0]):
+        bz = b6 * u[x] + b7 * t[x] + b8 + b11 * there[x]
+        home = np.float32(1) / max(bz, _LEAST)
+        ex = (b0 * u[x] + b1 * t[x] + b2 + b9 * there[x]) * home - np.float32(x)
+        ey = (b3 * u[x] + b4 * t[x] + b5 + b10 * there[x]) * home - fy
+        error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
+        known = seen[x] > np.float32(0) and there[x] > np.float32(0) and bz > _LEAST
+        mean[x] += part * (error if known else limit)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
+    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth."""
+    h, width = w.shape
+    views = src.P.shape[0]
     part = np.float32(1) / np.float32(views)
+    u = np.zeros(width, np.float32)
+    t = np.zeros(width, np.float32)
+    seen = np.zeros(width, np.float32)
+    there = np.zeros(width, np.float32)
+    mean[:] = np.float32(0)
     for y in range(h):
-        fy = np.float32(y)
-        row = mean[y]
-        row[:] = zero
         for k in range(views):
-            wide = layout[k, 2]
-            right = np.float32(wide) - np.float32(0.501)
-            bottom = np.float32(layout[k, 1]) - np.float32(0.501)
-            base = layout[k, 0]
-            a0 = P[k, 1] * fy + P[k, 2]
-            a1 = P[k, 4] * fy + P[k, 5]
-            a2 = P[k, 7] * fy + P[k, 8]
-            for x in range(width):
-                fx = np.float32(x)
-                wx = w[y, x]
-                pz = P[k, 6] * fx + a2 + P[k, 11] * wx
-                inverse = np.float32(1) / max(pz, least)
-                u = (P[k, 0] * fx + a0 + P[k, 9] * wx) * inverse
-                t = (P[k, 3] * fx + a1 + P[k, 10] * wx) * inverse
-                su = min(max(u, -half), right)
-                st = min(max(t, -half), bottom)
-                at = np.uint64(base + np.int32(st + half) * wide + np.int32(su + half))
-                there = flat[at]
-                bz = back[k, 6] * u + back[k, 7] * t + back[k, 8] + back[k, 11] * there
-                home = np.float32(1) / max(bz, least)
-                ex = (back[k, 0] * u + back[k, 1] * t + back[k, 2] + back[k, 9] * there) * home - fx
-                ey = (back[k, 3] * u + back[k, 4] * t + back[k, 5] + back[k, 10] * there) * home - fy
-                error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
-                seen = (su == u) & (st == t) & (pz > least) & (there > zero) & (bz > least)
-                row[x] += part * (error if seen else limit)
+            photo = src.layout[k]
+            _places(w[y], y, src.P[k], photo, np.float32(-0.5), np.float32(0.501), u, t, seen)
+            _look_up(src.flat, photo, u, t, there)
+            _add_misses(there, u, t, seen, y, back[k], limit, part, mean[y])
 
 
 def round_trips(
