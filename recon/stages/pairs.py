@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.memory import BoundedCache, Latest
 from recon.engine.stage import StageContext
 from recon.features.interest_points import match_interest_points
+from recon.features.types import InterestPoints
 from recon.graph.two_view import verify_pair
 from recon.photos.films import FILM_SUFFIXES
 from recon.photos.pairs import (
@@ -25,7 +28,6 @@ from recon.photos.pairs import (
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
 from recon.run.kept import KEPT
-from recon.run.opened import opened, opened_points
 from recon.run.shared_fields import content_key
 
 Pair = tuple[int, int]
@@ -73,12 +75,15 @@ class PairsStage:
         photo_set = run.photo_set
         photos = photo_set.photos
         candidates = _candidates(settings, photo_set, run, work)
-        look = LookAtPair(work.root, settings, work.seed)
+        look = LookAtPair(work.root, settings.model_dump_json(), work.seed, work.memory, uuid4().hex)
         keys = {pair: _key(run, settings, pair, self.version, work.seed) for pair in candidates}
         known = run.kept_looks() if work.reuse else {}
         fresh = [pair for pair in candidates if keys[pair] not in known]
         nothing = np.zeros((0, 2), np.int64)
-        looks = work.spread(look, fresh, "sparse first look", lambda _: nothing)
+        try:
+            looks = work.spread(look, fresh, "sparse first look", lambda _: nothing)
+        finally:
+            _open.clear()
         seen = dict(zip(fresh, looks, strict=True))
         verified = {pair: seen[pair] if pair in seen else known[keys[pair]] for pair in candidates}
         run.write_looks({keys[pair]: matches for pair, matches in verified.items()})
@@ -111,16 +116,39 @@ class LookAtPair:
 
     Attributes:
         root: the workspace.
+        settings: of the stage, as JSON.
         seed: of the geometry's samples.
+        memory: bytes that interest points may take in the process.
+        token: of this run of the stage.
     """
 
     root: Path
-    settings: PairsSettings
+    settings: str
     seed: int
+    memory: int
+    token: str
 
     def __call__(self, pair: Pair) -> NDArray[np.int64]:
-        settings, photo_set = self.settings, opened(self.root).photo_set
-        a, b = (opened_points(self.root, number) for number in pair)
+        return _open.get(self, lambda: _Looker(self)).look(pair)
+
+
+_open = Latest()
+
+
+class _Looker:
+    """An opened run, and interest points at hand."""
+
+    def __init__(self, task: LookAtPair) -> None:
+        self.run, self.seed = RunFolder(task.root), task.seed
+        self.settings = PairsSettings.model_validate_json(task.settings)
+        self.cache = BoundedCache(task.memory)
+
+    def points(self, number: int) -> InterestPoints:
+        return self.cache.get(number, lambda: self.run.points(number), lambda one: one.descriptors.nbytes)
+
+    def look(self, pair: Pair) -> NDArray[np.int64]:
+        settings, photo_set = self.settings, self.run.photo_set
+        a, b = (self.points(number) for number in pair)
         matches = match_interest_points(a, b, ratio=settings.ratio)
         if len(matches) < settings.min_inliers:
             return matches[:0]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import Intrinsics
 from recon.engine.stage import StageContext, options_of
-from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
+from recon.graph.pair_verification import VerificationOptions
 from recon.graph.two_view import MIN_CONFIDENCE_ALONE, MIN_CONFIDENCE_SUPPORTED, ModelChoice
 from recon.graph.view_graph import (
     PairEvidence,
@@ -22,9 +22,11 @@ from recon.graph.view_graph import (
     prune_by_inliers,
     spanning_tree,
 )
-from recon.matching.types import FlowField, SparseMatch
+from recon.matching.types import FlowField
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
+from recon.run.kept import KEPT
 from recon.run.matches import Pair
+from recon.stages.verify_pairs import KEPT_EVIDENCE, VerifyPair, evidence_keys, evidence_text, read_evidence
 
 EVERY_PAIR = "pair_evidence.graphml"
 """The view graph before anything was dropped, with the chance of every pair."""
@@ -90,8 +92,7 @@ class VerifyStage:
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
         matches = run.dense_matches(pairs)
-        verify = _verifier(run, options_of(VerificationOptions, settings, seed=work.seed))
-        found = dict(zip(pairs, work.map(verify, pairs, "two-view geometry"), strict=True))
+        found, evidence_kept = _evidence(run, pairs, settings, self.version, work)
         every = build_view_graph(photo_set, found)
         least = settings.min_inliers if is_dense else settings.min_sparse_inliers
         graph = prune_by_inliers(every, min_inliers=least, min_ratio=settings.min_inlier_ratio)
@@ -146,30 +147,28 @@ class VerifyStage:
                 "components": [[photos[i].name for i in part] for part in parts],
             },
         )
-        return {"edges": graph.number_of_edges(), "pairs": len(pairs), "components": len(parts)}
+        return {
+            "edges": graph.number_of_edges(),
+            "pairs": len(pairs),
+            "components": len(parts),
+            **({KEPT: evidence_kept} if evidence_kept else {}),
+        }
 
 
-def _verifier(run: RunFolder, options: VerificationOptions) -> Callable[[Pair], PairEvidence]:
-    """The geometry and the signs of a pair from its matches and the sparse first look."""
-    photo_set = run.photo_set
-
-    def cameras(pair: Pair) -> tuple[Intrinsics, Intrinsics]:
-        a, b = (photo_set.cameras[photo_set.photos[i].camera] for i in pair)
-        return a, b
-
-    if run.matching.kind == "sparse":
-        return lambda pair: verify_sparse_pair(run.sparse_match(pair), cameras(pair), options)
-    matches = run.dense_matches(run.matching.pairs)
-    looks = run.sparse_matches()
-    points = {photo.id: run.points(photo.id).xy for photo in photo_set.photos}
-
-    def verify(pair: Pair) -> PairEvidence:
-        look = looks.get(pair)
-        seen = None
-        if look is not None:
-            xy_a, xy_b = points[pair[0]][look[:, 0]], points[pair[1]][look[:, 1]]
-            seen = SparseMatch(xy_a, xy_b, np.ones(len(look), np.float32))
-        fewest = min(len(points[i]) for i in pair)
-        return verify_dense_pair(matches[pair], seen, fewest, cameras(pair), options)
-
-    return verify
+def _evidence(
+    run: RunFolder, pairs: Sequence[Pair], settings: VerifySettings, version: int, work: StageContext
+) -> tuple[dict[Pair, PairEvidence], int]:
+    """The evidence of every pair, and for how many it was that of an earlier run."""
+    options = options_of(VerificationOptions, settings, seed=work.seed)
+    keys = evidence_keys(run, pairs, options, version)
+    before = read_evidence(run) if work.reuse else {}
+    known = {pair: before[key] for pair, key in keys.items() if key in before}
+    fresh = [pair for pair in pairs if pair not in known]
+    task = VerifyPair(work.root, options, uuid4().hex)
+    try:
+        made = dict(zip(fresh, work.spread(task, fresh, "two-view geometry", task.lost), strict=True))
+    finally:
+        task.close()
+    found = {pair: known[pair] if pair in known else made[pair] for pair in pairs}
+    work.write_text(KEPT_EVIDENCE, evidence_text({keys[pair]: found[pair] for pair in pairs if pair in keys}))
+    return found, len(known)

@@ -377,27 +377,30 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(photos: Path, tmp_
     shutil.copytree(photos, some)
     (some / "1.png").unlink()
 
+    STEPS = ("features", "pairs", "match", "verify")
+
     def look(summary: RunSummary) -> list[int]:
-        return [summary.counts(name).get("kept_of_before", 0) for name in ("features", "pairs", "match")]
+        return [summary.counts(name).get("kept_of_before", 0) for name in STEPS]
 
     def results(root: Path) -> dict[str, bytes]:
         names = ["pairs.json", "sparse_matches.npz", "sparse_looks.npz", "two_view.npz", "tracks.npz"]
+        names += ["view_graph.graphml", "pair_evidence.graphml"]
         files = [root / name for name in names]
         files += [path for path in (root / "features").iterdir() if path.is_file()]
         files += [path for path in (root / "flows.zarr").rglob("*") if path.is_file() and "/c/" in str(path)]
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
-    assert look(run(some, out, matcher="dense-oracle")) == [0, 0, 0]
+    assert look(run(some, out, matcher="dense-oracle")) == [0, 0, 0, 0]
     three = results(out)
     DenseOracle.calls.clear()
     shutil.copy(photos / "1.png", some)
-    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3]
+    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3, 3]
     assert len(DenseOracle.calls) == 3
     run(photos, tmp_path / "whole", matcher="dense-oracle")
     assert results(out) == results(tmp_path / "whole")
     DenseOracle.calls.clear()
     (some / "1.png").unlink()
-    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3]
+    assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3, 3]
     assert not DenseOracle.calls
     assert results(out) == three
     # Who asks for everything anew gets it.
@@ -408,6 +411,6 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(photos: Path, tmp_
     settings["match"] = MatchStage.Settings.variant({"matcher": "dense-oracle"})(matcher="dense-oracle")
     assert (
         look(run_stages(STAGES, Recipe("test", "", "normal", settings, Path("t.toml")), out, options))
-        == [0] * 3
+        == [0] * 4
     )
     assert len(DenseOracle.calls) == 3

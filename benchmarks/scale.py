@@ -1,0 +1,285 @@
+"""How a run grows with its photos: one photo more, memory, workers, and ten thousand photos by simulation.
+
+Usage: python benchmarks/scale.py more|memory|workers|simulate [--photos N] [--size 240x180] [--keep FOLDER]
+
+``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
+``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
+peak memory of the process.
+``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the
+results are the same bytes. ``simulate``: hours and disk of large sets by workers, from the measured costs of
+``recon.run.forecast``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from _common import machine, table
+
+from recon.cli.options import image_size
+from recon.core.cameras import PinholeView
+from recon.engine.stage import StageContext
+from recon.io.manifest import read_manifest
+from recon.matching.types import DenseMatch, FlowField
+from recon.run.folder import FIELDS, GRAPH
+from recon.run.forecast import Workload, plan, stage_costs
+from recon.run.matches import FLOWS, write_dense_match
+from recon.synthetic.files import write_scene
+from recon.synthetic.materials import facade_albedo
+from recon.synthetic.paths import grid_path, pinhole_views
+from recon.synthetic.presets import _wall
+from recon.synthetic.rendering import Lighting
+from recon.synthetic.runs import write_true_run
+from recon.synthetic.scene import SyntheticScene, render_scene
+
+_LONGEST = 10_000.0  # world units between repeats of the wall: no photo of one sees another
+_SHARED_PER_PAIR, _SHARED_PER_PHOTO = 4e6, 40e6  # bytes that tasks read and write, at 1024 px
+_FILE_SYSTEM = 300e6  # bytes a second of a shared file system
+
+
+def wall(photos: int, size: tuple[int, int]) -> SyntheticScene:
+    """Render photos of a façade, in rows of eight; each point is in about ten of them."""
+    rows = -(-photos // 8)
+    poses = grid_path(8, rows, (0, 0, 2.0), (0.6, 2.25 / rows), 2.6, 0.1, 3, 0.05)[:photos]
+    light = Lighting(samples=2)
+    return render_scene(
+        "wall", _wall(3, 0.04), facade_albedo(3), pinhole_views(poses, *size, 62), light, seed=3
+    )
+
+
+def reconstruct(photos: Path, out: Path, size: tuple[int, int], *more: str) -> dict[str, float]:
+    """Run the command in a process of its own; processor seconds by stage that this run did."""
+    before = read_manifest(out) if out.exists() else None
+    old = {} if before is None else {name: one.fingerprint for name, one in before.stages.items()}
+    settings = ("map.one_thread=true", f"photos.max_size={max(size)}", "photos.camera_sharing=single")
+    command = [
+        sys.executable,
+        "-m",
+        "recon.cli",
+        "reconstruct",
+        str(photos),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+    ]
+    command += [part for one in settings for part in ("--set", one)]
+    subprocess.run([*command, *more], check=True, stdout=subprocess.DEVNULL)
+    after = read_manifest(out)
+    assert after is not None
+    return {name: one.cpu_seconds for name, one in after.stages.items() if old.get(name) != one.fingerprint}
+
+
+def one_more(count: int, size: tuple[int, int], folder: Path) -> None:
+    """A run without one photo of the middle, then with it."""
+    write_scene(wall(count, size), folder / "scene")
+    images = folder / "scene" / "images"
+    late = sorted(images.iterdir())[count // 2]
+    shutil.move(late, folder / late.name)
+    full = reconstruct(images, folder / "run", size)
+    shutil.move(folder / late.name, late)
+    added = reconstruct(images, folder / "run", size)
+    manifest = read_manifest(folder / "run")
+    assert manifest is not None
+    kept = {name: one.counts.get("kept_of_before", "") for name, one in manifest.stages.items()}
+    rows = [
+        [name, full[name], added.get(name, 0.0), _share(added.get(name, 0.0), full[name]), kept[name]]
+        for name in full
+    ]
+    groups = {
+        "features to verify": ("features", "pairs", "match", "verify"),
+        "depth": ("depth",),
+        "tracks and map": ("tracks", "map"),
+        "fuse, mesh, texture, report": ("fuse", "mesh", "texture", "report"),
+        "all": tuple(full),
+    }
+    for title, names in groups.items():
+        whole, again = (sum(one.get(name, 0.0) for name in names) for one in (full, added))
+        rows.append([f"**{title}**", whole, again, _share(again, whole), ""])
+    print(f"\n{count} photos of {size[0]}x{size[1]}, one of them added later\n")
+    print(table(rows, ["stage", "without it, CPU s", "when it came, CPU s", "share", "kept"]))
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole > 0 else ""
+
+
+def street_run(root: Path, scene: SyntheticScene, repeats: int, neighbours: int = 5) -> None:
+    """A workspace as far as the fields: true cameras, tracks and flow, of a wall that comes ``repeats`` times."""
+    views, images, depths = [], [], []
+    for block in range(repeats):
+        for view, rgb, depth in zip(scene.views, scene.images, scene.depths, strict=True):
+            pose = view.cam_from_world.copy()
+            pose[:, 3] -= pose[:, :3] @ np.array([block * _LONGEST, 0, 0])
+            number = len(views)
+            views.append(replace(view, photo_id=number, name=f"{number:05d}.png", cam_from_world=pose))
+            images.append(rgb)
+            depths.append(depth)
+    write_true_run(root, views, images, depths, tracks=60 * len(views), noise_px=0.0)
+    shutil.rmtree(root / "dense")
+    each, pairs = len(scene.views), []
+    for block in range(repeats):
+        for i in range(each):
+            for j in range(i + 1, min(i + 1 + neighbours, each)):
+                pairs.append((block * each + i, block * each + j))
+    known: dict[tuple[int, int], DenseMatch] = {}
+    for i, j in pairs:
+        key = (i % each, j % each)
+        if key not in known:
+            known[key] = true_match(
+                scene.views[key[0]], scene.depths[key[0]], scene.views[key[1]], scene.depths[key[1]]
+            )
+        write_dense_match(root / FLOWS / f"{i}_{j}", known[key])
+    import networkx as nx
+
+    graph: nx.Graph[int] = nx.Graph()
+    graph.add_nodes_from(range(len(views)))
+    graph.add_edges_from(pairs)
+    nx.write_graphml(graph, root / GRAPH)
+    (root / FIELDS).write_text(json.dumps({"matcher": "truth", "pairs": pairs}))
+
+
+def true_match(a: PinholeView, depth_a: np.ndarray, b: PinholeView, depth_b: np.ndarray) -> DenseMatch:
+    """Both flows of two views of known depth; consistent where the surface is the same."""
+    fields, consistent = [], []
+    for view, depth, other, there in ((a, depth_a, b, depth_b), (b, depth_b, a, depth_a)):
+        y, x = np.mgrid[: view.height, : view.width].astype(np.float64)
+        rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(view.K).T
+        world = (rays * np.maximum(depth, 1e-6)[..., None] - view.cam_from_world[:, 3]) @ view.cam_from_world[
+            :, :3
+        ]
+        pixel, z = other.project(world.reshape(-1, 3))
+        pixel, z = pixel.reshape(*depth.shape, 2), z.reshape(depth.shape)
+        near = np.rint(pixel).astype(int)
+        inside = (depth > 0) & (z > 0) & (near >= 0).all(-1) & (near < (other.width, other.height)).all(-1)
+        seen = np.zeros(depth.shape, bool)
+        seen[inside] = np.abs(there[near[inside][:, 1], near[inside][:, 0]] - z[inside]) < 0.01 * z[inside]
+        flow = np.where(inside[..., None], pixel - np.stack([x, y], -1), 0).astype(np.float32)
+        fields.append(FlowField(flow, seen.astype(np.float32)))
+        consistent.append(seen)
+    return DenseMatch(fields[0], fields[1], consistent[0], consistent[1])
+
+
+def stages_alone(root: Path, memory: int) -> None:
+    """Depth and fusion of a workspace, in this process; prints the peak memory after each."""
+    from recon.stages.depth import DepthStage
+    from recon.stages.fuse import FuseStage
+
+    for stage in (DepthStage(), FuseStage()):
+        work = StageContext(root, stage.name, "benchmark", memory=memory)
+        stage.run(stage.Settings(), work)
+        print(stage.name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+
+
+def memory_growth(count: int, size: tuple[int, int], folder: Path, cache_mb: int) -> None:
+    """Peak memory at ``count`` and at four times as many photos."""
+    scene = wall(count, size)
+    rows, peaks = [], []
+    for repeats in (1, 4):
+        root = folder / f"street{repeats}"
+        street_run(root, scene, repeats)
+        command = [sys.executable, __file__, "stages", "--keep", str(root), "--cache", str(cache_mb)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        peak = dict(zip(printed[::2], map(int, printed[1::2]), strict=True))
+        peaks.append(peak)
+        rows.append([repeats * count, peak["depth"], peak["fuse"]])
+    rows.append(["growth", *(f"{peaks[1][name] / peaks[0][name] - 1:.1%}" for name in ("depth", "fuse"))])
+    print(f"\n{size[0]}x{size[1]}, {cache_mb} MB for photos and maps at hand\n")
+    print(table(rows, ["photos", "depth, peak MB", "with fusion, peak MB"]))
+
+
+def two_workers(count: int, size: tuple[int, int], folder: Path) -> None:
+    """Matching and depth by one process on one core, and by two workers on one core each."""
+    import time
+
+    write_scene(wall(count, size), folder / "scene")
+    images, rows, walls = folder / "scene" / "images", [], []
+    for name, more in (("one process", ()), ("two workers", ("--workers", "2"))):
+        root = folder / name.replace(" ", "-")
+        began = time.perf_counter()
+        reconstruct(images, root, size, "--stop-after", "fuse", *more)
+        manifest = read_manifest(root)
+        assert manifest is not None
+        took = {
+            stage: manifest.stages[stage].seconds
+            for stage in ("features", "pairs", "match", "verify", "depth")
+        }
+        walls.append(took)
+        rows.append([name, *took.values(), time.perf_counter() - began])
+    rows.append(["ratio", *(walls[0][stage] / walls[1][stage] for stage in walls[0]), ""])
+    print(f"\n{count} photos of {size[0]}x{size[1]}, wall seconds\n")
+    print(table(rows, ["", *walls[0], "all"]))
+    one, two = (folder / name for name in ("one-process", "two-workers"))
+    places = ("features", "sparse_matches.npz", "dense/depth", "dense/points.ply")
+    files = [
+        path
+        for place in places
+        for path in ([one / place] if (one / place).is_file() else (one / place).iterdir())
+    ]
+    files += [path for path in (one / FLOWS).rglob("*") if path.is_file() and "/c/" in path.as_posix()]
+    differ = [path for path in files if path.read_bytes() != (two / path.relative_to(one)).read_bytes()]
+    print(f"\n{len(files)} files of both compared: {len(differ)} differ {[path.name for path in differ[:5]]}")
+
+
+def simulate(photos: int) -> None:
+    """Hours by number of workers; what is not spread yet stays on one core and becomes the bottleneck."""
+    work = Workload(photos, 0.7, 0.273, 25 * photos, 8 * photos)
+    costs = stage_costs(work)
+    spread = ("features", "pairs", "match", "verify", "depth")
+    moved = _SHARED_PER_PAIR * work.pairs + _SHARED_PER_PHOTO * photos
+    serial = sum(cost for stage, cost in costs.items() if stage not in spread)
+    rows = []
+    for workers in (1, 2, 8, 32, 128, 512):
+        tasks = max(sum(costs[stage] for stage in spread) / workers, moved / _FILE_SYSTEM)
+        slowest = "one core: " + max((s for s in costs if s not in spread), key=lambda s: costs[s])
+        bound = "workers" if tasks > serial else slowest
+        if tasks <= moved / _FILE_SYSTEM and tasks > serial:
+            bound = "shared file system"
+        rows.append([workers, tasks / 3600, serial / 3600, (tasks + serial) / 3600, bound])
+    disk = plan(work, {}, 1).disk
+    print(
+        f"\n{photos} photos of 1024x683, {work.pairs} pairs, {disk / 1e12:.2f} TB of disk, by measured costs\n"
+    )
+    print(table(rows, ["workers", "spread, h", "on one core, h", "all, h", "most of it"]))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("more", "memory", "workers", "simulate", "stages"))
+    parser.add_argument("--photos", type=int)
+    parser.add_argument("--size", default="240x180")
+    parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
+    parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
+    args = parser.parse_args()
+    size = image_size(args.size, "--size")
+    if args.what == "stages":
+        stages_alone(args.keep.absolute(), args.cache << 20)
+        return
+    print(machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if args.what == "more":
+            one_more(args.photos or 24, size, folder)
+        elif args.what == "memory":
+            memory_growth(args.photos or 24, size, folder, args.cache)
+        elif args.what == "workers":
+            two_workers(args.photos or 8, size, folder)
+        else:
+            simulate(args.photos or 10_000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Two-view geometry of single pairs, as tasks on the workspace, and what an earlier run found of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.core.memory import Latest
+from recon.graph.evidence import PairSigns
+from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
+from recon.graph.types import TwoViewGeometry
+from recon.graph.view_graph import PairEvidence
+from recon.matching.types import SparseMatch
+from recon.run.folder import RunFolder
+from recon.run.kept import read_keys
+from recon.run.matches import FLOWS, MATCHES, Pair
+from recon.run.shared_fields import content_key
+
+KEPT_EVIDENCE = "pair_evidence.json"
+"""What was found of every pair, by the key of all that it depends on."""
+
+_open = Latest()
+
+
+@dataclass(frozen=True)
+class VerifyPair:
+    """The geometry and the signs of a pair from its matches and the sparse first look.
+
+    Attributes:
+        root: the workspace.
+        token: of this run of the stage.
+    """
+
+    root: Path
+    options: VerificationOptions
+    token: str
+
+    def __call__(self, pair: Pair) -> PairEvidence:
+        return _open.get(self, lambda: _Verifier(self)).verify(pair)
+
+    def lost(self, _: Pair) -> PairEvidence:
+        """A pair that ended its worker each time has no geometry."""
+        return PairEvidence(TwoViewGeometry("none", None, None, np.zeros(0, bool)), 0)
+
+    def close(self) -> None:
+        """Free what tasks of this process hold."""
+        _open.clear()
+
+
+class _Verifier:
+    """An opened run."""
+
+    def __init__(self, task: VerifyPair) -> None:
+        self.run, self.options = RunFolder(task.root), task.options
+        self.dense = self.run.matching.kind == "dense"
+        self.matches = self.run.dense_matches(self.run.matching.pairs)
+        self.looks = self.run.sparse_matches() if self.dense else {}
+
+    def verify(self, pair: Pair) -> PairEvidence:
+        photos, cameras = self.run.photo_set.photos, self.run.photo_set.cameras
+        both = cameras[photos[pair[0]].camera], cameras[photos[pair[1]].camera]
+        if not self.dense:
+            return verify_sparse_pair(self.run.sparse_match(pair), both, self.options)
+        points = [self.run.points(number).xy for number in pair]
+        look = self.looks.get(pair)
+        seen = None
+        if look is not None:
+            ones = np.ones(len(look), np.float32)
+            seen = SparseMatch(points[0][look[:, 0]], points[1][look[:, 1]], ones)
+        return verify_dense_pair(self.matches[pair], seen, min(map(len, points)), both, self.options)
+
+
+def evidence_keys(
+    run: RunFolder, pairs: Sequence[Pair], options: VerificationOptions, version: int
+) -> dict[Pair, str]:
+    """Hash of all that the evidence of each pair depends on; pairs whose match has no key are left out."""
+    dense = run.matching.kind == "dense"
+    made = read_keys(run.path(FLOWS if dense else MATCHES))
+    photos, cameras = run.photo_set.photos, run.photo_set.cameras
+    looks = run.sparse_matches()
+    found = {}
+    for pair in pairs:
+        match = made.get(run.match_path(pair, dense=dense).name)
+        if match is not None:
+            identity = {
+                "version": version,
+                "options": asdict(options),
+                "match": match,
+                "points": [run.points_key(number) for number in pair],
+                "cameras": [asdict(cameras[photos[number].camera]) for number in pair],
+            }
+            found[pair] = content_key(identity, [looks.get(pair)])
+    return found
+
+
+def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
+    """What an earlier run found, by key; empty where it left nothing that can be read."""
+    try:
+        stored = json.loads(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
+        return {key: _evidence(one) for key, one in stored.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def evidence_text(found: Mapping[str, PairEvidence]) -> str:
+    """The text of ``KEPT_EVIDENCE``."""
+    return json.dumps({key: _stored(one) for key, one in found.items()}, indent=0) + "\n"
+
+
+def _stored(one: PairEvidence) -> dict[str, Any]:
+    geometry = one.geometry
+    return {
+        "model": geometry.model,
+        "matrix": _array(geometry.matrix),
+        "b_from_a": _array(geometry.b_from_a),
+        "inliers": [len(geometry.inliers), np.packbits(geometry.inliers).tobytes().hex()],
+        "triangulation_angle": float(geometry.triangulation_angle),
+        "matches": int(one.matches),
+        "consistent": float(one.consistent),
+        "signs": None if one.signs is None else {k: _number(v) for k, v in asdict(one.signs).items()},
+        "chance": float(one.chance),
+        "by_points": bool(one.by_points),
+    }
+
+
+def _array(values: np.ndarray | None) -> Any:
+    """Rows, and the order in memory: it is part of the bytes of an .npz file."""
+    return None if values is None else [values.tolist(), "C" if values.flags.c_contiguous else "F"]
+
+
+def _number(value: Any) -> int | float:
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
+
+
+def _evidence(stored: Mapping[str, Any]) -> PairEvidence:
+    count, bits = stored["inliers"]
+    inliers = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
+    matrix, pose, signs = stored["matrix"], stored["b_from_a"], stored["signs"]
+    return PairEvidence(
+        TwoViewGeometry(
+            stored["model"],
+            None if matrix is None else np.array(matrix[0], np.float64, order=matrix[1]),
+            None if pose is None else np.array(pose[0], np.float64, order=pose[1]),
+            inliers,
+            stored["triangulation_angle"],
+        ),
+        stored["matches"],
+        stored["consistent"],
+        None if signs is None else PairSigns(**signs),
+        stored["chance"],
+        stored["by_points"],
+    )
