@@ -44,7 +44,7 @@ class DepthSettings(BaseModel):
     max_size: int = Field(16384, ge=64, description="longest side of the depth maps; the photos' at most")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
     iterations: int = Field(
-        1, ge=0, description="rounds of the photo-consistency refinement at full size; 0 leaves it out"
+        2, ge=0, description="rounds of the photo-consistency refinement at full size; 0 leaves it out"
     )
     patch: int = Field(9, ge=3, description="side of the compared windows, pixels")
     levels: int = Field(3, ge=1, le=6, description="image sizes of the refinement")
