@@ -286,7 +286,8 @@ def open_cluster(
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client", "distributed.nanny", "distributed.scheduler"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # its news are ours to tell
         if workers is not None:
             local = LocalCluster(
                 n_workers=workers,
