@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -399,12 +400,13 @@ def all_runs(
             matches = thinner(matches, np.random.default_rng(0))
             given = Given(run.photo_set, truth, matches)
             for variant in missing:
-                out = root / "now"
+                out = root / f"now-{os.getpid()}"
                 rng = np.random.default_rng(zlib.crc32(f"{name} {variant}".encode()))
                 trust = run_variant(base.resolve(), VARIANTS[variant](given, rng), out)
                 results[variant] = {"trust": trust, "photos": len(truth), **true_error(out, centres)}
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(results, indent=1))
+                shutil.rmtree(out, ignore_errors=True)
             print(f"{name}: {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)
         for variant in variants:
             yield {"set": name, "variant": variant, **results[variant]}

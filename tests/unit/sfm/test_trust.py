@@ -13,6 +13,7 @@ from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import write_database
+from recon.sfm.camera_tests import OTHER_THAN_GIVEN, CameraTest
 from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
 from recon.sfm.mapping import (
     MappingSettings,
@@ -277,3 +278,20 @@ def test_another_model_can_be_gone_on_with(tmp_path: Path) -> None:
     assert all("sparse/1" in out.reason for out in other.left_out)
     with pytest.raises(ValueError, match="there is no model 2"):
         with_model_first(result, 2, photos, graph)
+
+
+@pytest.mark.parametrize(("still_open", "verdict"), [(True, "doubtful"), (False, "sound")])
+def test_photos_that_speak_for_other_cameras_make_a_model_doubtful_unless_they_were_taken(
+    still_open: bool, verdict: str
+) -> None:
+    tests = (
+        CameraTest("lens model RADIAL", 0.4, 0.39, 1.0),
+        CameraTest(OTHER_THAN_GIVEN, 0.42, 0.18, 15.0, taken=True),
+    )
+    trust = judge(replace(FINE, camera_tests=tests, cameras_open=still_open))
+    assert trust.verdict == verdict
+    words = trust_in_words(trust.as_json())
+    assert OTHER_THAN_GIVEN in words
+    assert ("0.18 instead of 0.42 pixels" in words) == still_open
+    assert ("--intrinsics" in words) == still_open
+    assert "RADIAL" not in words
