@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.memory import Lazy
 from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
 from recon.core.posed import Camera, registered_cameras
 from recon.dense.types import DepthMap
@@ -332,6 +333,11 @@ class RunFolder:
     def grey(self, photo: Photo) -> Any:
         """Luminance of a photo at working size, uint8."""
         return cv2.cvtColor(self.rgb(photo), cv2.COLOR_RGB2GRAY)
+
+    def greys(self) -> Sequence[Float32[np.ndarray, "h w"]]:
+        """Luminance of all photos at working size, 0…255, read when asked for."""
+        photos = self.photo_set.photos
+        return Lazy(len(photos), lambda i: self.grey(photos[i]).astype(np.float32))
 
     def mask(self, photo: Photo) -> Bool[np.ndarray, "h w"] | None:
         """True where a photo may be used, at working size; None when there is no mask."""

@@ -15,7 +15,7 @@ so that only translations are left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
 from recon.core.colmap import pycolmap
+from recon.core.memory import BoundedCache, machine_memory
 from recon.core.parallel import map_ordered
 from recon.core.posed import Camera
 from recon.graph.tracks import select_observations
@@ -38,6 +39,10 @@ LEVELS = 3
 # focal length of 300 pixels. PLANE_NOISE is that of a measured affinity.
 PLANE_PRIOR = 0.01
 PLANE_NOISE = 0.01
+
+
+_BLURRED_PART = 8
+"""Blurred photos may take this part of the machine's memory: 12 MB for a photo of 1024 x 768."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def refine_tracks(
     assert tracks.is_reference is not None
     if len(tracks.track_id) == 0:
         return tracks
-    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(tracks.photo_id)}
+    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist())
     starts = np.nonzero(tracks.is_reference)[0]
     reference = np.empty(tracks.count, np.int64)
     reference[tracks.track_id[starts]] = starts
@@ -142,6 +147,27 @@ def blur_levels(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "level
         step = 2.0**level
         levels.append(cv2.GaussianBlur(base, (0, 0), 0.5 * float(np.sqrt(step * step - 1.0))))
     return np.ascontiguousarray(np.stack(levels))
+
+
+class _Pyramids(Mapping[int, Float32[np.ndarray, "levels h w"]]):
+    """Blurred photos by id, made when they are asked for; those used last stay while they fit into the memory."""
+
+    def __init__(
+        self,
+        images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
+        photos: Sequence[int],
+    ) -> None:
+        self._images, self._photos = images, photos
+        self._cache = BoundedCache(machine_memory() // _BLURRED_PART)
+
+    def __getitem__(self, photo: int) -> Float32[np.ndarray, "levels h w"]:
+        return self._cache.get(photo, lambda: blur_levels(self._images[photo]), lambda one: one.nbytes)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._photos)
+
+    def __len__(self) -> int:
+        return len(self._photos)
 
 
 @dataclass(frozen=True)
@@ -286,7 +312,7 @@ def refine_with_geometry(
     sources = reference[tracks.track_id[rows]]
     cameras = posed_cameras(model, photos)
     warps, sane, _ = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
-    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(tracks.photo_id)}
+    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist())
     aligned = _align_warps(pyramids, tracks, tracks.xy, warps, sources, rows, settings, threads, parameters=2)
     good = aligned.good & sane
     xy, affinity = tracks.xy.copy(), tracks.affinity.copy()
@@ -352,7 +378,7 @@ def complete_tracks(
     new = np.arange(n, n + added)
     sources = reference[both.track_id[new]]
     warps, sane, _ = _plane_warps(both, xyz, cameras, sources, new, settings.radius, gradient)
-    pyramids = {int(photo): blur_levels(images[int(photo)]) for photo in np.unique(both.photo_id)}
+    pyramids = _Pyramids(images, np.unique(both.photo_id).tolist())
     aligned = _align_warps(pyramids, both, both.xy, warps, sources, new, settings, threads, parameters=2)
     good = aligned.good & sane
     both.xy[new[good]] = aligned.xy[good]

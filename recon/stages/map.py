@@ -148,7 +148,7 @@ class MapStage:
         if given is None:
             models[0] = _reregistered(models[0], photo_set, tracks, options, work)
         if settings.polish:
-            greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]
+            greys = run.greys()
             polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
             models[0], tracks = polished.model, polished.tracks
             with work.writing(DATABASE) as path:

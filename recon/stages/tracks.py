@@ -114,7 +114,7 @@ class TracksStage:
                 {edge: _seen(run, edge) for edge in sorted(by_points)},
             )
         if settings.refine:
-            greys = [run.grey(photo).astype(np.float32) for photo in photo_set.photos]
+            greys = run.greys()
             # The observations are aligned jointly once the cameras are known; before, the reference is enough.
             tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
         run.write_tracks(tracks)
