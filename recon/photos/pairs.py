@@ -7,8 +7,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
+from recon.core.memory import Lazy
 from recon.errors import UsageError
 
 Pair = tuple[int, int]
@@ -57,14 +58,15 @@ def retrieval_pairs(
     CVPR 2013, section 3.1); likeness is the cosine. Nothing is downloaded.
 
     Args:
-        descriptors: per photo (n, 128) uint8 RootSIFT; may be empty, then the photo is in no pair.
+        descriptors: per photo (n, 128) uint8 RootSIFT; may be empty, then the photo is in no pair. They are asked for
+            several times, one photo at a time, so that they may be read when they are needed.
         k: candidates per photo; a pair is kept if either photo asks for it.
         seed: of the sampling and of k-means.
     """
     usable = [i for i, d in enumerate(descriptors) if len(d)]
     if len(usable) < 2:
         return ()
-    vectors = vlad_vectors([descriptors[i] for i in usable], seed)
+    vectors = vlad_vectors(Lazy(len(usable), lambda i: descriptors[usable[i]]), seed)
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, -np.inf)
     found = set()
@@ -90,28 +92,37 @@ def vlad_vectors(
     from scipy.cluster.vq import kmeans2
 
     rng = np.random.default_rng(seed)
-    per_photo = []
+    chosen: list[Int64[np.ndarray, " m"] | slice] = []
+    ends = [0]
     for d in descriptors:
-        chosen = d
-        if len(d) > _DESCRIPTORS_PER_PHOTO:
-            chosen = d[np.sort(rng.choice(len(d), _DESCRIPTORS_PER_PHOTO, replace=False))]
-        f = chosen.astype(np.float32)
-        per_photo.append(f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-6))
-    training = np.concatenate(per_photo)
-    if len(training) > _TRAINING_DESCRIPTORS:
-        training = training[np.sort(rng.choice(len(training), _TRAINING_DESCRIPTORS, replace=False))]
+        many = len(d) > _DESCRIPTORS_PER_PHOTO
+        sample = np.sort(rng.choice(len(d), _DESCRIPTORS_PER_PHOTO, replace=False)) if many else slice(None)
+        chosen.append(sample)
+        ends.append(ends[-1] + min(len(d), _DESCRIPTORS_PER_PHOTO))
+
+    def units(photo: int) -> Float32[np.ndarray, "m 128"]:
+        f = descriptors[photo][chosen[photo]].astype(np.float32)
+        return f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-6)
+
+    rows = np.arange(ends[-1])
+    if len(rows) > _TRAINING_DESCRIPTORS:
+        rows = np.sort(rng.choice(len(rows), _TRAINING_DESCRIPTORS, replace=False))
+    cuts = np.searchsorted(rows, ends)
+    parts = [rows[cuts[i] : cuts[i + 1]] - ends[i] for i in range(len(chosen))]
+    training = np.concatenate([units(i)[part] for i, part in enumerate(parts)])
     count = min(_WORDS, max(1, len(training) // 8))
     start = training[np.sort(rng.choice(len(training), count, replace=False))]
     words = kmeans2(training, start, iter=8, minit="matrix", missing="warn")[0]
     words = np.asarray(words, np.float32)
     half_squares = 0.5 * (words**2).sum(axis=1)
-    out = np.zeros((len(per_photo), count, 128), np.float32)
-    for i, f in enumerate(per_photo):
+    out = np.zeros((len(chosen), count, 128), np.float32)
+    for i in range(len(chosen)):
+        f = units(i)
         nearest = np.argmax(f @ words.T - half_squares, axis=1)
         np.add.at(out[i], nearest, f - words[nearest])
     out = np.sign(out) * np.sqrt(np.abs(out))
     out /= np.maximum(np.linalg.norm(out, axis=2, keepdims=True), 1e-9)
-    flat = out.reshape(len(per_photo), -1)
+    flat = out.reshape(len(chosen), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
 

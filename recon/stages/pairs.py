@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.memory import BoundedCache, Latest
+from recon.core.memory import BoundedCache, Latest, Lazy
 from recon.engine.stage import StageContext
 from recon.features.interest_points import match_interest_points
 from recon.features.types import InterestPoints
@@ -199,7 +199,8 @@ def _candidates(
         return list(sequential_pairs(n, settings.overlap, settings.loop))
     if mode == "file":
         return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
-    found = retrieval_pairs([run.points(i).descriptors for i in range(n)], settings.retrieved, work.seed)
+    descriptors = Lazy(n, lambda i: run.points(i).descriptors)
+    found = retrieval_pairs(descriptors, settings.retrieved, work.seed)
     return sorted({*found, *_consecutive(photo_set), *_along_films(photo_set, settings.overlap)})
 
 
