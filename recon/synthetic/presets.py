@@ -26,7 +26,7 @@ Preset: TypeAlias = Callable[[tuple[int, int] | None, int, float], SyntheticScen
 _PRESETS: dict[str, Preset] = {}
 
 # Modules that define presets of their own; imported when a preset is asked for.
-_MODULES: tuple[str, ...] = ("recon.synthetic.repeated", "recon.synthetic.aerial")
+_MODULES: tuple[str, ...] = ("recon.synthetic.repeated", "recon.synthetic.aerial", "recon.synthetic.large")
 
 
 def preset(name: str) -> Callable[[Preset], Preset]:
