@@ -332,8 +332,9 @@ class _Run:
             self._fail(record, "failed", f"{label}: {error}")
             raise
         except OSError as error:
+            self.log.info("%s failed", label, exc_info=True)
             self._fail(record, "failed", f"{label}: {error}")
-            raise (writing_failed(self.workspace.root, error) or error) from error
+            raise (writing_failed(self.workspace.root, error) or self._unexpected(stage, error)) from error
         except BaseException as error:
             self.log.info("%s failed", label, exc_info=True)
             self._fail(record, "failed", f"{label}: failed")

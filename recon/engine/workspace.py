@@ -30,7 +30,7 @@ LIBRARIES = ("numpy", "scipy", "numba", "opencv-python", "pycolmap", "open3d", "
 
 _PROBE = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 
 
 def library_versions() -> dict[str, str]:

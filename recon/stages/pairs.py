@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from recon.graph.two_view import verify_pair
 from recon.photos.films import FILM_SUFFIXES
 from recon.photos.pairs import (
     exhaustive_pairs,
+    pairs_at_rest,
     pairs_from_file,
     retrieval_pairs,
     select_pairs,
@@ -98,6 +100,7 @@ class PairsStage:
         blind = sum(pair not in scores for pair in chosen)
         if blind:
             work.warn(f"{blind} of {len(chosen)} pairs are matched without evidence from interest points")
+        _tell_of_rest(work, [pair for pair in chosen if pair in scores], verified)
         run.write_pairs(
             {pair: scores.get(pair, 0) for pair in chosen}, {pair: verified[pair] for pair in scores}
         )
@@ -108,6 +111,25 @@ class PairsStage:
             "pairs_without_sparse_evidence": blind,
             **({KEPT: kept} if kept else {}),
         }
+
+
+def _tell_of_rest(
+    work: StageContext, pairs: Sequence[Pair], matches: Mapping[Pair, NDArray[np.int64]]
+) -> None:
+    """Warn where the cameras may follow a background that stands still."""
+
+    def move(pair: Pair) -> NDArray[np.float32]:
+        rows, (a, b) = matches[pair], (opened_points(work.root, number) for number in pair)
+        return b.xy[rows[:, 1]] - a.xy[rows[:, 0]]
+
+    resting = pairs_at_rest(move(pair) for pair in pairs)
+    if len(pairs) >= 3 and 2 * resting > len(pairs):
+        work.warn(
+            f"in {resting} of {len(pairs)} pairs a good part of what both photos show is at the very same place. "
+            "Either something turned before a background that stood still (a turntable), and the cameras may follow "
+            "the background instead of it: give masks of the object (--masks, or NAME_mask.png beside the photos). "
+            "Or the camera did not move: walk round what you photograph"
+        )
 
 
 @dataclass(frozen=True)

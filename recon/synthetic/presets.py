@@ -6,9 +6,13 @@ A module that defines further presets marks them with ``@preset`` and is named i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
+
+import cv2
+import numpy as np
 
 from recon.core.mesh import Mesh
 from recon.errors import UsageError
@@ -106,6 +110,24 @@ def _object(size: tuple[int, int] | None, seed: int, _: float) -> SyntheticScene
     """Twenty photos round a knot on a pedestal; its mesh is always the fine one."""
     views = pinhole_views(arc_path(20, (0, 0, 0.6), 2.9, 360, 1.5, seed, 0.03), *(size or (800, 600)), 46)
     return render_scene("object", object_mesh(), solid_albedo(seed), views, Lighting(samples=16), seed=seed)
+
+
+@preset("turntable")
+def _turntable(size: tuple[int, int] | None, seed: int, _: float) -> SyntheticScene:
+    """Ten photos of the knot on a turntable: it turns by 100 degrees, the camera and a textured wall behind it stand
+    still. Cameras and depth are those of the object."""
+    width, height = size or (640, 480)
+    views = pinhole_views(arc_path(10, (0, 0, 0.6), 2.9, 100, 1.2), width, height, 40)
+    scene = render_scene(
+        "turntable", object_mesh(), solid_albedo(seed), views, Lighting(samples=4), samples=1, seed=seed
+    )
+    noise = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    wall = sum(cv2.GaussianBlur(noise, (0, 0), sigma) * sigma - 127 * (sigma - 1) for sigma in (1.5, 6.0)) / 2
+    wall = np.clip(wall, 0, 255).astype(np.uint8)
+    images = tuple(
+        np.where(mask[..., None], image, wall) for image, mask in zip(scene.images, scene.masks, strict=True)
+    )
+    return replace(scene, images=images)
 
 
 @preset("demo")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recon.errors import UsageError
 from recon.photos.pairs import (
     exhaustive_pairs,
+    pairs_at_rest,
     pairs_from_file,
     retrieval_pairs,
     select_pairs,
@@ -142,3 +143,12 @@ def test_without_any_evidence_all_plausible_pairs_up_to_the_limit() -> None:
     assert select_pairs(4, {}, neighbours=2, plausible=sequential_pairs(4, 1)) == ((0, 1), (1, 2), (2, 3))
     with pytest.raises(UsageError, match="at least one"):
         select_pairs(3, {}, neighbours=0)
+
+
+def test_pairs_at_rest_are_those_of_which_a_good_part_does_not_move() -> None:
+    random = np.random.default_rng(0)
+    moving = random.uniform(3, 40, (200, 2)).astype(np.float32)
+    still = random.normal(0, 0.2, (200, 2)).astype(np.float32)
+    turntable = np.concatenate([moving[:120], still[:80]])  # four tenths of the matches lie on the wall
+    chance = np.concatenate([moving, still[:20]])
+    assert pairs_at_rest([turntable, still, moving, chance, moving[:0]]) == 2
