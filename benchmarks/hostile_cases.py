@@ -847,7 +847,7 @@ def _reader(rng: random.Random, thing: Path, out: Path, base: Path, *, choices: 
         "poses truth": ["evaluate", "poses", str(base / "out"), "--truth", str(thing)],
         "matches": ["evaluate", "matches", str(thing), "--truth", truth],
         "run": ["evaluate", "run", str(thing), "--truth", truth],
-        "scene": ["evaluate", "scene", str(thing), truth],
+        "scene": ["evaluate", "scene", str(thing), "--scene", truth],
         "depth": ["evaluate", "depth", str(thing), "--truth", truth],
         "flow": ["evaluate", "flow", str(thing), "--truth", truth],
         "georeference": ["georeference", str(thing), "--level"],

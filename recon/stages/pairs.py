@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -113,14 +114,22 @@ class PairsStage:
         }
 
 
+_ENOUGH = 200
+"""So many pairs tell whether most of them show something at rest."""
+
+
 def _tell_of_rest(
     work: StageContext, pairs: Sequence[Pair], matches: Mapping[Pair, NDArray[np.int64]]
 ) -> None:
     """Warn where the cameras may follow a background that stands still."""
+    run = RunFolder.of(work)
+    places = lru_cache(maxsize=64)(lambda number: run.points(number).xy)
+    pairs = pairs[:: 1 + len(pairs) // _ENOUGH]
 
     def move(pair: Pair) -> NDArray[np.float32]:
-        rows, (a, b) = matches[pair], (opened_points(work.root, number) for number in pair)
-        return b.xy[rows[:, 1]] - a.xy[rows[:, 0]]
+        rows = matches[pair]
+        moves: NDArray[np.float32] = places(pair[1])[rows[:, 1]] - places(pair[0])[rows[:, 0]]
+        return moves
 
     resting = pairs_at_rest(move(pair) for pair in pairs)
     if len(pairs) >= 3 and 2 * resting > len(pairs):
