@@ -135,7 +135,7 @@ class MapStage:
             raise ReconError(f"map.model = {settings.model}: {error}, counted from 0") from None
         tests: tuple[CameraTest, ...] = ()
         still_open = False
-        if given is None and settings.test_cameras:
+        if given is None and settings.test_cameras and not result.small_angles:
             tested = _tested(result, settings, options, photo_set, graph, tracks, work)
             result, photo_set, options = tested.result, tested.photos, tested.options
             tests, still_open = tested.tests, tested.still_open
