@@ -24,7 +24,7 @@ from recon.maps.frame import MapFrame, map_frame
 from recon.maps.grid import MapGrid, Tile
 from recon.maps.heights import AGREES_CELLS, agreed_heights, heights_of_depth
 from recon.maps.options import SURFACES, OrthoOptions
-from recon.maps.ortho import best_views, blend, quality, sees
+from recon.maps.ortho import BLENDED, better_views, blend, quality, sees
 from recon.maps.rasters import NODATA, gdal, read_heights, small_cache, write_png, write_tile, writing
 from recon.maps.source import MapSource, MapView, tensor_rays
 from recon.run.folder import GEOREFERENCE, RunFolder
@@ -280,7 +280,10 @@ def see_tile(plan: Plan, dsm: Any, tile: Tile) -> Seen:
     points = np.stack([x, y, np.nan_to_num(mine, nan=plan.low)], -1).reshape(-1, 3).astype(np.float64)
     west, _, _, north = grid.bounds(wide)
     highest = float(np.nanmax(heights)) if np.isfinite(heights).any() else plan.low
-    views, values = [], []
+    views: list[MapView] = []
+    # Only the best so far are kept, so that memory does not grow with the photos that see a tile.
+    slots = np.full((BLENDED, len(points)), -1, np.int16)
+    best = np.zeros((BLENDED, len(points)), np.float32)
     for view in plan.source.views:
         value, _ = quality(view.camera, view.reach, points)
         if not (value > 0).any():
@@ -289,12 +292,12 @@ def see_tile(plan: Plan, dsm: Any, tile: Tile) -> Seen:
         at = np.array([(center[0] - west) / grid.gsd - 0.5, (north - center[1]) / grid.gsd - 0.5, center[2]])
         value *= sees(heights, (row, column, tile.rows, tile.columns), at, highest, grid.gsd).ravel()
         if (value > 0).any():
+            mine = np.full((1, len(points)), len(views), np.int16)
+            slots, best = better_views(
+                np.concatenate([slots, mine]), np.concatenate([best, value[None]]), BLENDED
+            )
             views.append(view)
-            values.append(value)
-    if not views:
-        empty = np.zeros((1, len(points)))
-        return Seen([], np.full(empty.shape, -1, np.int16), empty.astype(np.float32), points)
-    return Seen(views, *best_views(np.array(values)), points)
+    return Seen(views, slots, best, points)
 
 
 def tile_colors(

@@ -119,14 +119,13 @@ def quality(
     return value, pixel
 
 
-def best_views(
-    values: Float32[np.ndarray, "v n"], count: int = BLENDED
+def better_views(
+    slots: Int16[np.ndarray, "v n"], values: Float32[np.ndarray, "v n"], count: int
 ) -> tuple[Int16[np.ndarray, "k n"], Float32[np.ndarray, "k n"]]:
     """The views with the highest values at each point, best first; -1 and 0 where there are fewer."""
-    k = min(count, len(values))
-    order = np.argsort(-values, axis=0, kind="stable")[:k]
+    order = np.argsort(-values, axis=0, kind="stable")[:count]
     best = np.take_along_axis(values, order, axis=0)
-    return np.where(best > 0, order, -1).astype(np.int16), best
+    return np.where(best > 0, np.take_along_axis(slots, order, axis=0), -1).astype(np.int16), best
 
 
 def blend(
