@@ -48,6 +48,8 @@ from recon.synthetic.runs import write_true_run
 OFFSET = np.array([691500.0, 5334700.0, 500.0])
 EPSG = 25832
 GPS_NOISE, CONTROL_NOISE, MARK_NOISE = (1.5, 1.5, 3.0), (0.02, 0.02, 0.03), 0.4
+# Both lands fill several tiles of this size, so that the working set of one tile is in both figures.
+_COARSE = ("--gsd", "0.19", "--tile", "256", "--no-png")
 HERE = Similarity3(1.0, np.eye(3), np.zeros(3))
 
 
@@ -308,7 +310,10 @@ def peak_memory(root: Path) -> list[list[Any]]:
             "assert main(sys.argv[1:]) == 0; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         said = subprocess.run(
-            [sys.executable, "-c", code, "ortho", str(out)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, "ortho", str(out), *_COARSE],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         peak = int(said.split("peak ")[1]) / 1024
         facts = json.loads((out / "maps" / "maps.json").read_text())
