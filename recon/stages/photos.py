@@ -134,7 +134,8 @@ def _tell_what_was_found(
     if found.passed_over:
         first = "; ".join(f"{one.name} {one.reason}" for one in found.passed_over[:5])
         more = f"; and {len(found.passed_over) - 5} more" if len(found.passed_over) > 5 else ""
-        told = f"passed over {len(found.passed_over)} files: {first}{more}"
+        count = len(found.passed_over)
+        told = f"passed over {count} file{'s' * (count > 1)}: {first}{more}"
         work.log.info(told, extra={"screen": True})
     without = [one.name for one in files if one.name not in masks]
     if masks and without:

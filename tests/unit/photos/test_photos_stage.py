@@ -266,7 +266,7 @@ def test_what_lies_in_the_folder_besides_photos_is_counted_and_named(
     with caplog.at_level("INFO", logger="recon"):
         summary = run(tmp_path)
     assert summary.counts("photos")["files_passed_over"] == 1
-    assert "passed over 1 files: notes.txt is no photo" in caplog.text
+    assert "passed over 1 file: notes.txt is no photo" in caplog.text
 
 
 def test_masks_beside_photos_are_used_and_photos_without_are_named(tmp_path: Path) -> None:
