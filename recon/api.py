@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from recon.errors import ReconError, UsageError
+from recon.io.manifest import KEPT
 from recon.matching.alignment import placement
 from recon.matching.opencv_like import DenseOpticalFlow
 from recon.matching.types import DenseMatch, MatchImage, PairContext, SparseMatch
-from recon.run.kept import KEPT
 from recon.run.state import DERIVED, RESULTS
 
 if TYPE_CHECKING:

@@ -125,7 +125,7 @@ def reconstruct(
     with stoppable():
         from recon import api
         from recon.errors import ReconError
-        from recon.run.kept import KEPT
+        from recon.io.manifest import KEPT
         from recon.sfm.trust import trust_in_words
 
         told = asdict(options)

@@ -33,7 +33,7 @@ from recon.engine.workspace import (
     writing_failed,
 )
 from recon.errors import ReconError, UsageError
-from recon.io.manifest import Manifest, StageRecord, counts_in_words
+from recon.io.manifest import KEPT, Manifest, StageRecord, counts_in_words
 
 RECIPE = "recipe.toml"
 CACHED_PART = 4
@@ -311,6 +311,8 @@ class _Run:
     def one(self, stage: Stage, work: StageContext, label: str) -> StageOutcome:
         """Run one stage and record it."""
         manifest = self.manifest
+        before = manifest.stages.get(stage.name)
+        resumed = before is not None and before.fingerprint == work.fingerprint
         readers = manifest.invalidate_readers([stage.name])
         for reader in readers:
             self.workspace.drop_partial(reader)  # what it began was made from results that now go
@@ -322,7 +324,7 @@ class _Run:
         self.log.info("%s: begins", label)
         try:
             with _measured(record, self.cluster):
-                counts = stage.run(self.recipe.settings[stage.name], work)
+                counts = dict(stage.run(self.recipe.settings[stage.name], work) or {})
         except KeyboardInterrupt:
             self._fail(record, "interrupted", f"{label}: stopped")
             raise InterruptedRunError(
@@ -346,7 +348,8 @@ class _Run:
                 raise self._unexpected(stage, error) from error
             raise
         record.counts, record.warnings, record.written = (
-            dict(counts or {}),
+            # What this very stage had begun is no news: a resumed run ends as an undisturbed one.
+            {key: count for key, count in counts.items() if not (resumed and key == KEPT)},
             list(work.warnings),
             list(work.written),
         )

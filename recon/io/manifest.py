@@ -11,6 +11,8 @@ from typing import Any
 from recon.errors import ReconError
 
 MANIFEST = "manifest.json"
+KEPT = "kept_of_before"
+"""Count of the results that a stage took over from a run of other photos."""
 FORMAT = 1
 """Version of the manifest's own layout."""
 

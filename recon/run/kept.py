@@ -19,10 +19,6 @@ KEYS = "keys.json"
 """File in a folder of results: the key of every result, by file name."""
 
 
-KEPT = "kept_of_before"
-"""Name of the count of results that a stage took over."""
-
-
 class KeptItems:
     """The results in a folder, by key."""
 

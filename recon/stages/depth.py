@@ -17,9 +17,9 @@ from recon.dense.filtering import FilterOptions
 from recon.dense.neighbours import select_neighbours
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
+from recon.io.manifest import KEPT
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder, read_depth, write_depth
-from recon.run.kept import KEPT
 from recon.run.shared_fields import content_key
 from recon.stages.depth_views import (
     PLAN,
@@ -91,10 +91,10 @@ class DepthStage:
                     shares[step] = work.spread(one, todo, what, one.lost, (number, len(steps)))
             finally:
                 close_depths()
-            standings = {
-                index: Standing(identity, today[index], tuple(today[k] for k in neighbours[index]))
-                for index in todo
-            } | {index: standing for index, (standing, _) in kept.items()}
+            standings = dict(kept)
+            for index, triangulated, covered in zip(todo, shares["flow"], shares["final"], strict=True):
+                sources = tuple(today[k] for k in neighbours[index])
+                standings[index] = Standing(identity, today[index], sources, triangulated, covered)
             notes = {f"{scene.views[index].photo_id}.npz": standings[index] for index in sorted(standings)}
             for leftover in (*folder.glob("*_*.npz"), folder / PLAN):
                 leftover.unlink()
@@ -104,16 +104,16 @@ class DepthStage:
             ):
                 with work.write_into(folder, name) as path:
                     path.write_text(json.dumps(value), encoding="utf-8")
-        covered = [*shares["final"], *(share for _, share in kept.values())]
-        if max(covered) == 0.0:
+        all_views = [standings[index] for index in range(len(today))]
+        if max(view.covered for view in all_views) == 0.0:
             raise ReconError(
                 "no depth could be found in any photo, although the cameras are known: the photos may show too little "
                 "texture, or the matches are too few; try --quality high"
             )
         return {
             "depth_maps": len(today),
-            "triangulated_share": round(float(np.mean(shares["flow"])), 3) if todo else 0.0,
-            "covered_share": round(float(np.mean(covered)), 3),
+            "triangulated_share": round(float(np.mean([view.triangulated for view in all_views])), 3),
+            "covered_share": round(float(np.mean([view.covered for view in all_views])), 3),
             **({KEPT: len(kept)} if kept else {}),
         }
 
@@ -148,18 +148,18 @@ def _take_over(
     today: Sequence[Posed],
     neighbours: Sequence[Sequence[int]],
     identity: str,
-) -> dict[int, tuple[Standing, float]]:
+) -> dict[int, Standing]:
     """Put the depth of an earlier run in place for views that stand to their sources as they did.
 
     A view that has a photo among its sources now that was not in the earlier run is computed again.
 
     Returns:
-        For each such view how it stood, and the share of its pixels that has a depth.
+        How each such view stood.
     """
     old = work.path(*DEPTH.split("/"))
     before = read_standings(old / VIEWS)
     now = {one.photo: one for one in today}
-    found: dict[int, tuple[Standing, float]] = {}
+    found: dict[int, Standing] = {}
     for index, me in enumerate(today):
         name, standing = before.get(me.photo, ("", None))
         if standing is None or standing.settings != identity or not (old / name).is_file():
@@ -173,7 +173,7 @@ def _take_over(
         factor = np.float32(scale / standing.scale)
         with work.write_into(folder, f"{scene.views[index].photo_id}.npz") as path:
             write_depth(path, replace(depth, depth=depth.depth * factor))
-        found[index] = (replace(standing, scale=scale), float((depth.depth > 0).mean()))
+        found[index] = replace(standing, scale=scale)
     return found
 
 

@@ -213,12 +213,15 @@ class Standing:
 
     Attributes:
         settings: hash of the settings and the version of the stage.
+        triangulated, covered: shares of the pixels that flow gave a depth, and that have one in the end.
         scale: depth on disk over the depth that was computed: the unit of the world may have changed since.
     """
 
     settings: str
     me: Posed
     sources: tuple[Posed, ...]
+    triangulated: float = 0.0
+    covered: float = 0.0
     scale: float = 1.0
 
     def scale_to(self, now: Mapping[str, Posed], depth: Float32[np.ndarray, "h w"]) -> float | None:
@@ -312,6 +315,8 @@ def _standing(stored: Mapping[str, Any]) -> Standing:
         stored["settings"],
         posed(stored["me"]),
         tuple(posed(one) for one in stored["sources"]),
+        float(stored["triangulated"]),
+        float(stored["covered"]),
         float(stored["scale"]),
     )
 

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext
 from recon.features.interest_points import extract_interest_points
 from recon.features.types import InterestPoints
+from recon.io.manifest import KEPT
 from recon.photos.types import Photo
 from recon.run.folder import POINTS, RunFolder, write_points
-from recon.run.kept import KEPT, KeptItems, write_keys
+from recon.run.kept import KeptItems, write_keys
 from recon.run.shared_fields import content_key
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from recon.core.colmap import photo_id
 from recon.engine.stage import StageContext
+from recon.io.manifest import KEPT
 from recon.matching.registry import create_matcher
 from recon.run.folder import RunFolder
-from recon.run.kept import KEPT
 from recon.run.matches import FLOWS
 from recon.stages.pair_matching import PairJob, match_pairs
 

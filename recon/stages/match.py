@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from recon.engine.stage import StageContext
 from recon.errors import UsageError
+from recon.io.manifest import KEPT
 from recon.matching.registry import create_matcher, matcher_settings
 from recon.run.folder import RunFolder
-from recon.run.kept import KEPT
 from recon.run.matches import FLOWS, MATCHES, MATCHING
 from recon.stages.pair_matching import PairJob, match_pairs
 

@@ -19,6 +19,7 @@ from recon.engine.stage import StageContext
 from recon.features.interest_points import match_interest_points
 from recon.features.types import InterestPoints
 from recon.graph.two_view import verify_pair
+from recon.io.manifest import KEPT
 from recon.photos.films import FILM_SUFFIXES
 from recon.photos.pairs import (
     exhaustive_pairs,
@@ -30,7 +31,6 @@ from recon.photos.pairs import (
 )
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
-from recon.run.kept import KEPT
 from recon.run.shared_fields import content_key
 
 Pair = tuple[int, int]

@@ -22,9 +22,9 @@ from recon.graph.view_graph import (
     prune_by_inliers,
     spanning_tree,
 )
+from recon.io.manifest import KEPT
 from recon.matching.types import FlowField
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
-from recon.run.kept import KEPT
 from recon.run.matches import Pair
 from recon.stages.verify_pairs import KEPT_EVIDENCE, VerifyPair, evidence_keys, evidence_text, read_evidence
 
