@@ -60,7 +60,6 @@ def test_views_are_taken_over_when_their_sources_stay(tmp_path: Path) -> None:
     write_run(old, views[:5])
     first = depth_stage(old, "a", memory=1 << 16)  # no map stays in memory
     assert "kept_of_before" not in first
-    assert first["triangulated_share"] > 0.9
     again = tmp_path / "again"
     write_run(again, views[:5])
     depth_stage(again, "a", threads=3)
