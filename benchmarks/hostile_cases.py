@@ -674,7 +674,9 @@ def masks(rng: random.Random, base: Path, folder: Path) -> Case:
     good.unlink()
     out = folder / "out"
     more = [] if beside else ["--masks", str(target)]
-    return Case(reconstruct(place, out, *more), out, f"{name}: {what}", (name, "0001.png"), ("0001.png",))
+    return Case(
+        reconstruct(place, out, *more), out, f"{name}: {what}", (name, "0001.png", str(target)), ("0001.png",)
+    )
 
 
 def intrinsics(rng: random.Random, base: Path, folder: Path) -> Case:

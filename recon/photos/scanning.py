@@ -295,7 +295,9 @@ def _is_black_and_white(path: Path) -> bool:
         with Image.open(path) as image:
             image.draft("L", (512, 512))
             values = np.asarray(image.convert("L").resize((256, 256), Image.Resampling.NEAREST))
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
+    except (
+        Exception
+    ):  # Pillow's plugins raise whatever a damaged file leads them to; as a photo it gets its reason
         return False
     if values.max() <= 1:  # some tools write 0 and 1
         return bool(values.max() == 1)
@@ -318,7 +320,7 @@ def find_masks(folder: Path | str, photos: Iterable[PhotoFile]) -> dict[str, Pat
     files = {path.relative_to(root).as_posix(): path for path in _below(root, set())}
     of_core: dict[str, Path] = {}
     for name, path in sorted(files.items(), key=lambda item: (item[1].suffix.lower() != ".png", item[0])):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
+        if path.suffix.lower() in PHOTO_SUFFIXES and _is_file(path):
             for core in (*_photos_of_mask(name), _stem(name)):
                 of_core.setdefault(core, path)
     names = [photo.name for photo in photos]

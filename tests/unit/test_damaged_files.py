@@ -20,7 +20,7 @@ from recon.exports.scene import SceneView, reconstruction_from_scene, scene_of_v
 from recon.io.files import read_arrays
 from recon.io.surfaces import ply_elements, read_mesh, read_points_ply
 from recon.photos.reading import PhotoError, decode_photo, read_mask
-from recon.photos.scanning import find_photos
+from recon.photos.scanning import find_masks, find_photos
 from recon.run.colmap_database import photo_sizes_from_database
 from recon.run.folder import RunFolder
 from tests.support.evaluation_run import make_run, make_scene
@@ -201,6 +201,10 @@ def test_what_is_no_file_is_passed_over_by_name(tmp_path: Path) -> None:
     found = find_photos([tmp_path])
     assert [one.name for one in found.photos] == ["a.png"]
     assert {one.name for one in found.passed_over} == {"b.png", "c.png"}
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.jpg").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="holds no mask"):
+        find_masks(tmp_path / "masks", found.photos)
 
 
 # Workspaces
