@@ -57,7 +57,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 # gigabytes, and no working size asks for that much.
 _DRAFT_PIXELS = 178_000_000
 # Other formats cannot be decoded in part; so many pixels need about three gigabytes.
-_MOST_PIXELS = 400_000_000
+MOST_PIXELS = 400_000_000
 # Masks of another size are resized when the longer side errs by less than this share (or by their rounding).
 _MASK_ASPECT = 0.005
 _OPAQUE = 128  # alpha from here on counts as picture
@@ -273,8 +273,8 @@ def _reduced(image: Image.Image) -> tuple[int, int] | None:
                 break
         if image.size[0] * image.size[1] <= _DRAFT_PIXELS:
             return width, height
-    if width * height > _MOST_PIXELS:
-        limit = _MOST_PIXELS // 1_000_000
+    if width * height > MOST_PIXELS:
+        limit = MOST_PIXELS // 1_000_000
         raise PhotoError(
             f"has {width}x{height} pixels, more than {limit} million; make it smaller, or save it as JPEG"
         )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from recon.errors import ReconError, UsageError
 from recon.photos.films import FILM_SUFFIXES
-from recon.photos.reading import IMAGE_NAMES, PHOTO_SUFFIXES, RAW_SUFFIXES, looks_like_image
+from recon.photos.reading import IMAGE_NAMES, MOST_PIXELS, PHOTO_SUFFIXES, RAW_SUFFIXES, looks_like_image
 from recon.photos.types import LeftOut
 
 _WORKSPACE_FILES = ("manifest.json", "recipe.toml")
@@ -294,6 +294,8 @@ def _is_black_and_white(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.draft("L", (512, 512))
+            if image.width * image.height > MOST_PIXELS:
+                return False
             values = np.asarray(image.convert("L").resize((256, 256), Image.Resampling.NEAREST))
     except (
         Exception

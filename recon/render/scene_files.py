@@ -265,6 +265,8 @@ def read_view_mesh(path: Path, in_model: bool = False) -> tuple[ViewMesh, tuple[
     mesh = _read_ply_mesh(path) if suffix == ".ply" else _read_with_trimesh(path)
     if not len(mesh.faces):
         raise ReconError(f"{path}: holds no triangles")
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise ReconError(f"{path}: has a triangle whose vertices are not in the file")
     vertices = mesh.vertices
     if in_model and suffix == ".glb":
         with reading(path):

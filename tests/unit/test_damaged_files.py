@@ -18,9 +18,11 @@ from recon.core.colmap import read_reconstruction
 from recon.errors import ReconError, UsageError, reading
 from recon.exports.scene import SceneView, reconstruction_from_scene, scene_of_views
 from recon.io.files import read_arrays
+from recon.io.glb import GlbBuilder
 from recon.io.surfaces import ply_elements, read_mesh, read_points_ply
 from recon.photos.reading import PhotoError, decode_photo, read_mask
 from recon.photos.scanning import find_masks, find_photos
+from recon.render.scene_files import read_view_mesh
 from recon.run.colmap_database import photo_sizes_from_database
 from recon.run.folder import RunFolder
 from tests.support.evaluation_run import make_run, make_scene
@@ -170,6 +172,16 @@ def test_a_ply_whose_header_or_faces_lie(tmp_path: Path, vertices: int, faces: i
         read_mesh(path)
 
 
+def test_a_glb_whose_faces_lie(tmp_path: Path) -> None:
+    path = tmp_path / "a.glb"
+    glb = GlbBuilder()
+    attributes = {"POSITION": glb.accessor(np.eye(3, dtype=np.float32), bounds=True)}
+    indices = glb.accessor(np.array([0, 1, 44_090], np.uint32))
+    path.write_bytes(glb.mesh({"attributes": attributes, "indices": indices, "material": 0}, {}))
+    with pytest.raises(ReconError, match=r"a\.glb"):
+        read_view_mesh(path)
+
+
 def test_a_ply_without_numbers_in_its_header(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     path.write_bytes(b"ply\nformat ascii 1.0\nelement vertex many\nend_header\n")
@@ -192,6 +204,13 @@ def test_pictures_that_claim_to_be_huge(tmp_path: Path) -> None:
         decode_photo(path)
     with pytest.raises(ReconError, match=r"a\.bmp: .*pixels, more than"):
         read_mask(path, 100, 80)
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_unpacked_to_see_whether_it_is_a_mask(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    header = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 300_000, 300_000, 8, 3)
+    (tmp_path / "a_mask.jpg").write_bytes(header + bytes(100))
+    assert not find_photos([tmp_path]).masks
 
 
 def test_what_is_no_file_is_passed_over_by_name(tmp_path: Path) -> None:
