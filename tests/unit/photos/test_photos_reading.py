@@ -331,7 +331,7 @@ def test_too_large_for_a_format_that_is_decoded_as_a_whole(
 ) -> None:
     Image.new("L", (300, 200)).save(tmp_path / "a.png")
     monkeypatch.setattr(reading, "_DRAFT_PIXELS", 1000)
-    monkeypatch.setattr(reading, "_MOST_PIXELS", 50_000)
+    monkeypatch.setattr(reading, "MOST_PIXELS", 50_000)
     with pytest.raises(ReconError, match=r"a\.png: has 300x200 pixels.*save it as JPEG"):
         load_photo(tmp_path / "a.png")
 
