@@ -441,7 +441,7 @@ def test_gps_to_las(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["georeference", str(root), "--gps-error", "0.5"]) == 0
     assert "UTM zone 32N" in capsys.readouterr().out
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert {path.name for path in set(after) - set(before)} == {"georeference.json"}
+    assert {path.name for path in set(after) - set(before)} == {"georeference.json", "precision.npz"}
     assert all(after[path] == content for path, content in before.items())  # results stay in their frame
     found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
     np.testing.assert_allclose(found.to_crs(np.array([v.center for v in scene.views])), utm, atol=0.01)
@@ -505,7 +505,9 @@ def test_gps_that_only_the_files_know(run: tuple[Path, Scene], tmp_path: Path) -
     np.testing.assert_allclose(found.to_crs(np.array([v.center for v in scene.views])), utm, atol=0.05)
 
 
-def test_control_points_marked_in_photos(run: tuple[Path, Scene], tmp_path: Path) -> None:
+def test_control_points_marked_in_photos(
+    run: tuple[Path, Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, scene = run
     world = 12.0 * SPOTS + np.array([2_600_000.0, 1_200_000.0, 400.0])
     table = tmp_path / "paß punkte.csv"
@@ -522,7 +524,9 @@ def test_control_points_marked_in_photos(run: tuple[Path, Scene], tmp_path: Path
     assert main(["georeference", str(root), "--control", str(table), "--crs", "EPSG:2056"]) == 0
     found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
     assert found.crs.epsg == 2056
-    assert {name for name, _, _ in found.residuals} == {"P 0", "P 1", "P 3", "P 4"}
+    # The wrong mark is named and left out; the point stands by its other two.
+    assert f"P 2: the mark in {scene.views[0].name} is off" in capsys.readouterr().out
+    assert {name for name, _, _ in found.residuals} == {"P 0", "P 1", "P 2", "P 3", "P 4"}
     np.testing.assert_allclose(found.to_crs(SPOTS), world, atol=1e-5)
 
 
