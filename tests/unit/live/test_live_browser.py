@@ -371,7 +371,7 @@ def test_clicked_points_and_measuring(session: Session) -> None:
     session.click(a)
     session.text("First point taken")
     session.click(b)
-    said = session.text(r"[\d.]+ units \(x")
+    said = session.text(r"[\d.]+ units ± [\d.]+ units \(x")
     assert float(said.split()[0]) == pytest.approx(np.linalg.norm(b - a), rel=0.02)
     session.page.get_by_role("button", name="clear the measurement").click()
     session.text("Click two points")
