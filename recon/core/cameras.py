@@ -23,7 +23,7 @@ FOCAL_AND_CENTRE: Mapping[str, tuple[int, int, int, int]] = {
     "THIN_PRISM_FISHEYE": (0, 1, 2, 3),
     "RAD_TAN_THIN_PRISM_FISHEYE": (0, 1, 2, 3),
 }
-
+# How many parameters each of them has.
 NUMBER_OF_PARAMS: Mapping[str, int] = {
     "SIMPLE_PINHOLE": 3,
     "PINHOLE": 4,

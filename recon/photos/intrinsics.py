@@ -9,23 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics
+from recon.core.cameras import FOCAL_AND_CENTRE, NUMBER_OF_PARAMS, Intrinsics
 from recon.errors import UsageError
 
 _COLMAP_PIXEL_CENTRE = 0.5
 """COLMAP's centre of the top-left pixel is (0.5, 0.5), recon's is (0, 0)."""
 
-_PARAMETER_COUNT: Mapping[str, int] = {
-    "SIMPLE_PINHOLE": 3,
-    "PINHOLE": 4,
-    "SIMPLE_RADIAL": 4,
-    "RADIAL": 5,
-    "OPENCV": 8,
-    "FULL_OPENCV": 12,
-    "OPENCV_FISHEYE": 8,
-    "SIMPLE_RADIAL_FISHEYE": 4,
-    "RADIAL_FISHEYE": 5,
-}
+_MODELS = (
+    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE",
+)  # fmt: skip
+"""Camera models that may be given."""
 
 _FORMS = "a cameras.json, a COLMAP cameras.txt, or 'fx,fy,cx,cy'"
 
@@ -157,9 +151,9 @@ def _from_colmap(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsi
             params = [float(part) for part in parts[4:]]
         except (IndexError, ValueError):
             raise UsageError(f"{path}: not a line of COLMAP's cameras.txt: {line[:60]}") from None
-        if model not in _PARAMETER_COUNT:
-            raise UsageError(f"{where}: unknown model {model}; known are: {', '.join(_PARAMETER_COUNT)}")
-        if len(params) == _PARAMETER_COUNT[model]:
+        if model not in _MODELS:
+            raise UsageError(f"{where}: unknown model {model}; known are: {', '.join(_MODELS)}")
+        if len(params) == NUMBER_OF_PARAMS[model]:
             for index in FOCAL_AND_CENTRE[model][2:]:
                 params[index] -= _COLMAP_PIXEL_CENTRE
         cameras[parts[0]] = _checked(model, tuple(params), width, height, where)
@@ -221,8 +215,8 @@ def _checked(model: str, params: tuple[float, ...], width: int, height: int, wha
     """Known intrinsics, or an error when they can't be true."""
     if width <= 0 or height <= 0:
         raise UsageError(f"{what}: the image size {width}x{height} is not positive")
-    if len(params) != _PARAMETER_COUNT[model]:
-        raise UsageError(f"{what}: {model} has {_PARAMETER_COUNT[model]} parameters, {len(params)} are given")
+    if len(params) != NUMBER_OF_PARAMS[model]:
+        raise UsageError(f"{what}: {model} has {NUMBER_OF_PARAMS[model]} parameters, {len(params)} are given")
     fx, fy, cx, cy = (params[index] for index in FOCAL_AND_CENTRE[model])
     if not all(math.isfinite(value) for value in params) or fx <= 0 or fy <= 0:
         raise UsageError(f"{what}: focal lengths must be positive numbers, not {fx:g} and {fy:g}")
