@@ -20,7 +20,7 @@ Edges join photos whose pair was verified. Directed quantities go from the lower
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -44,8 +44,11 @@ from recon.graph.types import TwoViewGeometry, ViewGraph
 from recon.matching.types import FlowField
 from recon.photos.types import PhotoSet
 
-FlowLookup = Callable[[int, int], "tuple[FlowField, Bool[np.ndarray, 'h w']] | None"]
-"""Flow from one photo to another at matching size with its consistency mask, or None where there is none."""
+Leg = tuple[FlowField, "Bool[np.ndarray, 'h w']"]
+"""Flow from one photo to another at matching size, and its consistent pixels."""
+
+FlowLookup = Callable[[int, int], "Leg | None"]
+"""The flow from one photo to another, None where there is none."""
 
 
 # Signs of a pair that its edge keeps under their own names.
@@ -227,22 +230,27 @@ def flow_loop_errors(
     errors = {}
     for a, b, c in three_view_loops(graph):
         legs = (flow_between(a, b), flow_between(b, c), flow_between(c, a))
-        if any(leg is None for leg in legs):
-            continue
-        first = legs[0]
-        assert first is not None
-        grid = np.zeros_like(first[1])
-        grid[step // 2 :: step, step // 2 :: step] = True
-        ys, xs = np.nonzero(first[1] & grid)
-        start = np.stack([xs, ys], axis=1).astype(np.float32)
-        points = start
-        for leg in legs:
-            assert leg is not None
-            points, inside = carry(points, leg[0].flow, leg[1])
-            points, start = points[inside], start[inside]
-        if len(start) >= min_points:
-            errors[(a, b, c)] = float(np.median(np.linalg.norm(points - start, axis=1)))
+        known = [leg for leg in legs if leg is not None]
+        error = flow_loop_error(known, step=step, min_points=min_points) if len(known) == 3 else None
+        if error is not None:
+            errors[(a, b, c)] = error
     return errors
+
+
+def flow_loop_error(legs: Sequence[Leg], *, step: int = 8, min_points: int = 20) -> float | None:
+    """The miss of the flow chained along the legs of one loop (see ``flow_loop_errors``); None with too few rounds."""
+    consistent = legs[0][1]
+    grid = np.zeros_like(consistent)
+    grid[step // 2 :: step, step // 2 :: step] = True
+    ys, xs = np.nonzero(consistent & grid)
+    start = np.stack([xs, ys], axis=1).astype(np.float32)
+    points = start
+    for field, usable in legs:
+        points, inside = carry(points, field.flow, usable)
+        points, start = points[inside], start[inside]
+    if len(start) < min_points:
+        return None
+    return float(np.median(np.linalg.norm(points - start, axis=1)))
 
 
 def carry(
@@ -299,7 +307,7 @@ class JudgedPairs:
 
 def judge_pairs(
     graph: ViewGraph,
-    flow_between: FlowLookup | None = None,
+    flow_errors: Mapping[Loop, float] | None = None,
     *,
     loops: bool = True,
     min_chance: float = 0.5,
@@ -314,7 +322,7 @@ def judge_pairs(
 
     Args:
         graph: edges have ``evidence``; edges without it count as even.
-        flow_between: dense flow, for loops that are closed in pixels; None for rotations only.
+        flow_errors: of ``flow_loop_errors``; None where there is no dense flow.
         loops: False judges each pair by itself.
         max_rotation_loop: degrees. max_flow_loop: pixels at matching size.
     """
@@ -325,10 +333,9 @@ def judge_pairs(
         rotation = {loop: math.degrees(error) for loop, error in rotation_loop_errors(graph).items()}
         words = [loop_words(rotation, tolerance=max_rotation_loop, span=_ROTATION_SPAN)]
         _note_loops(every, rotation, "rotation")
-        if flow_between is not None:
-            flow = flow_loop_errors(graph, flow_between)
-            words.append(loop_words(flow, tolerance=max_flow_loop, span=_FLOW_SPAN))
-            _note_loops(every, flow, "flow")
+        if flow_errors is not None:
+            words.append(loop_words(flow_errors, tolerance=max_flow_loop, span=_FLOW_SPAN))
+            _note_loops(every, flow_errors, "flow")
         after = chances_after_loops(before, joined_words(words))
     for edge, chance in after.items():
         every.edges[edge].update(evidence=chance, weight=strength(chance))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import uuid4
 
 import networkx as nx
-import numpy as np
-from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
+from recon.graph.loops import Loop
 from recon.graph.pair_verification import VerificationOptions
 from recon.graph.two_view import MIN_CONFIDENCE_ALONE, MIN_CONFIDENCE_SUPPORTED, ModelChoice
+from recon.graph.types import ViewGraph
 from recon.graph.view_graph import (
     PairEvidence,
     build_view_graph,
@@ -21,12 +21,22 @@ from recon.graph.view_graph import (
     judge_pairs,
     prune_by_inliers,
     spanning_tree,
+    three_view_loops,
 )
 from recon.io.manifest import KEPT
-from recon.matching.types import FlowField
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
 from recon.run.matches import Pair
-from recon.stages.verify_pairs import KEPT_EVIDENCE, VerifyPair, evidence_keys, evidence_text, read_evidence
+from recon.stages.verify_pairs import (
+    KEPT_EVIDENCE,
+    KEPT_LOOPS,
+    FlowLoop,
+    VerifyPair,
+    evidence_keys,
+    evidence_text,
+    loop_keys,
+    read_evidence,
+    read_loops,
+)
 
 EVERY_PAIR = "pair_evidence.graphml"
 """The view graph before anything was dropped, with the chance of every pair."""
@@ -91,23 +101,15 @@ class VerifyStage:
         matching = run.matching
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
-        matches = run.dense_matches(pairs)
         found, evidence_kept = _evidence(run, pairs, settings, self.version, work)
         every = build_view_graph(photo_set, found)
         least = settings.min_inliers if is_dense else settings.min_sparse_inliers
         graph = prune_by_inliers(every, min_inliers=least, min_ratio=settings.min_inlier_ratio)
         counts = {"verified": every.number_of_edges(), "after_inliers": graph.number_of_edges()}
 
-        def flow_between(a: int, b: int) -> tuple[FlowField, Bool[np.ndarray, "h w"]] | None:
-            pair = (min(a, b), max(a, b))
-            if pair not in found or found[pair].by_points:
-                return None
-            dense = matches[pair]
-            return (dense.a_to_b, dense.consistent_a) if a < b else (dense.b_to_a, dense.consistent_b)
-
         judged = judge_pairs(
             graph,
-            flow_between if is_dense and settings.loops else None,
+            _flow_loops(run, graph, found, self.version, work) if is_dense and settings.loops else None,
             loops=settings.loops,
             min_chance=settings.min_evidence,
             max_rotation_loop=settings.max_rotation_loop,
@@ -172,3 +174,25 @@ def _evidence(
     found = {pair: known[pair] if pair in known else made[pair] for pair in pairs}
     work.write_text(KEPT_EVIDENCE, evidence_text({keys[pair]: found[pair] for pair in pairs if pair in keys}))
     return found, len(known)
+
+
+def _flow_loops(
+    run: RunFolder, graph: ViewGraph, found: Mapping[Pair, PairEvidence], version: int, work: StageContext
+) -> dict[Loop, float]:
+    """The errors of the three-view loops whose pairs all have flow to go by; what an earlier run knew is taken over."""
+    loops = [
+        (a, b, c)
+        for a, b, c in three_view_loops(graph)
+        if not any(found[pair].by_points for pair in ((a, b), (b, c), (a, c)))
+    ]
+    keys = loop_keys(run, loops, version)
+    before = read_loops(run) if work.reuse else {}
+    fresh = [loop for loop in loops if keys.get(loop) not in before]
+    task = FlowLoop(work.root, uuid4().hex)
+    try:
+        made = dict(zip(fresh, work.spread(task, fresh, "loops of flow", task.lost), strict=True))
+    finally:
+        task.close()
+    errors = {loop: made[loop] if loop in made else before[keys[loop]] for loop in loops}
+    work.write_json(KEPT_LOOPS, {keys[loop]: error for loop, error in errors.items() if loop in keys})
+    return {loop: error for loop, error in errors.items() if error is not None}

@@ -1,4 +1,4 @@
-"""Two-view geometry of single pairs, as tasks on the workspace, and what an earlier run found of them."""
+"""Two-view geometry of single pairs and loops of flow, as tasks on the workspace, and what an earlier run found."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import numpy as np
 
 from recon.core.memory import Latest
 from recon.graph.evidence import PairSigns
+from recon.graph.loops import Loop
 from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
 from recon.graph.types import TwoViewGeometry
-from recon.graph.view_graph import PairEvidence
+from recon.graph.view_graph import PairEvidence, flow_loop_error
 from recon.matching.types import SparseMatch
 from recon.run.folder import RunFolder
 from recon.run.kept import read_keys
-from recon.run.matches import FLOWS, MATCHES, Pair
+from recon.run.matches import FLOWS, MATCHES, DenseMatches, Pair
 from recon.run.shared_fields import content_key
 
 KEPT_EVIDENCE = "pair_evidence.json"
 """What was found of every pair, by the key of all that it depends on."""
+
+KEPT_LOOPS = "flow_loops.json"
+"""The error of every three-view loop of flow, null where it says nothing, by the keys of its matches."""
 
 _open = Latest()
 
@@ -52,13 +56,45 @@ class VerifyPair:
         _open.clear()
 
 
+@dataclass(frozen=True)
+class FlowLoop:
+    """The miss of the flow chained round three photos; None where too few pixels come round.
+
+    Attributes:
+        root: the workspace.
+        token: of this run of the stage.
+    """
+
+    root: Path
+    token: str
+
+    def __call__(self, loop: Loop) -> float | None:
+        matches: DenseMatches = _open.get(self, lambda: _matches(RunFolder(self.root)))
+        a, b, c = loop
+        ab, bc, ac = matches[a, b], matches[b, c], matches[a, c]
+        return flow_loop_error(
+            [(ab.a_to_b, ab.consistent_a), (bc.a_to_b, bc.consistent_a), (ac.b_to_a, ac.consistent_b)]
+        )
+
+    def lost(self, _: Loop) -> None:
+        """A loop that ended its worker each time says nothing."""
+
+    def close(self) -> None:
+        """Free what tasks of this process hold."""
+        _open.clear()
+
+
+def _matches(run: RunFolder) -> DenseMatches:
+    return run.dense_matches(run.matching.pairs)
+
+
 class _Verifier:
     """An opened run."""
 
     def __init__(self, task: VerifyPair) -> None:
         self.run, self.options = RunFolder(task.root), task.options
         self.dense = self.run.matching.kind == "dense"
-        self.matches = self.run.dense_matches(self.run.matching.pairs)
+        self.matches = _matches(self.run)
         self.looks = self.run.sparse_matches() if self.dense else {}
 
     def verify(self, pair: Pair) -> PairEvidence:
@@ -104,6 +140,26 @@ def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
         stored = json.loads(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
         return {key: _evidence(one) for key, one in stored.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop, str]:
+    """Hash of all that the error of each loop of flow depends on; loops with a match without a key are left out."""
+    made = read_keys(run.path(FLOWS))
+    found = {}
+    for a, b, c in loops:
+        legs = [made.get(run.match_path(pair, dense=True).name) for pair in ((a, b), (b, c), (a, c))]
+        if None not in legs:
+            found[a, b, c] = content_key({"version": version, "flows": legs})
+    return found
+
+
+def read_loops(run: RunFolder) -> dict[str, float | None]:
+    """What an earlier run found of loops, by key; empty where it left nothing that can be read."""
+    try:
+        stored = json.loads(run.path(KEPT_LOOPS).read_text(encoding="utf-8"))
+        return {key: None if error is None else float(error) for key, error in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 

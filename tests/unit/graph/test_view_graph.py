@@ -181,7 +181,7 @@ def test_flow_chained_round_a_loop() -> None:
     spoiled = flow_loop_errors(graph, flows(shifts, wrong=(0, 2)), step=4)
     for loop, error in spoiled.items():
         assert error == pytest.approx(7.0 if {0, 2} <= set(loop) else 0.0, abs=1e-3)
-    kept = judge_pairs(graph, flows(shifts, wrong=(0, 2)), max_flow_loop=2.0).kept
+    kept = judge_pairs(graph, spoiled, max_flow_loop=2.0).kept
     assert not kept.has_edge(0, 2)
     assert kept.number_of_edges() == 5
     # A pair without flow has no loops to answer for.

@@ -19,10 +19,12 @@ from recon.engine.recipe import Recipe
 from recon.engine.runner import InterruptedRunError, RunOptions, RunSummary, run_stages
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
+from recon.graph.view_graph import flow_loop_error
 from recon.matching import registry
 from recon.matching.types import Capabilities, DenseMatch, FlowField, MatchImage, SparseMatch
 from recon.run.folder import RunFolder
 from recon.run.inputs import RunInputs
+from recon.stages import verify_pairs
 from recon.stages.features import FeaturesStage
 from recon.stages.match import MatchStage
 from recon.stages.pairs import PairsStage
@@ -370,8 +372,17 @@ def test_sift_gives_the_same_tracks_with_any_number_of_threads(photos: Path, tmp
     assert np.median(np.linalg.norm(places - first[one.track_id], axis=1)) < 0.1
 
 
-def test_one_photo_more_or_less_does_only_its_own_pairs_again(photos: Path, tmp_path: Path) -> None:
+def test_one_photo_more_or_less_does_only_its_own_pairs_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a photo came or went, in the midst of the names, the folder is that of a run from nothing."""
+    rounds: list[int] = []
+
+    def counted(legs: Any) -> float | None:
+        rounds.append(len(legs))
+        return flow_loop_error(legs)
+
+    monkeypatch.setattr(verify_pairs, "flow_loop_error", counted)
     registry.register(DenseOracle)
     some, out = tmp_path / "some", tmp_path / "out"
     shutil.copytree(photos, some)
@@ -384,24 +395,28 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(photos: Path, tmp_
 
     def results(root: Path) -> dict[str, bytes]:
         names = ["pairs.json", "sparse_matches.npz", "sparse_looks.npz", "two_view.npz", "tracks.npz"]
-        names += ["view_graph.graphml", "pair_evidence.graphml"]
+        names += ["view_graph.graphml", "pair_evidence.graphml", "flow_loops.json"]
         files = [root / name for name in names]
         files += [path for path in (root / "features").iterdir() if path.is_file()]
         files += [path for path in (root / "flows.zarr").rglob("*") if path.is_file() and "/c/" in str(path)]
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
     assert look(run(some, out, matcher="dense-oracle")) == [0, 0, 0, 0]
+    assert len(rounds) == 1
     three = results(out)
     DenseOracle.calls.clear()
     shutil.copy(photos / "1.png", some)
     assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3, 3]
     assert len(DenseOracle.calls) == 3
+    assert len(rounds) == 4
     run(photos, tmp_path / "whole", matcher="dense-oracle")
     assert results(out) == results(tmp_path / "whole")
     DenseOracle.calls.clear()
+    rounds.clear()
     (some / "1.png").unlink()
     assert look(run(some, out, matcher="dense-oracle")) == [3, 3, 3, 3]
     assert not DenseOracle.calls
+    assert not rounds
     assert results(out) == three
     # Who asks for everything anew gets it.
     options = RunOptions(
