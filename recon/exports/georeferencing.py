@@ -15,7 +15,14 @@ from recon.core.posed import Camera
 from recon.core.resize import resize_points
 from recon.errors import ReconError, UsageError
 from recon.exports.adjusting import Mark, Survey, adjust_run, check_places
-from recon.exports.control import ControlPoints, Sighting, Triple, read_control, read_control_points
+from recon.exports.control import (
+    ControlPoints,
+    Sighting,
+    Triple,
+    in_metres,
+    read_control,
+    read_control_points,
+)
 from recon.exports.files import write_json
 from recon.exports.georeference import (
     GPS_VERTICAL_FACTOR,
@@ -297,16 +304,20 @@ def _from_control(
     lines: list[str],
 ) -> tuple[Georeference, Survey]:
     assert options.control is not None
-    points = _control_points(run, options)
-    world = points.world
+    points, gps = _control_points(run, options), list(_gps(run, scene, options).values())
+    try:
+        world, named = in_metres(points, options.crs, gps)
+    except UsageError as error:
+        raise UsageError(f"{options.control}: {error}") from error
     marks: dict[str, list[Mark]] = {}
     places = _locate(run, scene, points.sightings, options.control, lines, marks)
-    crs = _crs(options.crs if options.crs != "auto" or not points.crs else points.crs)
+    crs = _crs(named)
     if crs.epsg is not None and all(abs(x) <= 180 and abs(y) <= 180 for x, y, _ in world.values()):
         raise UsageError(
-            f"{options.control}: X and Y look like degrees; give metres of a projected system ({crs.name} is to be one)"
+            f"{options.control}: X and Y look like degrees, but {crs.name} has metres; --crs EPSG:4326 takes degrees "
+            "(X the longitude, Y the latitude)"
         )
-    problem = check_places(crs.epsg, world, list(_gps(run, scene, options).values()))
+    problem = check_places(crs.epsg, world, gps)
     if problem is not None:
         raise UsageError(f"{options.control}: {problem}")
     checks = points.checks | {name.strip() for name in options.check.split(",") if name.strip()}

@@ -170,13 +170,7 @@ def test_swapped_axes_and_wrong_zones_are_said(
     code, said = georeference(odm(marks(hamlet), (1, 0, 2), "local").replace("local", "+proj=unknown"))
     assert code == 2
     assert "are swapped" in said
-    pyproj = pytest.importorskip("pyproj")
-    to_geodetic = pyproj.Transformer.from_crs(25832, 4326, always_xy=True)
-    longitude, latitude = to_geodetic.transform(OFFSET[0], OFFSET[1])
-    photos = json.loads((run / "photos.json").read_text())
-    for photo in photos["photos"]:
-        photo["latitude_longitude_altitude"] = [latitude, longitude, 540.0]
-    (run / "photos.json").write_text(json.dumps(photos))
+    with_gps(run, np.array(OFFSET))
     code, said = georeference(odm(marks(hamlet), crs="EPSG:25833"))
     assert code == 2
     assert "--crs EPSG:25832" in said
@@ -276,10 +270,120 @@ def test_metashape_table_and_markers(tmp_path: Path) -> None:
         read_control_points(xml)
 
 
+def test_metashape_2_names_its_columns_otherwise(tmp_path: Path) -> None:
+    """One column for the accuracies of all axes, the flag before the coordinates, local coordinates without names."""
+    table = tmp_path / "markers.csv"
+    table.write_text(
+        '# CoordinateSystem: LOCAL_CS["Local Coordinates (m)",LOCAL_DATUM["Local Datum",0],'
+        'UNIT["metre",1,AUTHORITY["EPSG","9001"]]]\n'
+        "Label,Enable,X,Y,Z,Accuracy_X/Y/Z_(m),Error_(m),X_error,Y_error,Z_error,X_est,Y_est,Z_est\n"
+        "A,1,1.5,2.5,3.5,0.01/0.02/0.03,0.02,0.01,0.01,0.01,1.51,2.51,3.51\n"
+        "B,0,4.5,5.5,6.5,0.005,0.02,0.01,0.01,0.01,4.51,5.51,6.51\n"
+    )
+    found = read_control_points(table)
+    assert found.crs == ""
+    assert found.world == {"A": (1.5, 2.5, 3.5), "B": (4.5, 5.5, 6.5)}
+    assert found.sigma == {"A": (0.01, 0.02, 0.03), "B": (0.005, 0.005, 0.005)}
+    assert found.checks == {"B"}
+    table.write_text(
+        "#Label,X/East,Y/North,Z/Altitude,Accuracy_X/Y_(m),Accuracy_Z_(m),Error_(m),X_error,X_est,Y_est,Z_est\n"
+        '"GCP 14",3119.6,1514.5,304.8,0.01,0.02,0.008,-0.004,1,2,3\n'
+    )
+    found = read_control_points(table)
+    assert found.world == {"GCP 14": (3119.6, 1514.5, 304.8)}
+    assert found.sigma == {"GCP 14": (0.01, 0.01, 0.02)}
+    table.write_text("#Label,X/East,Y/North,Z/Altitude,Accuracy_(m)\nA,1,2,3,0.04\nB,1,2,x,\n")
+    with pytest.raises(Exception, match="row 3: 'x' is not a number"):
+        read_control_points(table)
+
+
+def test_rows_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    path = tmp_path / "gcp_list.txt"
+    path.write_text("# by hand\n\nEPSG:32632\n1 2 3 4 5 My%20photo.jpg A\n# more\n1 2 nan 4 5 b.jpg B\n")
+    with pytest.raises(Exception, match="row 6: 'nan' is not a number"):
+        read_control_points(path)
+    path.write_text("EPSG:32632\n1 2 3 4 5 My%20photo.jpg A\n")
+    assert read_control_points(path).sightings == {"A": [("My photo.jpg", 4.0, 5.0)]}
+    path.write_text("PUWG1992\n1 2 3 4 5 a.jpg\n")
+    with pytest.raises(Exception, match="EPSG:CODE"):
+        read_control_points(path)
+
+
+def with_gps(run: Path, place: np.ndarray) -> None:
+    """Give all photos of a run the same position, given in EPSG:25832."""
+    pyproj = pytest.importorskip("pyproj")
+    longitude, latitude = pyproj.Transformer.from_crs(25832, 4326, always_xy=True).transform(*place[:2])
+    photos = json.loads((run / "photos.json").read_text())
+    for photo in photos["photos"]:
+        photo["latitude_longitude_altitude"] = [latitude, longitude, float(place[2])]
+    (run / "photos.json").write_text(json.dumps(photos))
+
+
+@pytest.mark.parametrize("target", ["auto", "EPSG:25832", "EPSG:31468"])
+def test_degrees_become_metres(
+    target: str, hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    """As OpenDroneMap's list has them with EPSG:4326; X is the longitude."""
+    pyproj = pytest.importorskip("pyproj")
+    to_degrees = pyproj.Transformer.from_crs(25832, 4326, always_xy=True)
+    lines, swapped = ["EPSG:4326"], ["EPSG:4326"]
+    for name, world, photo, x, y in marks(hamlet):
+        a, b = to_degrees.transform(*world[:2])
+        lines.append(f"{a:.10f} {b:.10f} {world[2]:.4f} {x:.3f} {y:.3f} {photo} {name}")
+        swapped.append(f"{b:.10f} {a:.10f} {world[2]:.4f} {x:.3f} {y:.3f} {photo} {name}")
+    with_gps(run, np.array(OFFSET))
+    code, said = georeference("\n".join(lines), "--mark-error", "0.2", "--crs", target)
+    assert code == 0, said
+    found = read_georeference(RunFolder(run))
+    epsg = 32632 if target == "auto" else int(target[5:])
+    assert found.crs.epsg == epsg
+    expected = np.column_stack(
+        pyproj.Transformer.from_crs(25832 if target == "auto" else 4326, epsg, always_xy=True).transform(
+            *(
+                (PLACES + OFFSET)[:, :2].T
+                if target == "auto"
+                else to_degrees.transform(*(PLACES + OFFSET)[:, :2].T)
+            )
+        )
+    )
+    off = found.to_crs(LAND_FROM_MODEL.inverse()(PLACES))[:, :2] - expected
+    assert np.abs(off).max() < 0.12
+    code, said = georeference("\n".join(swapped))
+    assert code == 2
+    assert "X and Y are swapped" in said
+
+
+def test_degrees_without_a_word_are_refused(hamlet: SyntheticScene, georeference: Georeferencing) -> None:
+    rows = [(name, np.array([11.5, 48.1, 500.0]), *rest) for name, _, *rest in marks(hamlet)]
+    code, said = georeference(odm(rows))  # type: ignore[arg-type]
+    assert code == 2
+    assert "--crs EPSG:4326 takes degrees" in said
+    rows = [(name, np.array([691500.0, 5334700.0, 500.0]), *rest) for name, _, *rest in marks(hamlet)]
+    code, said = georeference(odm(rows, crs="EPSG:4326"))  # type: ignore[arg-type]
+    assert code == 2
+    assert "these are none" in said
+
+
+def test_codes_of_wkt_agree_with_proj() -> None:
+    pyproj = pytest.importorskip("pyproj")
+    for epsg in (32632, 25832, 2056, 31468, 4326, 4258, 5555, 32756):
+        for version in ("WKT1_GDAL", "WKT2_2019"):
+            try:
+                text = pyproj.CRS.from_epsg(epsg).to_wkt(version)
+            except pyproj.exceptions.CRSError:
+                continue
+            horizontal = 25832 if epsg == 5555 else epsg  # ETRS89 / UTM 32N with heights
+            if text:
+                assert crs_in_words(text) == f"EPSG:{horizontal}", text
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("WGS84 UTM 32N", "EPSG:32632"),
+        ("ETRS89 / UTM zone 32N", "EPSG:25832"),
+        ("WGS84 longlat", "EPSG:4326"),
+        ("+proj=longlat +datum=WGS84", "EPSG:4326"),
         ("+proj=utm +zone=10 +ellps=WGS84 +datum=WGS84 +units=m +no_defs", "EPSG:32610"),
         ("+proj=utm +zone=56 +south", "EPSG:32756"),
         ("EPSG:2056", "EPSG:2056"),
