@@ -14,6 +14,7 @@ import logging
 import statistics
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ _DEATHS = 2
 """A photo whose task ended so many workers of ours, and as many again when it was alone, is left out."""
 _NO_WORKER_SECONDS = 60.0
 _RESULT_SECONDS = 120.0
+_LOSSES = 5
+"""So often a result may be lost with the worker that held it, before it was fetched, and its item be done again."""
 _HANGS_AFTER, _HANGS_TIMES = 300.0, 30.0
 """A task hangs when it takes longer than these seconds and so many times the middle one of those that are done."""
 _LOOK_EVERY = 5.0
@@ -136,6 +139,7 @@ class _Mission:
         self.flying: dict[Any, int] = {}
         self.suspects: list[int] = []
         self.since: dict[str, tuple[str, float]] = {}
+        self.losses: Counter[int] = Counter()
         self.seen = time.monotonic()
         self.name = f"recon-{uuid.uuid4().hex}"
 
@@ -157,8 +161,8 @@ class _Mission:
         while self.flying:
             ready = done.next_batch(block=False) if done.has_ready() else []
             for future in ready:
-                if future in self.flying:
-                    self._land(future, killed)
+                if future in self.flying and not self._land(future, killed):
+                    done.add(self._submit(self._lost(future)))
                 for index in itertools.islice(waiting, max(0, ahead - len(self.flying))):
                     done.add(self._submit(index))
             if time.monotonic() - looked > _LOOK_EVERY:
@@ -178,22 +182,42 @@ class _Mission:
         self.flying[future] = index
         return future
 
-    def _land(self, future: Any, killed: Callable[[int, str], None]) -> None:
-        """Take a result, or what an item failed with."""
-        from distributed import KilledWorker
+    def _land(self, future: Any, killed: Callable[[int, str], None]) -> bool:
+        """Take a result, or what an item failed with; false where the result is lost."""
+        from distributed import CancelledError, KilledWorker
 
-        index = self.flying.pop(future)
-        self.since.pop(future.key, None)
         if future.status in ("cancelled", "lost"):
-            raise self.cluster.gone()
+            return False
+        index = self.flying[future]
         try:
             self.results[index], seconds = future.result(timeout=_RESULT_SECONDS)
+        except CancelledError:
+            return False
         except KilledWorker as error:
+            self._forget(future)
             killed(index, f"each worker that took it died, the last one was {error.last_worker.address}")
-            return
+            return True
+        self._forget(future)
         self.cluster.cpu_seconds += seconds
         self.cluster.seconds.append(seconds)
         self.on_done()
+        return True
+
+    def _lost(self, future: Any) -> int:
+        """The item whose result was lost with the worker that held it; it is to be done again.
+
+        Raises:
+            ReconError: the scheduler is gone, or it happened too often.
+        """
+        index = self._forget(future)
+        self.losses[index] += 1
+        if not self.cluster.alive or self.losses[index] > _LOSSES:
+            raise self.cluster.gone()
+        return index
+
+    def _forget(self, future: Any) -> int:
+        self.since.pop(future.key, None)
+        return self.flying.pop(future)
 
     def _suspect(self, index: int, why: str) -> None:
         self.cluster.log.info("%s: %s; it is tried once more, alone", self.items[index], why)
@@ -234,8 +258,7 @@ class _Mission:
 
     def _free(self, future: Any, worker: str, killed: Callable[[int, str], None]) -> None:
         """End the process of a worker on which a task hangs; its nanny starts another one."""
-        index = self.flying.pop(future)
-        self.since.pop(future.key, None)
+        index = self._forget(future)
         self.client.cancel([future], force=True)
         self.client.restart_workers([worker], timeout=_ANSWER_SECONDS, raise_for_error=False)
         killed(index, f"it took more than {self._limit():.0f} s on {worker}, which was restarted")

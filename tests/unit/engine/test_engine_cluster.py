@@ -47,6 +47,35 @@ def test_two_processes_one_killed_and_a_number_that_kills_each(
     assert squares(tmp_path / "shared") == expected
 
 
+@pytest.mark.parametrize("times", [1, cluster._LOSSES + 1])
+def test_a_result_lost_before_it_was_fetched_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As when a worker dies that held results of others; lost again and again, it ends the run."""
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as local, Client(local) as client:
+        mission = cluster.Cluster(client, local.scheduler_address, True, logging.getLogger("recon"))
+        submit, lost = client.submit, []
+
+        def losing(*args: Any, **options: Any) -> Any:
+            future = submit(*args, **options)
+            if abs(args[2]) == 3 and len(lost) < times:
+                lost.append(future.key)
+                client.cancel([future], force=True)
+            return future
+
+        monkeypatch.setattr(client, "submit", losing)
+        done: list[int] = []
+        if times == 1:
+            assert mission.map(abs, range(-4, 0), lambda: done.append(1), lambda *_: None) == [4, 3, 2, 1]
+            assert len(done) == 4
+        else:
+            with pytest.raises(ReconError, match="does not answer any more"):
+                mission.map(abs, range(6), lambda: done.append(1), lambda *_: None)
+        assert len(lost) == times
+
+
 def test_a_scheduler_that_does_not_answer_ends_the_run_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
