@@ -85,6 +85,7 @@ def reconstruct(
     seed: int = 0,
     resume: bool = True,
     camera_sharing: str | None = None,
+    camera_model: str | None = None,
     frames: int | None = None,
 ) -> RunSummary:
     """Cameras, dense points and a mesh from photos or films.
@@ -105,6 +106,7 @@ def reconstruct(
         memory: what the run may take, for example "8G"; None for what the machine has.
         seed: of every random choice.
         camera_sharing: "auto", "single" or "per-photo"; None for what the recipe says.
+        camera_model: COLMAP's name of one, for cameras that are not known, or "auto"; None for what the recipe says.
         frames: how many frames to take of each film; None for as many as its motion asks for.
 
     Returns:
@@ -147,6 +149,8 @@ def reconstruct(
         results=RESULTS,
         derived=DERIVED,
     )
+    if camera_model is not None:
+        overrides = (*overrides, f"photos.camera_model={camera_model}")
     return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
 
 

@@ -67,6 +67,13 @@ class ReconstructOptions:
         "Which photos share a camera: auto (by EXIF, size and folder; the default), single, per-photo.",
         panel=CAMERAS,
     )
+    camera_model: str | None = option(
+        None,
+        "Lens of cameras that are not known: auto (the simplest model that the photos do not contradict; the default), "
+        "or a COLMAP camera model such as SIMPLE_RADIAL, OPENCV or OPENCV_FISHEYE.",
+        metavar="MODEL",
+        panel=CAMERAS,
+    )
     resume: bool = option(
         True, "Keep what an earlier run has finished.", flags=("--resume/--no-resume",), panel=OUTPUT
     )

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from recon.core.cameras import Intrinsics
+from recon.core.cameras import FOCAL_AND_CENTRE, NUMBER_OF_PARAMS, Intrinsics
 from recon.photos.exif import DEFAULT_FOCAL_FACTOR, ExifFacts
 
 CameraSharing = Literal["auto", "single", "per-photo"]
-CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+CameraModel = Literal[
+    "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE", "OPENCV_FISHEYE",
+]  # fmt: skip
 
 _ONE_CAMERA_SIZES = 2
 _PHOTOS_PER_SIZE = 3
@@ -35,7 +38,7 @@ class CameraCandidate:
 def assign_cameras(
     photos: Sequence[CameraCandidate],
     sharing: CameraSharing = "auto",
-    model: CameraModel = "SIMPLE_RADIAL",
+    model: CameraModel = "auto",
     known: Mapping[str, Intrinsics] | None = None,
 ) -> tuple[tuple[Intrinsics, ...], tuple[int, ...]]:
     """Cameras at working size, and for each photo the index of its camera.
@@ -48,7 +51,8 @@ def assign_cameras(
     Args:
         photos: in the order of their ids.
         sharing: as above.
-        model: COLMAP camera model where nothing is known.
+        model: COLMAP camera model where nothing is known. With "auto" and fisheye models it is SIMPLE_RADIAL at first:
+            without a focal length nothing can be said of a pair of fisheye photos, and mapping finds that.
         known: intrinsics by photo name, at the original size.
     """
     known = known or {}
@@ -115,11 +119,8 @@ def _guess(photo: CameraCandidate, model: CameraModel) -> Intrinsics:
     # One scale for both axes: pixels are square, the working size is only rounded.
     focal *= max(photo.width, photo.height) / max(photo.original_width, photo.original_height)
     cx, cy = (photo.width - 1) / 2, (photo.height - 1) / 2
-    params: dict[str, tuple[float, ...]] = {
-        "SIMPLE_PINHOLE": (focal, cx, cy),
-        "PINHOLE": (focal, focal, cx, cy),
-        "SIMPLE_RADIAL": (focal, cx, cy, 0.0),
-        "RADIAL": (focal, cx, cy, 0.0, 0.0),
-        "OPENCV": (focal, focal, cx, cy, 0.0, 0.0, 0.0, 0.0),
-    }
-    return Intrinsics(model, params[model], photo.width, photo.height, has_focal_prior=has_prior)
+    first = "SIMPLE_RADIAL" if model == "auto" or model.endswith("FISHEYE") else model
+    params = [0.0] * NUMBER_OF_PARAMS[first]
+    for index, value in zip(FOCAL_AND_CENTRE[first], (focal, focal, cx, cy), strict=True):
+        params[index] = value
+    return Intrinsics(first, tuple(params), photo.width, photo.height, has_focal_prior=has_prior)

@@ -182,4 +182,4 @@ def make_photo_set(
         )
         for index, one in enumerate(usable)
     )
-    return PhotoSet(photos, cameras, tuple(left_out))
+    return PhotoSet(photos, cameras, tuple(left_out), None if model == "auto" else model)

@@ -45,11 +45,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """All photos of a run, the cameras that they share (at working size), and the photos left out."""
+    """All photos of a run, the cameras that they share (at working size), and the photos left out.
+
+    Attributes:
+        lens: COLMAP's camera model that the user named for cameras that are not known; None to let the photos choose.
+    """
 
     photos: tuple[Photo, ...]
     cameras: tuple[Intrinsics, ...]
     left_out: tuple[LeftOut, ...] = ()
+    lens: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from recon.core.cameras import FOCAL_AND_CENTRE, Intrinsics
+from recon.core.cameras import FOCAL_AND_CENTRE, NUMBER_OF_PARAMS, Intrinsics
 from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
@@ -45,6 +45,8 @@ RADII = np.linspace(0.02, 1.0, 60)
 
 LENS_MODELS = ("RADIAL", "OPENCV", "SIMPLE_RADIAL_FISHEYE", "OPENCV_FISHEYE")
 """What is asked after SIMPLE_RADIAL, in this order."""
+_EVER_FREER = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV",
+               "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE")  # fmt: skip
 
 OTHER_THAN_GIVEN = "other focal length and distortion than the given ones"
 OTHER_CENTRE_THAN_GIVEN = "another principal point than the given one"
@@ -195,18 +197,13 @@ def in_model(camera: Intrinsics, model: str) -> Intrinsics:
 
     A camera whose model is as free, or of another family, stays as it is.
     """
-    order = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", *LENS_MODELS)
+    order = _EVER_FREER
     if camera.model not in order or order.index(camera.model) >= order.index(model):
         return camera
     fx, fy, cx, cy = (camera.params[i] for i in FOCAL_AND_CENTRE[camera.model])
     f = float(np.sqrt(fx * fy))
-    k = list(camera.params[max(FOCAL_AND_CENTRE[camera.model]) + 1 :])
-    k1, k2 = [*k, 0.0, 0.0][:2]
-    if model == "RADIAL":
-        params: tuple[float, ...] = (f, cx, cy, k1, k2)
-    elif model == "OPENCV":
-        params = (fx, fy, cx, cy, k1, k2, 0.0, 0.0)
-    else:
+    bend = list(camera.params[max(FOCAL_AND_CENTRE[camera.model]) + 1 :])
+    if model.endswith("FISHEYE"):
         reach = 0.5 * float(np.hypot(camera.width, camera.height))
         lens = camera_from_intrinsics(camera)
         xy = np.column_stack([cx + 0.5 + RADII * reach, np.full(len(RADII), cy + 0.5)])
@@ -215,12 +212,12 @@ def in_model(camera: Intrinsics, model: str) -> Intrinsics:
         good = np.isfinite(angle) & (angle > 0) & (angle < 1.5)
         powers = angle[good, None] ** np.array([1, 3] if model == "SIMPLE_RADIAL_FISHEYE" else [1, 3, 5])
         a = np.linalg.lstsq(powers, RADII[good] * reach, rcond=None)[0]
-        bend = [*(a[1:] / a[0]).tolist(), 0.0][:2]
-        simple = model == "SIMPLE_RADIAL_FISHEYE"
-        params = (
-            (float(a[0]), cx, cy, bend[0]) if simple else (float(a[0]), float(a[0]), cx, cy, *bend, 0.0, 0.0)
-        )
-    return replace(camera, model=model, params=params)
+        fx = fy = f = float(a[0])
+        bend = (a[1:] / a[0]).tolist()
+    one_focal = FOCAL_AND_CENTRE[model][0] == FOCAL_AND_CENTRE[model][1]
+    params = ([f] if one_focal else [fx, fy]) + [cx, cy, *bend]
+    params += [0.0] * (NUMBER_OF_PARAMS[model] - len(params))
+    return replace(camera, model=model, params=tuple(params))
 
 
 def own_cameras(photos: PhotoSet) -> PhotoSet:
@@ -415,13 +412,14 @@ class _Decision:
         self.best = best
         self.tests: list[CameraTest] = []
 
-    def ask(self, fit: Fit, what: str) -> bool:
-        """Take a fit with more freedom if it is better by more than chance."""
+    def ask(self, fit: Fit, what: str, *, named: bool = False) -> bool:
+        """Take a fit with more freedom if it is better by more than chance, or if the user named it."""
         test = fit.against(self.best, what)
-        self.tests.append(replace(test, taken=test.better))
-        if test.better:
+        taken = named or test.better
+        self.tests.append(replace(test, taken=taken))
+        if taken:
             self.best = fit
-        return test.better
+        return taken
 
 
 def decide_cameras(tester: CameraTester) -> CameraDecision | None:
@@ -462,8 +460,9 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
 
 
 def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
-    """Lens models with ever more freedom."""
-    for model in LENS_MODELS:
+    """Lens models with ever more freedom, or the one that the user named."""
+    named = tester.as_found.lens
+    for model in LENS_MODELS if named is None else (named,):
         photos = decision.best.photos
         cameras = tuple(one if one.known else in_model(one, model) for one in photos.cameras)
         if cameras == photos.cameras:
@@ -473,7 +472,7 @@ def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
             free_centre=decision.best.free_centre,
             start=decision.best.model,
         )
-        decision.ask(fit, f"lens model {model}")
+        decision.ask(fit, f"lens model {model}", named=named is not None)
 
 
 def _ask_for_own(tester: CameraTester, decision: _Decision) -> bool:

@@ -492,7 +492,7 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
                 f"What does not fit depends on the place in the photo ({f.systematic_px:.2f} pixels): the lens bends "
                 "the picture in a way that the camera model does not follow, or photos of different lenses, zooms "
                 "or crops were taken for those of one",
-                "Try --set photos.camera_model=OPENCV, or --camera-sharing per-photo if photos were zoomed or "
+                "Try --camera-model OPENCV, or --camera-sharing per-photo if photos were zoomed or "
                 "cropped, or give --intrinsics",
             )
         )

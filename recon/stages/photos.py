@@ -36,7 +36,10 @@ class PhotosSettings(BaseModel):
     camera_sharing: CameraSharing = Field(
         "auto", description="which photos share a camera: auto (by EXIF, size and folder), single, per-photo"
     )
-    camera_model: CameraModel = Field("SIMPLE_RADIAL", description="COLMAP camera model where none is known")
+    camera_model: CameraModel = Field(
+        "auto",
+        description="COLMAP's camera model where none is known; auto: the simplest that the photos do not contradict",
+    )
 
 
 class PhotosStage:

@@ -170,7 +170,7 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
         "--recipe sift --quality high --set match.window=5 --set mesh.depth=9 --intrinsics 1,2,3,4 --masks m"
     )
     more = "--stop-after map --restart-from pairs --threads 3 --seed 7 --no-resume --camera-sharing single"
-    more += " --workers 2 --memory 8G"
+    more += " --workers 2 --memory 8G --camera-model OPENCV"
     places = ["photos", "film.mp4", "--frames", "40"]
     assert main(["reconstruct", *places, "--out", str(out), *arguments.split(), *more.split()]) == 0
     assert fake_api.calls == [
@@ -191,6 +191,7 @@ def test_reconstruct_passes_everything_on(fake_api: SimpleNamespace, tmp_path: P
                 "seed": 7,
                 "resume": False,
                 "camera_sharing": "single",
+                "camera_model": "OPENCV",
                 "frames": 40,
             },
         )

@@ -68,14 +68,15 @@ def test_priors_at_working_size() -> None:
 
 @pytest.mark.parametrize(
     ("model", "count"),
-    [("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5), ("OPENCV", 8)],
-)
+    [("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5), ("OPENCV", 8), ("FULL_OPENCV", 12),
+     ("auto", 4), ("OPENCV_FISHEYE", 4)],
+)  # fmt: skip
 def test_models_as_colmap_counts_their_parameters(model: str, count: int) -> None:
     camera = assign_cameras([photo("a.jpg")], model=model)[0][0]  # type: ignore[arg-type]
     assert len(camera.params) == count
     pycolmap = pytest.importorskip("pycolmap")
     theirs = pycolmap.Camera(
-        model=model, width=camera.width, height=camera.height, params=list(camera.params)
+        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
     )
     assert theirs.verify_params()
     assert camera.K[0, 0] == theirs.calibration_matrix()[0, 0]

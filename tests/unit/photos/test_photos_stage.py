@@ -249,6 +249,7 @@ def test_photo_set_survives_json() -> None:
                 }
             ],
             "left_out": [{"name": "b", "reason": "c"}],
+            "lens": "OPENCV",
         }
     )
     photo_set = photo_set_from_json(json.loads(text))

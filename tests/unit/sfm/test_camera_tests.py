@@ -93,7 +93,16 @@ def test_given_focal_lengths_stay_but_are_contradicted_when_wrong(
     assert [test.what for test in found.tests if test.taken] == ([OTHER_THAN_GIVEN] if contradicted else [])
 
 
-@pytest.mark.parametrize("model", LENS_MODELS)
+def test_a_lens_that_was_named_is_taken_and_no_other_is_asked(ring, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    scene, tracks = ring
+    photos = replace(photo_set_of(scene, LENS), lens="RADIAL_FISHEYE")
+    found = decision_of(tmp_path, photos, tracks)
+    assert found is not None
+    assert found.photos.cameras[0].model == "RADIAL_FISHEYE"
+    assert [test.what for test in found.tests if "lens" in test.what] == ["lens model RADIAL_FISHEYE"]
+
+
+@pytest.mark.parametrize("model", [*LENS_MODELS, "RADIAL_FISHEYE", "FULL_OPENCV"])
 def test_a_lens_in_another_model_shows_the_same_pixels(model: str) -> None:
     lens = replace(LENS, params=(500.0, 319.5, 239.5, -0.08))
     other = in_model(lens, model)
