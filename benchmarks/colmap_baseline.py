@@ -1,9 +1,10 @@
-"""COLMAP's own pipeline on the scenes with surveyed cameras: what `pose_accuracy.py` is to be compared with.
+"""COLMAP's own pipeline on the real scenes with a truth: what `pose_accuracy.py` is to be compared with.
 
-    python benchmarks/colmap_baseline.py [--scenes Herz-Jesus-P8] [--seeds 0 1 2] [--mappers incremental global]
+    python benchmarks/colmap_baseline.py [--scenes Herz-Jesus-P8] [--intrinsics known] [--seeds 0 1 2]
 
-pycolmap's SIFT, exhaustive matching and mapping, all with their defaults; intrinsics known and fixed. Mean distance
-of the camera centres from the truth after the similarity that fits best, over the seeds.
+pycolmap's SIFT, exhaustive matching and mapping, all with their defaults. Intrinsics known (PINHOLE, fixed), or not:
+then one camera of COLMAP's default model, its focal length from EXIF or COLMAP's guess. Mean distance of the camera
+centres from the truth after the similarity that fits best, over the seeds.
 
 Other readings of "known": ``--focal mean`` gives one focal length, the mean of the calibration's two (which differ by
 0.2%); ``--focal refined`` lets adjustments change the given ones; ``--half-pixel 0`` leaves out the step from the
@@ -13,6 +14,7 @@ pixels of cameras.json to COLMAP's.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -20,25 +22,33 @@ from pathlib import Path
 
 import pycolmap
 from _common import data_root, machine, table
+from pose_accuracy import SCENES, Scene
 
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
 
-SCENES = ("fountain-P11", "Herz-Jesus-P8", "entry-P10")
 MAPPERS = ("incremental", "global")
 
 
-def run(
-    folder: Path, scratch: Path, seed: int, mapper: str, focal: str, half_pixel: float
-) -> tuple[str, float, float]:
-    """Registered photos, mean centre error in millimetres, seconds."""
-    pycolmap.set_random_seed(seed)
+def reader(folder: Path, focal: str, half_pixel: float) -> pycolmap.ImageReaderOptions:
+    """How COLMAP is told of known intrinsics."""
     K = next(iter(read_cameras_json(folder / "cameras.json").values())).K
     options = pycolmap.ImageReaderOptions()
     options.camera_model = "PINHOLE"
     # COLMAP counts pixels from the corner of the first one, cameras.json from its centre.
     fx, fy = (K[0, 0], K[1, 1]) if focal != "mean" else (0.5 * (K[0, 0] + K[1, 1]),) * 2
     options.camera_params = f"{fx},{fy},{K[0, 2] + half_pixel},{K[1, 2] + half_pixel}"
+    return options
+
+
+def run(
+    scene: Scene, known: bool, scratch: Path, seed: int, mapper: str, focal: str, half_pixel: float
+) -> tuple[str, float, float]:
+    """Registered photos, mean centre error in the scene's unit, seconds; no error where there is no model."""
+    folder = data_root() / "datasets" / scene.folder
+    pycolmap.set_random_seed(seed)
+    options = reader(folder, focal, half_pixel) if known else pycolmap.ImageReaderOptions()
+    free = not known
     begin = time.perf_counter()
     database = scratch / "database.db"
     pycolmap.extract_features(
@@ -48,26 +58,29 @@ def run(
     photos, models = folder / "images", scratch / "models"
     if mapper == "incremental":
         incremental = pycolmap.IncrementalPipelineOptions()
-        incremental.ba_refine_focal_length = focal == "refined"
+        incremental.ba_refine_focal_length = free or focal == "refined"
         incremental.ba_refine_principal_point = False
-        incremental.ba_refine_extra_params = False
+        incremental.ba_refine_extra_params = free
         incremental.random_seed = seed
         found = pycolmap.incremental_mapping(database, photos, models, incremental)
     else:
         whole = pycolmap.GlobalPipelineOptions()
-        whole.mapper.bundle_adjustment.refine_focal_length = focal == "refined"
+        whole.mapper.bundle_adjustment.refine_focal_length = free or focal == "refined"
         whole.mapper.bundle_adjustment.refine_principal_point = False
-        whole.mapper.bundle_adjustment.refine_extra_params = False
+        whole.mapper.bundle_adjustment.refine_extra_params = free
         whole.random_seed = seed
         found = pycolmap.global_mapping(database, photos, models, whole)
     seconds = time.perf_counter() - begin
+    total = len(list(photos.iterdir()))
+    if not found:
+        return f"0/{total}", math.inf, seconds
     best = max(found.values(), key=lambda model: model.num_reg_images())
     (scratch / "best").mkdir()
     best.write(scratch / "best")
     report = evaluate_poses(
         poses_from_colmap(scratch / "best"), poses_from_cameras_json(folder / "cameras.json")
     )
-    return f"{report.registered}/{report.total}", 1000 * report.center_mean, seconds
+    return f"{report.registered}/{report.total}", scene.unit[1] * report.center_mean, seconds
 
 
 def main() -> None:
@@ -75,7 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=SCENES)
+    scenes = {name: scene for name, scene in SCENES.items() if scene.has_truth}
+    parser.add_argument("--scenes", nargs="+", choices=list(scenes), default=list(scenes))
+    parser.add_argument("--intrinsics", choices=["known", "unknown", "both"], default="both")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--mappers", nargs="+", choices=MAPPERS, default=MAPPERS)
     parser.add_argument("--focal", choices=("given", "mean", "refined"), default="given")
@@ -84,22 +99,45 @@ def main() -> None:
     pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
     rows = []
     for name in options.scenes:
-        for mapper in options.mappers:
-            results = []
-            for seed in options.seeds:
-                with tempfile.TemporaryDirectory() as scratch:
-                    folder = data_root() / "datasets" / "strecha" / name
-                    results.append(
-                        run(folder, Path(scratch), seed, mapper, options.focal, options.half_pixel)
-                    )
-            errors = [error for _, error, _ in results]
-            registered = " ".join(sorted({counts for counts, _, _ in results}))
-            spread = [f"{value:.2f}" for value in (min(errors), statistics.median(errors), max(errors))]
-            rows.append([name, mapper, registered, *spread, f"{max(one[2] for one in results):.0f}"])
+        scene = scenes[name]
+        for mode in ("known", "unknown"):
+            if options.intrinsics not in (mode, "both") or (mode == "known" and not scene.calibrated):
+                continue
+            for mapper in options.mappers:
+                results = []
+                for seed in options.seeds:
+                    with tempfile.TemporaryDirectory() as scratch:
+                        results.append(
+                            run(
+                                scene,
+                                mode == "known",
+                                Path(scratch),
+                                seed,
+                                mapper,
+                                options.focal,
+                                options.half_pixel,
+                            )
+                        )
+                errors = [error for _, error, _ in results]
+                registered = " ".join(sorted({counts for counts, _, _ in results}))
+                spread = [f"{value:.3g}" for value in (min(errors), statistics.median(errors), max(errors))]
+                seconds = f"{max(one[2] for one in results):.0f}"
+                rows.append([name, mode, mapper, registered, *spread, scene.unit[0], seconds])
+                print(*rows[-1], flush=True)
     print(
         f"pycolmap {pycolmap.__version__}, seeds {options.seeds}, focal lengths {options.focal}; {machine()}\n"
     )
-    headers = ["scene", "mapper", "registered", "mean mm: min", "median", "max", "s at most"]
+    headers = [
+        "scene",
+        "intrinsics",
+        "mapper",
+        "registered",
+        "mean error: min",
+        "median",
+        "max",
+        "unit",
+        "s at most",
+    ]
     print(table(rows, headers))
 
 

@@ -35,12 +35,14 @@ class Scene:
         unit: what a length of the truth is called, and how many of them one unit of the truth holds.
         known_target: mean centre error of SIFT and COLMAP with known intrinsics, in that unit.
         calibrated: the truth's intrinsics are good enough to be given as known.
+        has_truth: its cameras are known.
     """
 
     folder: str
     unit: tuple[str, float] = ("mm", 1000.0)
     known_target: float | None = None
     calibrated: bool = True
+    has_truth: bool = True
 
 
 SCENES = {
@@ -52,8 +54,8 @@ SCENES = {
     # Three frames of a film, 0.2 units from first to last, the barn about 4 units away.
     "tnt_barn3": Scene("pose_small/tnt_barn3", unit=("units", 1.0)),
     "templeSparseRing": Scene("middlebury_mvs/templeSparseRing"),
-    "sceaux_castle": Scene("unposed/sceaux_castle", calibrated=False),
-    "sacre_coeur": Scene("internet/sacre_coeur", calibrated=False),
+    "sceaux_castle": Scene("unposed/sceaux_castle", calibrated=False, has_truth=False),
+    "sacre_coeur": Scene("internet/sacre_coeur", calibrated=False, has_truth=False),
 }
 
 

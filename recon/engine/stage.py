@@ -87,13 +87,6 @@ class Progress:
             with self._lock:
                 self._bar.update(n)
 
-    def set_total(self, total: int) -> None:
-        """Correct the total once it is known better."""
-        if self._bar is not None:
-            with self._lock:
-                self._bar.total = total
-                self._bar.refresh()
-
     def close(self) -> None:
         """Take the bar off the screen."""
         if self._bar is not None:
@@ -194,20 +187,6 @@ class StageContext(AtomicFolder):
                 self.tell(self.stage, share, time.perf_counter() - self.began)
 
         return tell
-
-    def imap(
-        self,
-        fn: Callable[[Item], Result],
-        items: Iterable[Item],
-        description: str,
-        threads: int | None = None,
-    ) -> Iterator[Result]:
-        """As ``map``, but yields each result in order as it comes, so that few are in memory at a time."""
-        things = list(items)
-        with self.progress(len(things), description) as progress:
-            for result in parallel.imap_ordered(fn, things, threads or self.threads):
-                yield result
-                progress.update()
 
     @contextmanager
     def progress(self, total: int | None, description: str, unit: str = "it") -> Iterator[Progress]:

@@ -66,11 +66,6 @@ class PoseReport:
         """Mean rotation error in degrees, NaN without cameras."""
         return float(self.rotation_errors.mean()) if len(self.names) else float("nan")
 
-    @property
-    def registered_share(self) -> float:
-        """Share of the truth's cameras that were estimated."""
-        return self.registered / self.total if self.total else 0.0
-
     def text(self) -> str:
         """The figures for a person to read."""
         areas = ", ".join(f"{100 * value:.1f} at {limit:g}°" for limit, value in self.auc.items())

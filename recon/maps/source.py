@@ -132,11 +132,6 @@ class MapSource:
         points = self.frame.place(world.reshape(-1, 3)).reshape(h, w, 3)
         return DepthSurface(points, depth, float(view.K[0, 0]))
 
-    @property
-    def has_depth(self) -> bool:
-        """Whether there is a depth map at all."""
-        return any(view.low is not None for view in self.views)
-
     def mesh(self) -> Mesh | None:
         """The mesh in local coordinates of the map; None without one."""
         mesh = self.run.mesh()

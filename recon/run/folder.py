@@ -887,12 +887,6 @@ class RunFolder:
             return found
         return replace(found, vertices=found.vertices * np.float32(self.scale))
 
-    @property
-    def textured_mesh_path(self) -> Path | None:
-        """The textured mesh, as GLB or OBJ; None where there is none."""
-        found = (self.path("mesh", name) for name in ("textured.glb", "textured.obj"))
-        return next((path for path in found if path.is_file()), None)
-
     def write_cloud(self, cloud: PointCloud) -> None:
         """Write the dense points."""
         from recon.io.surfaces import write_points_ply

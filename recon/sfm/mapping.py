@@ -566,11 +566,4 @@ def _left_out(
     return left_out
 
 
-def camera_centers(model: pycolmap.Reconstruction) -> dict[str, np.ndarray]:
-    """Centres of the registered cameras in the world, by photo name."""
-    return {
-        image.name: np.array(image.projection_center()) for image in model.images.values() if image.has_pose
-    }
-
-
 MapperName = Literal["incremental", "global"]

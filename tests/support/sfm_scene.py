@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,6 +107,13 @@ def graph_of(
         photos, {pair: PairEvidence(g, len(g.inliers)) for pair, g in geometries.items()}
     )
     return graph, geometries
+
+
+def camera_centers(model: Any) -> dict[str, np.ndarray]:
+    """Centres of the registered cameras of a pycolmap model, by photo name."""
+    return {
+        image.name: np.array(image.projection_center()) for image in model.images.values() if image.has_pose
+    }
 
 
 def centre_errors(centres: dict[str, np.ndarray], scene: Scene, names: list[str]) -> np.ndarray:

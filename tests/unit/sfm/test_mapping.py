@@ -14,9 +14,10 @@ from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.sfm import mapping
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
-from recon.sfm.mapping import MappingResult, MappingSettings, camera_centers, map_global, map_incremental
+from recon.sfm.mapping import MappingResult, MappingSettings, map_global, map_incremental
 from tests.support.sfm_scene import (
     RING,
+    camera_centers,
     centre_errors,
     exact_tracks,
     graph_of,

@@ -14,10 +14,10 @@ from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import model_from_tracks, points_of_tracks, write_database
-from recon.sfm.mapping import MappingSettings, camera_centers, map_incremental, polish_model
+from recon.sfm.mapping import MappingSettings, map_incremental, polish_model
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 from tests.support.sfm_scene import Scene as PointScene
-from tests.support.sfm_scene import centre_errors, graph_of, look_at, photo_set_of
+from tests.support.sfm_scene import camera_centers, centre_errors, graph_of, look_at, photo_set_of
 
 CAMERA = Intrinsics("SIMPLE_RADIAL", (300.0, 119.5, 89.5, -0.05), 240, 180, known=True, has_focal_prior=True)
 POSES = [

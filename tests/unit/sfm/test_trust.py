@@ -17,7 +17,6 @@ from recon.sfm.camera_tests import OTHER_THAN_GIVEN, CameraTest
 from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
 from recon.sfm.mapping import (
     MappingSettings,
-    camera_centers,
     halves_of,
     map_incremental,
     map_known,
@@ -29,6 +28,7 @@ from tests.support.sfm_scene import (
     KNOWN,
     RING,
     Scene,
+    camera_centers,
     centre_errors,
     exact_tracks,
     graph_of,
