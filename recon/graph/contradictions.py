@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -25,6 +24,8 @@ MIN_PARALLAX = 2.0
 _SAME_SIDE = 25.0
 # Points of a photo must be so large or so small in the other at most, as a ratio of distances.
 _SAME_SCALE = 1.6
+# Photos of which each shows so much of the other one must match.
+MUST_MATCH = 0.6
 
 
 @dataclass(frozen=True)
@@ -105,21 +106,25 @@ def _disagreement(
 
 
 def overlap_shares(
+    pairs: Iterable[tuple[int, int]],
     poses: Mapping[int, Float[np.ndarray, "3 4"]],
     cameras: Mapping[int, Intrinsics],
     seen: Mapping[int, Float[np.ndarray, "n 3"]],
 ) -> dict[tuple[int, int], float]:
-    """How much of the smaller side of each pair of photos the other one shows, by a model: 0 to 1.
+    """How much of each of two photos the other one shows, by a model, the smaller of both: 0 to 1.
 
     A point that one photo observes counts as shown by another where it lies before that camera, inside its image, and
     is seen from about the same side and distance. What hides it is not known: a share is an upper bound.
 
     Args:
+        pairs: photo ids; those with a photo that has no pose are passed over.
         poses, cameras: by photo id. Distortion is not counted.
         seen: world points that each photo observes.
     """
     shares = {}
-    for a, b in combinations(sorted(poses), 2):
+    for a, b in pairs:
+        if a not in poses or b not in poses:
+            continue
         there = _shown(poses[a], poses[b], cameras[b], seen.get(a, np.zeros((0, 3))))
         back = _shown(poses[b], poses[a], cameras[a], seen.get(b, np.zeros((0, 3))))
         shares[a, b] = min(there, back)
@@ -148,15 +153,16 @@ def _shown(
 
 
 def missing_pairs(
-    shares: Mapping[tuple[int, int], float], graph: ViewGraph, *, min_share: float = 0.6
-) -> list[tuple[int, int]]:
-    """Pairs that a model says must match, but that were not kept: most overlap first.
+    shares: Mapping[tuple[int, int], float], graph: ViewGraph, *, min_share: float = MUST_MATCH
+) -> tuple[list[tuple[int, int]], int]:
+    """Pairs that a model says must match, but that were not kept, most overlap first; and how many must match.
 
     Jiang, Tan & Cheong, "Seeing Double Without Confusion", CVPR 2012: a folded model predicts matches that are missing.
 
     Args:
-        shares: of ``overlap_shares``.
+        shares: of ``overlap_shares``, of the pairs that were tried.
         graph: the verified view graph.
     """
-    absent = [pair for pair, share in shares.items() if share >= min_share and not graph.has_edge(*pair)]
-    return sorted(absent, key=lambda pair: (-shares[pair], pair))
+    must = [pair for pair, share in shares.items() if share >= min_share]
+    absent = [pair for pair in must if not graph.has_edge(*pair)]
+    return sorted(absent, key=lambda pair: (-shares[pair], pair)), len(must)

@@ -155,7 +155,9 @@ class MapStage:
                 write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
         trust = None
         if given is None:
-            trust = _judged(models, photo_set, graph, tracks, options, work, fixed, tests, still_open)
+            trust = _judged(
+                models, photo_set, graph, tracks, options, work, fixed, tests, still_open, run.pairs
+            )
         for model in models:
             _colour_points(model, run)
         for out in result.left_out:
@@ -259,6 +261,7 @@ def _judged(
     fixed: bool,
     tests: tuple[CameraTest, ...],
     still_open: bool,
+    tried: list[tuple[int, int]],
 ) -> Trust:
     """The verdict on the first model; ``fixed`` says that guessed intrinsics stayed."""
     return judge(
@@ -268,6 +271,7 @@ def _judged(
             graph,
             tracks,
             models=tuple(model.num_reg_images() for model in models),
+            tried=tried,
             halves=halves_of(models[0], photo_set, options),
             intrinsics_fixed=fixed,
             free_centre=bool(options.free_centres),

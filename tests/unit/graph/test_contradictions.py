@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -89,8 +91,12 @@ def test_a_folded_model_predicts_pairs_that_are_missing() -> None:
         seen[i] = (local - pose[:, 3]) @ pose[:, :3]
     graph = view_graph(poses, (1,))
     cameras = dict.fromkeys(poses, CAMERA)
-    assert missing_pairs(overlap_shares(poses, cameras, seen), graph) == []
+    every = list(combinations(poses, 2))
+    assert missing_pairs(overlap_shares(every, poses, cameras, seen), graph)[0] == []
     folded = {i: poses[i % 4] for i in poses}
     again = {i: seen[i % 4] for i in poses}
-    shares = overlap_shares(folded, cameras, again)
-    assert set(missing_pairs(shares, graph)) == {(i, i + 4) for i in range(4)}
+    missing, must = missing_pairs(overlap_shares(every, folded, cameras, again), graph)
+    assert set(missing) == {(i, i + 4) for i in range(4)}
+    assert must >= 4
+    without = {i: pose for i, pose in folded.items() if i != 4}
+    assert (0, 4) not in overlap_shares(every, without, cameras, again)

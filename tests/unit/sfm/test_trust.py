@@ -218,6 +218,14 @@ FINE = Figures(
             "stood otherwise: a and b, b and c",
         ),
         ({"far_pairs": ("a and b",), "far_share": 0.1}, "sound", ""),
+        ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.4}, "doubtful", "do not match: a and b"),
+        ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.1}, "sound", ""),
+        (
+            {"odd_focal": ("the camera of a.jpg has 1.3 times",), "focal_deviation": 0.02},
+            "doubtful",
+            "1.3 times",
+        ),
+        ({"odd_focal": ("the camera of a.jpg has 1.3 times",)}, "sound", ""),
         ({"models": 2, "second_model": 3, "registered": 6}, "doubtful", "2 models"),
         ({"loose_photos": ("a.jpg", "b.jpg", "c.jpg")}, "doubtful", "a.jpg"),
         ({"odd_cameras": ("the camera of a.jpg looks past",)}, "doubtful", "Unusual camera"),
@@ -232,6 +240,13 @@ def test_verdicts(change: dict, verdict: str, word: str) -> None:  # type: ignor
     assert (verdict == "sound") == (not trust.reasons)
     assert all(reason.advice for reason in trust.reasons)
     assert trust_in_words(trust.as_json()).startswith(verdict)
+
+
+def test_a_focal_length_that_the_photos_tell_is_believed_against_exif_and_said() -> None:
+    trust = judge(replace(FINE, odd_focal=("the camera of a.jpg has 1.3 times the focal length told",)))
+    assert trust_in_words(trust.as_json()).endswith(
+        "1.3 times the focal length told; the photos tell theirs well."
+    )
 
 
 def test_likely_pairs_that_saw_their_cameras_elsewhere_are_named() -> None:
