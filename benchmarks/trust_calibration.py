@@ -2,12 +2,15 @@
 """How far the stated trust of a run is the true one: rendered runs and real scenes with known cameras.
 
     python benchmarks/trust_calibration.py [--keep FOLDER] [--only SET ...] [--redo] [--plot docs/trust.png]
+    python benchmarks/trust_calibration.py --dense [--keep FOLDER]
 
 Eight photos of 400 pixels are rendered for each of the sets (scenes x motions x lenses), and matched once with the
 recipe ``sift``. Each set then gives many runs of the stages ``verify``, ``tracks`` and ``map``: intrinsics given,
 guessed, told by EXIF or wrong; photos that were zoomed or cropped and taken for those of one camera; few, noisy or
 swapped matches; a given pinhole for a lens that bends. The faults are brought into the matches and into what is known
 of the cameras. Real scenes of ``RECON_DATA`` with true cameras get the same where they are there.
+
+``--dense`` takes real scenes through the default recipe to the cameras, and prints what is stated beside the truth.
 
 Printed: the stated uncertainty beside the true error, how often verdicts are right at the thresholds of the program,
 and which thresholds one half of the sets would choose, judged on the other half. Runs that are done are kept in
@@ -47,7 +50,7 @@ from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
 from recon.run.matches import save_sparse_match
 from recon.sfm.camera_tests import CameraTest
-from recon.sfm.evidence import centre_differences, extent_of
+from recon.sfm.evidence import centre_differences, extent_of, model_arrays, uncertainty
 from recon.sfm.trust import Figures, Thresholds, judge
 from recon.synthetic.lenses import bay, photograph_lenses
 from recon.synthetic.paths import look_at
@@ -421,6 +424,38 @@ def kept_runs(root: Path) -> list[dict[str, Any]]:
     ]
 
 
+def dense_rows(root: Path, only: Sequence[str]) -> Iterator[list[str]]:
+    """Of each real scene, root mean squares over the cameras in shares of the extent: by the tracks if each errs for
+    itself, and if those of one place of a photo err alike; stated; true."""
+    for name in only or [*REAL, "pose_small/lund_door", "pose_small/tnt_barn3"]:
+        folder, out = data_root() / "datasets" / name, root / "dense" / name.replace("/", "-")
+        given = folder / "cameras.json" if name != "pose_small/lund_door" else None
+        reconstruct(
+            folder / "images", out, quality="preview", intrinsics=given, threads=1, stop_after="map",
+            restart_from="map" if (out / "tracks.npz").exists() else None,
+        )  # fmt: skip
+        trust, photos = RunFolder(out).trust(), RunFolder(out).photo_set
+        assert trust is not None
+        arrays = model_arrays(pycolmap.Reconstruction(out / "sparse" / "0"), photos)
+        true = {photo: camera.center for photo, camera in read_cameras(folder).items()}
+        _, first = np.unique(arrays.point, return_index=True)
+        cell = (arrays.xy[first] // (photos.photos[0].width / 16)).astype(int)
+        _, block = np.unique(np.column_stack([arrays.photo[first], cell]), axis=0, return_inverse=True)
+        alone, alike = (
+            np.sqrt((uncertainty(arrays, block=of).centre ** 2).mean()) / arrays.extent
+            for of in (None, block.reshape(-1))
+        )
+        stated, rms = trust["figures"]["centre_deviation"], true_error(out, true)["rms"]
+        values = [f"{value:.3%}" for value in (alone, alike, stated, rms)]
+        yield [
+            name,
+            "unknown" if given is None else "known",
+            trust["verdict"],
+            *values,
+            f"{stated / rms:.2f}",
+        ]
+
+
 # ---- what they say -------------------------------------------------------------------------------
 
 
@@ -604,10 +639,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="these sets only")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--kept", action="store_true", help="report what is kept, and run nothing")
+    parser.add_argument("--dense", action="store_true", help="real scenes through the default recipe")
     parser.add_argument("--redo", action="store_true", help="do runs again; photos and matches stay")
     parser.add_argument("--plot", type=Path, help="write the plot here")
     arguments = parser.parse_args()
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="calibration-"))
+    if arguments.dense:
+        headers = [
+            "scene",
+            "intrinsics",
+            "verdict",
+            "tracks alone",
+            "in blocks",
+            "stated",
+            "true",
+            "stated / true",
+        ]
+        print(f"{machine()}\n\n{table(list(dense_rows(root, arguments.only)), headers)}")
+        return
     if arguments.kept:
         runs = kept_runs(root)
     else:

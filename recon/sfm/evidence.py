@@ -394,7 +394,13 @@ class Uncertainty:
     free: int
 
 
-def uncertainty(model: ModelArrays, *, free_centre: bool = False, loss_scale_px: float = 1.0) -> Uncertainty:
+def uncertainty(
+    model: ModelArrays,
+    *,
+    free_centre: bool = False,
+    loss_scale_px: float = 1.0,
+    block: Int[np.ndarray, " p"] | None = None,
+) -> Uncertainty:
     """Propagate the noise of the observations to the cameras.
 
     The normal equations of the adjustment, points eliminated (Triggs et al., "Bundle Adjustment: A Modern Synthesis",
@@ -404,6 +410,8 @@ def uncertainty(model: ModelArrays, *, free_centre: bool = False, loss_scale_px:
     Args:
         free_centre: principal points of cameras that are not known were adjusted too.
         loss_scale_px: of the Cauchy loss of the adjustment.
+        block: a number of each point: points of one block may err alike, others err independently (a "sandwich" with
+            clusters: Liang & Zeger, Biometrika 1986). None: every observation errs for itself, all by the same noise.
     """
     n = len(model.photos)
     lens = free_parameters(model, free_centre)
@@ -440,9 +448,14 @@ def uncertainty(model: ModelArrays, *, free_centre: bool = False, loss_scale_px:
     of_centres = np.concatenate([np.arange(6 * i + 3, 6 * i + 6) for i in range(n)])
     basis, _ = np.linalg.qr(gauge[of_centres])
     project = np.eye(3 * n) - basis @ basis.T
-    around = project @ covariance[np.ix_(of_centres, of_centres)] @ project
     freedom = max(2 * len(model.xy) - 3 * len(model.xyz) - count + 7, 1)
     variance = float((weight * (model.residual**2).sum(axis=1)).sum() / freedom)
+    if block is not None:
+        score = sparse.diags_array(root * model.residual.ravel()) @ (B - A @ (inverse @ W.T))
+        of = sparse.csr_array((np.ones(len(root)), (np.repeat(block[model.point], 2), np.arange(len(root)))))
+        summed = (of @ score).toarray()
+        covariance = covariance @ (summed.T @ summed) @ covariance / variance
+    around = project @ covariance[np.ix_(of_centres, of_centres)] @ project
     spread = np.diag(around).reshape(-1, 3).sum(axis=1) * variance
     focal = np.zeros(len(model.cameras))
     for position, (camera, index) in enumerate(lens):

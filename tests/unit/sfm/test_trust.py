@@ -122,6 +122,24 @@ def test_stated_deviations_are_those_of_repeated_noise(ring) -> None:  # type: i
     np.testing.assert_allclose(np.median(stated / true), 1.0, rtol=0.3)
 
 
+def test_points_that_err_alike_tell_less(ring) -> None:  # type: ignore[no-untyped-def]
+    """Every point four times, with the same noise: a quarter of the points says as much; blocks of four know it."""
+    _, photos, _, _, result = ring
+    once = model_arrays(result.best, photos)
+    p, o = len(once.xyz), len(once.xy)
+    four = replace(
+        once,
+        xyz=np.tile(once.xyz, (4, 1)),
+        point=np.concatenate([once.point + k * p for k in range(4)]),
+        **{name: np.concatenate([getattr(once, name)] * 4) for name in ("photo", "xy", "residual")},
+    )
+    assert len(four.xy) == 4 * o
+    alone = uncertainty(once, block=np.arange(p)).centre
+    np.testing.assert_allclose(uncertainty(four, block=np.arange(4 * p) % p).centre, alone, rtol=1e-6)
+    np.testing.assert_allclose(uncertainty(four).centre, uncertainty(once).centre / 2, rtol=0.05)
+    assert 0.7 < np.median(alone / uncertainty(once).centre) < 1.3  # independent noise: both say the same
+
+
 def test_a_focal_length_that_the_photos_do_not_tell_is_uncertain() -> None:
     """A flat wall straight on: focal length and distance explain each other; from aside they do not."""
     from tests.support.sfm_scene import look_at
