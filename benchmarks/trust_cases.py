@@ -29,6 +29,7 @@ from _common import machine, table
 from PIL import Image
 
 from recon.core.cameras import Intrinsics
+from recon.photos.panoramas import VIEWS, view_matrix, view_of_panorama
 from recon.synthetic.lenses import LensPhoto, bay, photograph_lenses
 from recon.synthetic.paths import look_at
 
@@ -156,6 +157,21 @@ def equirectangular() -> Case:
     return Case(shoot([960] * 6, poses), right="refused with the way out")
 
 
+def equirectangular_split() -> Case:
+    """The same, cut into views by ``recon panoramas``."""
+    case, photos = equirectangular(), {}
+    side = round(960 / np.pi)
+    focal, middle = view_matrix(side)[0, [0, 2]].tolist()
+    lens = Intrinsics("PINHOLE", (focal, focal, middle, middle), side, side)
+    for name, one in case.photos.items():
+        for degrees in range(0, 360, 360 // VIEWS):
+            c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+            turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+            view = view_of_panorama(one.rgb, degrees, side)
+            photos[f"{name[:4]}_{degrees:03d}.png"] = LensPhoto(view, lens, turn @ one.cam_from_world)
+    return Case(photos, options=["--intrinsics", _spec(lens)], right="within 0.3%")
+
+
 def fisheye_still() -> Case:
     """Sixteen fisheye photos of a rig that hardly moves: 4 mm between them, the rock face 5 m away."""
     rng = np.random.default_rng(4)
@@ -220,6 +236,7 @@ CASES: dict[str, Callable[[], Case]] = {
         digital_zoom,
         crops,
         equirectangular,
+        equirectangular_split,
         fisheye_still,
         wrong_equivalent,
         two_places,

@@ -22,6 +22,7 @@ from recon.cli.export import export, import_
 from recon.cli.georeference import georeference
 from recon.cli.maps import contours, ortho, targets, volume
 from recon.cli.match import match
+from recon.cli.panoramas import panoramas
 from recon.cli.reconstruct import WithExample, reconstruct
 from recon.cli.render import render
 from recon.cli.train import train
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command(cls=WithExample)(reconstruct)
 app.command()(match)
+app.command()(panoramas)
 app.command()(doctor)
 app.command()(demo)
 evaluate.command("surface")(evaluate_surface)

@@ -69,7 +69,9 @@ def read_photo(
         return LeftOut(file.name, f"{reason}: too small, the shorter side must have {min_side}")
     rgb = resize_rgb(decoded.pixels.rgb, width, height)
     if is_equirectangular(rgb):
-        return LeftOut(file.name, "is a 360° panorama; cut it into perspective views of 90° and give these")
+        return LeftOut(
+            file.name, "is a 360° panorama; 'recon panoramas' cuts such photos into views, give these"
+        )
     mask = decoded.pixels.mask
     if mask_path is not None:
         rgb_height, rgb_width = decoded.pixels.rgb.shape[:2]

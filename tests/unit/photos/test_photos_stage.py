@@ -367,4 +367,4 @@ def test_a_full_panorama_is_left_out_with_the_way_out_and_a_wide_photo_is_not(tm
     )
     run(tmp_path)
     assert [photo.name for photo in loaded(tmp_path)[1].photos] == ["0.png", "1.png"]
-    assert "is a 360° panorama; cut it into perspective views" in left_out(tmp_path)["p.png"]
+    assert "is a 360° panorama; 'recon panoramas' cuts such photos into views" in left_out(tmp_path)["p.png"]
