@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -41,6 +42,29 @@ def timed(fn: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> tuple[flo
         seconds.append(time.perf_counter() - start)
     seconds.sort()
     return seconds[0], seconds[len(seconds) // 2], seconds[-1]
+
+
+class Cases:
+    """What became of each case of a campaign, kept in a file so that one that was stopped goes on from there.
+
+    One line of JSON for each case; cases of other seeds in the same file are passed over.
+    """
+
+    def __init__(self, path: Path | None, seed: int) -> None:
+        self.path, self.seed = path, seed
+        self.done: dict[str, dict[str, Any]] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                found = json.loads(line)
+                if found["seed"] == seed:
+                    self.done[found["case"]] = found
+
+    def add(self, case: str, **what: Any) -> None:
+        """Note a case."""
+        self.done[case] = {"case": case, "seed": self.seed, **what}
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(self.done[case]) + "\n")
 
 
 def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:

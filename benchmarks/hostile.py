@@ -1,6 +1,7 @@
 """Does any file that people feed it break the command line? Damaged inputs and workspaces by the thousand.
 
     python benchmarks/hostile.py --runs 1000 --seed 0
+    python benchmarks/hostile.py --runs 1000 --seed 0 --keep cases.jsonl   # can be stopped, and goes on from there
     python benchmarks/hostile.py --seed 0 --only photos --case 17   # one case again, with what it printed
 
 One small run is made first (four rendered photos), and exported to every format. Then each case takes a good file,
@@ -31,7 +32,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,16 +238,17 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(KINDS), help="these kinds only")
     parser.add_argument("--case", type=int, help="this number of the kind only, with all that it printed")
     parser.add_argument("--base", type=Path, help="keep the small run here, and use it the next time")
+    parser.add_argument(
+        "--keep", type=Path, help="file of what became of each case; what is in it is not run again"
+    )
     options = parser.parse_args()
-    from _common import table
+    from _common import Cases, table
 
     kinds = {name: kind for name, kind in KINDS.items() if not options.only or name in options.only}
     cases = numbers(options.runs, kinds)
     if options.case is not None:
         cases = [(name, options.case) for name in kinds]
-    counts, failed, cpu = Counter(name for name, _ in cases), Counter(), Counter()
-    slowest: dict[str, float] = {}
-    peak: dict[str, float] = {}
+    kept = Cases(options.keep if options.case is None else None, options.seed)
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:
         place = Path(temporary)
         base = options.base or place / "base"
@@ -255,36 +256,41 @@ def main() -> int:
         warm()
         gc.freeze()
         for kind, number in cases:
+            if f"{kind} {number}" in kept.done:
+                continue
             case, ended = run_case(kind, number, options.seed, base, place)
-            cpu[kind] += ended.cpu
-            slowest[kind] = max(slowest.get(kind, 0), ended.cpu)
-            peak[kind] = max(peak.get(kind, 0), ended.peak_mb)
             if options.case is not None:
                 print(f"$ recon {' '.join(case.argv)}\n# {case.what}\n{ended.text}")
                 print(f"exit code {ended.code}, {ended.cpu:.2f} CPU s")
+            kept.add(
+                f"{kind} {number}",
+                kind=kind,
+                cpu=ended.cpu,
+                peak_mb=ended.peak_mb,
+                fault="; ".join(ended.faults).replace(str(place), "…"),
+                what=case.what.replace(str(place), "…"),
+            )
             if ended.faults:
-                failed[kind] += 1
-                again = f"--seed {options.seed} --only {kind} --case {number}"
-                print(
-                    f"{again}: {case.what}\n    {'; '.join(ended.faults)}".replace(str(place), "…"),
-                    flush=True,
-                )
+                print(f"{kind} {number}: {'; '.join(ended.faults)[:300]}", file=sys.stderr, flush=True)
+    ended_cases = [kept.done[f"{kind} {number}"] for kind, number in cases]
+    for (kind, number), one in zip(cases, ended_cases, strict=True):
+        if one["fault"]:
+            again = f"--seed {options.seed} --only {kind} --case {number}"
+            print(f"{again}: {one['what']}\n    {one['fault']}", flush=True)
+    groups = {name: [one for one in ended_cases if one["kind"] == name] for name in kinds}
     rows = [
-        [name, count, failed[name], round(cpu[name] / count, 2), round(slowest[name], 1), round(peak[name])]
-        for name, count in counts.items()
-    ]
-    rows.append(
         [
-            "**all**",
-            len(cases),
-            sum(failed.values()),
-            round(sum(cpu.values()) / len(cases), 2),
-            round(max(slowest.values()), 1),
-            round(max(peak.values())),
+            name,
+            len(group),
+            sum(bool(one["fault"]) for one in group),
+            round(sum(one["cpu"] for one in group) / len(group), 2),
+            round(max(one["cpu"] for one in group), 1),
+            round(max(one["peak_mb"] for one in group)),
         ]
-    )
+        for name, group in {**groups, "**all**": ended_cases}.items()
+    ]
     print("\n" + table(rows, ["kind", "runs", "failures", "CPU s each", "most", "peak MB"]))
-    return 1 if failed else 0
+    return 1 if any(one["fault"] for one in ended_cases) else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Does a run that is killed at any instant end as if nothing had happened?
 
     python benchmarks/kill.py --runs 200 --seed 0
+    python benchmarks/kill.py --runs 200 --seed 0 --keep cases.jsonl   # can be stopped, and goes on from there
 
 A small run (four rendered photos) is made once, undisturbed, and its workspace is kept as it was when each stage began.
 Then, for every stage in turn, a process forked from one that has recon imported goes on from there, and it is sent
@@ -164,8 +165,11 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="this run only, with what it printed")
     parser.add_argument("--stages", nargs="*", help="kills in these stages only")
     parser.add_argument("--base", type=Path, help="the folder that hostile.py --base keeps")
+    parser.add_argument(
+        "--keep", type=Path, help="file of what became of each run; what is in it is not run again"
+    )
     options = parser.parse_args()
-    from _common import table
+    from _common import Cases, table
 
     with tempfile.TemporaryDirectory(prefix="kill-") as temporary:
         place = Path(temporary)
@@ -180,38 +184,38 @@ def main() -> int:
         seconds = undisturbed(argv, log, kept, out)
         expected = contents(out)
         names = [name for name in seconds if not options.stages or name in options.stages]
-        runs, failed, hit, cpu = Counter(), Counter(), Counter(), Counter()
-        for number in range(options.runs) if options.case is None else [options.case]:
+        kept_cases = Cases(options.keep if options.case is None else None, options.seed)
+        numbers = range(options.runs) if options.case is None else [options.case]
+        for number in numbers:
             stage = names[number % len(names)]
             delay = random.Random(f"{options.seed}/{number}").uniform(0, 1.2) * seconds[stage]
+            if str(number) in kept_cases.done:
+                continue
             shutil.rmtree(out)
             shutil.copytree(kept / stage, out, symlinks=True)
             faults, fell, spent = killed_and_resumed(argv, log, out, expected, delay)
-            runs[stage] += 1
-            hit[fell] += 1
-            cpu[stage] += spent
             if options.case is not None:
                 print(log.read_text())
-            if faults:
-                failed[stage] += 1
-                where = f"killed in {fell or 'nothing'}, {delay:.3f} s after {stage} began"
-                print(f"--seed {options.seed} --case {number}: {where}: {'; '.join(faults[:6])}", flush=True)
-    rows = [
-        [name, runs[name], hit[name], failed[name], round(cpu[name] / max(1, runs[name]), 2)]
-        for name in seconds
-    ]
-    rows.append(["after the end", "", hit[""], "", ""])
-    rows.append(
-        [
-            "**all**",
-            sum(runs.values()),
-            sum(hit.values()),
-            sum(failed.values()),
-            round(sum(cpu.values()) / sum(runs.values()), 2),
-        ]
-    )
+            where = f"killed in {fell or 'nothing'}, {delay:.3f} s after {stage} began"
+            fault = f"{where}: {'; '.join(faults[:6])}" if faults else ""
+            kept_cases.add(str(number), stage=stage, fell=fell, cpu=spent, fault=fault)
+            if fault:
+                print(f"{number}: {fault}", file=sys.stderr, flush=True)
+    done = [kept_cases.done[str(number)] for number in numbers]
+    for one in done:
+        if one["fault"]:
+            print(f"--seed {options.seed} --case {one['case']}: {one['fault']}", flush=True)
+
+    def row(name: str, group: list[dict[str, Any]], hit: int) -> list[Any]:
+        mean = round(sum(one["cpu"] for one in group) / max(1, len(group)), 2)
+        return [name, len(group), hit, sum(bool(one["fault"]) for one in group), mean]
+
+    hits = Counter(one["fell"] for one in done)
+    rows = [row(name, [one for one in done if one["stage"] == name], hits[name]) for name in seconds]
+    rows.append(["after the end", "", hits[""], "", ""])
+    rows.append(row("**all**", done, len(done)))
     print("\n" + table(rows, ["goes on from", "runs", "killed in it", "not identical", "CPU s each"]))
-    return 1 if failed else 0
+    return 1 if any(one["fault"] for one in done) else 0
 
 
 def undisturbed(argv: list[str], log: Path, kept: Path, out: Path) -> dict[str, float]:

@@ -33,7 +33,7 @@ from recon.engine.workspace import (
     writing_failed,
 )
 from recon.errors import ReconError, UsageError
-from recon.io.manifest import KEPT, Manifest, StageRecord, counts_in_words
+from recon.io.manifest import KEPT, Manifest, StageRecord, checksums, counts_in_words
 
 RECIPE = "recipe.toml"
 CACHED_PART = 4
@@ -162,6 +162,7 @@ def run_stages(
         _workers(workspace.root, options, log) as cluster,
     ):
         run = _Run(workspace, recipe, options, log, cluster)
+        run.read = {name for stage in stages for name in stage.reads}
         try:
             outcomes = run.all(stages[: last + 1], names, redo_from)
         except OSError as error:
@@ -209,6 +210,7 @@ class _Run:
         self.cluster = cluster
         self.fingerprints: dict[str, str] = {}
         self.took: dict[str, float] = {}
+        self.read: set[str] = set()  # stages that others read
         self.todo: set[str] = set()
         self.told = time.monotonic()
         self.threads = options.threads or available_threads()
@@ -248,15 +250,29 @@ class _Run:
             label = f"[{number + 1}/{len(names)}] {stage.name}"
             record = self.manifest.stages.get(stage.name)
             if record is not None and record.state == "done" and record.fingerprint == fingerprint:
-                missing = [name for name in record.written if not self.workspace.root.joinpath(name).exists()]
-                if not missing:
+                lost = self.lost(stage.name, record)
+                if not lost:
                     self.say(f"{label}: done before{counts_in_words(record.counts)}")
                     outcomes.append(_outcome(stage.name, record, skipped=True))
                     self.todo.discard(stage.name)
                     continue
-                self.say(f"{label}: {missing[0]} is gone, computing it again")
+                self.say(f"{label}: {lost}, computing it again")
             outcomes.append(self.one(stage, work, label))
         return outcomes
+
+    def lost(self, stage: str, record: StageRecord) -> str:
+        """What of the results of a stage that is done is gone or is not what it wrote, in words; empty if nothing."""
+        root = self.workspace.root
+        for name in record.written:
+            if not root.joinpath(name).exists():
+                return f"{name} is gone"
+        for name in record.checksums:
+            if not root.joinpath(name).is_file():
+                return f"{name} is gone"
+        changed = next(
+            (name for one, name in self.manifest.foreign(root, record.checksums) if one == stage), ""
+        )
+        return changed and f"{changed} is not the file that it wrote"
 
     def begin(self, names: Sequence[str], source_fingerprint: str, redo_from: int) -> None:
         """Check that this workspace belongs to the source, then note the run."""
@@ -353,6 +369,8 @@ class _Run:
             list(work.warnings),
             list(work.written),
         )
+        if stage.name in self.read:
+            record.checksums = checksums(self.workspace.root, record.written, self.options.results)
         record.state = "done"
         self.workspace.save()
         _give_memory_back()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,17 @@ FORMAT = 1
 """Version of the manifest's own layout."""
 
 
+_PART = 1 << 20
+
+
 @dataclass
 class StageRecord:
-    """What the manifest says of one stage."""
+    """What the manifest says of one stage.
+
+    Attributes:
+        checksums: of files that the stage wrote, by their paths below the workspace. Not of all: the pixels, points and
+            fields of single photos and pairs have none.
+    """
 
     fingerprint: str
     state: str  # running, done, failed, interrupted, stale
@@ -31,6 +40,32 @@ class StageRecord:
     warnings: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+
+def checksum(path: Path) -> str:
+    """Hash of a file's bytes, read in parts."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(_PART):
+            found.update(part)
+    return found.hexdigest()[:32]
+
+
+def checksums(root: Path, names: Iterable[str], folders: Collection[str]) -> dict[str, str]:
+    """The checksums of files of a workspace, by their names.
+
+    Args:
+        root: the workspace.
+        names: files and folders below it.
+        folders: the folders whose files are meant; others are passed over.
+    """
+    found = {}
+    for name in names:
+        path = root / name
+        below = sorted(path.rglob("*")) if path.is_dir() and name in folders else [path]
+        found.update({one.relative_to(root).as_posix(): checksum(one) for one in below if one.is_file()})
+    return found
 
 
 @dataclass
@@ -62,6 +97,28 @@ class Manifest:
         for name in changed:
             self.stages[name].state = "stale"
         return changed
+
+    def foreign(self, root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Files that are not those that their stages wrote: changed since, or taken from elsewhere.
+
+        Args:
+            root: the workspace.
+            names: files, or folders of them, below it.
+
+        Yields:
+            The name of the stage, which is done, and that of the file, which is there.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        wanted = tuple(names)
+        below = tuple(f"{name}/" for name in wanted)
+        for stage, record in self.stages.items():
+            for name, expected in record.checksums.items():
+                if record.state == "done" and (name in wanted or name.startswith(below)):
+                    path = root / name
+                    if path.is_file() and checksum(path) != expected:
+                        yield stage, name
 
     def to_json(self) -> str:
         """The text of the manifest's file."""

@@ -59,6 +59,7 @@ from recon.run.photos import (
     photo_set_from_json,
     photo_set_to_json,
 )
+from recon.run.state import check_unchanged
 
 NamePair = tuple[str, str]
 
@@ -224,6 +225,7 @@ class RunFolder:
         self._cloud, self._mesh = cloud, mesh
         self._database = database
         self._file_keys: dict[Path, str] = {}
+        self._checked: set[str] = set()
 
     @classmethod
     def of(cls, files: AtomicFolder) -> RunFolder:
@@ -243,8 +245,16 @@ class RunFolder:
         path = self.root / name
         if not path.exists():
             return None
+        self._check(name)
         with reading(path, "make it anew with the same command"):
             return json.loads(path.read_text(encoding="utf-8"))
+
+    def _check(self, *names: str) -> None:
+        """Refuse files that are not those that their stages wrote; each is looked at once."""
+        new = set(names) - self._checked
+        if new:
+            check_unchanged(self.root, *sorted(new))
+            self._checked |= new
 
     def _required(self, name: str, stage: str) -> Any:
         found = self.json(name)
@@ -260,6 +270,8 @@ class RunFolder:
 
     def _arrays(self, name: str, stage: str) -> dict[str, np.ndarray]:
         """The arrays of a file that must be there."""
+        if not name.startswith(f"{POINTS}/"):  # those have no checksums
+            self._check(name)
         return read_arrays(self.root / name, _again(stage))
 
     @property
@@ -592,6 +604,7 @@ class RunFolder:
 
     def view_graph(self) -> nx.Graph[int]:
         """The pruned view graph; nodes are photo ids."""
+        self._check(GRAPH)
         with reading(self.path(GRAPH), _again("verify")):
             graph = nx.read_graphml(self.path(GRAPH), node_type=int)
             if self.has_photos and not set(graph.nodes) <= set(range(len(self.photo_set.photos))):
@@ -710,6 +723,8 @@ class RunFolder:
             return None
         from recon.core.colmap import read_reconstruction
 
+        if self._model is None:
+            self._check("sparse/0")
         return read_reconstruction(self.model_folder)
 
     @property

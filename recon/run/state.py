@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from recon.errors import ReconError
+from recon.errors import ReconError, reading
 from recon.io.manifest import read_manifest
 
 STAGE_OF = {
@@ -61,8 +61,30 @@ _WHY = {
 }
 
 
+def check_unchanged(root: Path, *names: str) -> None:
+    """Refuse files of a run that are not those that its stages wrote, another run's for example.
+
+    Args:
+        root: folder of a run; without a manifest everything is taken as it is.
+        names: files, or folders of them, below it.
+
+    Raises:
+        ReconError: one of them has changed since its stage wrote it, or the manifest is damaged.
+    """
+    manifest = read_manifest(root)
+    if manifest is None:
+        return
+    for name in names:
+        with reading(root / name):
+            for stage, changed in manifest.foreign(root, [name]):
+                raise ReconError(
+                    f"{root / changed}: is not the file that stage {stage} wrote (changed since, or of another run); "
+                    f"run again with --restart-from {stage}"
+                )
+
+
 def old_results(root: Path, names: Iterable[str] = tuple(STAGE_OF)) -> list[str]:
-    """Name the results that are there but whose stage is not done: one sentence each.
+    """Name the results that are there but whose stage is not done, or did not write them: one sentence each.
 
     A folder without a manifest, and a result of no stage in the manifest, are taken as they are.
 
@@ -82,6 +104,11 @@ def old_results(root: Path, names: Iterable[str] = tuple(STAGE_OF)) -> list[str]
         if record is not None and record.state != "done" and (root / name).exists():
             why = _WHY.get(record.state, f"its state is {record.state}")
             found.append(f"{root / name} is of an earlier state: stage {STAGE_OF[name]} is not done, {why}")
+    with reading(root):
+        for stage, name in manifest.foreign(root, names):
+            found.append(
+                f"{root / name} is not the file that stage {stage} wrote: changed since, or of another run"
+            )
     return found
 
 
@@ -93,7 +120,8 @@ def refuse_old(root: Path, *names: str) -> None:
         names: keys of ``STAGE_OF``; all where none is named.
 
     Raises:
-        ReconError: one of them is there, but its stage is not done; the message says how to bring it up to date.
+        ReconError: one of them is there, but its stage is not done or did not write it; the message says how to bring
+            it up to date.
     """
     found = old_results(root, names or tuple(STAGE_OF))
     if found:

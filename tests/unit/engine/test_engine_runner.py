@@ -136,6 +136,15 @@ def test_a_result_that_was_deleted_is_made_again(folder: Path) -> None:
     assert (folder / "out" / "sum.json").exists()
 
 
+def test_a_result_that_its_stage_did_not_write_is_made_again(folder: Path) -> None:
+    run(folder)
+    place = folder / "out" / "numbers.json"
+    good = place.read_bytes()
+    place.write_bytes(good.replace(b"3", b"7", 1))
+    assert skipped(run(folder)) == [False, False, False]
+    assert place.read_bytes() == good
+
+
 def test_workspace_of_another_source_is_refused_and_kept(folder: Path) -> None:
     run(folder)
     before = results(folder / "out")

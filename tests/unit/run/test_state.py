@@ -9,8 +9,9 @@ import pytest
 from recon.api import stages
 from recon.datasets.given_cameras import read_cameras
 from recon.errors import ReconError
-from recon.io.manifest import MANIFEST, Manifest, StageRecord
-from recon.run.state import STAGE_OF, old_results, refuse_old
+from recon.io.manifest import MANIFEST, Manifest, StageRecord, checksums
+from recon.run.folder import RunFolder
+from recon.run.state import STAGE_OF, check_unchanged, old_results, refuse_old
 
 
 def workspace(root: Path, **states: str) -> Path:
@@ -57,3 +58,57 @@ def test_cameras_of_an_earlier_state_are_not_given_to_another_run(tmp_path: Path
     (root / "sparse" / "0" / "images.bin").touch()
     with pytest.raises(ReconError, match=r"sparse/0 is of an earlier state.*map is not done"):
         read_cameras(root)
+
+
+def with_checksums(root: Path) -> Path:
+    """A workspace whose stages photos, map and mesh are done, with the checksums of what they wrote."""
+    wrote = {"photos": ["photos.json"], "map": ["sparse", "mapping.json"], "mesh": ["mesh/mesh.ply"]}
+    for name in ("photos.json", "mapping.json", "sparse/0/images.bin", "mesh/mesh.ply"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("{}")
+    records = {
+        stage: StageRecord("f", "done", written=names, checksums=checksums(root, names, {"sparse"}))
+        for stage, names in wrote.items()
+    }
+    (root / MANIFEST).write_text(Manifest(stages=records).to_json())
+    return root
+
+
+def test_files_of_folders_have_checksums_where_asked(tmp_path: Path) -> None:
+    with_checksums(tmp_path)
+    assert set(checksums(tmp_path, ["sparse", "mesh", "mapping.json"], {"sparse"})) == {
+        "sparse/0/images.bin",
+        "mapping.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("photos.json", "photos"),
+        ("mapping.json", "map"),
+        ("sparse/0/images.bin", "map"),
+        ("mesh/mesh.ply", "mesh"),
+    ],
+)
+def test_a_file_of_another_run_is_named_with_its_stage(tmp_path: Path, name: str, stage: str) -> None:
+    root = with_checksums(tmp_path)
+    check_unchanged(root, "photos.json", "mapping.json", "sparse/0", "mesh/mesh.ply")
+    assert old_results(root) == []
+    (root / name).write_text("[]")
+    with pytest.raises(
+        ReconError, match=rf"{name}: is not the file that stage {stage} wrote.*--restart-from {stage}"
+    ):
+        check_unchanged(root, "photos.json", "mapping.json", "sparse/0", "mesh/mesh.ply")
+    if name != "mapping.json":  # no result that commands hand out
+        (found,) = old_results(root)
+        assert str(root / name) in found
+
+
+def test_a_run_folder_reads_no_file_of_another_run(tmp_path: Path) -> None:
+    root = with_checksums(tmp_path)
+    assert RunFolder(root).json("photos.json") == {}
+    (root / "photos.json").write_text("[]")
+    with pytest.raises(ReconError, match=r"photos\.json: is not the file that stage photos wrote"):
+        RunFolder(root).json("photos.json")
+    assert RunFolder(root).json("mapping.json") == {}
