@@ -96,7 +96,7 @@ class ReconstructOptions:
     threads: int | None = option(None, "Threads to use; all cores by default.", min=1, panel=MACHINE)
     workers: int | None = option(
         None,
-        "Share the work among so many processes of this machine (needs recon[cluster]).",
+        "Share the work among so many processes of this machine (needs the extra 'cluster').",
         min=1,
         panel=MACHINE,
     )

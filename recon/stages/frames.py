@@ -25,6 +25,8 @@ LISTING = "frames.json"
 """Which frame of which film each photo is, and its time in seconds."""
 
 _JPEG_QUALITY = 95
+_WHOLE = 0.8
+"""A film of which this part can be decoded is whole: what containers state is an estimate."""
 
 
 def take_frames(
@@ -59,6 +61,10 @@ def _frames_of(film: PhotoFile, folder: Path, work: StageContext) -> list[tuple[
     total = frame_count_estimate(film.path)
     with work.progress(total, f"looking through {film.path.name}") as bar:
         look = look_through_film(film.path, bar.update)
+    if total is not None and look.frame_count < _WHOLE * total:
+        work.warn(
+            f"{film.name}: only {look.frame_count} of its {total} frames can be decoded; the rest of the file is damaged"
+        )
     frames = choose_frames(look, asked)
     wanted = frames_wanted(look)
     if asked is None and wanted > len(frames):

@@ -149,8 +149,8 @@ def _tell_what_was_found(
 
 
 def _too_few(inputs: RunInputs, usable: list[PhotoFacts], left_out: list[LeftOut]) -> str:
-    found = "only one photo" if usable else "no photo"
-    text = f"{inputs.places}: {found} can be used; a reconstruction needs two or more that overlap"
+    found = f"only one photo can be used, {usable[0].candidate.name}" if usable else "no photo can be used"
+    text = f"{inputs.places}: {found}; a reconstruction needs two or more that overlap"
     for one in left_out[:5]:
         text += f"\n  {one.name}: {one.reason}"
     if len(left_out) > 5:

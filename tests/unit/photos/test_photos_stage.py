@@ -340,6 +340,27 @@ def test_film_among_photos(tmp_path: Path) -> None:
     assert summary.counts("photos")["frames"] == 5
 
 
+def test_a_film_of_which_the_rest_is_damaged_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    wide = np.asarray(
+        Image.fromarray(save(tmp_path / "wide.png", 1)).resize((900, 128), Image.Resampling.BICUBIC)
+    )
+    film = tmp_path / "photos" / "walk.avi"
+    film.parent.mkdir()
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (160, 128))
+    for offset in range(0, 700, 20):
+        writer.write(np.ascontiguousarray(wide[:, offset : offset + 160, ::-1]))
+    writer.release()
+    data = film.read_bytes()
+    film.write_bytes(data[: len(data) // 2])
+    summary = run(tmp_path, ("photos.min_side=64",), frames=4)
+    assert len(loaded(tmp_path)[1].photos) == 4
+    (told,) = [one for one in summary.warnings if "damaged" in one]
+    assert "walk.avi: only 1" in told
+    assert "of its 35 frames" in told
+    with pytest.raises(ReconError, match=r"only one photo can be used, walk\.avi/frame_"):
+        run(tmp_path, ("photos.min_side=64", "photos.max_size=100"), photos=(str(film),), frames=1)
+
+
 def test_smaller_copies_and_folders_of_thumbnails_are_no_photos(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for index in range(3):
