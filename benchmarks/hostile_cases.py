@@ -614,8 +614,10 @@ def names(rng: random.Random, base: Path, folder: Path) -> Case:
         if rng.random() < 0.3:
             where = os.path.join(below, rng.choice([one for one in NAMES if len(one) < 200]))
             os.makedirs(where, exist_ok=True)
-        if not os.path.exists(os.path.join(where, name)):
-            shutil.copy(source, os.path.join(where, name))
+        target = os.path.join(where, name)
+        if not os.path.exists(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(source, target)
             given.append(os.fsdecode(name))
     out = folder / (
         "out" if rng.random() < 0.7 else os.fsdecode(rng.choice([one for one in NAMES if one[:1] != b"-"]))
