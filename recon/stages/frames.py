@@ -63,7 +63,7 @@ def _frames_of(film: PhotoFile, folder: Path, work: StageContext) -> list[tuple[
         look = look_through_film(film.path, bar.update)
     if total is not None and look.frame_count < _WHOLE * total:
         work.warn(
-            f"{film.name}: only {look.frame_count} of its {total} frames can be decoded; the rest of the file is damaged"
+            f"{film.name}: only {look.frame_count} of its {total} frames can be decoded; the rest is damaged"
         )
     frames = choose_frames(look, asked)
     wanted = frames_wanted(look)
