@@ -19,6 +19,7 @@ def workspace(root: Path, **states: str) -> Path:
     (root / MANIFEST).write_text(Manifest(stages=records).to_json())
     (root / "dense").mkdir()
     (root / "dense" / "points.ply").touch()
+    (root / "summary.txt").touch()
     (root / "report.html").touch()
     return root
 
@@ -38,9 +39,14 @@ def test_a_result_whose_stage_is_not_done_is_named(tmp_path: Path, state: str, w
     assert str(root / "dense" / "points.ply") in found
     assert "fuse" in found
     assert why in found
-    refuse_old(root, "report.html", "sparse/0")
+    refuse_old(root, "summary.txt", "sparse/0")
     with pytest.raises(ReconError, match=r"points\.ply.*recon reconstruct.*--out"):
         refuse_old(root)
+
+
+def test_the_page_of_a_run_that_stopped_early_is_of_its_present_state(tmp_path: Path) -> None:
+    (found,) = old_results(workspace(tmp_path, fuse="done", report="stale"))
+    assert "summary.txt" in found  # report.html is written at the end of every run
 
 
 def test_folders_of_other_programs_are_taken_as_they_are(tmp_path: Path) -> None:
