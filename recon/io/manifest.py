@@ -19,6 +19,8 @@ FORMAT = 1
 
 
 _PART = 1 << 20
+_REWRITTEN = ".db"
+"""SQLite and COLMAP change a database when they open it, without any change of what it holds."""
 
 
 @dataclass
@@ -53,7 +55,7 @@ def checksum(path: Path) -> str:
 
 
 def checksums(root: Path, names: Iterable[str], folders: Collection[str]) -> dict[str, str]:
-    """The checksums of files of a workspace, by their names.
+    """The checksums of files of a workspace, by their names; of databases none.
 
     Args:
         root: the workspace.
@@ -64,7 +66,8 @@ def checksums(root: Path, names: Iterable[str], folders: Collection[str]) -> dic
     for name in names:
         path = root / name
         below = sorted(path.rglob("*")) if path.is_dir() and name in folders else [path]
-        found.update({one.relative_to(root).as_posix(): checksum(one) for one in below if one.is_file()})
+        files = [one for one in below if one.is_file() and one.suffix != _REWRITTEN]
+        found.update({one.relative_to(root).as_posix(): checksum(one) for one in files})
     return found
 
 
