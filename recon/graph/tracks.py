@@ -603,21 +603,35 @@ def select_observations(tracks: Tracks, keep: Bool[np.ndarray, " n"], *, min_len
     )
 
 
-def pair_observations(tracks: Tracks, a: int, b: int) -> Int[np.ndarray, "n 2"]:
-    """Rows of the observations of the tracks that both photos see, by track: one column per photo."""
-    rows_a = np.nonzero(tracks.photo_id == a)[0]
-    rows_b = np.nonzero(tracks.photo_id == b)[0]
-    _, at_a, at_b = np.intersect1d(
-        tracks.track_id[rows_a], tracks.track_id[rows_b], assume_unique=True, return_indices=True
-    )
-    return np.stack([rows_a[at_a], rows_b[at_b]], axis=1)
+class PhotoRows:
+    """Which observations each photo has: they are sorted once, not searched through for every pair."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        self._tracks = tracks.track_id
+        self._order = np.argsort(tracks.photo_id, kind="stable")
+        ids, first = np.unique(tracks.photo_id[self._order], return_index=True)
+        ends = [*first[1:].tolist(), len(self._order)]
+        self._spans = dict(zip(ids.tolist(), zip(first.tolist(), ends, strict=True), strict=True))
+
+    def of(self, photo: int) -> Int[np.ndarray, " n"]:
+        """Rows of a photo's observations, ascending."""
+        first, end = self._spans.get(photo, (0, 0))
+        return self._order[first:end]
+
+    def shared(self, a: int, b: int) -> Int[np.ndarray, "n 2"]:
+        """Rows of the observations of the tracks that both photos see, by track: one column per photo."""
+        rows_a, rows_b = self.of(a), self.of(b)
+        _, at_a, at_b = np.intersect1d(
+            self._tracks[rows_a], self._tracks[rows_b], assume_unique=True, return_indices=True
+        )
+        return np.stack([rows_a[at_a], rows_b[at_b]], axis=1)
 
 
 def track_matches(tracks: Tracks, pairs: list[tuple[int, int]]) -> dict[tuple[int, int], SparseMatch]:
     """The observations as point matches of the given pairs; pairs that share no track are left out."""
-    matches = {}
+    matches, rows_of = {}, PhotoRows(tracks)
     for a, b in sorted(pairs):
-        rows = pair_observations(tracks, a, b)
+        rows = rows_of.shared(a, b)
         if len(rows):
             matches[(a, b)] = SparseMatch(
                 tracks.xy[rows[:, 0]], tracks.xy[rows[:, 1]], np.ones(len(rows), np.float32)

@@ -20,7 +20,7 @@ from recon.core.colmap import (
     pycolmap,
 )
 from recon.core.posed import Camera
-from recon.graph.tracks import pair_observations
+from recon.graph.tracks import PhotoRows
 from recon.graph.types import Tracks, TwoViewGeometry
 from recon.matching.types import SparseMatch
 from recon.photos.types import PhotoSet
@@ -43,7 +43,7 @@ def write_database(
         path: of the database; an existing one is replaced.
         tracks: at working size.
         geometries: of the verified pairs (ascending photo ids). ``inliers`` is aligned with
-            ``pair_observations`` of the tracks, or, with ``matches``, with those; a geometry of another
+            ``PhotoRows.shared`` of the tracks, or, with ``matches``, with those; a geometry of another
             length keeps all matches of its pair.
         matches: point matches to write instead of tracks (each match a keypoint pair, equal points shared).
 
@@ -102,11 +102,11 @@ def _keypoints_and_pairs(
     keypoints: dict[int, np.ndarray] = {}
     pairs: dict[tuple[int, int], np.ndarray] = {}
     if matches is None:
-        index = keypoint_numbers(tracks)
+        index, rows_of = keypoint_numbers(tracks), PhotoRows(tracks)
         for photo in ids:
-            keypoints[photo] = tracks.xy[tracks.photo_id == photo]
+            keypoints[photo] = tracks.xy[rows_of.of(photo)]
         for a, b in sorted(edges):
-            rows = pair_observations(tracks, a, b)
+            rows = rows_of.shared(a, b)
             if len(rows):
                 pairs[(a, b)] = index[rows]
         return keypoints, pairs

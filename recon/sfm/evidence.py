@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, sparse
+from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
 from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
@@ -34,6 +35,12 @@ RESIDUAL_CELLS = 8
 SPREAD_CELLS = 6
 # A ring or cell of a photo says something of the lens from so many observations.
 MIN_OBSERVATIONS_OF_PLACE = 30
+
+
+# The deviations of more photos are found from sparse factors, whose memory grows with their pairs and not with the
+# square of their number; and of at most so many photos.
+MAX_DENSE_PHOTOS = 200
+MAX_SAMPLED_PHOTOS = 200
 
 
 @dataclass(frozen=True)
@@ -427,7 +434,35 @@ def uncertainty(
     blocks += 1e-9 * np.trace(blocks, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-300 * np.eye(3)
     inverse = sparse.block_diag(list(np.linalg.inv(blocks)), format="csr")
     W = (B.T @ A).tocsr()
-    S = (B.T @ B).toarray() - (W @ inverse @ W.T).toarray()
+    freedom = max(2 * len(model.xy) - 3 * len(model.xyz) - count + 7, 1)
+    variance = float((weight * (model.residual**2).sum(axis=1)).sum() / freedom)
+    normal = sparse.csr_array(B.T @ B - W @ inverse @ W.T)
+    summed = None
+    if block is not None:
+        score = sparse.diags_array(root * model.residual.ravel()) @ (B - A @ (inverse @ W.T))
+        of = sparse.csr_array((np.ones(len(root)), (np.repeat(block[model.point], 2), np.arange(len(root)))))
+        summed = sparse.csr_array(of @ score / np.sqrt(variance))
+    if n > MAX_DENSE_PHOTOS:
+        spread, of_lens = _sparse_variances(normal, model.centre, len(lens), summed)
+    else:
+        spread, of_lens = _dense_variances(normal.toarray(), model, count, summed)
+    focal = np.zeros(len(model.cameras))
+    for position, (camera, index) in enumerate(lens):
+        if index in model.cameras[camera].focal_length_idxs():
+            deviation = np.sqrt(max(of_lens[position] * variance, 0.0))
+            focal[camera] = max(focal[camera], deviation / model.cameras[camera].params[index])
+    return Uncertainty(np.sqrt(np.maximum(spread * variance, 0)), focal, count - 7)
+
+
+def _dense_variances(
+    S: Float[np.ndarray, "m m"], model: ModelArrays, count: int, summed: sparse.csr_array | None
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"]]:
+    """Variances of the centres (summed over the axes) and lens parameters for noise of one pixel.
+
+    Args:
+        S: normal equations without points. summed: of each block of points, what its residuals pull at the parameters.
+    """
+    n = len(model.photos)
     gauge = np.zeros((count, 7))
     centre = model.centre - model.centre.mean(axis=0)
     for k in range(3):
@@ -445,24 +480,63 @@ def uncertainty(
     held, _ = np.linalg.qr(held)
     covariance = np.linalg.pinv(scaled + held @ held.T, rcond=1e-14, hermitian=True)
     covariance = covariance * size[:, None] * size[None]
+    if summed is not None:
+        covariance = covariance @ (summed.T @ summed).toarray() @ covariance
     of_centres = np.concatenate([np.arange(6 * i + 3, 6 * i + 6) for i in range(n)])
     basis, _ = np.linalg.qr(gauge[of_centres])
     project = np.eye(3 * n) - basis @ basis.T
-    freedom = max(2 * len(model.xy) - 3 * len(model.xyz) - count + 7, 1)
-    variance = float((weight * (model.residual**2).sum(axis=1)).sum() / freedom)
-    if block is not None:
-        score = sparse.diags_array(root * model.residual.ravel()) @ (B - A @ (inverse @ W.T))
-        of = sparse.csr_array((np.ones(len(root)), (np.repeat(block[model.point], 2), np.arange(len(root)))))
-        summed = (of @ score).toarray()
-        covariance = covariance @ (summed.T @ summed) @ covariance / variance
     around = project @ covariance[np.ix_(of_centres, of_centres)] @ project
-    spread = np.diag(around).reshape(-1, 3).sum(axis=1) * variance
-    focal = np.zeros(len(model.cameras))
-    for position, (camera, index) in enumerate(lens):
-        if index in model.cameras[camera].focal_length_idxs():
-            deviation = np.sqrt(max(covariance[6 * n + position, 6 * n + position] * variance, 0.0))
-            focal[camera] = max(focal[camera], deviation / model.cameras[camera].params[index])
-    return Uncertainty(np.sqrt(np.maximum(spread, 0)), focal, count - 7)
+    spread = np.diag(around).reshape(-1, 3).sum(axis=1)
+    return np.asarray(spread), np.asarray(np.diag(covariance)[6 * n :])
+
+
+def _sparse_variances(
+    S: sparse.csr_array, centre: Float[np.ndarray, "n 3"], lenses: int, summed: sparse.csr_array | None
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"]]:
+    """What ``_dense_variances`` gives, with memory that grows with the pairs of photos that share points.
+
+    Variances that a similarity of the world does not change are the same whichever seven parameters hold it: here the
+    first camera, and a coordinate of the one that is farthest away. At most ``MAX_SAMPLED_PHOTOS`` centres are asked;
+    the others are given the variance of the one that is nearest in the photos' order.
+    """
+    n = len(centre)
+    far = int(np.argmax(((centre - centre[0]) ** 2).sum(axis=1)))
+    along = int(np.argmax(np.abs(centre[far] - centre[0])))
+    keep = np.setdiff1d(np.arange(6, S.shape[0]), [6 * far + 3 + along])
+    # Parameters of one unit each, so that the factors are well behaved.
+    size = 1 / np.sqrt(np.maximum(S.diagonal()[keep], 1e-12))
+    scale = sparse.diags_array(size)
+    factors = splu(
+        sparse.csc_array(scale @ S[keep][:, keep] @ scale) + 1e-12 * sparse.eye_array(len(keep), format="csc")
+    )
+
+    pull = None if summed is None else summed[:, keep]
+
+    def variance(rows: Int[np.ndarray, " r"], values: Float[np.ndarray, " r"]) -> float:
+        side = np.zeros(S.shape[0])
+        side[rows] = values
+        side = side[keep] * size
+        moves = factors.solve(side)
+        return float(side @ moves if pull is None else ((pull @ (size * moves)) ** 2).sum())
+
+    moved = centre - centre.mean(axis=0)
+    gauge = np.zeros((3 * n, 7))
+    for k in range(3):
+        gauge[k::3, k] = 1
+        gauge[:, 3 + k] = np.cross(np.eye(3)[k], moved).ravel()
+    gauge[:, 6] = moved.ravel()
+    basis, _ = np.linalg.qr(gauge)
+    of_centres = np.concatenate([np.arange(6 * i + 3, 6 * i + 6) for i in range(n)])
+    asked = np.unique(np.linspace(0, n - 1, min(n, MAX_SAMPLED_PHOTOS)).round().astype(int))
+    found = np.zeros(len(asked))
+    for position, i in enumerate(asked.tolist()):
+        for row in range(3 * i, 3 * i + 3):
+            around = -basis @ basis[row]
+            around[row] += 1
+            found[position] += variance(of_centres, around)
+    nearest = asked[np.abs(np.arange(n)[:, None] - asked[None]).argmin(axis=1)]
+    lens = [variance(np.array([6 * n + k]), np.ones(1)) for k in range(lenses)]
+    return found[np.searchsorted(asked, nearest)], np.array(lens)
 
 
 def free_parameters(model: ModelArrays, free_centre: bool) -> list[tuple[int, int]]:

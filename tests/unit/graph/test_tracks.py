@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from recon.core.cameras import Intrinsics
 from recon.graph.tracks import (
+    PhotoRows,
     TrackSettings,
     build_tracks,
     find_anchors,
     make_tracks,
-    pair_observations,
     select_observations,
     spread,
     track_matches,
@@ -363,7 +363,7 @@ def test_a_weak_wrong_match_does_not_spoil_good_tracks() -> None:
     flags = {pair: np.ones(len(match.score), bool) for pair, match in matches.items()}
     flags[0, 1][:] = False
     fewer = tracks_from_sparse(matches, flags)
-    assert len(pair_observations(fewer, 0, 1)) <= points
+    assert len(PhotoRows(fewer).shared(0, 1)) <= points
 
 
 def test_observations_of_a_pair_are_those_both_photos_see() -> None:
@@ -373,7 +373,7 @@ def test_observations_of_a_pair_are_those_both_photos_see() -> None:
         np.arange(14, dtype=float).reshape(7, 2),
     )
     assert tracks.count == 3
-    rows = pair_observations(tracks, 0, 2)
+    rows = PhotoRows(tracks).shared(0, 2)
     np.testing.assert_array_equal(tracks.track_id[rows], [[0, 0], [1, 1]])
     np.testing.assert_array_equal(tracks.photo_id[rows], [[0, 2], [0, 2]])
     matches = track_matches(tracks, [(0, 2), (0, 1)])

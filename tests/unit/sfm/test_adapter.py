@@ -20,7 +20,7 @@ from recon.core.colmap import (
     points_to_colmap,
 )
 from recon.core.undistort import distort_points, undistort_points, undistortion_maps
-from recon.graph.tracks import pair_observations, track_matches
+from recon.graph.tracks import PhotoRows, track_matches
 from recon.sfm.adapter import (
     keypoint_numbers,
     move_observations,
@@ -125,7 +125,7 @@ def test_the_database_holds_the_tracks(tmp_path: Path) -> None:
             )
         assert database.num_verified_image_pairs() == len(pairs)
         for a, b in pairs:
-            rows = pair_observations(tracks, a, b)
+            rows = PhotoRows(tracks).shared(a, b)
             expected = {tuple(row) for row in numbers[rows]}
             matches = database.read_matches(image_id(a), image_id(b))
             assert {tuple(row) for row in matches.astype(int)} == expected

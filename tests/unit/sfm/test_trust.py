@@ -12,6 +12,7 @@ from recon.core.cameras import Intrinsics
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
+from recon.sfm import evidence
 from recon.sfm.adapter import write_database
 from recon.sfm.camera_tests import OTHER_THAN_GIVEN, CameraTest
 from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
@@ -138,6 +139,21 @@ def test_points_that_err_alike_tell_less(ring) -> None:  # type: ignore[no-untyp
     np.testing.assert_allclose(uncertainty(four, block=np.arange(4 * p) % p).centre, alone, rtol=1e-6)
     np.testing.assert_allclose(uncertainty(four).centre, uncertainty(once).centre / 2, rtol=0.05)
     assert 0.7 < np.median(alone / uncertainty(once).centre) < 1.3  # independent noise: both say the same
+
+
+def test_deviations_from_sparse_factors_are_those_of_the_whole_matrix(ring, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    _, photos, _, _, result = ring
+    free = replace(photos, cameras=tuple(replace(camera, known=False) for camera in photos.cameras))
+    for of, alike in ((photos, 1), (photos, 5), (free, 1), (free, 5)):
+        model = model_arrays(result.best, of)
+        block = None if alike == 1 else np.arange(len(model.xyz)) // alike
+        whole = uncertainty(model, block=block)
+        with monkeypatch.context() as changed:
+            changed.setattr(evidence, "MAX_DENSE_PHOTOS", 2)
+            parts = uncertainty(model, block=block)
+        np.testing.assert_allclose(parts.centre, whole.centre, rtol=1e-3)
+        np.testing.assert_allclose(parts.focal, whole.focal, rtol=1e-3)
+        assert parts.free == whole.free
 
 
 def test_a_focal_length_that_the_photos_do_not_tell_is_uncertain() -> None:
