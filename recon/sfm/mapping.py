@@ -1,4 +1,4 @@
-"""From tracks to cameras and points with COLMAP's incremental or global mapper."""
+"""From tracks to cameras and points with COLMAP's incremental, global or hierarchical mapper."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ FEWEST_POINTS_FOR_A_PHOTO = 8
 # so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
 HALVES_CELL = 1 / 8
 MIN_POINTS_OF_A_HALF = 8
+
+MOST_INCREMENTAL = 150
+"""So many photos are mapped incrementally; the cost of that grows faster than their number."""
+
+# Hierarchical mapping: photos of a part at most, and those that neighbouring parts share.
+PART_PHOTOS, PART_OVERLAP = 100, 20
 
 STARTING_ANGLES = (16.0, 4.0, 1.5)
 """Degrees between the rays of the pair that a model starts with: the first asked for (COLMAP halves it by itself), and
@@ -114,22 +120,7 @@ def map_incremental(
         graph: the verified view graph, for the reasons in ``left_out``.
     """
     settings = settings or MappingSettings()
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = settings.threads
-    options.random_seed = settings.seed
-    options.min_num_matches = settings.min_pair_matches
-    options.extract_colors = False
-    # A photo set of three is a reconstruction too; COLMAP's default of ten would discard the second-best try.
-    options.min_model_size = 3
-    _refine_intrinsics(options, photos)
-    if settings.first_pair is not None:
-        options.init_image_id1, options.init_image_id2 = (image_id(one) for one in settings.first_pair)
-    # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
-    options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
-    options.mapper.filter_max_reproj_error = settings.max_error_px
-    options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
-    # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
-    options.triangulation.ignore_two_view_tracks = False
+    options = _incremental_options(photos, settings)
     for angle in STARTING_ANGLES:
         options.mapper.init_min_tri_angle = angle
         models = _incremental_models(database_path, options, len(photos.photos), progress)
@@ -148,6 +139,26 @@ def map_incremental(
         photos = with_fixed_intrinsics(photos)
         _refine_intrinsics(options, photos)
     return result
+
+
+def _incremental_options(photos: PhotoSet, settings: MappingSettings) -> pycolmap.IncrementalPipelineOptions:
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = settings.threads
+    options.random_seed = settings.seed
+    options.min_num_matches = settings.min_pair_matches
+    options.extract_colors = False
+    # A photo set of three is a reconstruction too; COLMAP's default of ten would discard the second-best try.
+    options.min_model_size = 3
+    _refine_intrinsics(options, photos)
+    if settings.first_pair is not None:
+        options.init_image_id1, options.init_image_id2 = (image_id(one) for one in settings.first_pair)
+    # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
+    options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
+    options.mapper.filter_max_reproj_error = settings.max_error_px
+    options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
+    # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
+    options.triangulation.ignore_two_view_tracks = False
+    return options
 
 
 def with_model_first(result: MappingResult, index: int, photos: PhotoSet, graph: ViewGraph) -> MappingResult:
@@ -250,6 +261,34 @@ def map_global(
         pipeline.run()
     models = [manager.get(index) for index in range(manager.size())]
     result = _finish(models, photos, graph, settings)
+    if progress is not None and result.best is not None:
+        progress(result.best.num_reg_images(), len(photos.photos))
+    return result
+
+
+def map_hierarchical(
+    database_path: str | os.PathLike[str],
+    photos: PhotoSet,
+    graph: ViewGraph,
+    settings: MappingSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> MappingResult:
+    """Cameras and points by incremental mapping of overlapping parts, which are then joined (COLMAP's own way).
+
+    Arguments and result as ``map_incremental``; progress is reported when a model is done.
+    """
+    settings = settings or MappingSettings()
+    options = pycolmap.HierarchicalPipelineOptions()
+    options.incremental_options = _incremental_options(photos, settings)
+    options.num_threads = settings.threads
+    options.num_workers = 1  # parts that are mapped at once would not come out the same each time
+    options.clustering_options.leaf_max_num_images = PART_PHOTOS
+    options.clustering_options.image_overlap = PART_OVERLAP
+    manager = pycolmap.ReconstructionManager()
+    with pycolmap.Database.open(database_path) as database:
+        pycolmap.HierarchicalPipeline(options, database, manager).run()
+    result = _finish([manager.get(index) for index in range(manager.size())], photos, graph, settings)
     if progress is not None and result.best is not None:
         progress(result.best.num_reg_images(), len(photos.photos))
     return result
@@ -566,4 +605,19 @@ def _left_out(
     return left_out
 
 
-MapperName = Literal["incremental", "global"]
+MapperName = Literal["auto", "incremental", "global", "hierarchical"]
+
+Mapper = Callable[..., MappingResult]
+
+_MAPPERS: Mapping[str, Mapper] = {
+    "incremental": map_incremental,
+    "global": map_global,
+    "hierarchical": map_hierarchical,
+}
+
+
+def mapper_named(name: MapperName, photos: int) -> Mapper:
+    """The mapper of a name; ``auto`` chooses by the number of photos (docs/benchmarks.md has the figures)."""
+    if name == "auto":
+        name = "incremental" if photos <= MOST_INCREMENTAL else "global"
+    return _MAPPERS[name]

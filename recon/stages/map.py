@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,13 +26,15 @@ from recon.run.folder import DATABASE, TRUST, RunFolder
 from recon.sfm.adapter import write_database
 from recon.sfm.camera_tests import CameraTest, CameraTester, decide_cameras
 from recon.sfm.mapping import (
+    MOST_INCREMENTAL,
+    MapperName,
     MappingResult,
     MappingSettings,
     halves_of,
     map_from,
-    map_global,
     map_incremental,
     map_known,
+    mapper_named,
     polish_model,
     with_fixed_intrinsics,
     with_model_first,
@@ -49,7 +51,9 @@ class MapSettings(BaseModel):
         ESTIMATE,
         description="estimate, or whose cameras to use as they are: a COLMAP model, a run, a scene with true cameras",
     )
-    mapper: Literal["incremental", "global"] = Field("incremental", description="COLMAP's mapper")
+    mapper: MapperName = Field(
+        "auto", description=f"COLMAP's mapper; auto: incremental up to {MOST_INCREMENTAL} photos, then global"
+    )
     first_pair: str = Field(
         "",
         description="incremental: names of the two photos to start from, as A.jpg,B.jpg; empty: COLMAP's choice",
@@ -241,7 +245,7 @@ def _tested(
         again = kept(map_from(decision.photos, tracks, decision.poses, how), decision.photos)
     if again is None or not better(again):
         again = kept(result, decision.photos)
-        run = map_incremental if settings.mapper == "incremental" else map_global
+        run = mapper_named(settings.mapper, len(photo_set.photos))
         again = run(work.path(DATABASE), decision.photos, graph, how)
     if not better(again):
         kept(result, photo_set)
@@ -320,8 +324,13 @@ def _first_pair(settings: MapSettings, photo_set: PhotoSet, graph: ViewGraph) ->
         what = f"there is no photo {unknown[0]!r}" if unknown else "two photos were expected"
         raise UsageError(f"map.first_pair = {settings.first_pair!r}: {what}; say A.jpg,B.jpg")
     pair = (ids[names[0]], ids[names[1]])
-    if settings.mapper != "incremental" or settings.poses != ESTIMATE:
-        raise UsageError("map.first_pair is for incremental mapping of unknown cameras")
+    if (
+        mapper_named(settings.mapper, len(photo_set.photos)) is not map_incremental
+        or settings.poses != ESTIMATE
+    ):
+        raise UsageError(
+            "map.first_pair is for incremental mapping of unknown cameras: --set map.mapper=incremental"
+        )
     if not graph.has_edge(*pair):
         raise UsageError(
             f"map.first_pair = {settings.first_pair!r}: the view graph does not join these photos (verification.json "
@@ -334,7 +343,7 @@ def _estimate(
     settings: MapSettings, options: MappingSettings, photo_set: PhotoSet, graph: ViewGraph, work: StageContext
 ) -> MappingResult:
     """Cameras and points by COLMAP's mapper, with a progress bar."""
-    run = map_incremental if settings.mapper == "incremental" else map_global
+    run = mapper_named(settings.mapper, len(photo_set.photos))
     with work.progress(len(photo_set.photos), "mapping", unit="photo") as bar:
         done = [0]
 

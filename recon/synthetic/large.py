@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float64
 
+from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.errors import UsageError
 from recon.synthetic.aerial import HALF_M, aerial_albedo, aerial_mesh
@@ -100,6 +101,18 @@ _MAKERS: Mapping[str, Callable[[int, int, float], Made]] = {
 LARGE_SCENES = tuple(_MAKERS)
 
 
+def large_scene_parts(
+    name: str, photos: int, size: tuple[int, int], seed: int = 0, coarseness: float = 1.0
+) -> tuple[Mesh, Albedo, list[PinholeView]]:
+    """The surface, its reflectance and the cameras of ``make_large_scene``, without a picture."""
+    if name not in _MAKERS:
+        raise UsageError(f"no large scene {name!r}; there are: {', '.join(_MAKERS)}")
+    if photos < _FEWEST[name]:
+        raise UsageError(f"the scene {name!r} needs {_FEWEST[name]} photos or more, not {photos}")
+    mesh, albedo, poses, field_of_view = _MAKERS[name](photos, seed, coarseness)
+    return mesh, albedo, pinhole_views(poses, *size, field_of_view)
+
+
 def make_large_scene(
     name: str,
     photos: int,
@@ -119,12 +132,7 @@ def make_large_scene(
     Raises:
         UsageError: no such scene, or too few photos for it.
     """
-    if name not in _MAKERS:
-        raise UsageError(f"no large scene {name!r}; there are: {', '.join(_MAKERS)}")
-    if photos < _FEWEST[name]:
-        raise UsageError(f"the scene {name!r} needs {_FEWEST[name]} photos or more, not {photos}")
-    mesh, albedo, poses, field_of_view = _MAKERS[name](photos, seed, coarseness)
-    views = pinhole_views(poses, *size, field_of_view)
+    mesh, albedo, views = large_scene_parts(name, photos, size, seed, coarseness)
     light, sensor = Lighting(samples=samples), Sensor(exposure_spread=0.05)
     return render_scene(name, mesh, albedo, views, light, sensor, background=(0.35, 0.45, 0.6), seed=seed)
 
