@@ -37,7 +37,7 @@ from recon.photos.pairs import select_pairs
 from recon.photos.types import Photo, PhotoSet
 from recon.sfm.adapter import write_database
 from recon.sfm.evidence import centre_differences
-from recon.sfm.mapping import MappingSettings, camera_centers, mapper_named
+from recon.sfm.mapping import MappingSettings, mapper_named
 from recon.synthetic.large import LARGE_SCENES, large_scene_parts
 
 _SIZE = (320, 240)
@@ -130,7 +130,8 @@ def one(folder: Path, mapper: str) -> None:
     if result.best is None:
         print(took, peak, 0, len(result.reconstructions), "nan", "nan")
         return
-    centres = camera_centers(result.best)
+    posed = (image for image in result.best.images.values() if image.has_pose)
+    centres = {image.name: np.array(image.projection_center()) for image in posed}
     names = {name: i for i, name in enumerate(sorted(centres))}
     extent = np.linalg.norm(np.ptp(np.array(list(truth.values())), axis=0))
     errors = centre_differences(

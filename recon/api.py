@@ -143,6 +143,7 @@ def reconstruct(
         memory=None if memory is None else memory_size(memory),
         seed=seed,
         costs=_costs,
+        needs=_needs,
         stop_after=stop_after,
         restart_from=restart_from,
         resume=resume,
@@ -164,6 +165,14 @@ def _costs(root: Path, recipe: Recipe, counts: Mapping[str, Mapping[str, Any]]) 
     sections = {"match": recipe.settings["match"].model_dump()}
     work = workload(RunFolder(root), sections, int(counts["pairs"]["candidates"]))
     return {} if work is None else stage_costs(work)
+
+
+def _needs(root: Path, recipe: Recipe) -> int:
+    """What the largest task of a run takes in memory, once its photos are read."""
+    from recon.run.folder import RunFolder
+    from recon.run.forecast import task_memory
+
+    return task_memory(RunFolder(root), int(recipe.settings["match"].model_dump()["max_size"]))
 
 
 def plan(run: str | Path, threads: int | None = None) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recon.core.memory import machine_memory
 from recon.engine.workspace import library_versions
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
@@ -53,6 +54,7 @@ class Cluster:
         client: Dask's.
         address: of the scheduler.
         ours: True where the workers live for this run only.
+        memory: bytes that a task has on the worker that gives it least, ``tightest``.
         cpu_seconds: of all tasks so far.
         seconds: of each task so far.
         hangs_after: seconds after which a task may be taken to hang.
@@ -62,6 +64,8 @@ class Cluster:
     address: str
     ours: bool
     log: logging.Logger
+    memory: int = 0
+    tightest: str = ""
     cpu_seconds: float = 0.0
     hangs_after: float = _HANGS_AFTER
     seconds: list[float] = field(default_factory=list)
@@ -105,6 +109,27 @@ class Cluster:
             raise self.gone() from error
         finally:
             mission.cancel()
+
+    def check_memory(self, needed: int) -> None:
+        """See that the largest task fits into every worker.
+
+        Args:
+            needed: bytes.
+
+        Raises:
+            ReconError: it does not fit.
+        """
+        if needed > self.memory:
+            limit = f"--memory-limit {-(-needed // (1 << 28)) / 4:g}GiB"
+            how = (
+                "give --memory more, or take fewer --workers"
+                if self.ours
+                else f"start it with {limit} or more"
+            )
+            raise ReconError(
+                f"worker {self.tightest} has {self.memory / 2**30:.2f} GB for a task, and the largest task of this run "
+                f"needs about {needed / 2**30:.2f} GB: {how}, or ask for less with --set match.max_size or --quality"
+            )
 
     @property
     def alive(self) -> bool:
@@ -371,7 +396,7 @@ def _check_workers(cluster: Cluster, root: Path) -> None:
                 "of recon on every machine"
             ) from error
         mine = library_versions()
-        for worker, (problem, versions) in sorted(answers.items()):
+        for worker, (problem, versions, _) in sorted(answers.items()):
             wrong = [f"{name} {versions.get(name, 'missing')} there, {mine[name]} here" for name in mine
                      if versions.get(name) != mine[name]]  # fmt: skip
             if wrong:
@@ -389,11 +414,13 @@ def _check_workers(cluster: Cluster, root: Path) -> None:
     finally:
         for one in folder.glob(f"seen-{token}*"):
             one.unlink(missing_ok=True)
+    cluster.memory, cluster.tightest = min((one[2], worker) for worker, one in answers.items())
     cluster.log.info("%d workers of %s do the tasks", len(answers), cluster.address)
 
 
-def introduce_worker(root: str, token: str, dask_worker: Any = None) -> tuple[str, dict[str, str]]:
-    """What is wrong with a worker's sight of the workspace, empty where nothing is, and its versions.
+def introduce_worker(root: str, token: str, dask_worker: Any = None) -> tuple[str, dict[str, str], int]:
+    """What is wrong with a worker's sight of the workspace, empty where nothing is, its versions, and the bytes that it
+    has for each of the tasks that it does at once.
 
     Args:
         token: content of a file in the workspace; the worker leaves one beside it that says its own name.
@@ -401,15 +428,17 @@ def introduce_worker(root: str, token: str, dask_worker: Any = None) -> tuple[st
     folder = Path(root) / INCOMPLETE
     name = _of_name(dask_worker.address)
     versions = library_versions() | {"token": name}
+    limit = getattr(getattr(dask_worker, "memory_manager", None), "memory_limit", None) or machine_memory()
+    memory = min(int(limit), machine_memory()) // max(1, dask_worker.state.nthreads)
+    problem = ""
     if not _seen(folder / f"seen-{token}", token):
-        return (
-            "it does not see the folder" if not folder.is_dir() else "it sees another folder there"
-        ), versions
-    try:
-        (folder / f"seen-{token}-{name}").write_text(name, encoding="ascii")
-    except OSError as error:
-        return f"it cannot write there ({error.strerror})", versions
-    return "", versions
+        problem = "it sees another folder there" if folder.is_dir() else "it does not see the folder"
+    else:
+        try:
+            (folder / f"seen-{token}-{name}").write_text(name, encoding="ascii")
+        except OSError as error:
+            problem = f"it cannot write there ({error.strerror})"
+    return problem, versions, memory
 
 
 def _of_name(address: str) -> str:

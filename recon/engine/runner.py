@@ -100,6 +100,8 @@ class RunOptions:
         memory: bytes that the run may take; None for what the machine, or its control group, has.
         costs: what the stages of the run in a workspace are expected to cost, given the counts of the stages that are
             done; empty while that is not known. The time to go is told by it.
+        needs: bytes that the largest task of a run takes in its process; 0 while that is not known. Workers
+            with less are refused before they begin.
         seed: of every random choice.
         stop_after: name of the last stage to run.
         restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
@@ -117,6 +119,7 @@ class RunOptions:
     cluster: str | None = None
     memory: int | None = None
     costs: Callable[[Path, Recipe, Mapping[str, Mapping[str, Any]]], Mapping[str, float]] | None = None
+    needs: Callable[[Path, Recipe], int] | None = None
     seed: int = 0
     stop_after: str | None = None
     restart_from: str | None = None
@@ -224,11 +227,14 @@ class _Run:
         self.log.info(text, extra={"screen": True})
 
     def context(self, stage: str) -> StageContext:
+        memory = self.options.memory or machine_memory()
+        if self.cluster is not None:
+            memory = min(memory, self.cluster.memory)
         return StageContext(
             root=self.workspace.root,
             inputs=self.options.inputs,
             threads=self.threads,
-            memory=(self.options.memory or machine_memory()) // CACHED_PART // (self.options.workers or 1),
+            memory=memory // CACHED_PART,
             cluster=self.cluster,
             tell=self.tell,
             seed=self.options.seed,
@@ -339,6 +345,8 @@ class _Run:
         self.workspace.drop_partial(stage.name, except_fingerprint=work.fingerprint)
         self.log.info("%s: begins", label)
         try:
+            if self.cluster is not None and self.options.needs is not None:
+                self.cluster.check_memory(self.options.needs(self.workspace.root, self.recipe))
             with _measured(record, self.cluster):
                 counts = dict(stage.run(self.recipe.settings[stage.name], work) or {})
         except KeyboardInterrupt:

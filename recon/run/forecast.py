@@ -40,6 +40,8 @@ _REPORT = 8.0
 _DISK_PER_PIXEL, _DISK_PER_FLOW_PIXEL, _DISK_PER_PHOTO = 19, 6, 600_000
 _MEMORY_BASE, _MEMORY_PER_PIXEL = 600 << 20, 300
 _MATCH_MEMORY_PER_PIXEL = 1200
+# Of a worker: what a process has loaded before its first task, and the working arrays of a depth map.
+_TASK_MEMORY_BASE, _DEPTH_MEMORY_PER_PIXEL = 300 << 20, 300
 
 
 def stage_costs(work: Workload) -> dict[str, float]:
@@ -63,14 +65,28 @@ def workload(run: RunFolder, recipe: Mapping[str, Any], candidates: int) -> Work
     """
     if not run.has_photos or not run.pairs:
         return None
-    photos = run.photo_set.photos
-    limit = int(recipe["match"]["max_size"])
-    sizes = [(photo.width * photo.height, max(photo.width, photo.height)) for photo in photos]
-    matched = [pixels * min(1.0, limit / longest) ** 2 for pixels, longest in sizes]
-    total = sum(pixels for pixels, _ in sizes)
-    return Workload(
-        len(photos), total / len(photos) / 1e6, sum(matched) / len(photos) / 1e6, candidates, len(run.pairs)
-    )
+    pixels, matched = _pixels(run, int(recipe["match"]["max_size"]))
+    count = len(pixels)
+    return Workload(count, sum(pixels) / count / 1e6, sum(matched) / count / 1e6, candidates, len(run.pairs))
+
+
+def _pixels(run: RunFolder, match_size: int) -> tuple[list[int], list[float]]:
+    """Pixels of every photo at working and at matching size."""
+    sizes = [(photo.width * photo.height, max(photo.width, photo.height)) for photo in run.photo_set.photos]
+    return [size for size, _ in sizes], [size * min(1.0, match_size / long) ** 2 for size, long in sizes]
+
+
+def task_memory(run: RunFolder, match_size: int) -> int:
+    """Bytes that the largest task of a run takes in a process of its own, caches left out; 0 without photos.
+
+    Args:
+        match_size: longest side of the photos that are matched, pixels.
+    """
+    if not run.has_photos:
+        return 0
+    pixels, matched = _pixels(run, match_size)
+    work = max(_MATCH_MEMORY_PER_PIXEL * max(matched), _DEPTH_MEMORY_PER_PIXEL * max(pixels))
+    return int(_TASK_MEMORY_BASE + work)
 
 
 @dataclass(frozen=True)

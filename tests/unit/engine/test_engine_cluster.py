@@ -95,21 +95,27 @@ class FakeClient:
 
     status = "running"
 
-    def __init__(self, root: Path, **changed: str) -> None:
+    def __init__(self, root: Path, memory: int | None = None, threads: int = 1, **changed: str) -> None:
         self.root, self.changed = root, changed
+        self.worker = SimpleNamespace(
+            address="tcp://far:1",
+            memory_manager=SimpleNamespace(memory_limit=memory),
+            state=SimpleNamespace(nthreads=threads),
+        )
 
     def wait_for_workers(self, *_: Any, **__: Any) -> None:
         pass
 
     def run(self, ask: Any, root: str, token: str) -> dict[str, Any]:
         assert root
-        problem, versions = ask(str(self.root), token, SimpleNamespace(address="tcp://far:1"))
-        return {"tcp://far:1": (problem, versions | self.changed)}
+        problem, versions, memory = ask(str(self.root), token, self.worker)
+        return {"tcp://far:1": (problem, versions | self.changed, memory)}
 
 
-def check(client: FakeClient, root: Path) -> None:
+def check(client: FakeClient, root: Path) -> cluster.Cluster:
     one = cluster.Cluster(client, "tcp://scheduler:1", False, logging.getLogger("recon"))
     cluster._check_workers(one, root)
+    return one
 
 
 def test_workers_of_other_versions_or_without_the_workspace_are_refused(
@@ -127,6 +133,22 @@ def test_workers_of_other_versions_or_without_the_workspace_are_refused(
     (there / INCOMPLETE).mkdir(parents=True)
     with pytest.raises(ReconError, match="it sees another folder there"):
         check(FakeClient(there), here)
+
+
+def test_a_worker_with_too_little_memory_for_a_task_is_refused_before_it_begins(tmp_path: Path) -> None:
+    assert check(FakeClient(tmp_path), tmp_path).memory == machine_memory()
+    few = check(FakeClient(tmp_path, memory=1 << 30, threads=4), tmp_path)
+    assert few.memory == 1 << 28
+    few.check_memory(1 << 28)
+    with pytest.raises(
+        ReconError, match=r"tcp://far:1 has 0\.25 GB .* needs about 0\.50 GB: .*--memory-limit 0\.5GiB"
+    ):
+        few.check_memory(1 << 29)
+    with pytest.raises(
+        ReconError, match=r"has 0\.50 GB for a task.*give --memory more, or take fewer --workers"
+    ):
+        run(tmp_path / "out", workers=1, memory=1 << 29, needs=lambda *_: 1 << 30)
+    assert not (tmp_path / "out" / "squares").exists()
 
 
 def test_memory_sizes() -> None:
