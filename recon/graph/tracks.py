@@ -609,9 +609,9 @@ class PhotoRows:
     def __init__(self, tracks: Tracks) -> None:
         self._tracks = tracks.track_id
         self._order = np.argsort(tracks.photo_id, kind="stable")
-        ids, first = np.unique(tracks.photo_id[self._order], return_index=True)
-        ends = [*first[1:].tolist(), len(self._order)]
-        self._spans = dict(zip(ids.tolist(), zip(first.tolist(), ends, strict=True), strict=True))
+        ids, first, count = np.unique(tracks.photo_id[self._order], return_index=True, return_counts=True)
+        spans = zip(first.tolist(), (first + count).tolist(), strict=True)
+        self._spans = dict(zip(ids.tolist(), spans, strict=True))
 
     def of(self, photo: int) -> Int[np.ndarray, " n"]:
         """Rows of a photo's observations, ascending."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int16, Int32, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.surface.texture.charts import Layout
@@ -19,6 +20,8 @@ from recon.surface.texture.visibility import Candidates
 _PHOTOS = 4
 # Texels so near to a face take its colour at the nearest point: bilinear look-ups at its border stay right.
 _MARGIN = 1.5
+# So many photos stay in memory for the blends to come.
+_AT_HAND = 48
 
 
 @dataclass(frozen=True)
@@ -100,31 +103,48 @@ def bake(
     """
     texture = np.zeros((layout.height, layout.width, 3), np.uint8)
     owner = np.full((layout.height, layout.width), -1, np.int32)
-    pictures = numba.typed.List()
+    factor = layout.scale if layout.scale < 0.999 else 1.0
+    sizes = [(max(1, round(v.width * factor)), max(1, round(v.height * factor))) for v in views]
     matrices = np.zeros((len(views), 3, 4))
-    for index, (view, image) in enumerate(zip(views, images, strict=True)):
-        if layout.scale < 0.999:
-            width = max(1, round(view.width * layout.scale))
-            height = max(1, round(view.height * layout.scale))
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            view = view.resized(width, height)
-        pictures.append(np.ascontiguousarray(image))
-        matrices[index] = view.K @ view.cam_from_world
-    for margin in (0.0, _MARGIN):
-        _paint(
-            texture,
-            owner,
-            layout.corners,
-            vertices,
-            faces,
-            blend.view,
-            blend.weight,
-            blend.correction,
-            pictures,
-            matrices,
-            gains.astype(np.float32),
-            margin,
+    for index, (view, size) in enumerate(zip(views, sizes, strict=True)):
+        matrices[index] = (view if factor == 1.0 else view.resized(*size)).K @ view.cam_from_world
+
+    @lru_cache(maxsize=_AT_HAND)
+    def picture(index: int) -> UInt8[np.ndarray, "_ _ 3"]:
+        image = images[index]
+        return np.ascontiguousarray(
+            image if factor == 1.0 else cv2.resize(image, sizes[index], interpolation=cv2.INTER_AREA)
         )
+
+    # Faces of one photo are charts of their own, which lie apart: only the photos of their blends are in memory.
+    order = np.argsort(blend.view[:, 0], kind="stable")
+    names, first = np.unique(blend.view[order, 0], return_index=True)
+    slot = np.zeros(len(views), np.int64)
+    for name, mine in zip(names, np.split(order, first[1:]), strict=True):
+        if name < 0:
+            continue
+        pictures = numba.typed.List()
+        for index in np.unique(blend.view[mine]).tolist():
+            if index >= 0:
+                slot[index] = len(pictures)
+                pictures.append(picture(index))
+        for margin in (0.0, _MARGIN):
+            _paint(
+                texture,
+                owner,
+                layout.corners,
+                vertices,
+                faces,
+                mine,
+                blend.view,
+                blend.weight,
+                blend.correction,
+                pictures,
+                slot,
+                matrices,
+                gains.astype(np.float32),
+                margin,
+            )
     owner[owner < -1] = -2 - owner[owner < -1]
     return texture, owner
 
@@ -185,10 +205,12 @@ def _paint(
     corners: Float64[np.ndarray, "m 3 2"],
     vertices: Float64[np.ndarray, "n 3"],
     faces: Int32[np.ndarray, "m 3"],
+    chosen: Int64[np.ndarray, " c"],
     view: Int16[np.ndarray, "m 4"],
     weight: Float32[np.ndarray, "m 3 4"],
     correction: Float32[np.ndarray, "m 3 4 3"],
     pictures: list[UInt8[np.ndarray, "_ _ 3"]],
+    slot: Int64[np.ndarray, " v"],
     matrices: Float64[np.ndarray, "v 3 4"],
     gains: Float32[np.ndarray, "v 3"],
     margin: float,
@@ -198,9 +220,7 @@ def _paint(
     color = np.empty(3)
     wx = np.empty(4)
     wy = np.empty(4)
-    for f in range(len(faces)):
-        if view[f, 0] < 0:
-            continue
+    for f in chosen:
         left, right, top, bottom = _box(corners[f], margin, width, height)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -227,7 +247,7 @@ def _paint(
                         continue
                     u = (P[0, 0] * lx + P[0, 1] * ly + P[0, 2] * lz + P[0, 3]) / depth
                     q = (P[1, 0] * lx + P[1, 1] * ly + P[1, 2] * lz + P[1, 3]) / depth
-                    picture = pictures[v]
+                    picture = pictures[slot[v]]
                     ph, pw = picture.shape[0], picture.shape[1]
                     iu, iq = int(np.floor(u)), int(np.floor(q))
                     for tap in range(4):
