@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8, UInt16
+from jaxtyping import Float, Float32, Int32, Int64, UInt8, UInt16
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,7 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+    def rows(self, chosen: Int64[np.ndarray, " k"]) -> PointCloud:
+        """Some of the points."""
+        return PointCloud(*(getattr(self, one.name)[chosen] for one in fields(self)))

@@ -239,6 +239,9 @@ class AtomicFolder:
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
+        name = target.relative_to(self.root).as_posix()
+        if name in self.written:
+            self.written.remove(name)
 
     def _note(self, target: Path) -> None:
         name = target.relative_to(self.root).as_posix()

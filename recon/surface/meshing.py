@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from recon.core.cameras import PinholeView
 from recon.core.mesh import PointCloud
 from recon.dense.types import DepthMap
+from recon.surface.blocks import Block, Patch, join_blocks, plan_blocks
 
 # Deeper octrees overflow the memory of a small machine before they resolve anything.
 _MAX_OCTREE_DEPTH = 12
@@ -25,6 +26,9 @@ _LEAST_SCALE = 1.1
 # A surface that is farther than this many spacings from all points was not measured. At six, as it was before, a rim of
 # surface without points lowered F at 20 mm by 0.03 to 0.04 on rendered scenes.
 _REACH = 2.0
+# Parts of a cloud overlap by so many cells on each side of the plane between them: the surfaces of both are then within
+# about a hundredth of a cell there.
+_MARGIN_CELLS = 8.0
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: int = 0) -> float:
@@ -53,6 +57,7 @@ def poisson_mesh(
     depth: int = 5,
     trim_quantile: float = 0.02,
     threads: int = -1,
+    cell: float | None = None,
 ) -> Any:
     """A mesh by screened Poisson reconstruction (Kazhdan & Hoppe, 2013), trimmed where few points are.
 
@@ -63,6 +68,7 @@ def poisson_mesh(
             where points are), and its cube is as large as makes the cells fit the spacing.
         trim_quantile: share of vertices with the lowest density that is cut away.
         threads: of the solver; -1 for all.
+        cell: side of the smallest cells; None for what the spacing of the points asks for.
 
     Returns:
         An ``open3d.geometry.TriangleMesh`` with vertex colours and normals.
@@ -74,7 +80,7 @@ def poisson_mesh(
 
     if len(cloud) < 10:
         raise ValueError(f"{len(cloud)} points are too few for a surface")
-    depth, scale = _octree(cloud, depth)
+    depth, scale = _octree(cloud, depth, cell or poisson_cell(cloud))
     mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
         _as_open3d(cloud),
         depth=depth,
@@ -89,14 +95,59 @@ def poisson_mesh(
     return mesh
 
 
-def _octree(cloud: PointCloud, least_depth: int) -> tuple[int, float]:
-    """Depth of the octree and side of its cube, in extents of the cloud, for cells that fit the points' spacing."""
+def poisson_cell(cloud: PointCloud) -> float:
+    """Side of Poisson's smallest cells that fits the spacing of the points."""
+    return _CELL * point_spacing(cloud.xyz)
+
+
+def _octree(cloud: PointCloud, least_depth: int, cell: float) -> tuple[int, float]:
+    """Depth of the octree and side of its cube, in extents of the cloud, for cells of a size."""
     extent = float(np.ptp(cloud.xyz, axis=0).max())
-    cell = _CELL * point_spacing(cloud.xyz)
     wanted = math.ceil(math.log2(_LEAST_SCALE * extent / cell)) if 0 < cell < extent else least_depth
     if wanted < least_depth or wanted > _MAX_OCTREE_DEPTH:
         return max(least_depth, min(wanted, _MAX_OCTREE_DEPTH)), _LEAST_SCALE
     return wanted, max(_LEAST_SCALE, cell * 2**wanted / extent)
+
+
+def block_mesh(cloud: PointCloud, cell: float, depth: int = 5) -> Patch:
+    """The Poisson mesh of a part of a cloud, without what is too far from its points.
+
+    Args:
+        cloud: points with normals.
+        cell: side of the smallest cells, that of the whole cloud (``poisson_cell``).
+        depth: as of ``poisson_mesh``.
+    """
+    if len(cloud) < 10:
+        return Patch(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+    mesh = poisson_mesh(cloud, depth=depth, trim_quantile=0.0, threads=1, cell=cell)
+    # Beyond the points of its part a surface closes as it likes, and may come back to where the parts are joined.
+    reach = _REACH * cell / _CELL
+    near, _ = cKDTree(cloud.xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
+    mesh.remove_vertices_by_mask(~np.isfinite(near))
+    return Patch(
+        np.asarray(mesh.vertices).copy(),
+        np.asarray(mesh.triangles).astype(np.int64),
+        np.asarray(mesh.vertex_colors).copy(),
+    )
+
+
+def plan_of_cloud(cloud: PointCloud, most: int) -> tuple[Block, float]:
+    """The parts in which a cloud is meshed (``recon.surface.blocks``), and the side of Poisson's smallest cells."""
+    cell = poisson_cell(cloud)
+    return plan_blocks(cloud.xyz, most, _MARGIN_CELLS * cell), cell
+
+
+def mesh_of_blocks(block: Block, patch_of: Callable[[Block], Patch], cell: float) -> Any:
+    """The ``open3d.geometry.TriangleMesh`` of a planned cloud, from the meshes of its parts."""
+    import open3d as o3d
+
+    joined = join_blocks(block, patch_of, cell)
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(joined.xyz), o3d.utility.Vector3iVector(joined.faces.astype(np.int32))
+    )
+    mesh.vertex_colors = o3d.utility.Vector3dVector(joined.rgb)
+    mesh.compute_vertex_normals()
+    return mesh
 
 
 def tsdf_mesh(

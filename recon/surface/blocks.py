@@ -1,0 +1,277 @@
+"""Meshing of large clouds by overlapping blocks, whose meshes are cut and joined at planes.
+
+A cloud with too many points is cut in two at the median of its longest side; each half keeps a margin of the other one
+and is meshed for itself, in two again if it must be. Both meshes are then cut at the plane and joined along it: what a
+surface reconstruction finds there hardly depends on points beyond the margin, so the two cuts are nearly one curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int, Int64
+from scipy.spatial import cKDTree
+
+# In cells of the surface reconstruction: shorter edges of a cut are taken out, vertices of the two cuts that are
+# so near count as one, and a vertex goes into an edge of the other cut from so far away. The two cuts are about 0.01
+# cells apart; edges as short as that would not come in the same order in both.
+_SHORT, _SAME, _REACH = 0.1, 0.15, 0.5
+# A vertex is taken out with one neighbour at a time, so often.
+_PASSES = 4
+# Edges of the other cut that are tried for a vertex.
+_TRIED = 8
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A triangle mesh with colours.
+
+    Attributes:
+        xyz: (n, 3) vertices.
+        faces: (m, 3) vertex indices.
+        rgb: (n, 3) colours, 0…1.
+    """
+
+    xyz: Float64[np.ndarray, "n 3"]
+    faces: Int64[np.ndarray, "m 3"]
+    rgb: Float64[np.ndarray, "n 3"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a cloud that is meshed at once, or two parts and the plane between them.
+
+    Attributes:
+        points: rows of the cloud; of an inner node none.
+        axis, at: the plane: coordinate ``axis`` is ``at``.
+        parts: below the plane and above it; empty for a part that is meshed at once.
+    """
+
+    points: Int64[np.ndarray, " k"]
+    axis: int = 0
+    at: float = 0.0
+    parts: tuple[Block, ...] = ()
+
+    def leaves(self) -> list[Block]:
+        """The parts that are meshed, in order."""
+        return [leaf for part in self.parts for leaf in part.leaves()] if self.parts else [self]
+
+
+def plan_blocks(xyz: Float[np.ndarray, "n 3"], most: int, margin: float) -> Block:
+    """Cut a cloud into overlapping parts.
+
+    Args:
+        xyz: its points.
+        most: points of a part, its margin included; more where margins alone hold so many.
+        margin: how far a part reaches beyond the planes that bound it, in the unit of the points.
+    """
+    return _cut(xyz, np.arange(len(xyz)), most, margin)
+
+
+def _cut(xyz: Float[np.ndarray, "n 3"], points: Int64[np.ndarray, " k"], most: int, margin: float) -> Block:
+    if len(points) <= most:
+        return Block(points)
+    mine = xyz[points]
+    axis = int(np.argmax(np.ptp(mine, axis=0)))
+    along = mine[:, axis]
+    at = float(np.median(along))
+    below, above = points[along <= at + margin], points[along >= at - margin]
+    if max(len(below), len(above)) > 0.9 * len(points):  # nothing is gained where margins are all there is
+        return Block(points)
+    parts = (_cut(xyz, below, most, margin), _cut(xyz, above, most, margin))
+    return Block(points[:0], axis, at, parts)
+
+
+def join_blocks(block: Block, mesh_of: Callable[[Block], Patch], cell: float) -> Patch:
+    """The mesh of a planned cloud from the meshes of its parts, which are asked for in order.
+
+    Args:
+        cell: side of the cells of the surface reconstruction.
+    """
+    if not block.parts:
+        return mesh_of(block)
+    below, above = (join_blocks(part, mesh_of, cell) for part in block.parts)
+    return join_at_plane(below, above, block.axis, block.at, cell)
+
+
+def join_at_plane(below: Patch, above: Patch, axis: int, at: float, cell: float) -> Patch:
+    """Cut two meshes that overlap about a plane there, and join them along the cut.
+
+    Vertices of the two cuts that lie close together become one, half way; each other vertex goes into the edge of the
+    other cut that it is next to, whose triangle is divided. Where only one mesh crosses the plane its cut stays open.
+
+    Args:
+        below, above: meshes of the parts below and above the plane, each reaching beyond it.
+        axis, at: the plane.
+        cell: side of the cells of the surface reconstruction.
+    """
+    at = _off_vertices(np.concatenate([below.xyz[:, axis], above.xyz[:, axis]]), at)
+    low, low_edges = _clipped(below, axis, at, 1.0)
+    high, high_edges = _clipped(above, axis, at, -1.0)
+    xyz = np.concatenate([low.xyz, high.xyz])
+    rgb = np.concatenate([low.rgb, high.rgb])
+    faces = np.concatenate([low.faces, high.faces + len(low.xyz)])
+    cuts = (low_edges, _Cut(high_edges.ends + len(low.xyz), high_edges.face + len(low.faces)))
+    if min(len(cut.ends) for cut in cuts) == 0:
+        return Patch(xyz, faces, rgb)
+    flat = np.delete(xyz, axis, axis=1)
+    names = np.arange(len(xyz))
+    cuts = tuple(_without_short(flat, cut, names, _SHORT * cell) for cut in cuts)
+    of_low, of_high = (np.unique(cut.ends) for cut in cuts)
+    pairs = _mutual(flat[of_low], flat[of_high], _SAME * cell)
+    one, other = of_low[pairs[:, 0]], of_high[pairs[:, 1]]
+    xyz[one], rgb[one] = 0.5 * (xyz[one] + xyz[other]), 0.5 * (rgb[one] + rgb[other])
+    faces = names[faces]
+    names[other] = one
+    inserted: dict[int, list[tuple[float, int]]] = {}
+    moved = xyz.copy()
+    for mine, theirs, same in ((of_low, cuts[1], one), (of_high, cuts[0], other)):
+        left = np.setdiff1d(mine, same)
+        edge, share, foot = _beside(flat, left, theirs, _REACH * cell)
+        for vertex, row, where, place in zip(left.tolist(), edge.tolist(), share.tolist(), foot, strict=True):
+            if row >= 0:
+                inserted.setdefault(int(theirs.face[row]), []).append((where, vertex))
+                moved[vertex] = 0.5 * (xyz[vertex] + np.insert(place, axis, at))
+    ends = {int(face): pair for cut in cuts for face, pair in zip(cut.face, cut.ends.tolist(), strict=True)}
+    fans, divided = [], np.zeros(len(faces), bool)
+    for face, vertices in inserted.items():
+        a, b = ends[face]
+        (tip,) = set(faces[face].tolist()) - {a, b}
+        chain = [a, *(vertex for _, vertex in sorted(vertices)), b]
+        fans += [(chain[k], chain[k + 1], tip) for k in range(len(chain) - 1)]
+        divided[face] = True
+    faces = np.concatenate([faces[~divided], np.array(fans, np.int64).reshape(-1, 3)])
+    faces = names[faces]
+    whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])
+    return _compact(Patch(moved, faces[whole], rgb))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Edges of a mesh on the plane, each directed as in its triangle, and the triangles."""
+
+    ends: Int64[np.ndarray, "e 2"]
+    face: Int64[np.ndarray, " e"]
+
+
+def _off_vertices(along: Float64[np.ndarray, " n"], at: float) -> float:
+    """A place near ``at`` on which no vertex lies: a cut through a vertex would have edges without length."""
+    nearest = np.argsort(np.abs(along - at), kind="stable")[:64]
+    near = np.sort(along[nearest])
+    if len(near) < 2:
+        return at
+    widest = int(np.argmax(np.diff(near)))
+    return float(0.5 * (near[widest] + near[widest + 1]))
+
+
+def _clipped(patch: Patch, axis: int, at: float, sign: float) -> tuple[Patch, _Cut]:
+    """What lies on one side of a plane (``sign`` times the distance beyond it is negative), and its cut."""
+    away = sign * (patch.xyz[:, axis] - at)
+    outside = away > 0
+    count = outside[patch.faces].sum(axis=1)
+    kept = patch.faces[count == 0]
+    crossing = patch.faces[(count == 1) | (count == 2)]
+    if len(crossing) == 0:
+        cut = _Cut(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+        return _compact(Patch(patch.xyz, kept, patch.rgb)), cut
+    # The corner that is alone on its side comes first; the order round the triangle stays.
+    out = outside[crossing]
+    lonely = np.where(out.sum(axis=1) == 1, out.argmax(axis=1), (~out).argmax(axis=1))
+    turned = crossing[np.arange(len(crossing))[:, None], (lonely[:, None] + np.arange(3)) % 3]
+    a, b, c = turned.T
+    edges = np.sort(np.concatenate([np.stack([a, b], 1), np.stack([a, c], 1)]), axis=1)
+    unique, number = np.unique(edges, axis=0, return_inverse=True)
+    number = number.reshape(-1) + len(patch.xyz)
+    p, q = unique.T
+    share = (away[p] / (away[p] - away[q]))[:, None]
+    new = patch.xyz[p] + share * (patch.xyz[q] - patch.xyz[p])
+    new[:, axis] = at
+    rgb = np.concatenate([patch.rgb, patch.rgb[p] + share * (patch.rgb[q] - patch.rgb[p])])
+    on_ab, on_ac = number[: len(a)], number[len(a) :]
+    inner = ~outside[a]  # the lonely corner is the one that stays
+    tips = np.stack([a, on_ab, on_ac], 1)[inner]
+    ends_of_tips = np.stack([on_ab, on_ac], 1)[inner]
+    rest = ~inner
+    first = np.stack([on_ab, b, c], 1)[rest]
+    second = np.stack([on_ab, c, on_ac], 1)[rest]
+    ends_of_rest = np.stack([on_ac, on_ab], 1)[rest]
+    faces = np.concatenate([kept, tips, first, second])
+    start = len(kept)
+    face = np.concatenate(
+        [start + np.arange(len(tips)), start + len(tips) + len(first) + np.arange(len(second))]
+    )
+    whole = Patch(np.concatenate([patch.xyz, new]), faces, rgb)
+    used, names = _used(whole)
+    ends = names[np.concatenate([ends_of_tips, ends_of_rest])]
+    return Patch(whole.xyz[used], names[faces], rgb[used]), _Cut(ends, face)
+
+
+def _used(patch: Patch) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " n"]]:
+    """Vertices that a face uses, and their new numbers."""
+    used = np.unique(patch.faces)
+    names = np.full(len(patch.xyz), -1, np.int64)
+    names[used] = np.arange(len(used))
+    return used, names
+
+
+def _compact(patch: Patch) -> Patch:
+    used, names = _used(patch)
+    return Patch(patch.xyz[used], names[patch.faces], patch.rgb[used])
+
+
+def _without_short(
+    flat: Float64[np.ndarray, "n 2"], cut: _Cut, names: Int64[np.ndarray, " n"], least: float
+) -> _Cut:
+    """The cut without edges shorter than ``least``: one end takes the other one's name, in ``names`` too."""
+    ends, face = cut.ends, cut.face
+    for _ in range(_PASSES):
+        length = np.linalg.norm(flat[ends[:, 0]] - flat[ends[:, 1]], axis=1)
+        taken: set[int] = set()
+        own = np.arange(len(names))
+        for row in np.argsort(length, kind="stable"):
+            a, b = ends[row].tolist()
+            if length[row] >= least:
+                break
+            if a not in taken and b not in taken:
+                taken |= {a, b}
+                own[b] = a
+        if not taken:
+            break
+        names[:] = own[names]
+        ends = own[ends]
+        whole = ends[:, 0] != ends[:, 1]
+        ends, face = ends[whole], face[whole]
+    return _Cut(ends, face)
+
+
+def _mutual(
+    a: Float64[np.ndarray, "n 2"], b: Float64[np.ndarray, "m 2"], reach: float
+) -> Int[np.ndarray, "k 2"]:
+    """Rows of the points that are each other's nearest and within ``reach``."""
+    far, to_b = cKDTree(b).query(a)
+    _, to_a = cKDTree(a).query(b)
+    rows = np.flatnonzero((to_a[to_b] == np.arange(len(a))) & (far <= reach))
+    return np.stack([rows, to_b[rows]], axis=1)
+
+
+def _beside(
+    flat: Float64[np.ndarray, "n 2"], vertices: Int64[np.ndarray, " v"], cut: _Cut, reach: float
+) -> tuple[Int64[np.ndarray, " v"], Float64[np.ndarray, " v"], Float64[np.ndarray, "v 2"]]:
+    """For each vertex the nearest edge of a cut (-1 where none is within ``reach``), how far along, and the point."""
+    start, way = flat[cut.ends[:, 0]], flat[cut.ends[:, 1]] - flat[cut.ends[:, 0]]
+    tried = min(_TRIED, len(start))
+    if len(vertices) == 0:
+        return np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 2))
+    _, rows = cKDTree(start + 0.5 * way).query(flat[vertices], k=tried)
+    rows = rows.reshape(-1, tried)
+    offset = flat[vertices][:, None] - start[rows]
+    squared = np.maximum((way**2).sum(axis=1), 1e-300)
+    share = np.clip((offset * way[rows]).sum(axis=2) / squared[rows], 0.01, 0.99)
+    foot = start[rows] + share[..., None] * way[rows]
+    far = np.linalg.norm(flat[vertices][:, None] - foot, axis=2)
+    best = far.argmin(axis=1)
+    at = np.arange(len(vertices))
+    near: Bool[np.ndarray, " v"] = far[at, best] <= reach
+    return np.where(near, rows[at, best], -1), share[at, best], foot[at, best]
