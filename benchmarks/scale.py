@@ -1,13 +1,17 @@
-"""How a run grows with its photos: one photo more, memory, workers, and ten thousand photos by simulation.
+"""How a run grows with its photos: one photo more, whole runs, memory, workers, faults, and ten thousand photos.
 
-Usage: python benchmarks/scale.py more|memory|workers|simulate [--photos N] [--size 240x180] [--keep FOLDER]
+Usage: python benchmarks/scale.py more|whole|memory|workers|faults|simulate [--photos N] [--size 240x180]
+       [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
+``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and peak memory by
+stage, photos in the model, and how far the centres are off. With ``--keep`` it goes on where it was stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
 ``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the
-results are the same bytes. ``simulate``: hours and disk of large sets by workers, from the measured costs of
-``recon.run.forecast``.
+results are the same bytes. ``faults``: a worker killed in each stage in turn, then scheduler, workers or workspace gone
+while pairs are matched: what the command says, and whether the same command then ends with the bytes of an undisturbed
+run. ``simulate``: hours and disk of large sets by workers, from the measured costs of ``recon.run.forecast``.
 """
 
 from __future__ import annotations
@@ -16,24 +20,31 @@ import argparse
 import json
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 from _common import machine, table
 
 from recon.cli.options import image_size
 from recon.core.cameras import PinholeView
 from recon.engine.stage import StageContext
+from recon.evaluation.poses import evaluate_poses, poses_from_colmap
+from recon.io.files import INCOMPLETE
 from recon.io.manifest import read_manifest
 from recon.matching.types import DenseMatch, FlowField
 from recon.run.folder import FIELDS, GRAPH
 from recon.run.forecast import Workload, plan, stage_costs
 from recon.run.matches import FLOWS, write_dense_match
 from recon.synthetic.files import write_scene
+from recon.synthetic.large import large_scene_parts, make_large_scene, street_path
 from recon.synthetic.materials import facade_albedo
 from recon.synthetic.paths import grid_path, pinhole_views
 from recon.synthetic.presets import _wall
@@ -43,6 +54,8 @@ from recon.synthetic.scene import SyntheticScene, render_scene
 
 _LONGEST = 10_000.0  # world units between repeats of the wall: no photo of one sees another
 _SHARED_PER_PAIR, _SHARED_PER_PHOTO = 4e6, 40e6  # bytes that tasks read and write, at 1024 px
+SPREAD = ("features", "pairs", "match", "verify", "depth", "mesh")
+"""Stages whose tasks the workers do."""
 _FILE_SYSTEM = 300e6  # bytes a second of a shared file system
 
 
@@ -56,10 +69,8 @@ def wall(photos: int, size: tuple[int, int]) -> SyntheticScene:
     )
 
 
-def reconstruct(photos: Path, out: Path, size: tuple[int, int], *more: str) -> dict[str, float]:
-    """Run the command in a process of its own; processor seconds by stage that this run did."""
-    before = read_manifest(out) if out.exists() else None
-    old = {} if before is None else {name: one.fingerprint for name, one in before.stages.items()}
+def command_of(photos: Path, out: Path, size: tuple[int, int], *more: str) -> list[str]:
+    """The command line of a run on one thread."""
     settings = ("map.one_thread=true", f"photos.max_size={max(size)}", "photos.camera_sharing=single")
     command = [
         sys.executable,
@@ -73,21 +84,28 @@ def reconstruct(photos: Path, out: Path, size: tuple[int, int], *more: str) -> d
         "1",
     ]
     command += [part for one in settings for part in ("--set", one)]
-    subprocess.run([*command, *more], check=True, stdout=subprocess.DEVNULL)
+    return [*command, *more]
+
+
+def reconstruct(photos: Path, out: Path, size: tuple[int, int], *more: str) -> dict[str, float]:
+    """Run the command in a process of its own; processor seconds by stage that this run did."""
+    before = read_manifest(out) if out.exists() else None
+    old = {} if before is None else {name: one.fingerprint for name, one in before.stages.items()}
+    subprocess.run(command_of(photos, out, size, *more), check=True, stdout=subprocess.DEVNULL)
     after = read_manifest(out)
     assert after is not None
     return {name: one.cpu_seconds for name, one in after.stages.items() if old.get(name) != one.fingerprint}
 
 
-def one_more(count: int, size: tuple[int, int], folder: Path) -> None:
+def one_more(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
     """A run without one photo of the middle, then with it."""
     write_scene(wall(count, size), folder / "scene")
     images = folder / "scene" / "images"
     late = sorted(images.iterdir())[count // 2]
     shutil.move(late, folder / late.name)
-    full = reconstruct(images, folder / "run", size)
+    full = reconstruct(images, folder / "run", size, *more)
     shutil.move(folder / late.name, late)
-    added = reconstruct(images, folder / "run", size)
+    added = reconstruct(images, folder / "run", size, *more)
     manifest = read_manifest(folder / "run")
     assert manifest is not None
     kept = {name: one.counts.get("kept_of_before", "") for name, one in manifest.stages.items()}
@@ -107,6 +125,55 @@ def one_more(count: int, size: tuple[int, int], folder: Path) -> None:
         rows.append([f"**{title}**", whole, again, _share(again, whole), ""])
     print(f"\n{count} photos of {size[0]}x{size[1]}, one of them added later\n")
     print(table(rows, ["stage", "without it, CPU s", "when it came, CPU s", "share", "kept"]))
+
+
+def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
+    """Runs of a street with N and 4 N photos, from photos to the report."""
+    manifests, rows = [], []
+    for photos in (count, 4 * count):
+        scene, root = folder / f"street{photos}", folder / f"run{photos}"
+        if not (scene / "images").exists():
+            write_scene(make_large_scene("street", photos, size), scene)
+        reconstruct(scene / "images", root, size, "--quality", "preview", *more)
+        manifest = read_manifest(root)
+        assert manifest is not None
+        manifests.append(manifest.stages)
+    few, many = manifests
+    for name in few:
+        each = [stages[name].cpu_seconds / n for stages, n in ((few, count), (many, 4 * count))]
+        peaks = [few[name].peak_memory_mb, many[name].peak_memory_mb]
+        rows.append(
+            [name, *(f"{x:.2f}" for x in each), _ratio(*each), *(f"{x:.0f}" for x in peaks), _ratio(*peaks)]
+        )
+    for title, left in (("**all**", ()), ("**all but map**", ("map",))):
+        each = [
+            sum(one.cpu_seconds for name, one in stages.items() if name not in left) / n
+            for stages, n in ((few, count), (many, 4 * count))
+        ]
+        peaks = [max(one.peak_memory_mb for one in stages.values()) for stages in manifests]
+        rows.append(
+            [title, *(f"{x:.2f}" for x in each), _ratio(*each), *(f"{x:.0f}" for x in peaks), _ratio(*peaks)]
+        )
+    print(f"\nstreets of {count} and {4 * count} photos of {size[0]}x{size[1]} {' '.join(more)}\n")
+    headers = (
+        [f"CPU s a photo, {n} photos" for n in (count, 4 * count)],
+        [f"peak MB, {n}" for n in (count, 4 * count)],
+    )
+    print(table(rows, ["stage", *headers[0], "ratio", *headers[1], "ratio"]))
+    for photos in (count, 4 * count):
+        _, side = street_path(photos)
+        length = 4 * side + 2 * np.pi * 3
+        views = large_scene_parts("street", photos, size)[2]
+        truth = {view.name: view.cam_from_world for view in views}
+        report = evaluate_poses(poses_from_colmap(folder / f"run{photos}" / "sparse" / "0"), truth)
+        print(
+            f"\n{photos} photos: {report.registered} in the model; centres off by {report.center_mean / length:.3%} of "
+            f"the street's {length:.0f} m in the mean, {report.center_max / length:.3%} at most"
+        )
+
+
+def _ratio(one: float, other: float) -> str:
+    return f"{other / one:.2f}" if one > 0 else ""
 
 
 def _share(part: float, whole: float) -> str:
@@ -197,44 +264,138 @@ def memory_growth(count: int, size: tuple[int, int], folder: Path, cache_mb: int
     print(table(rows, ["photos", "depth, peak MB", "with fusion, peak MB"]))
 
 
-def two_workers(count: int, size: tuple[int, int], folder: Path) -> None:
+def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
     """Matching and depth by one process on one core, and by two workers on one core each."""
-    import time
-
     write_scene(wall(count, size), folder / "scene")
     images, rows, walls = folder / "scene" / "images", [], []
-    for name, more in (("one process", ()), ("two workers", ("--workers", "2"))):
+    for name, workers in (("one process", ()), ("two workers", ("--workers", "2"))):
         root = folder / name.replace(" ", "-")
         began = time.perf_counter()
-        reconstruct(images, root, size, "--stop-after", "fuse", *more)
+        reconstruct(images, root, size, "--stop-after", "mesh", *workers, *more)
         manifest = read_manifest(root)
         assert manifest is not None
-        took = {
-            stage: manifest.stages[stage].seconds
-            for stage in ("features", "pairs", "match", "verify", "depth")
-        }
+        took = {stage: manifest.stages[stage].seconds for stage in SPREAD}
         walls.append(took)
         rows.append([name, *took.values(), time.perf_counter() - began])
     rows.append(["ratio", *(walls[0][stage] / walls[1][stage] for stage in walls[0]), ""])
     print(f"\n{count} photos of {size[0]}x{size[1]}, wall seconds\n")
     print(table(rows, ["", *walls[0], "all"]))
-    one, two = (folder / name for name in ("one-process", "two-workers"))
-    places = ("features", "sparse_matches.npz", "dense/depth", "dense/points.ply")
-    files = [
-        path
-        for place in places
-        for path in ([one / place] if (one / place).is_file() else (one / place).iterdir())
-    ]
+    print(f"\nfiles that differ: {differing(folder / 'one-process', folder / 'two-workers')}")
+
+
+def faults(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
+    """What becomes of runs whose workers, scheduler or workspace go, against one that nothing disturbs."""
+    write_scene(wall(count, size), folder / "scene")
+    images = folder / "scene" / "images"
+    small = ("--stop-after", "mesh", "--set", "mesh.block_points=10000", *more)
+    whole = folder / "undisturbed"
+    reconstruct(images, whole, size, *small)
+    rows = []
+    root = folder / "workers"
+    process = started(images, root, size, *small, "--workers", "2")
+    killed = [stage for stage in SPREAD if in_stage(process, root, stage) and kill_worker(process)]
+    rows.append([f"a worker killed in {', '.join(killed)}", *ended(process), differing(whole, root), ""])
+    for what in ("scheduler killed in match", "workspace gone in match", "workers gone in match"):
+        root = folder / what.replace(" ", "-")
+        helpers = started_cluster(folder)
+        process = started(images, root, size, *small, "--cluster", helpers[0][1])
+        assert in_stage(process, root, "match")
+        if what.startswith("scheduler"):
+            helpers[0][0].kill()
+        elif what.startswith("workers"):
+            for one, _ in helpers[1:]:
+                one.kill()
+        else:
+            root.rename(folder / "elsewhere")
+        code, said = ended(process)
+        for one, _ in helpers:
+            one.kill()
+        if what.startswith("workspace"):
+            shutil.rmtree(root, ignore_errors=True)
+            (folder / "elsewhere").rename(root)
+        done = sum(path.is_dir() for path in (root / INCOMPLETE).glob("flows*/*_*"))
+        reconstruct(images, root, size, *small)
+        rows.append([what, code, said, differing(whole, root), f"{done} pairs were there"])
+    print(f"\n{count} photos of {size[0]}x{size[1]}\n")
+    print(table(rows, ["what", "exit code", "said last", "files that differ in the end", "kept"]))
+
+
+def started(images: Path, root: Path, size: tuple[int, int], *more: str) -> subprocess.Popen[str]:
+    """A run in the background."""
+    command = command_of(images, root, size, *more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and last line of a run."""
+    printed, _ = process.communicate(timeout=600)
+    return process.returncode, printed.strip().splitlines()[-1][:300]
+
+
+def in_stage(process: subprocess.Popen[str], root: Path, name: str) -> bool:
+    """Wait until a stage has begun; False where it is over, or the run."""
+    while process.poll() is None:
+        try:
+            stages = json.loads((root / "manifest.json").read_text())["stages"]
+        except (OSError, ValueError):
+            stages = {}
+        state = stages.get(name, {}).get("state")
+        if state is not None:
+            time.sleep(0.2)
+            return bool(state == "running")
+        time.sleep(0.02)
+    return False
+
+
+def kill_worker(process: subprocess.Popen[str]) -> bool:
+    """Kill the worker process that has worked most."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+    if not workers:
+        return False
+    max(workers, key=lambda one: one.cpu_times().user).kill()
+    return True
+
+
+def started_cluster(folder: Path) -> list[tuple[subprocess.Popen[str], str]]:
+    """A scheduler and two workers, each a process that we started; the first one's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    worker += ["--no-dashboard", "--local-directory", str(folder / "dask")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True}
+    return [(subprocess.Popen(command, **quiet), address) for command in (dask, worker, worker)]  # type: ignore[call-overload]
+
+
+def differing(one: Path, two: Path) -> str:
+    """How many files of two runs were compared, and which are not the same."""
+    places = (
+        "features",
+        "sparse_matches.npz",
+        "two_view.npz",
+        "tracks.npz",
+        "dense/depth",
+        "dense/points.ply",
+    )
+    paths = [one / place for place in (*places, "mesh/mesh.ply")]
+    files = [path for place in paths for path in ([place] if place.is_file() else sorted(place.iterdir()))]
     files += [path for path in (one / FLOWS).rglob("*") if path.is_file() and "/c/" in path.as_posix()]
-    differ = [path for path in files if path.read_bytes() != (two / path.relative_to(one)).read_bytes()]
-    print(f"\n{len(files)} files of both compared: {len(differ)} differ {[path.name for path in differ[:5]]}")
+    others = [two / path.relative_to(one) for path in files]
+    differ = [
+        path.name
+        for path, other in zip(files, others, strict=True)
+        if not other.exists() or path.read_bytes() != other.read_bytes()
+    ]
+    return f"{len(differ)} of {len(files)} {differ[:5] if differ else ''}"
 
 
 def simulate(photos: int) -> None:
     """Hours by number of workers; what is not spread yet stays on one core and becomes the bottleneck."""
     work = Workload(photos, 0.7, 0.273, 25 * photos, 8 * photos)
     costs = stage_costs(work)
-    spread = ("features", "pairs", "match", "verify", "depth")
+    spread = SPREAD
     moved = _SHARED_PER_PAIR * work.pairs + _SHARED_PER_PHOTO * photos
     serial = sum(cost for stage, cost in costs.items() if stage not in spread)
     rows = []
@@ -257,10 +418,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("more", "memory", "workers", "simulate", "stages"))
+    parser.add_argument(
+        "what", choices=("more", "whole", "memory", "workers", "faults", "simulate", "stages")
+    )
     parser.add_argument("--photos", type=int)
     parser.add_argument("--size", default="240x180")
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
+    parser.add_argument("--until", help="last stage of the runs, for more")
+    parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
     args = parser.parse_args()
     size = image_size(args.size, "--size")
@@ -268,15 +433,22 @@ def main() -> None:
         stages_alone(args.keep.absolute(), args.cache << 20)
         return
     print(machine())
+    more = [part for one in args.set for part in ("--set", one)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if args.what == "more":
-            one_more(args.photos or 24, size, folder)
+            one_more(
+                args.photos or 24, size, folder, more + (["--stop-after", args.until] if args.until else [])
+            )
+        elif args.what == "whole":
+            whole_runs(args.photos or 100, size, folder, more)
+        elif args.what == "faults":
+            faults(args.photos or 5, size, folder, more)
         elif args.what == "memory":
             memory_growth(args.photos or 24, size, folder, args.cache)
         elif args.what == "workers":
-            two_workers(args.photos or 8, size, folder)
+            two_workers(args.photos or 8, size, folder, more)
         else:
             simulate(args.photos or 10_000)
 
