@@ -14,7 +14,15 @@ from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.sfm import mapping
 from recon.sfm.adapter import intrinsics_from_reconstruction, write_database
-from recon.sfm.mapping import MappingResult, MappingSettings, map_global, map_incremental
+from recon.sfm.mapping import (
+    MOST_INCREMENTAL,
+    MappingResult,
+    MappingSettings,
+    map_global,
+    map_hierarchical,
+    map_incremental,
+    mapper_named,
+)
 from tests.support.sfm_scene import (
     RING,
     camera_centers,
@@ -35,7 +43,7 @@ def run(tmp_path: Path, mapper, photos, tracks: Tracks, settings=ONE_THREAD, **e
     return mapper(tmp_path / "d.db", photos, graph, settings, **extra)
 
 
-@pytest.mark.parametrize("mapper", [map_incremental, map_global])
+@pytest.mark.parametrize("mapper", [map_incremental, map_global, map_hierarchical])
 def test_exact_tracks_give_exact_cameras(tmp_path: Path, mapper) -> None:  # type: ignore[no-untyped-def]
     scene = make_scene(RING)
     photos = photo_set_of(scene)
@@ -51,6 +59,12 @@ def test_exact_tracks_give_exact_cameras(tmp_path: Path, mapper) -> None:  # typ
     for intrinsics in intrinsics_from_reconstruction(result.best, photos).values():
         np.testing.assert_allclose(intrinsics.params, scene.camera.params, atol=1e-9)
         assert intrinsics.known
+
+
+def test_the_mapper_is_chosen_by_the_number_of_photos() -> None:
+    assert mapper_named("auto", MOST_INCREMENTAL) is map_incremental
+    assert mapper_named("auto", MOST_INCREMENTAL + 1) is map_global
+    assert mapper_named("hierarchical", 3) is map_hierarchical
 
 
 def test_mapping_starts_from_the_pair_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
