@@ -46,7 +46,7 @@ _SAME_SIDE = np.cos(np.radians(30))
 _STEPS = 6.0  # a photo sees tracks of photos within so many times the usual distance of neighbours
 
 
-def seen_tracks(scene: str, photos: int, each: int) -> tuple[list[PinholeView], Tracks]:
+def seen_tracks(scene: str, photos: int, each: int) -> tuple[tuple[PinholeView, ...], Tracks]:
     """Cameras of a scene, and tracks as its photos could have them."""
     mesh, _, views = large_scene_parts(scene, photos, _SIZE, coarseness=2.0)
     rng, rays = np.random.default_rng(0), ray_scene(mesh)

@@ -113,12 +113,12 @@ def join_at_plane(below: Patch, above: Patch, axis: int, at: float, cell: float)
     xyz = np.concatenate([low.xyz, high.xyz])
     rgb = np.concatenate([low.rgb, high.rgb])
     faces = np.concatenate([low.faces, high.faces + len(low.xyz)])
-    cuts = (low_edges, _Cut(high_edges.ends + len(low.xyz), high_edges.face + len(low.faces)))
-    if min(len(cut.ends) for cut in cuts) == 0:
+    both = (low_edges, _Cut(high_edges.ends + len(low.xyz), high_edges.face + len(low.faces)))
+    if min(len(cut.ends) for cut in both) == 0:
         return Patch(xyz, faces, rgb)
     flat = np.delete(xyz, axis, axis=1)
     names = np.arange(len(xyz))
-    cuts = tuple(_without_short(flat, cut, names, _SHORT * cell) for cut in cuts)
+    cuts = [_without_short(flat, cut, names, _SHORT * cell) for cut in both]
     of_low, of_high = (np.unique(cut.ends) for cut in cuts)
     pairs = _mutual(flat[of_low], flat[of_high], _SAME * cell)
     one, other = of_low[pairs[:, 0]], of_high[pairs[:, 1]]

@@ -103,7 +103,7 @@ LARGE_SCENES = tuple(_MAKERS)
 
 def large_scene_parts(
     name: str, photos: int, size: tuple[int, int], seed: int = 0, coarseness: float = 1.0
-) -> tuple[Mesh, Albedo, list[PinholeView]]:
+) -> tuple[Mesh, Albedo, tuple[PinholeView, ...]]:
     """The surface, its reflectance and the cameras of ``make_large_scene``, without a picture."""
     if name not in _MAKERS:
         raise UsageError(f"no large scene {name!r}; there are: {', '.join(_MAKERS)}")
