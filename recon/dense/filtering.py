@@ -19,6 +19,12 @@ from recon.dense.neighbours import views_that_may_see
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
+# A depth of less photo-consistency than asked for, but this part of it, stays where a view whose depth has enough agrees
+# with it within these parts of the tolerances: between places that are sure, smooth plaster and stone are found right
+# without a texture to show it.
+_WEAK = 1.0 / 3.0
+_WEAK_PX, _WEAK_RELATIVE = 0.5, 0.3
+
 # A view sees past a point when its own depth there is larger by this many times the tolerance: edges that
 # are a pixel off must not count.
 _THROUGH = 5.0
@@ -72,7 +78,20 @@ def consistent_views(
     max_relative_depth: float = 0.01,
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
     """How many of ``others`` confirm each depth of view ``index``, and how many look straight through it."""
-    depth = np.ascontiguousarray(depth_maps[index].depth)
+    limits = float(max_reprojection_px), float(max_relative_depth)
+    return _ask(views, depth_maps[index].depth, depth_maps, index, others, limits)
+
+
+def _ask(
+    views: Sequence[PinholeView],
+    depth: Float32[np.ndarray, "h w"],
+    depth_maps: Sequence[DepthMap],
+    index: int,
+    others: Sequence[int],
+    limits: tuple[float, float],
+) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+    """See ``consistent_views``, for a depth of view ``index`` that need not be the one in ``depth_maps``."""
+    depth = np.ascontiguousarray(depth)
     agree = np.zeros(depth.shape, np.uint8)
     through = np.zeros(depth.shape, np.uint8)
     for other in others:
@@ -83,8 +102,7 @@ def consistent_views(
             np.ascontiguousarray(depth_maps[other].depth),
             *forth,
             *back,
-            float(max_reprojection_px),
-            float(max_relative_depth),
+            *limits,
             agree,
             through,
         )
@@ -215,7 +233,8 @@ class FilterOptions:
         max_reprojection_px: of the round trip, in pixels of the view.
         max_relative_depth: of the depth in the other view.
         min_views: views that must agree, the view itself included.
-        min_confidence: pixels below are dropped first, so they neither count nor confirm.
+        min_confidence: pixels below confirm nothing, and stay only where the others agree much closer than asked for
+            (down to a third of this).
         min_speckle_pixels: smaller islands of depth are dropped at the end.
         smooth_min_views: views that must agree in smooth regions (or all that are asked, where they are fewer):
             compressed sky often looks alike in two photos, seldom in four.
@@ -237,6 +256,7 @@ def trusted_depth(found: DepthMap, min_confidence: float) -> DepthMap:
 
 def filter_view(
     views: Sequence[PinholeView],
+    found: DepthMap,
     trusted: Sequence[DepthMap],
     index: int,
     asked: Sequence[int],
@@ -246,26 +266,30 @@ def filter_view(
     """The depth map of one view with only the pixels that other views confirm; see ``filter_depths``.
 
     Args:
+        found: the depth map of the view.
         trusted: the depth maps of all views, after ``trusted_depth``. Only those are read that can see what the view
             sees.
         asked: the views that may confirm.
     """
-    mine = trusted[index]
+    mine = trusted_depth(found, _WEAK * options.min_confidence)
     seeing = set(views_that_may_see(views, index, mine.depth))
-    limits = {
-        "max_reprojection_px": options.max_reprojection_px,
-        "max_relative_depth": options.max_relative_depth,
-    }
+    limits = float(options.max_reprojection_px), float(options.max_relative_depth)
     confirming = [j for j in asked if j in seeing]
-    agree, through = consistent_views(views, trusted, index, confirming, **limits)
+    agree, through = _ask(views, mine.depth, trusted, index, confirming, limits)
     needed = np.full(agree.shape, options.min_views - 1)
     if smooth is not None:
         needed[smooth] = max(options.min_views - 1, min(options.smooth_min_views - 1, len(asked)))
     keep = (mine.depth > 0) & (agree >= needed)
+    weak = keep & (found.confidence < options.min_confidence)
+    if weak.any():
+        closer = _WEAK_PX * limits[0], _WEAK_RELATIVE * limits[1]
+        depth = np.where(weak, mine.depth, np.float32(0))
+        closely, _ = _ask(views, depth, trusted, index, confirming, closer)
+        keep &= ~weak | (closely >= needed)
     # All views may object: floaters agree with the neighbours that share their cause, not with the others.
     elsewhere = sorted(seeing.difference(asked))
     if elsewhere:
-        _, more = consistent_views(views, trusted, index, elsewhere, **limits)
+        _, more = _ask(views, mine.depth, trusted, index, elsewhere, limits)
         through = through + more
     keep &= through <= agree
     if options.min_speckle_pixels > 1:
@@ -288,7 +312,8 @@ def filter_depths(
     """Depth maps with only the pixels that other views confirm.
 
     A depth is confirmed by a view whose own depth, where the point projects to, differs by less than
-    ``max_relative_depth`` and comes back within ``max_reprojection_px`` of the pixel.
+    ``max_relative_depth`` and comes back within ``max_reprojection_px`` of the pixel. Where photo-consistency is below
+    ``min_confidence``, they must confirm it more closely.
 
     Args:
         views, depth_maps: all views and their depth maps, of the same sizes.
@@ -306,6 +331,8 @@ def filter_depths(
 
     def one(i: int) -> DepthMap:
         asked = [j for j in (range(len(views)) if neighbours is None else neighbours[i]) if j != i]
-        return filter_view(views, trusted, i, asked, chosen, None if smooth is None else smooth[i])
+        return filter_view(
+            views, depth_maps[i], trusted, i, asked, chosen, None if smooth is None else smooth[i]
+        )
 
     return map_ordered(one, range(len(views)), threads)

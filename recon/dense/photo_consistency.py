@@ -190,7 +190,7 @@ def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyp
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
-    """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (4, w)."""
+    """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (5, w)."""
     views = z.shape[0]
     zero = np.float32(0)
     rows[:] = zero
@@ -204,9 +204,12 @@ def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
             share = share * share + np.float32(_SAY_LEAST)
             rows[2, x] += share * c
             rows[3, x] += share
+        for x in range(z.shape[1]):
+            rows[4, x] += np.float32(1) if z[k, x] != zero else zero
     for x in range(z.shape[1]):
-        best_two[x] = rows[0, x] if views == 1 else np.float32(0.5) * (rows[0, x] + rows[1, x])
-        score[x] = np.float32(0.5) * (best_two[x] + rows[2, x] / rows[3, x])
+        pair = np.float32(0.5) * (rows[0, x] + rows[1, x])
+        best_two[x] = pair if rows[4, x] > np.float32(1) else rows[0, x]
+        score[x] = np.float32(0.5) * (pair + rows[2, x] / rows[3, x])
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -227,7 +230,7 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
     sums = np.zeros((3, width), np.float32)
     s1, s2, s3 = sums[0], sums[1], sums[2]
     z = np.zeros((views, width), np.float32)
-    rows = np.zeros((4, width), np.float32)
+    rows = np.zeros((5, width), np.float32)
     u = np.zeros(width, np.float32)
     t = np.zeros(width, np.float32)
     for ahead in range(h + r):
@@ -276,7 +279,7 @@ def photo_consistency(
     Returns:
         The score, -1…1: half the mean correlation of the best two views, half the mean over all views, weighted by
         how well they see the pixel. And the mean of the best two alone, 0…1. A view that a pixel falls outside of
-        counts as 0.
+        counts as 0 in the score; where only one view sees a pixel, it alone is the best two.
     """
     score, best_two = np.empty_like(w), np.empty_like(w)
     _score(w, sources, window, np.float32(_NOISE), score, best_two)

@@ -60,7 +60,9 @@ def _fit_planes(w, trust, rate, slopes, tolerance, damping, down, across, fit, g
     M0, M1, M2, M3, M4, M5, M6, M7, M8 = M[0], M[1], M[2], M[3], M[4], M[5], M[6], M[7], M[8]
     a = np.zeros(width, np.float32)
     for y in range(h):
-        row[r : r + width] = w[y]
+        # Not an assignment of a slice to a slice, which numba compiles for seconds.
+        for x in range(width):
+            row[r + x] = w[y, x]
         row[:r] = w[y, 0]
         row[r + width :] = w[y, width - 1]
         m0[:] = zero

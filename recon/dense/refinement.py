@@ -49,8 +49,8 @@ _F32 = npt.NDArray[np.float32]
 # An inverse depth map, its score, and that of its best two views.
 _Judged = tuple[_F32, _F32, _F32]
 
-# Shifts on offer at each size, pixels, largest size first; sizes beyond use the last. At full size, where an offer
-# costs most, each round takes one of them in turn.
+# Shifts on offer at each size, pixels, largest size first; sizes beyond use the last. At the two largest sizes, where
+# an offer costs most, each round takes one of them in turn.
 _SHIFTS = ((3, 7), (2, 5, 11), (2, 4, 9, 17))
 # What the score must gain for a shifted plane to be taken, against flicker between planes that are as good.
 _GAIN = 0.01
@@ -279,7 +279,7 @@ def refine_depth(
     neighbour_depths: Sequence[DepthMap] | None = None,
     iterations: int = 2,
     patch: int = 9,
-    levels: int = 3,
+    levels: int = 4,
 ) -> DepthMap:
     """Depth and normals of a view, refined round an initial depth by photo-consistency with its neighbours.
 
@@ -345,7 +345,7 @@ def refine_depth(
 def _shifts(number: int, turn: int) -> tuple[int, ...]:
     """Shifts that a round at a size offers; size 0 is the full one."""
     shifts = _SHIFTS[min(number, len(_SHIFTS) - 1)]
-    return shifts if number else (shifts[turn % len(shifts)],)
+    return shifts if number > 1 else (shifts[turn % len(shifts)],)
 
 
 def _with_neighbours(level: _Level, size: _Size, depths: Sequence[DepthMap]) -> tuple[_Level, list[_F32]]:

@@ -276,7 +276,10 @@ def _iterate(
             for k in range(size):
                 s += weight[k] * room.J[p, k] * (gain * moved[k] - template[k])
             delta[p] = s
-        room.factor[:] = room.H
+        # Element by element: numba compiles the assignment of an array to a slice for seconds.
+        for p in range(parameters):
+            for q in range(parameters):
+                room.factor[p, q] = room.H[p, q]
         if not _solve(room.factor, delta, parameters) or not _compose(W, delta, unit):
             return -1.0
         change = abs(delta[0]) + abs(delta[1])
@@ -349,7 +352,9 @@ def align_patches(
         _prepare_steps(step, room, total, power)
         correlation[i] = _iterate(target[level_t], W, step, scale, power, total, iterations, room)
         if correlation[i] >= 0.0:
-            out[i] = W
+            for r in range(3):
+                for c in range(3):
+                    out[i, r, c] = W[r, c]
     return out, correlation
 
 

@@ -47,14 +47,18 @@ class DepthSettings(BaseModel):
         2, ge=0, description="rounds of the photo-consistency refinement at full size; 0 leaves it out"
     )
     patch: int = Field(9, ge=3, description="side of the compared windows, pixels")
-    levels: int = Field(3, ge=1, le=6, description="image sizes of the refinement")
+    levels: int = Field(4, ge=1, le=6, description="image sizes of the refinement")
     geometric_iterations: int = Field(
         2, ge=0, description="last passes, which also ask the depth that the neighbours had before"
     )
     min_views: int = Field(2, ge=2, description="views that must agree on a depth, itself included")
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
     max_round_trip: float = Field(1.0, gt=0.0, description="round trip through another view, pixels")
-    min_confidence: float = Field(0.3, ge=0.0, le=1.0, description="photo-consistency a depth must have")
+    min_confidence: float = Field(0.3,
+        ge=0.0,
+        le=1.0,
+        description="photo-consistency a depth must have; a third where views agree closely",
+    )
     smooth_deviation: float = Field(1.0, ge=0.0, description="grey levels; regions below are sky-like")
     smooth_min_views: int = Field(4, ge=2, description="views that must agree in sky-like regions")
 
@@ -63,7 +67,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 

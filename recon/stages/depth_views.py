@@ -172,7 +172,8 @@ class _Depths:
         trusted = Lazy(len(scene.views), lambda i: trusted_depth(self.depth(before, i), least))
         smooth = smooth_regions(scene.greys[index], max_deviation=options.smooth_deviation)
         asked = [j for j in self.neighbours[index] if j != index]
-        found = filter_view(scene.views, trusted, index, asked, options.filter, smooth)
+        mine = self.depth(before, index)
+        found = filter_view(scene.views, mine, trusted, index, asked, options.filter, smooth)
         return found.only(~background_fringe(scene.images[index], found.depth))
 
 

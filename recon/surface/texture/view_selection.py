@@ -142,7 +142,9 @@ def _trws(
                             energy += weight[f, j]
             if energy < best_energy:
                 best_energy = energy
-                best[:] = current
+                # Not ``best[:] = current``: numba compiles that for seconds.
+                for f in range(m):
+                    best[f] = current[f]
         for position in range(m):
             f = position if forward else m - 1 - position
             if not seen[f]:

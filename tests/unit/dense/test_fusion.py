@@ -112,10 +112,27 @@ def test_floaters_confirmed_by_one_accomplice_fall_to_those_who_see_through():
 
 def test_low_confidence_neither_stays_nor_confirms():
     views, maps, _ = scene(2)
-    doubtful = replace(maps[1], confidence=maps[1].confidence * np.float32(0.1))
+    doubtful = replace(maps[1], confidence=maps[1].confidence * np.float32(0.05))
     kept = filter_depths(views, [maps[0], doubtful])
     assert not kept[0].depth.any()
     assert not kept[1].depth.any()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "scale", "stays"), [(0.2, 1.0, True), (0.2, 1.006, False), (0.05, 1.0, False)]
+)
+def test_low_confidence_stays_where_sure_views_agree_closely(confidence, scale, stays):
+    """At 1.006 of the depth views still agree within the tolerance, but not closely."""
+    views, maps, _ = scene(4)
+    doubtful = replace(
+        maps[0],
+        depth=maps[0].depth * np.float32(scale),
+        confidence=np.full_like(maps[0].confidence, confidence),
+    )
+    before = filter_depths(views, maps)[0].depth > 0
+    kept = filter_depths(views, [doubtful, *maps[1:]])[0].depth > 0
+    assert before.mean() > 0.5
+    assert (kept[before].mean() > 0.8) if stays else not kept.any()
 
 
 def test_smooth_regions_need_more_views_than_textured_ones():
