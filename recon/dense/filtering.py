@@ -19,9 +19,9 @@ from recon.dense.neighbours import views_that_may_see
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
-# A depth of less photo-consistency than asked for, but this part of it, stays where a view whose depth has enough agrees
-# with it within these parts of the tolerances: between places that are sure, smooth plaster and stone are found right
-# without a texture to show it.
+# A depth of less photo-consistency than asked for, but this part of it, stays where a view whose depth has enough
+# agrees with it within these parts of the tolerances: between places that are sure, smooth plaster and stone are found
+# right without a texture to show it.
 _WEAK = 1.0 / 3.0
 _WEAK_PX, _WEAK_RELATIVE = 0.5, 0.3
 

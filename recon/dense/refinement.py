@@ -148,11 +148,13 @@ def fill_holes(w: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 
 def _shifted(a: _F32, dx: int, dy: int) -> _F32:
-    """The image moved by whole pixels; what comes in from outside repeats the border."""
+    """The image moved by whole pixels, row by row in memory; what comes in from outside repeats the border."""
     h, width = a.shape
-    ys = np.clip(np.arange(h) - dy, 0, h - 1)
-    xs = np.clip(np.arange(width) - dx, 0, width - 1)
-    return a[ys][:, xs] if dx and dy else (a[:, xs] if dx else a[ys])
+    if dy:
+        a = np.take(a, np.clip(np.arange(h) - dy, 0, h - 1), axis=0)
+    if dx:
+        a = np.take(a, np.clip(np.arange(width) - dx, 0, width - 1), axis=1)
+    return a
 
 
 def _round(level: _Level, judged: _Judged, number: int, shifts: Sequence[int]) -> _F32:

@@ -54,7 +54,8 @@ class DepthSettings(BaseModel):
     min_views: int = Field(2, ge=2, description="views that must agree on a depth, itself included")
     max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
     max_round_trip: float = Field(1.0, gt=0.0, description="round trip through another view, pixels")
-    min_confidence: float = Field(0.3,
+    min_confidence: float = Field(
+        0.3,
         ge=0.0,
         le=1.0,
         description="photo-consistency a depth must have; a third where views agree closely",
