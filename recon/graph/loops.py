@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import networkx as nx
 import numpy as np
+from networkx.utils import UnionFind
 from scipy.spatial.transform import Rotation
 
 from recon.graph.types import ViewGraph
@@ -151,16 +152,18 @@ def against_stronger_chains(
     """
     tree: ViewGraph = nx.Graph()
     tree.add_nodes_from(graph)
+    parts = UnionFind(graph.nodes)
     turned = {edge: pose_rotation(graph, *edge) for edge in chance}
     posed = [edge for edge in chance if turned[edge] is not None]
     refused = []
     for a, b in sorted(posed, key=lambda edge: (-chance[edge], edge)):
-        if not nx.has_path(tree, a, b):
+        if parts[a] != parts[b]:
+            parts.union(a, b)
             tree.add_edge(a, b)
             continue
-        path = nx.shortest_path(tree, a, b)
+        path = _chain(tree, a, b, _MAX_CHAIN)
         steps = [(min(p, q), max(p, q)) for p, q in pairwise(path)]
-        if len(steps) > _MAX_CHAIN or min(chance[step] for step in steps) < min_chance:
+        if not steps or min(chance[step] for step in steps) < min_chance:
             continue
         chained = Rotation.identity()
         for p, q in pairwise(path):
@@ -173,6 +176,32 @@ def against_stronger_chains(
         if off > tolerance * math.sqrt(len(steps) + 1):
             refused.append((a, b))
     return refused[::-1]
+
+
+def _chain(tree: ViewGraph, a: int, b: int, most: int) -> list[int]:
+    """The way from a to b in a tree, found from both ends; empty where it has more than ``most`` edges."""
+    came: tuple[dict[int, int | None], dict[int, int | None]] = ({a: None}, {b: None})
+    fronts = [[a], [b]]
+    for _ in range(most):
+        side = 0 if len(fronts[0]) <= len(fronts[1]) else 1
+        further = []
+        for node in fronts[side]:
+            for near in tree[node]:
+                if near not in came[side]:
+                    came[side][near] = node
+                    further.append(near)
+        fronts[side] = further
+        for middle in further:
+            if middle in came[1 - side]:
+                ends = []
+                for one in came:
+                    way, at = [], one[middle]
+                    while at is not None:
+                        way.append(at)
+                        at = one[at]
+                    ends.append(way)
+                return [*ends[0][::-1], middle, *ends[1]]
+    return []
 
 
 def weak_shortcuts(graph: ViewGraph, chance: Mapping[Edge, float]) -> list[Edge]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.memory import Latest
 from recon.engine.stage import StageContext
 from recon.features.interest_points import extract_interest_points
 from recon.features.types import InterestPoints
@@ -46,10 +47,16 @@ class FeaturesStage:
         with work.resumable_directory(POINTS) as folder:
             kept = sum(before.take(keys[photo.id], folder / f"{photo.id}.npz") for photo in photos)
             task = ExtractPoints(work.root, folder, settings)
-            counts = work.spread(task, photos, "interest points", task.lost)
+            try:
+                counts = work.spread(task, photos, "interest points", task.lost)
+            finally:
+                _open.clear()
             write_keys(work, folder, {f"{number}.npz": key for number, key in keys.items()})
         figures: dict[str, Any] = {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}
         return figures | ({KEPT: kept} if kept else {})
+
+
+_open = Latest()
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class ExtractPoints:
         if target.exists():
             with np.load(target) as data:
                 return len(data["sigma"])
-        run = RunFolder(self.root)
+        run: RunFolder = _open.get((self.root, self.folder), lambda: RunFolder(self.root))
         points = extract_interest_points(
             run.rgb(photo),
             mask=run.mask(photo),
