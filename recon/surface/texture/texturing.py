@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from recon.surface.texture.color import (
 from recon.surface.texture.topology import Adjacency, face_adjacency
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.view_selection import choose_views, drop_small_regions, face_costs, seam_lengths
-from recon.surface.texture.visibility import find_candidates, look_up
+from recon.surface.texture.visibility import FacesInViews, SeenFaces, best_candidates, look_up
 
 
 class _Clock:
@@ -47,6 +47,7 @@ def texture_mesh(
     masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
     options: TextureOptions | None = None,
     vertex_colors: UInt8[np.ndarray, "n 3"] | None = None,
+    seen: Iterable[SeenFaces] | None = None,
 ) -> tuple[TexturedMesh, TextureReport]:
     """Texture a mesh from posed photos.
 
@@ -60,6 +61,7 @@ def texture_mesh(
         masks: True where a photo may be used.
         options: see ``TextureOptions``.
         vertex_colors: used in parts of the mesh that no photo sees at all.
+        seen: what each view sees (``FacesInViews`` of ``near_origin``); None looks for it here.
 
     Returns:
         The textured mesh and figures about it.
@@ -70,14 +72,14 @@ def texture_mesh(
     options = options or TextureOptions()
     _check(vertices, faces, views, images, masks)
     clock = _Clock()
-    centre = vertices.mean(axis=0)
-    local = np.asarray(vertices, np.float64) - centre
-    near = [_moved(view, centre) for view in views]
+    local, near = near_origin(vertices, views)
     adjacency = face_adjacency(faces)
     clock.lap("adjacency")
-    candidates = find_candidates(
-        local, faces, near, images, masks, count=options.candidates, max_angle_deg=options.max_angle
-    )
+    if seen is None:
+        mesh_in_views = FacesInViews(local, faces, options.max_angle)
+        used = [None] * len(near) if masks is None else masks
+        seen = (mesh_in_views.seen(*one) for one in zip(near, images, used, strict=True))
+    candidates = best_candidates(len(faces), len(views), seen, options.candidates)
     clock.lap("visibility")
     gains = fit_gains(candidates, len(views)) if options.balance else np.ones((len(views), 3))
     agreement = find_agreement(candidates, gains, adjacency, reject_levels=options.reject_levels)
@@ -155,6 +157,14 @@ def _corner_pixels(
         mine = np.flatnonzero(labels == index)
         pixels[mine] = view.project(vertices[faces[mine].ravel()])[0].reshape(-1, 3, 2)
     return pixels
+
+
+def near_origin(
+    vertices: Float64[np.ndarray, "n 3"], views: Sequence[PinholeView]
+) -> tuple[Float64[np.ndarray, "n 3"], list[PinholeView]]:
+    """A mesh moved to the origin, and the views in that world."""
+    centre = vertices.mean(axis=0)
+    return np.asarray(vertices, np.float64) - centre, [_moved(view, centre) for view in views]
 
 
 def _moved(view: PinholeView, origin: Float64[np.ndarray, "3"]) -> PinholeView:

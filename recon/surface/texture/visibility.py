@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,45 +78,63 @@ def look_up(
     return bilinear(texture, uv[:, 0] * w - 0.5, (1 - uv[:, 1]) * h - 0.5).astype(np.float32)
 
 
-def find_candidates(
-    vertices: Float64[np.ndarray, "n 3"],
-    faces: Int32[np.ndarray, "m 3"],
-    views: Sequence[PinholeView],
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-    masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None,
-    *,
-    count: int = 8,
-    max_angle_deg: float = 82.0,
-) -> Candidates:
-    """Find the views that see each whole face, and keep those in which it is largest.
+@dataclass(frozen=True)
+class SeenFaces:
+    """The faces that a view sees whole.
 
-    A view sees a face when the face is turned towards it, its corners and its centre lie in the photo and its mask,
-    and nothing hides them (rays against the mesh itself). The size in pixels joins resolution and angle in one
-    figure; faces beside the outline of something nearer count little.
-
-    Args:
-        vertices, faces: the mesh, near the origin (float32 rays).
-        views, images, masks: one each per view, of the view's size.
-        count: views kept per face.
-        max_angle_deg: between the normal and the direction to the camera.
+    Attributes:
+        face: (k,) their numbers, ascending.
+        area, color: of each, as in ``Candidates``.
     """
-    m = len(faces)
-    count = max(1, min(count, len(views)))
-    best_view = np.full((m, count), -1, np.int16)
-    best_area = np.zeros((m, count), np.float32)
-    best_color = np.zeros((m, count, 3), np.float32)
-    if m == 0:
-        return Candidates(best_view, best_area, best_color)
-    centre, normal = face_frames(vertices, faces)
-    side = vertices[faces[:, 0]] - vertices[faces[:, 1]]
-    short_by = _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1)))
-    scene = ray_scene(Mesh(vertices.astype(np.float32), faces))
-    least_cosine = np.cos(np.radians(max_angle_deg))
-    used = [None] * len(views) if masks is None else masks
-    for index, (view, image, mask) in enumerate(zip(views, images, used, strict=True)):
+
+    face: Int32[np.ndarray, " k"]
+    area: Float32[np.ndarray, " k"]
+    color: Float32[np.ndarray, "k 3"]
+
+
+class FacesInViews:
+    """A mesh whose faces are looked for in views, one view after the other or several at once."""
+
+    def __init__(
+        self,
+        vertices: Float64[np.ndarray, "n 3"],
+        faces: Int32[np.ndarray, "m 3"],
+        max_angle_deg: float = 82.0,
+    ) -> None:
+        """Prepare the mesh for rays.
+
+        Args:
+            vertices, faces: the mesh, near the origin (float32 rays).
+            max_angle_deg: between the normal and the direction to the camera.
+        """
+        self._vertices, self._faces = vertices, faces
+        self._centre, self._normal = face_frames(vertices, faces)
+        side = vertices[faces[:, 0]] - vertices[faces[:, 1]]
+        self._short_by = (
+            _SHORT_BY_EDGES * float(np.median(np.linalg.norm(side, axis=1))) if len(faces) else 0.0
+        )
+        self._scene = ray_scene(Mesh(vertices.astype(np.float32), faces)) if len(faces) else None
+        self._least_cosine = np.cos(np.radians(max_angle_deg))
+
+    def seen(
+        self,
+        view: PinholeView,
+        image: UInt8[np.ndarray, "_ _ 3"],
+        mask: Bool[np.ndarray, "_ _"] | None = None,
+    ) -> SeenFaces:
+        """Find the faces that a view sees whole.
+
+        A view sees a face when the face is turned towards it, its corners and its centre lie in the photo and its mask,
+        and nothing hides them (rays against the mesh itself). The size in pixels joins resolution and angle in one
+        figure; faces beside the outline of something nearer count little.
+
+        Args:
+            view, image, mask: of one size.
+        """
+        vertices, faces, centre, scene = self._vertices, self._faces, self._centre, self._scene
         to_camera = view.center - centre
         distance = np.linalg.norm(to_camera, axis=1)
-        cosine = (normal * to_camera).sum(axis=1) / np.maximum(distance, 1e-30)
+        cosine = (self._normal * to_camera).sum(axis=1) / np.maximum(distance, 1e-30)
         xy, z = view.project(vertices)
         usable = np.ones((view.height, view.width), np.uint8) if mask is None else mask.astype(np.uint8)
         # One pixel from the border and from what is masked, for the interpolation's sake.
@@ -125,17 +143,17 @@ def find_candidates(
         row = np.clip(np.rint(xy[:, 1]), -1, view.height).astype(np.int64)
         inside = (z > 0) & (column >= 0) & (row >= 0) & (column < view.width) & (row < view.height)
         inside[inside] = usable[row[inside], column[inside]] > 0
-        asked = (cosine > least_cosine) & inside[faces].all(axis=1)
+        asked = (cosine > self._least_cosine) & inside[faces].all(axis=1)
         # Corners are asked once each, and only those that some face in question has.
         wanted = np.zeros(len(vertices), bool)
         wanted[faces[asked].ravel()] = True
         free = np.zeros(len(vertices), bool)
-        free[wanted] = ~hidden(scene, vertices[wanted], view.center, short_by)
+        free[wanted] = ~hidden(scene, vertices[wanted], view.center, self._short_by)
         asked &= free[faces].all(axis=1)
         chosen = np.flatnonzero(asked)
-        chosen = chosen[~hidden(scene, centre[chosen], view.center, short_by)]
+        chosen = chosen[~hidden(scene, centre[chosen], view.center, self._short_by)]
         if len(chosen) == 0:
-            continue
+            return SeenFaces(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 3), np.float32))
         corners = xy[faces[chosen]]
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         area = (0.5 * np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])).astype(np.float32)
@@ -150,11 +168,28 @@ def find_candidates(
         soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         color = sample_image(soft, corners.mean(axis=1))
         area[fringe] *= np.float32(_FRINGE_WORTH)
+        return SeenFaces(chosen.astype(np.int32), area, color.astype(np.float32))
+
+
+def best_candidates(faces: int, views: int, seen: Iterable[SeenFaces], count: int = 8) -> Candidates:
+    """Keep the views in which each face is largest.
+
+    Args:
+        faces: of the mesh.
+        views: how many there are.
+        seen: what each of them sees, in order; asked for one at a time.
+        count: views kept per face.
+    """
+    count = max(1, min(count, views))
+    best_view = np.full((faces, count), -1, np.int16)
+    best_area = np.zeros((faces, count), np.float32)
+    best_color = np.zeros((faces, count, 3), np.float32)
+    for index, one in enumerate(seen):
         # The worst of the slots gives way.
-        worst = best_area[chosen].argmin(axis=1)
-        better = area > best_area[chosen, worst]
-        row_of, slot = chosen[better], worst[better]
+        worst = best_area[one.face].argmin(axis=1)
+        better = one.area > best_area[one.face, worst]
+        row_of, slot = one.face[better], worst[better]
         best_view[row_of, slot] = index
-        best_area[row_of, slot] = area[better]
-        best_color[row_of, slot] = color[better]
+        best_area[row_of, slot] = one.area[better]
+        best_color[row_of, slot] = one.color[better]
     return Candidates(best_view, best_area, best_color)

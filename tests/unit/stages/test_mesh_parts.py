@@ -12,6 +12,7 @@ from recon.engine.stage import StageContext
 from recon.io.surfaces import read_mesh
 from recon.run.folder import RunFolder
 from recon.stages.mesh import PARTS, MeshPart, MeshSettings, MeshStage
+from recon.stages.texture import SEEN, FacesOfView, TextureStage
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
 from tests.unit.surface.test_blocks import away, waves
@@ -36,6 +37,14 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
     assert len(mesh.triangles) == counts["faces"]
     assert np.abs(away(np.asarray(mesh.vertices) - centre)).max() < 0.01
     assert mesh.is_edge_manifold(allow_boundary_edges=False)
+
+    texture = StageContext(tmp_path, "texture", "test")
+    assert TextureStage().run(TextureStage.Settings(formats=["obj"]), texture)["seen_share"] > 0
+    assert not texture.path(SEEN).exists()
+    assert SEEN not in texture.written
+    looked = pickle.loads(pickle.dumps(FacesOfView(tmp_path, tmp_path / "mesh", 82.0, 1 << 26, "token")))
+    assert looked.lost(0) == 0
+    assert len(looked.read(0).face) == 0
 
     folder = tmp_path / "parts"
     folder.mkdir()
