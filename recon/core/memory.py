@@ -7,7 +7,7 @@ import mmap
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 from uuid import uuid4
@@ -123,7 +123,7 @@ class Scratch:
 
         Args:
             folder: where files may be made; None keeps all in memory.
-            limit: bytes of all arrays together that are kept in memory.
+            limit: bytes of all arrays together that are kept in memory; -1 for none.
         """
         self._folder, self._limit = folder, limit
         self._files: list[tuple[Path, np.memmap[Any, Any]]] = []
@@ -152,10 +152,21 @@ class Scratch:
 
     def release(self) -> None:
         """Let the system take back the memory of arrays that lie in files; what is in them stays."""
+        release([array for _, array in self._files])
+
+    def files(self) -> tuple[str, ...]:
+        """Files of the arrays, in order, with all that was put into them; none of arrays in memory."""
         for _, array in self._files:
-            mapping = getattr(array, "_mmap", None)
-            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-                mapping.madvise(mmap.MADV_DONTNEED)
+            array.flush()
+        return tuple(str(path) for path, _ in self._files)
+
+
+def release(arrays: Iterable[np.memmap[Any, Any]]) -> None:
+    """Let the system take back the memory of mapped files; what is in them stays."""
+    for array in arrays:
+        mapping = getattr(array, "_mmap", None)
+        if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class Latest:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -198,18 +199,111 @@ def _fuse_view(index, others, maps, rules, out):  # type: ignore[no-untyped-def]
     return made
 
 
+@dataclass(frozen=True)
+class FusionRules:
+    """When views agree on a point.
+
+    Attributes:
+        min_views: views that must agree, the owner of the point included.
+        max_reprojection_px: of the round trip, in pixels of the owner.
+        max_relative_depth: difference of depth, relative.
+        max_normal_angle_deg: between the normals of two views.
+    """
+
+    min_views: int = 2
+    max_reprojection_px: float = 1.5
+    max_relative_depth: float = 0.01
+    max_normal_angle_deg: float = 45.0
+
+
+class FusionMaps:
+    """The maps of all views side by side, from which the points of each view are made."""
+
+    def __init__(self, views: Sequence[PinholeView], arrays: Sequence[np.ndarray]) -> None:
+        """Lay out the views.
+
+        Args:
+            views: the cameras.
+            arrays: of ``pixels(views)`` pixels and the ``KINDS``: empty, or as another process filled them.
+        """
+        self.views = views
+        self._areas = [view.height * view.width for view in views]
+        self._maps = _Maps(
+            *arrays,
+            offsets=np.concatenate([[0], np.cumsum(self._areas)[:-1]]).astype(np.int64),
+            heights=np.array([view.height for view in views], np.int64),
+            widths=np.array([view.width for view in views], np.int64),
+            K=np.stack([v.K for v in views]).astype(np.float64),
+            R=np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64),
+            t=np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64),
+        )
+
+    KINDS: ClassVar[tuple[tuple[tuple[int, ...], type], ...]] = (
+        ((), np.float32),
+        ((3,), np.float32),
+        ((), np.float32),
+        ((3,), np.uint8),
+    )
+    """Shape and type of a pixel's depth, normal, confidence and colour."""
+
+    @staticmethod
+    def pixels(views: Sequence[PinholeView]) -> int:
+        """Length of the arrays."""
+        return sum(view.height * view.width for view in views)
+
+    def fill(
+        self,
+        index: int,
+        depth_map: DepthMap,
+        image: UInt8[np.ndarray, "h w 3"],
+        mask: Bool[np.ndarray, "h w"] | None = None,
+    ) -> list[int]:
+        """Put the maps of a view in place; returns the views that may see the same."""
+        view = self.views[index]
+        if image.shape[:2] != depth_map.depth.shape or depth_map.depth.shape != (view.height, view.width):
+            raise ValueError(f"depth map and photo of {view.name} differ in size")
+        facing = depth_map.normal.any(axis=-1)
+        usable = np.where(facing if mask is None else facing & mask, depth_map.depth, 0).astype(np.float32)
+        first = int(self._maps.offsets[index])
+        rows = slice(first, first + self._areas[index])
+        self._maps.depth[rows], self._maps.confidence[rows] = usable.ravel(), depth_map.confidence.ravel()
+        self._maps.normal[rows], self._maps.rgb[rows] = depth_map.normal.reshape(-1, 3), image.reshape(-1, 3)
+        return views_that_may_see(self.views, index, usable)
+
+    def points(self, index: int, others: Sequence[int], rules: FusionRules) -> PointCloud:
+        """The points of a view that no other view owns, by row and column of its pixels.
+
+        Args:
+            others: of ``fill``.
+        """
+        size = self._areas[index]
+        out = _Points(
+            np.empty((size, 3), np.float32),
+            np.empty((size, 3), np.float32),
+            np.empty((size, 3), np.uint8),
+            np.empty(size, np.uint16),
+            np.empty(size, np.float32),
+        )
+        agree = _Rules(
+            float(rules.max_reprojection_px),
+            float(rules.max_relative_depth),
+            math.cos(math.radians(rules.max_normal_angle_deg)),
+            int(rules.min_views),
+            math.log(_FOOTPRINT_STEP),
+        )
+        made = _fuse_view(index, np.array(others, np.int64), self._maps, agree, out)
+        ids = np.full(made, self.views[index].photo_id, np.int32)
+        *head, conf = (a[:made].copy() for a in out)
+        return PointCloud(*head, ids, conf)
+
+
 def fuse_depth_maps(
     views: Sequence[PinholeView],
     depth_maps: Sequence[DepthMap],
     images_rgb: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
-    *,
-    min_views: int = 2,
-    max_reprojection_px: float = 1.5,
-    max_relative_depth: float = 0.01,
-    max_normal_angle_deg: float = 45.0,
+    rules: FusionRules | None = None,
     threads: int = 1,
-    scratch: Scratch | None = None,
 ) -> PointCloud:
     """One cloud of all depth maps, with one point per surface patch.
 
@@ -222,12 +316,8 @@ def fuse_depth_maps(
     Args:
         views, depth_maps, images_rgb, masks: one each per view, of the view's size; masks are True where the
             photo counts.
-        min_views: views that must agree on a point, its owner included.
-        max_reprojection_px: of the round trip, in pixels of the owner.
-        max_relative_depth: difference of depth, relative.
-        max_normal_angle_deg: between the normals of two views.
+        rules: when views agree.
         threads: views worked on at once.
-        scratch: where the maps of all views lie while they are fused; None for memory.
 
     Returns:
         Points ordered by view, then by row and column of the pixel that made them.
@@ -236,66 +326,20 @@ def fuse_depth_maps(
     if not (count == len(depth_maps) == len(images_rgb)) or (masks is not None and len(masks) != count):
         raise ValueError("views, depth maps, images and masks must be as many")
     if count == 0:
-        return _empty()
-    scratch = scratch or Scratch()
-    areas = [view.height * view.width for view in views]
-    offsets = np.concatenate([[0], np.cumsum(areas)[:-1]]).astype(np.int64)
-    depth, normal, confidence, rgb = scratch.arrays(
-        sum(areas), (((), np.float32), ((3,), np.float32), ((), np.float32), ((3,), np.uint8))
-    )
-    seeing = []
-    for i, view in enumerate(views):
-        d, image, mask = depth_maps[i], images_rgb[i], None if masks is None else masks[i]
-        if image.shape[:2] != d.depth.shape or d.depth.shape != (view.height, view.width):
-            raise ValueError(f"depth map and photo of {view.name} differ in size")
-        facing = d.normal.any(axis=-1)
-        usable = np.where(facing if mask is None else facing & mask, d.depth, 0).astype(np.float32)
-        seeing.append(np.array(views_that_may_see(views, i, usable), np.int64))
-        rows = slice(int(offsets[i]), int(offsets[i]) + areas[i])
-        depth[rows], confidence[rows] = usable.ravel(), d.confidence.ravel()
-        normal[rows], rgb[rows] = d.normal.reshape(-1, 3), image.reshape(-1, 3)
-        scratch.release()
-    maps = _Maps(
-        depth=depth,
-        normal=normal,
-        confidence=confidence,
-        rgb=rgb,
-        offsets=offsets,
-        heights=np.array([view.height for view in views], np.int64),
-        widths=np.array([view.width for view in views], np.int64),
-        K=np.stack([v.K for v in views]).astype(np.float64),
-        R=np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64),
-        t=np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64),
-    )
-    rules = _Rules(
-        float(max_reprojection_px),
-        float(max_relative_depth),
-        math.cos(math.radians(max_normal_angle_deg)),
-        int(min_views),
-        math.log(_FOOTPRINT_STEP),
-    )
+        return join_clouds([])
+    maps = FusionMaps(views, Scratch().arrays(FusionMaps.pixels(views), FusionMaps.KINDS))
+    used = [None] * count if masks is None else masks
+    seeing = [maps.fill(i, depth_maps[i], images_rgb[i], used[i]) for i in range(count)]
+    agree = rules or FusionRules()
+    return join_clouds(map_ordered(lambda i: maps.points(i, seeing[i], agree), range(count), threads))
 
-    def one(i: int) -> tuple[npt.NDArray[np.generic], ...]:
-        size = areas[i]
-        out = _Points(
-            np.empty((size, 3), np.float32),
-            np.empty((size, 3), np.float32),
-            np.empty((size, 3), np.uint8),
-            np.empty(size, np.uint16),
-            np.empty(size, np.float32),
+
+def join_clouds(parts: Sequence[PointCloud]) -> PointCloud:
+    """The points of all parts, in order."""
+    if parts:
+        return PointCloud(
+            *(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(PointCloud))
         )
-        made = _fuse_view(i, seeing[i], maps, rules, out)
-        scratch.release()
-        ids = np.full(made, views[i].photo_id, np.int32)
-        *head, conf = (a[:made].copy() for a in out)
-        return (*head, ids, conf)
-
-    parts = map_ordered(one, range(count), threads)
-    joined = [np.concatenate([p[k] for p in parts]) for k in range(6)]
-    return PointCloud(joined[0], joined[1], joined[2], joined[3], joined[4], joined[5])
-
-
-def _empty() -> PointCloud:
     return PointCloud(
         np.zeros((0, 3), np.float32),
         np.zeros((0, 3), np.float32),

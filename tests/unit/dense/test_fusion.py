@@ -15,7 +15,7 @@ from recon.dense.filtering import (
     remove_speckles,
     smooth_regions,
 )
-from recon.dense.fusion import fuse_depth_maps
+from recon.dense.fusion import FusionRules, fuse_depth_maps
 from recon.dense.neighbours import select_neighbours
 from recon.dense.types import DepthMap
 from tests.support.dense_scenes import (
@@ -235,7 +235,7 @@ def test_counts_colours_and_order():
     assert cloud.view_count.max() == 3
     # Equal confidences: the colour of a point that all three see is the mean of theirs.
     assert (np.abs(cloud.rgb[cloud.view_count == 3].astype(int) - 80) <= 1).all()
-    strict = fuse_depth_maps(views, maps, images, min_views=3)
+    strict = fuse_depth_maps(views, maps, images, rules=FusionRules(min_views=3))
     assert len(strict) == (cloud.view_count == 3).sum()
 
 
@@ -243,8 +243,8 @@ def test_a_single_view_gives_its_pixels_once_and_masks_count():
     views, maps, images = scene(1)
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[:10] = True
-    assert len(fuse_depth_maps(views, maps, images, min_views=1)) == HEIGHT * WIDTH
-    assert len(fuse_depth_maps(views, maps, images, [mask], min_views=1)) == 10 * WIDTH
+    assert len(fuse_depth_maps(views, maps, images, rules=FusionRules(min_views=1))) == HEIGHT * WIDTH
+    assert len(fuse_depth_maps(views, maps, images, [mask], rules=FusionRules(min_views=1))) == 10 * WIDTH
     assert len(fuse_depth_maps(views, maps, images)) == 0
 
 
