@@ -54,8 +54,10 @@ from recon.synthetic.scene import SyntheticScene, render_scene
 
 _LONGEST = 10_000.0  # world units between repeats of the wall: no photo of one sees another
 _SHARED_PER_PAIR, _SHARED_PER_PHOTO = 4e6, 40e6  # bytes that tasks read and write, at 1024 px
-SPREAD = ("features", "pairs", "match", "verify", "depth", "mesh")
+SPREAD = ("features", "pairs", "match", "verify", "depth", "fuse", "mesh", "texture")
 """Stages whose tasks the workers do."""
+_SPREAD_PART = {"fuse": 0.5, "mesh": 0.75, "texture": 0.2}
+"""Part of the processor seconds of these that are tasks; of the other ones all are."""
 _FILE_SYSTEM = 300e6  # bytes a second of a shared file system
 
 
@@ -395,14 +397,14 @@ def simulate(photos: int) -> None:
     """Hours by number of workers; what is not spread yet stays on one core and becomes the bottleneck."""
     work = Workload(photos, 0.7, 0.273, 25 * photos, 8 * photos)
     costs = stage_costs(work)
-    spread = SPREAD
+    part = {stage: _SPREAD_PART.get(stage, 1.0) if stage in SPREAD else 0.0 for stage in costs}
     moved = _SHARED_PER_PAIR * work.pairs + _SHARED_PER_PHOTO * photos
-    serial = sum(cost for stage, cost in costs.items() if stage not in spread)
+    left = {stage: (1 - part[stage]) * cost for stage, cost in costs.items()}
+    serial = sum(left.values())
     rows = []
     for workers in (1, 2, 8, 32, 128, 512):
-        tasks = max(sum(costs[stage] for stage in spread) / workers, moved / _FILE_SYSTEM)
-        slowest = "one core: " + max((s for s in costs if s not in spread), key=lambda s: costs[s])
-        bound = "workers" if tasks > serial else slowest
+        tasks = max(sum(part[stage] * cost for stage, cost in costs.items()) / workers, moved / _FILE_SYSTEM)
+        bound = "workers" if tasks > serial else "one core: " + max(left, key=lambda stage: left[stage])
         if tasks <= moved / _FILE_SYSTEM and tasks > serial:
             bound = "shared file system"
         rows.append([workers, tasks / 3600, serial / 3600, (tasks + serial) / 3600, bound])

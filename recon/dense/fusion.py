@@ -228,8 +228,12 @@ class FusionMaps:
         """
         self.views = views
         self._areas = [view.height * view.width for view in views]
+        depth, normal, confidence, rgb = arrays
         self._maps = _Maps(
-            *arrays,
+            depth=depth,
+            normal=normal,
+            confidence=confidence,
+            rgb=rgb,
             offsets=np.concatenate([[0], np.cumsum(self._areas)[:-1]]).astype(np.int64),
             heights=np.array([view.height for view in views], np.int64),
             widths=np.array([view.width for view in views], np.int64),
@@ -292,9 +296,14 @@ class FusionMaps:
             math.log(_FOOTPRINT_STEP),
         )
         made = _fuse_view(index, np.array(others, np.int64), self._maps, agree, out)
-        ids = np.full(made, self.views[index].photo_id, np.int32)
-        *head, conf = (a[:made].copy() for a in out)
-        return PointCloud(*head, ids, conf)
+        return PointCloud(
+            out.xyz[:made].copy(),
+            out.normal[:made].copy(),
+            out.colour[:made].copy(),
+            out.seen[:made].copy(),
+            np.full(made, self.views[index].photo_id, np.int32),
+            out.confidence[:made].copy(),
+        )
 
 
 def fuse_depth_maps(
