@@ -36,6 +36,10 @@ from recon.sfm.evidence import (
 
 Verdict = Literal["sound", "doubtful", "not a reconstruction"]
 VERDICTS: tuple[Verdict, ...] = ("sound", "doubtful", "not a reconstruction")
+MEANING = {
+    "doubtful": "the cameras, and all that is made from them, may be wrong or stretched",
+    "not a reconstruction": "the cameras mean nothing, nor does what is made from them",
+}
 
 # A turn of the camera explains a track that it misses by less than this many pixels, or than this many standard
 # deviations of the observations, whichever is more.
@@ -402,7 +406,7 @@ def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
 
 def trust_in_words(trust: Mapping[str, Any]) -> str:
     """A verdict as ``Trust.as_json`` gives it, in one or a few sentences."""
-    reasons = " ".join(f"{reason['what']}. {reason['advice']}." for reason in trust["reasons"])
+    reasons = " ".join(f"Why: {one['what']}. What to do: {one['advice']}." for one in trust["reasons"])
     figures = trust["figures"]
     taken = [test["what"] for test in figures.get("camera_tests", ()) if test["taken"]]
     if taken and not figures["cameras_open"]:
@@ -413,7 +417,7 @@ def trust_in_words(trust: Mapping[str, Any]) -> str:
             f"{reasons} {otherwise[0][0].upper()}{otherwise[0][1:]}; the photos tell theirs well.".lstrip()
         )
     if trust["reasons"]:
-        return f"{trust['verdict']}. {reasons}"
+        return f"{trust['verdict']}: {MEANING[trust['verdict']]}. {reasons}"
     return (
         f"{trust['verdict']}. Camera positions are good to about {figures['centre_deviation']:.2%} of the "
         f"distance between the outermost cameras (one standard deviation); points are seen under "
