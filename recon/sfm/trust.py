@@ -559,7 +559,9 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
                 "wrong: compare the cameras in the report with where you stood",
             )
         )
-    if len(f.far_pairs) > t.far_pairs and f.far_share > t.far_share:
+    # Poses of pairs that were told by a wrong EXIF say nothing of a model that found the focal length.
+    other_focal = f.odd_focal and f.focal_deviation <= t.told_focal
+    if not other_focal and len(f.far_pairs) > t.far_pairs and f.far_share > t.far_share:
         reasons.append(
             Reason(
                 "doubtful",

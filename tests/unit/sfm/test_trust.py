@@ -260,6 +260,7 @@ FINE = Figures(
             "1.3 times",
         ),
         ({"odd_focal": ("the camera of a.jpg has 1.3 times",)}, "sound", ""),
+        ({"odd_focal": ("a",), "far_pairs": ("a and b", "b and c"), "far_share": 0.1}, "sound", ""),
         ({"models": 2, "second_model": 3, "registered": 6}, "doubtful", "2 models"),
         ({"loose_photos": ("a.jpg", "b.jpg", "c.jpg")}, "doubtful", "a.jpg"),
         ({"odd_cameras": ("the camera of a.jpg looks past",)}, "doubtful", "Unusual camera"),
