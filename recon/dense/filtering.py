@@ -181,6 +181,7 @@ def background_fringe(
     reach: int = 8,
     window: int = 33,
     max_deviation: float = 6.0,
+    smallest: int = 4096,
 ) -> Bool[np.ndarray, "h w"]:
     """True where a pixel has depth but the colour of the even background beside it.
 
@@ -194,10 +195,14 @@ def background_fringe(
         window: side of the square in which colours are compared, pixels.
         max_deviation: an uneven background (standard deviation of its colours in the window, of 255) trims nothing:
             there depth that is missing says nothing about what is beside it.
+        smallest: a region without depth of fewer pixels is a hole in a surface, as smooth stone has them, and no
+            background.
     """
     known = depth > 0
     specks = np.ones((5, 5), np.uint8)
     beyond = cv2.morphologyEx((~known).astype(np.uint8), cv2.MORPH_OPEN, specks)
+    _, regions, sizes, _ = cv2.connectedComponentsWithStats(beyond, connectivity=4)
+    beyond &= (sizes[:, cv2.CC_STAT_AREA] >= smallest)[regions]
     if not known.any() or not beyond.any():
         return np.zeros(depth.shape, np.bool_)
     distance = cv2.distanceTransform(1 - beyond, cv2.DIST_L2, 3)
