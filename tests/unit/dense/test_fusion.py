@@ -190,7 +190,8 @@ def test_beside_an_uneven_background_or_without_one_nothing_is_trimmed():
 
 def test_a_hole_in_an_even_surface_keeps_its_rim_where_it_is_small():
     rng = np.random.default_rng(5)
-    rgb = np.rint(rng.normal(0, 1.0, (120, 160, 3)) + (120, 60, 60)).astype(np.uint8)
+    noise = rng.normal(0, 1.0, (120, 160, 3))
+    rgb = np.rint(noise + np.array([120, 60, 60])).astype(np.uint8)
     depth = np.full((120, 160), 5.0, np.float32)
     depth[30:80, 40:90] = 0
     assert not background_fringe(rgb, depth, smallest=3000).any()
