@@ -100,8 +100,8 @@ class RunOptions:
         memory: bytes that the run may take; None for what the machine, or its control group, has.
         costs: what the stages of the run in a workspace are expected to cost, given the counts of the stages that are
             done; empty while that is not known. The time to go is told by it.
-        needs: bytes that the largest task of a run takes in its process; 0 while that is not known. Workers
-            with less are refused before they begin.
+        needs: bytes that the largest task of a run takes in its process, caches left out; 0 while that is not known.
+            Workers with less are refused before they begin.
         seed: of every random choice.
         stop_after: name of the last stage to run.
         restart_from: name of the first stage to redo, with all that follow, whatever the manifest says.
@@ -346,7 +346,8 @@ class _Run:
         self.log.info("%s: begins", label)
         try:
             if self.cluster is not None and self.options.needs is not None:
-                self.cluster.check_memory(self.options.needs(self.workspace.root, self.recipe))
+                needed = self.options.needs(self.workspace.root, self.recipe)
+                self.cluster.check_memory(needed * CACHED_PART // (CACHED_PART - 1))
             with _measured(record, self.cluster):
                 counts = dict(stage.run(self.recipe.settings[stage.name], work) or {})
         except KeyboardInterrupt:

@@ -40,8 +40,9 @@ _REPORT = 8.0
 _DISK_PER_PIXEL, _DISK_PER_FLOW_PIXEL, _DISK_PER_PHOTO = 19, 6, 600_000
 _MEMORY_BASE, _MEMORY_PER_PIXEL = 600 << 20, 300
 _MATCH_MEMORY_PER_PIXEL = 1200
-# Of a worker: what a process has loaded before its first task, and the working arrays of a depth map.
-_TASK_MEMORY_BASE, _DEPTH_MEMORY_PER_PIXEL = 300 << 20, 300
+# Of a worker: what a process holds with all libraries loaded, and the working arrays of a depth map. Peaks of
+# `benchmarks/scale.py stages` with six photos of 160x120 and of 480x360: 469 and 645 MB.
+_TASK_MEMORY_BASE, _DEPTH_MEMORY_PER_PIXEL = 450 << 20, 1200
 
 
 def stage_costs(work: Workload) -> dict[str, float]:

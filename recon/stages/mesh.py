@@ -51,7 +51,7 @@ class MeshSettings(BaseModel):
     block_points: int = Field(
         3_000_000,
         ge=10_000,
-        description="poisson: larger clouds are meshed in overlapping parts of so many points, 300 bytes each",
+        description="poisson: larger clouds are meshed in overlapping parts of so many points, up to 1 kB each",
     )
     formats: list[Literal["ply", "obj", "glb"]] = Field(["ply"], description="files to write; ply always is")
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from recon.engine.forecast import seconds_to_go, time_in_words
-from recon.run.forecast import Workload, plan, stage_costs
+from recon.run.folder import RunFolder
+from recon.run.forecast import Workload, plan, stage_costs, task_memory
+from recon.synthetic.paths import pinhole_views
+from recon.synthetic.runs import write_true_run
 
 # Processor seconds of stages as manifests of runs on one machine noted them: an aerial block and the fountain at
 # quality normal, a door, the demo and the fountain at preview.
@@ -88,3 +93,17 @@ def test_a_plan_grows_with_photos_and_pairs_only() -> None:
     assert "100 photos of 0.70 megapixels, 800 pairs" in text
     assert "time to go" in text
     assert "GB" in text
+
+
+@pytest.mark.parametrize(("size", "measured_mb"), [((160, 120), 469), ((480, 360), 645)])
+def test_what_a_task_needs_is_what_a_process_took(
+    tmp_path: Path, size: tuple[int, int], measured_mb: int
+) -> None:
+    """Against peaks of depth by ``benchmarks/scale.py stages``; nothing is known before there are photos."""
+    assert task_memory(RunFolder(tmp_path), 640) == 0
+    blank = np.ones((size[1], size[0]), np.float32)
+    views = pinhole_views([np.eye(3, 4), np.eye(3, 4)], *size)
+    rgb = np.zeros((size[1], size[0], 3), np.uint8)
+    write_true_run(tmp_path / "run", views, [rgb, rgb], [blank, blank], tracks=10)
+    needed = task_memory(RunFolder(tmp_path / "run"), 640) / 2**20
+    assert measured_mb * 0.95 < needed < measured_mb * 1.1
