@@ -1,6 +1,6 @@
 """How a run grows with its photos: one photo more, whole runs, memory, workers, faults, and ten thousand photos.
 
-Usage: python benchmarks/scale.py more|whole|memory|workers|faults|simulate [--photos N] [--size 240x180]
+Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulate [--photos N] [--size 240x180]
        [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
@@ -11,7 +11,8 @@ peak memory of the process.
 ``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the
 results are the same bytes. ``faults``: a worker killed in each stage in turn, then scheduler, workers or workspace gone
 while pairs are matched: what the command says, and whether the same command then ends with the bytes of an undisturbed
-run. ``simulate``: hours and disk of large sets by workers, from the measured costs of ``recon.run.forecast``.
+run. ``parts``: points with 1 cm of noise on the surface of the aerial block, meshed as a whole and in parts.
+``simulate``: hours and disk of large sets by workers, from the measured costs of ``recon.run.forecast``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from _common import machine, table
 
 from recon.cli.options import image_size
 from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
@@ -43,6 +45,7 @@ from recon.matching.types import DenseMatch, FlowField
 from recon.run.folder import FIELDS, GRAPH
 from recon.run.forecast import Workload, plan, stage_costs
 from recon.run.matches import FLOWS, write_dense_match
+from recon.surface.meshing import block_mesh, clean_mesh, mesh_of_blocks, plan_of_cloud, poisson_mesh
 from recon.synthetic.files import write_scene
 from recon.synthetic.large import large_scene_parts, make_large_scene, street_path
 from recon.synthetic.materials import facade_albedo
@@ -393,6 +396,69 @@ def differing(one: Path, two: Path) -> str:
     return f"{len(differ)} of {len(files)} {differ[:5] if differ else ''}"
 
 
+def mesh_alone(most: int, points: int) -> None:
+    """Mesh points of the aerial block; prints figures against the surface."""
+    import open3d as o3d
+
+    mesh = large_scene_parts("block", 9, (64, 48))[0]
+    surface = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices.astype(float)), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    o3d.utility.random.seed(0)
+    surface.compute_triangle_normals()
+    drawn = surface.sample_points_uniformly(points, use_triangle_normal=True)
+    normals = np.asarray(drawn.normals)
+    noise = np.random.default_rng(0).normal(0, 0.01, (points, 1))
+    xyz = (np.asarray(drawn.points) + noise * normals).astype(np.float32)
+    zeros, ones = np.zeros(points, np.int32), np.ones(points, np.float32)
+    grey = np.full((points, 3), 128, np.uint8)
+    cloud = PointCloud(xyz, normals.astype(np.float32), grey, zeros.astype(np.uint16), zeros, ones)
+    del drawn
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    plan_, cell = plan_of_cloud(cloud, most)
+    if plan_.parts:
+        made = mesh_of_blocks(plan_, lambda block: block_mesh(cloud.rows(block.points), cell), cell)
+    else:
+        made = poisson_mesh(cloud, threads=1)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    made = clean_mesh(made, support=cloud.xyz)
+    took = time.process_time() - began
+    faces = np.asarray(made.triangles)
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    rim = int((np.unique(edges, axis=0, return_counts=True)[1] == 1).sum())
+    rays = o3d.t.geometry.RaycastingScene()
+    rays.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(surface))
+    o3d.utility.random.seed(1)
+    asked = np.asarray(made.sample_points_uniformly(100_000).points).astype(np.float32)
+    off = rays.compute_distance(o3d.core.Tensor(asked)).numpy()
+    back = o3d.t.geometry.RaycastingScene()
+    back.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(made))
+    missed = back.compute_distance(o3d.core.Tensor(xyz[::10].copy())).numpy() > 0.1
+    figures = [
+        len(plan_.leaves()),
+        peak,
+        took,
+        len(faces),
+        rim,
+        1000 * float(off.mean()),
+        f"{missed.mean():.2%}",
+    ]
+    print(json.dumps(figures))
+
+
+def mesh_parts(points: int) -> None:
+    """A cloud meshed as a whole, and in parts of a third and of a tenth of its points."""
+    rows = []
+    for most in (points, points // 3, points // 10):
+        command = [sys.executable, __file__, "mesh", "--photos", str(points), "--cache", str(most)]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    print(f"\n{points} points on the aerial block, 72 m wide\n")
+    headers = ["parts", "MB that meshing takes", "CPU s with cleaning", "faces", "edges with one face"]
+    print(
+        table(rows, [*headers, "mean distance to the surface, mm", "points farther than 10 cm from the mesh"])
+    )
+
+
 def simulate(photos: int) -> None:
     """Hours by number of workers; what is not spread yet stays on one core and becomes the bottleneck."""
     work = Workload(photos, 0.7, 0.273, 25 * photos, 8 * photos)
@@ -421,7 +487,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("more", "whole", "memory", "workers", "faults", "simulate", "stages")
+        "what",
+        choices=("more", "whole", "memory", "workers", "faults", "parts", "mesh", "simulate", "stages"),
     )
     parser.add_argument("--photos", type=int)
     parser.add_argument("--size", default="240x180")
@@ -433,6 +500,9 @@ def main() -> None:
     size = image_size(args.size, "--size")
     if args.what == "stages":
         stages_alone(args.keep.absolute(), args.cache << 20)
+        return
+    if args.what == "mesh":
+        mesh_alone(args.cache, args.photos)
         return
     print(machine())
     more = [part for one in args.set for part in ("--set", one)]
@@ -451,6 +521,8 @@ def main() -> None:
             memory_growth(args.photos or 24, size, folder, args.cache)
         elif args.what == "workers":
             two_workers(args.photos or 8, size, folder, more)
+        elif args.what == "parts":
+            mesh_parts(args.photos or 400_000)
         else:
             simulate(args.photos or 10_000)
 
