@@ -1,21 +1,26 @@
-"""Maps against the truth: surface model, orthophoto, check points, volume and memory on rendered scenes.
+"""Maps against the truth: surface model, orthophoto, check points, volumes and memory on rendered scenes.
 
-    python benchmarks/maps.py [--keep FOLDER] [--sets N] [--parts whole,true,facade,memory]
+    python benchmarks/maps.py [--keep FOLDER] [--sets N] [--parts whole,true,facade-whole,facade,checks,memory]
 
 whole: twenty photos of a hamlet (16 straight down, 4 oblique; GPS with 1.5 m and 3 m of noise in EXIF) from the photos
 to the maps, intrinsics unknown; N sets of eight control and eight check points, measured to 2 and 3 cm, marked to
-0.4 px. true: the same photos with true cameras, and depth with 0.15% of noise. facade: an elevation of a façade with
-true cameras. memory: the peak of 'recon ortho' with true cameras, and for four times the land. A run is made once (same
-seed, same result up to tracks). With --keep what is there already is not made again.
+0.4 px. true: the same photos with true cameras, and depth with 0.15% of noise. facade-whole: twelve photos of a façade
+from the photos to the elevation, intrinsics unknown, N sets of points measured to 2 and 3 mm. facade: the same with
+true cameras. checks: N runs with true photos of the hamlet, each with noise of its own in tracks, marks and
+measurements. memory: the peak of 'recon ortho' with true cameras, and for four times the land, in tiles of 256 cells
+and of the default size. A run is made once (same seed, same result up to tracks). With --keep what is there already
+is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,16 +45,17 @@ from recon.maps.options import OrthoOptions, VolumeOptions
 from recon.maps.volume import run_volume
 from recon.photos.reading import read_png
 from recon.run.folder import RunFolder
-from recon.synthetic.aerial import HEAP, aerial_height, aerial_mesh
+from recon.synthetic.aerial import HEAPS, aerial_height, aerial_mesh
 from recon.synthetic.files import write_scene
 from recon.synthetic.presets import make_scene
 from recon.synthetic.runs import write_true_run
 
 OFFSET = np.array([691500.0, 5334700.0, 500.0])
 EPSG = 25832
-GPS_NOISE, CONTROL_NOISE, MARK_NOISE = (1.5, 1.5, 3.0), (0.02, 0.02, 0.03), 0.4
-# Both lands fill several tiles of this size, so that the working set of one tile is in both figures.
-_COARSE = ("--gsd", "0.19", "--tile", "256", "--no-png")
+GPS_NOISE, CONTROL_NOISE, MARK_NOISE = (1.5, 1.5, 3.0), np.array([1.0, 1.0, 1.5]), 0.4
+"""Standard deviations in metres; of the level error of a control point; in pixels."""
+# Both lands fill several tiles, so that the working set of one tile is in both figures.
+_CELLS = (("--gsd", "0.19", "--tile", "256"), ("--gsd", "0.06"))
 HERE = Similarity3(1.0, np.eye(3), np.zeros(3))
 
 
@@ -59,26 +65,40 @@ def main() -> None:
     )
     parser.add_argument("--keep", default="", help="folder for scenes and runs; a temporary one by default")
     parser.add_argument("--sets", type=int, default=5, help="sets of control points")
-    parser.add_argument("--parts", default="whole,true,facade,memory")
+    parser.add_argument("--parts", default="whole,true,facade-whole,facade,checks,memory")
     args = parser.parse_args()
     parts = args.parts.split(",")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(args.keep or scratch)
         rows: list[list[Any]] = []
+        checks: list[list[Any]] = []
+        volumes: list[list[Any]] = []
         if "whole" in parts:
-            whole(root, args.sets, rows)
+            whole(root, args.sets, rows, checks, volumes)
         if "true" in parts:
-            true_cameras(root, rows)
+            true_cameras(root, rows, volumes)
+        if "facade-whole" in parts:
+            facade_whole(root, args.sets, rows, checks)
         if "facade" in parts:
             facade(root, rows)
+        if "checks" in parts:
+            checks.append(many_checks(root, args.sets))
         memory = peak_memory(root) if "memory" in parts else []
-    print(f"\n{machine()}\n")
+    print(f"\n{machine()}")
     headers = ["set", "surface", "cells with colour", "within 1 px", "95% within / px", "heights: median / gsd",
-               "90% / gsd", "volume"]  # fmt: skip
-    print(table(rows, headers))
-    if memory:
-        print()
-        print(table(memory, ["land", "photos", "cells", "peak / MB", "over the first"]))
+               "90% / gsd"]  # fmt: skip
+    shown = [
+        (rows, headers),
+        (volumes, ["set", "true / m³", "found", "stated ±"]),
+        (
+            checks,
+            ["check points", "points", "coordinates within 2 σ", "points on all axes", "rms / σ x", "y", "z"],
+        ),
+        (memory, ["land", "cells", "photos", "peak / MB", "over the first"]),
+    ]
+    for values, heads in shown:
+        if values:
+            print(f"\n{table(values, heads)}")
 
 
 # Scenes and runs
@@ -116,62 +136,135 @@ def sexagesimal(degrees: float) -> tuple[float, float, float]:
     return float(whole), float(minutes), (degrees - whole - minutes / 60) * 3600
 
 
-def write_control(folder: Path, path: Path, seed: int) -> list[str]:
-    """Sixteen points on the land and on roofs as OpenDroneMap lists them; every other one is to check."""
+def write_control(
+    folder: Path, path: Path, places: np.ndarray, seed: int, sigma: float, epsg: int | None
+) -> list[str]:
+    """Marks of measured points in all photos that show them; as OpenDroneMap lists them, or as a plain table.
+
+    Returns the names of every other one, which are to check.
+    """
     rng = np.random.default_rng(seed)
-    side = [(x, y) for x in np.linspace(-24, 24, 4) for y in np.linspace(-22, 22, 4)]
-    spots = np.array(side) + rng.uniform(-2.5, 2.5, (16, 2))
-    places = np.column_stack([spots, aerial_height(*spots.T)])
-    lines = [f"EPSG:{EPSG}"]
     views = read_cameras_json(folder / "cameras.json")
     depths = {name: np.load(folder / "truth" / "depth" / f"{Path(name).stem}.npz")["depth"] for name in views}
+    lines = ["name,X,Y,Z,photo,x,y"] if epsg is None else [f"EPSG:{epsg}"]
     for k, place in enumerate(places):
-        x, y, z = place + OFFSET + rng.normal(size=3) * CONTROL_NOISE
+        x, y, z = place + (0.0 if epsg is None else OFFSET) + sigma * rng.normal(size=3) * CONTROL_NOISE
         for name, view in views.items():
             (u, v), depth = (value[0] for value in view.project(place[None]))
             inside = 3 < u < view.width - 4 and 3 < v < view.height - 4
             if inside and abs(depths[name][round(v), round(u)] - depth) < 0.02 * depth:
                 a, b = rng.normal(0, MARK_NOISE, 2)
-                lines.append(f"{x:.4f} {y:.4f} {z:.4f} {u + a:.3f} {v + b:.3f} {name} P{k + 1}")
+                cells = f"{x:.4f} {y:.4f} {z:.4f} {u + a:.3f} {v + b:.3f} {name} P{k + 1}".split()
+                lines.append(
+                    " ".join(cells) if epsg else ",".join([cells[6], *cells[:3], cells[5], *cells[3:5]])
+                )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return [f"P{k}" for k in range(2, 17, 2)]
+    return [f"P{k + 1}" for k in range(1, len(places), 2)]
 
 
-def whole(root: Path, sets: int, rows: list[list[Any]]) -> None:
-    folder, out = aerial(root), root / "run"
-    if not (out / "dense" / "depth").is_dir():
-        reconstruct(folder / "images", out)
-    run = RunFolder(out)
-    ratio, within, points = [], 0, 0
-    for seed in range(sets):
-        checks = write_control(folder, root / "gcp_list.txt", seed)
+def spots_on_land(seed: int) -> np.ndarray:
+    """Sixteen points on the land and on roofs."""
+    rng = np.random.default_rng(seed)
+    side = [(x, y) for x in np.linspace(-24, 24, 4) for y in np.linspace(-22, 22, 4)]
+    spots = np.array(side) + rng.uniform(-2.5, 2.5, (16, 2))
+    return np.column_stack([spots, aerial_height(*spots.T)])
+
+
+def spots_on_wall(folder: Path, seed: int) -> np.ndarray:
+    """Sixteen points that the middle photos of the façade show."""
+    rng = np.random.default_rng(seed)
+    found = []
+    views = list(read_cameras_json(folder / "cameras.json").items())
+    for name, view in (views[1], views[4], views[7], views[10]):
+        depth = np.load(folder / "truth" / "depth" / f"{Path(name).stem}.npz")["depth"]
+        for x, y in ((0.2, 0.2), (0.8, 0.25), (0.25, 0.8), (0.75, 0.75)):
+            u, v = (
+                round((at + rng.uniform(-0.08, 0.08)) * side)
+                for at, side in ((x, view.width), (y, view.height))
+            )
+            ray = np.linalg.inv(view.K) @ (u, v, 1.0) * float(depth[v, u])
+            found.append(view.cam_from_world[:, :3].T @ ray + view.center)
+    return np.array(found)
+
+
+def check_points(
+    name: str,
+    runs: Iterable[tuple[RunFolder, Path, np.ndarray, int]],
+    sigma: float,
+    epsg: int | None,
+    path: Path,
+) -> list[Any]:
+    """Adjust each run to control points; how the check points' errors compare with what is stated of them."""
+    ratio: list[list[float]] = []
+    for run, folder, places, seed in runs:
+        checks = write_control(folder, path, places, seed, sigma, epsg)
         options = GeoreferenceOptions(
-            control=root / "gcp_list.txt", check=",".join(checks), mark_error=MARK_NOISE
+            control=path, check=",".join(checks), control_error=sigma, mark_error=MARK_NOISE
         )
         run_georeference(run, options)
-        for one in read_georeference(run).points:
-            if one.kind == "check":
-                ratio += [e / s for e, s in zip(one.error, one.sigma, strict=True)]
-                within += one.within
-                points += 1
-    inside = float(np.mean(np.abs(ratio) < 2))
-    print(
-        f"check points of {sets} sets: {within} of {points} within twice what is stated on every axis, "
-        f"{100 * inside:.0f}% of the coordinates; rms {np.sqrt(np.mean(np.square(ratio))):.2f} of what is stated"
-    )
+        points = read_georeference(run).points
+        ratio += [[e / s for e, s in zip(p.error, p.sigma, strict=True)] for p in points if p.kind == "check"]
+    off = np.array(ratio)
+    rms = [f"{value:.2f}" for value in np.sqrt((off**2).mean(axis=0))]
+    axes, points = (np.abs(off) < 2).mean(), (np.abs(off) < 2).all(axis=1).mean()
+    return [name, len(off), f"{100 * axes:.1f}%", f"{100 * points:.1f}%", *rms]
+
+
+def whole(
+    root: Path, sets: int, rows: list[list[Any]], checks: list[list[Any]], volumes: list[list[Any]]
+) -> None:
+    folder, out = aerial(root), root / "run"
+    reconstruct(folder / "images", out)  # goes on where it was, or finds all done
+    run = RunFolder(out)
+    runs = ((run, folder, spots_on_land(seed), seed) for seed in range(sets))
+    checks.append(check_points("hamlet, whole run", runs, 0.02, EPSG, root / "gcp_list.txt"))
     georeference = read_georeference(run)
     truth = Similarity3(1.0, np.eye(3), OFFSET - np.array(georeference.offset))
     for surface in ("auto", "depth", "mesh"):
         maps = root / f"maps-{surface}"
         run_ortho(run, maps, OrthoOptions(surface=surface, png=False))
-        judge(f"whole run, {surface}", run, maps, aerial_mesh(), views_of(folder), truth, rows, heap=True)
+        judge(f"hamlet, whole run, {surface}", run, maps, aerial_mesh(), views_of(folder), truth, rows)
+        if surface == "auto":
+            volumes += volumes_of_heaps("whole run", run, maps)
+
+
+def relief(root: Path) -> Path:
+    folder = root / "relief"
+    if not (folder / "cameras.json").is_file():
+        write_scene(make_scene("relief", (480, 360), coarseness=1.6), folder)
+    return folder
+
+
+def facade_whole(root: Path, sets: int, rows: list[list[Any]], checks: list[list[Any]]) -> None:
+    folder, out = relief(root), root / "run-relief"
+    reconstruct(folder / "images", out)  # goes on where it was, or finds all done
+    run = RunFolder(out)
+    runs = ((run, folder, spots_on_wall(folder, seed), seed) for seed in range(sets))
+    checks.append(check_points("façade, whole run", runs, 0.002, None, root / "points.csv"))
+    maps = root / "maps-relief"
+    run_ortho(run, maps, OrthoOptions(png=False))
+    truth = Similarity3(1.0, np.eye(3), -np.array(read_georeference(run).offset))
+    judge("façade, whole run", run, maps, wall_mesh(folder), views_of(folder), truth, rows)
+
+
+def many_checks(root: Path, sets: int) -> list[Any]:
+    """Check points of runs whose tracks have noise of their own."""
+    folder = aerial(root)
+
+    def runs() -> Iterator[tuple[RunFolder, Path, np.ndarray, int]]:
+        for seed in range(sets):
+            out = root / f"checks-{seed}"
+            yield true_run(folder, out, EPSG, seed=seed), folder, spots_on_land(100 + seed), 100 + seed
+            shutil.rmtree(out)
+
+    return check_points("hamlet, true photos", runs(), 0.02, EPSG, root / "gcp_list.txt")
 
 
 def views_of(folder: Path) -> dict[str, PinholeView]:
     return read_cameras_json(folder / "cameras.json")
 
 
-def true_run(folder: Path, out: Path, epsg: int | None, copies: int = 1) -> RunFolder:
+def true_run(folder: Path, out: Path, epsg: int | None, copies: int = 1, seed: int = 0) -> RunFolder:
     """A run with true cameras and depth; with four copies the land and its photos lie side by side twice and twice."""
     if not out.is_dir():
         views, images, depths = [], [], []
@@ -188,7 +281,7 @@ def true_run(folder: Path, out: Path, epsg: int | None, copies: int = 1) -> RunF
                 )
                 images.append(read_png(folder / "images" / name))
                 depths.append(np.load(folder / "truth" / "depth" / f"{Path(name).stem}.npz")["depth"])
-        write_true_run(out, views, images, depths, depth_noise=0.0015)
+        write_true_run(out, views, images, depths, depth_noise=0.0015, seed=seed)
         crs = Crs("epsg", f"EPSG:{epsg}", epsg) if epsg else Crs("local", "local, in metres")
         offset = tuple(float(v) for v in OFFSET) if epsg else (0.0, 0.0, 0.0)
         found = Georeference(HERE, offset, crs, "control", "control")  # type: ignore[arg-type]
@@ -196,24 +289,26 @@ def true_run(folder: Path, out: Path, epsg: int | None, copies: int = 1) -> RunF
     return RunFolder(out)
 
 
-def true_cameras(root: Path, rows: list[list[Any]]) -> None:
+def true_cameras(root: Path, rows: list[list[Any]], volumes: list[list[Any]]) -> None:
     folder = aerial(root)
     run = true_run(folder, root / "true", EPSG)
     run_ortho(run, root / "maps-true", OrthoOptions(png=False))
-    judge("true cameras", run, root / "maps-true", aerial_mesh(), views_of(folder), HERE, rows, heap=True)
+    judge("hamlet, true cameras", run, root / "maps-true", aerial_mesh(), views_of(folder), HERE, rows)
+    volumes += volumes_of_heaps("true cameras", run, root / "maps-true")
 
 
-def facade(root: Path, rows: list[list[Any]]) -> None:
-    folder = root / "relief"
-    if not (folder / "cameras.json").is_file():
-        write_scene(make_scene("relief", (480, 360), coarseness=1.6), folder)
-    run = true_run(folder, root / "true-relief", None)
-    run_ortho(run, root / "maps-facade", OrthoOptions(png=True))
+def wall_mesh(folder: Path) -> Mesh:
     from recon.io.surfaces import read_mesh
 
     read = read_mesh(folder / "truth" / "mesh.ply")
-    mesh = Mesh(np.asarray(read.vertices, np.float32), np.asarray(read.triangles, np.int32))
-    judge("façade, true cameras", run, root / "maps-facade", mesh, views_of(folder), HERE, rows)
+    return Mesh(np.asarray(read.vertices, np.float32), np.asarray(read.triangles, np.int32))
+
+
+def facade(root: Path, rows: list[list[Any]]) -> None:
+    folder = relief(root)
+    run = true_run(folder, root / "true-relief", None)
+    run_ortho(run, root / "maps-facade", OrthoOptions(png=True))
+    judge("façade, true cameras", run, root / "maps-facade", wall_mesh(folder), views_of(folder), HERE, rows)
 
 
 # Judging
@@ -227,7 +322,6 @@ def judge(
     views: dict[str, PinholeView],
     frame_from_truth: Similarity3,
     rows: list[list[Any]],
-    heap: bool = False,
 ) -> None:
     """Compare maps with the true surface, and each cell's colour with where its photo's pixel truly lies.
 
@@ -277,49 +371,68 @@ def judge(
         off[mine] = np.nan_to_num(np.hypot(hit[:, 0] - x[mine], hit[:, 1] - y[mine]) / gsd, nan=np.inf)
     off = off[label > 0]
     facts = json.loads((maps / "maps.json").read_text())
-    said = volume_of_heap(run, maps) if heap else ""
     rows.append(
         [name, facts["surface"], f"{100 * float((label > 0).mean()):.1f}%", f"{100 * float((off <= 1).mean()):.1f}%",
-         f"{np.percentile(off, 95):.2f}", f"{np.median(error):.3f}", f"{np.percentile(error, 90):.2f}", said]
+         f"{np.percentile(off, 95):.2f}", f"{np.median(error):.3f}", f"{np.percentile(error, 90):.2f}"]
     )  # fmt: skip
 
 
-def volume_of_heap(run: RunFolder, maps: Path) -> str:
-    """The heap's volume against that of its cone."""
+def volumes_of_heaps(name: str, run: RunFolder, maps: Path) -> list[list[Any]]:
+    """Each heap's volume against that of its cone."""
     t = np.linspace(0, 2 * np.pi, 61)
-    ring = np.array(HEAP[:2]) + (HEAP[2] + 0.5) * np.column_stack([np.cos(t), np.sin(t)]) + OFFSET[:2]
-    geometry = {"type": "Polygon", "coordinates": [ring.tolist()]}
-    path = maps / "heap.geojson"
-    path.write_text(json.dumps({"type": "Feature", "properties": {"name": "heap"}, "geometry": geometry}))
-    (said,) = run_volume(run, maps, VolumeOptions(polygon=path))
-    found = float(said.split(": ")[1].split(" m³")[0])
-    stated = float(said.split("± ")[1].split(" m³")[0])
-    true = np.pi * HEAP[2] ** 2 * HEAP[3] / 3
-    return f"{100 * (found / true - 1):+.2f}% (± {100 * stated / true:.2f}%)"
+    features = []
+    for k, (x, y, radius, _) in enumerate(HEAPS):
+        ring = np.array([x, y]) + (radius + 0.5) * np.column_stack([np.cos(t), np.sin(t)]) + OFFSET[:2]
+        geometry = {"type": "Polygon", "coordinates": [ring.tolist()]}
+        features.append({"type": "Feature", "properties": {"name": f"heap {k + 1}"}, "geometry": geometry})
+    path = maps / "heaps.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    rows = []
+    for said, (_, _, radius, height) in zip(
+        run_volume(run, maps, VolumeOptions(polygon=path)), HEAPS, strict=True
+    ):
+        found = float(said.split(": ")[1].split(" m³")[0])
+        stated = float(said.split("± ")[1].split(" m³")[0])
+        true = np.pi * radius**2 * height / 3
+        size = abs(true)
+        rows.append(
+            [name, f"{true:.2f}", f"{100 * (found - true) / size:+.2f}%", f"{100 * stated / size:.2f}%"]
+        )
+    return rows
 
 
 def peak_memory(root: Path) -> list[list[Any]]:
     """Peak memory of the command for the land, and for four times as much of it."""
     folder = aerial(root)
     rows: list[list[Any]] = []
-    for copies in (1, 4):
-        out = root / f"memory-{copies}"
-        run = true_run(folder, out, EPSG, copies)
-        code = (
-            "import resource, sys; from recon.cli import main; "
-            "assert main(sys.argv[1:]) == 0; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        said = subprocess.run(
-            [sys.executable, "-c", code, "ortho", str(out), *_COARSE],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        peak = int(said.split("peak ")[1]) / 1024
-        facts = json.loads((out / "maps" / "maps.json").read_text())
-        cells = facts["columns"] * facts["rows"]
-        over = peak / rows[0][3] if rows else 1.0
-        rows.append([f"{copies} ×", len(run.cameras), cells, peak, over])
+    for cells in _CELLS:
+        first = 0.0
+        for copies in (1, 4):
+            out = root / f"memory-{copies}"
+            run = true_run(folder, out, EPSG, copies)
+            code = (
+                "import resource, sys; from recon.cli import main; "
+                "assert main(sys.argv[1:]) == 0; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            said = subprocess.run(
+                [sys.executable, "-c", code, "ortho", str(out), *cells, "--no-png"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            peak = int(said.split("peak ")[1]) / 1024
+            first = first or peak
+            facts = json.loads((out / "maps" / "maps.json").read_text())
+            size = f"{facts['columns']} × {facts['rows']} of {facts['gsd']:g} m"
+            rows.append(
+                [
+                    f"{copies} × ({' '.join(cells)})",
+                    size,
+                    len(run.cameras),
+                    f"{peak:.0f}",
+                    f"{peak / first:.2f}",
+                ]
+            )
     return rows
 
 

@@ -224,10 +224,10 @@ def _points_in_words(after: Georeference) -> list[str]:
         error = np.array([one.error for one in mine])
         level = _metres(math.sqrt(float((error[:, :2] ** 2).sum(axis=1).mean())))
         height = _metres(math.sqrt(float((error[:, 2] ** 2).mean())))
-        within = sum(one.within for one in mine)
+        within = sum(3 - len(one.beyond) for one in mine)
         lines.append(
             f"{len(mine)} {kind} points: rms {level} level, {height} in height; "
-            f"{within} within twice what is stated"
+            f"{within} of {3 * len(mine)} coordinates within twice what is stated"
         )
     return lines
 

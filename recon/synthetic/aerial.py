@@ -1,4 +1,4 @@
-"""A hamlet seen from a drone: gentle hills, a road, houses with gables and flat roofs, a heap of gravel."""
+"""A hamlet seen from a drone: gentle hills, a road, houses with gables and flat roofs, heaps of gravel and a pit."""
 
 from __future__ import annotations
 
@@ -31,15 +31,23 @@ HOUSES = (
     (-21.0, -6.0, 3.0, 3.0, 0.0, 3.0, 3.0),
 )
 
-HEAP = (1.0, -1.0, 4.0, 2.2)
-"""Middle x, y, radius of the foot and height of a cone of gravel on level ground, metres."""
+HEAPS = (
+    (1.0, -1.0, 4.0, 2.2),
+    (3.0, -16.0, 3.5, 2.0),
+    (-20.0, 3.0, 3.0, 1.8),
+    (-2.0, 19.0, 3.0, -1.5),
+    (20.0, 3.5, 2.5, 1.3),
+)
+"""Middle x, y, radius of the foot and height (of a pit: depth below 0) of cones of gravel on level ground, metres."""
 
 
 def ground_height(x: np.ndarray, y: np.ndarray) -> Float64[np.ndarray, "..."]:
-    """Height of the land without what stands on it; level about the heap."""
+    """Height of the land without what stands on it; level about the heaps."""
     hills = 0.9 * np.sin(0.11 * x + 0.4) * np.cos(0.09 * y) + 0.5 * np.sin(0.05 * y + 0.03 * x)
-    away = np.hypot(x - HEAP[0], y - HEAP[1])
-    return hills * np.clip((away - 5.5) / 4.0, 0.0, 1.0)
+    for heap in HEAPS:
+        away = np.hypot(x - heap[0], y - heap[1])
+        hills = hills * np.clip((away - heap[2] - 1.5) / 4.0, 0.0, 1.0)
+    return np.asarray(hills)
 
 
 def _in_house(house: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +60,8 @@ def _in_house(house: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> tuple[n
 def aerial_height(x: np.ndarray, y: np.ndarray) -> Float64[np.ndarray, "..."]:
     """Height of the surface that is seen from above, metres."""
     z = ground_height(x, y)
-    away = np.hypot(x - HEAP[0], y - HEAP[1])
-    z = z + HEAP[3] * np.clip(1 - away / HEAP[2], 0.0, 1.0)
+    for heap in HEAPS:
+        z = z + heap[3] * np.clip(1 - np.hypot(x - heap[0], y - heap[1]) / heap[2], 0.0, 1.0)
     for house in HOUSES:
         u, v = _in_house(house, x, y)
         base = float(ground_height(np.array(house[0]), np.array(house[1])))
@@ -75,7 +83,8 @@ def aerial_albedo(seed: int = 0) -> Albedo:
         color[patch > 0.15] = (0.33, 0.30, 0.18)
         road = np.abs(y - 2.2 - 3.0 * np.sin(0.08 * x) + 6.0) < 1.8
         color[road] = (0.30, 0.30, 0.31)
-        color[np.hypot(x - HEAP[0], y - HEAP[1]) < HEAP[2] + 0.6] = (0.45, 0.42, 0.38)
+        for heap in HEAPS:
+            color[np.hypot(x - heap[0], y - heap[1]) < heap[2] + 0.6] = (0.45, 0.42, 0.38)
         for number, house in enumerate(HOUSES):
             u, v = _in_house(house, x, y)
             near = (np.abs(u) <= house[2] + 0.12) & (np.abs(v) <= house[3] + 0.12)

@@ -11,7 +11,7 @@ import pytest
 from recon.cli import main
 from recon.maps.contours import contour_lines, smoothed
 from recon.maps.volume import volume_over
-from recon.synthetic.aerial import HEAP
+from recon.synthetic.aerial import HEAPS
 from tests.unit.maps.conftest import OFFSET
 
 rasterio = pytest.importorskip("rasterio")
@@ -112,12 +112,13 @@ def test_holes_are_closed_and_told_of() -> None:
 def test_heap_of_the_hamlet(
     maps: Path, hamlet_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = ring(HEAP[2] + 0.6) + np.array(HEAP[:2]) + OFFSET[:2]
+    x, y, radius, height = HEAPS[0]
+    at = ring(radius + 0.6) + np.array([x, y]) + OFFSET[:2]
     path = polygon(tmp_path / "heap.geojson", at)
     assert main(["volume", str(hamlet_run), "--maps", str(maps), "--polygon", str(path)]) == 0
     said = capsys.readouterr().out
     volume = float(said.split(": ")[1].split(" m³")[0])
-    assert volume == pytest.approx(np.pi * HEAP[2] ** 2 * HEAP[3] / 3, rel=0.03)
+    assert volume == pytest.approx(np.pi * radius**2 * height / 3, rel=0.03)
     assert "±" in said
     pyproj = pytest.importorskip("pyproj")
     to_degrees = pyproj.Transformer.from_crs(25832, 4326, always_xy=True)

@@ -81,7 +81,8 @@ def test_control_adjusts_and_checks_tell_the_truth(
     found = read_georeference(RunFolder(run))
     assert found.crs.epsg == 25832
     assert {one.name for one in found.points if one.kind == "check"} == {"P4", "P7"}
-    assert all(one.within for one in found.points)
+    assert not any(one.beyond for one in found.points)
+    assert "6 of 6 coordinates within twice" in said
     model = LAND_FROM_MODEL.inverse()(PLACES)
     assert np.abs(found.to_crs(model) - PLACES - OFFSET).max() < 0.12
     adjusted = load_scene(RunFolder(run / "adjusted"))
