@@ -140,6 +140,9 @@ COLUMNS = (
     ("cost.peak_memory_mb", "peak MB"),
 )
 
+# Measures of a whole run, whose noise only further seeds show.
+SPREAD = ("points.f_20mm", "mesh.f_20mm", "cost.seconds_per_pair", "cost.seconds")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -151,6 +154,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="MATCHER")
     parser.add_argument("--keep", type=Path, default=REPOSITORY / "comparison-output")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--seeds", type=int, default=1, help="runs per matcher; ranges over them are shown")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--write-only", action="store_true", help="write the document from what is there")
     args = parser.parse_args()
@@ -181,7 +185,11 @@ def compare(case: Case, args: argparse.Namespace) -> None:
     """Run one scene; its results are on disk afterwards."""
     out = args.keep / case.name
     options = Options(
-        quality="preview", threads=args.threads, leave_out=case.leave_out, stop_after=case.stop_after
+        quality="preview",
+        threads=args.threads,
+        leave_out=case.leave_out,
+        stop_after=case.stop_after,
+        seeds=args.seeds,
     )
     usual = FURTHER if case.part == "further" else MATCHERS
     chosen = contenders(args.only or usual, (*SETTINGS, *args.overrides))
@@ -262,7 +270,8 @@ def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]], 
         f"Settings beyond quality `preview`: {', '.join(f'`{text}`' for text in SETTINGS)}.",
         "",
         "**Bold**: best of the scene. ≈: cannot be told from the best (95% paired bootstrap over the same photos or "
-        "pairs). No mark: worse, or there is nothing to say how large the noise is.",
+        "pairs, or ranges over seeds that overlap). No mark: worse, or there is nothing to say how large the noise is. "
+        "In brackets: smallest and largest over the seeds.",
         "",
         "### How often best, or not to be told from the best",
         "",
@@ -319,6 +328,8 @@ def scene_table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
                 text = f"{1000 * value:.1f} mm"
             else:
                 text = written(value, unit)
+            if name in SPREAD and one["spread"].get(name):
+                text += " ({} to {})".format(*(written(end, unit) for end in one["spread"][name]))
             mark = standing(scene["rankings"].get(name), one["label"])
             row.append(f"**{text}**" if mark == "best" else f"{text} ≈" if mark else text)
         rows.append(row)

@@ -7,7 +7,8 @@ Pairs are those of ``recon evaluate semantic --benchmark willow``: drawn with se
 training or validation pair shows; --pairs takes fewer of them, evenly spread. A checkpoint that was trained on one
 class alone is tested on both: on the other class it shows what carries over. "untrained" are transforms that leave
 layers as they are, random gates, and thresholds set from training pairs. Rows already in the results file are not
-computed again, so that several processes may share the work.
+computed again, so that several processes may share the work. A second table compares each row with HPF and mutual
+filter on the same pairs: difference and its 95% interval (paired bootstrap over pairs).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from pathlib import Path
 import torch
 from _common import data_root, machine, table
 
+from recon.evaluation.bootstrap import paired_difference
 from recon.evaluation.semantic_benchmark import run_benchmark
 from recon.evaluation.semantic_options import SemanticOptions
 from recon.hyperpixels.checkpoint import checkpoint_bytes
 from recon.training.dhpf import untrained_network
 
 CLASSES = ("Car", "Duck")
+AGAINST = "HPF, and mutual filter"
 
 
 def main() -> None:
@@ -84,6 +87,7 @@ def main() -> None:
             "ms": 1000 * times[len(times) // 2],
             "layers": {str(layer): rate for layer, rate in rates.items()},
             "pairs": len(report.scores),
+            "scores": [[score.category, score.pck[0.1]] for score in report.scores],
         }
         arguments.results.write_text(json.dumps({**read(arguments.results), name: result}, indent=1))
     known = read(arguments.results)
@@ -95,6 +99,23 @@ def main() -> None:
             rows.append([name, *(f"{value:.3f}" for value in one["pck"]), f"{one['ms']:.0f}", layers or "-"])
     print(machine())
     print(table(rows, ["method", *CLASSES, "both", "ms per pair", "layers"]))
+    others = [name for name in methods if name != AGAINST and "scores" in known.get(name, {})]
+    if "scores" in known.get(AGAINST, {}) and others:
+        shown = [[name, *differences(known[name]["scores"], known[AGAINST]["scores"])] for name in others]
+        print(f"\n{table(shown, ['minus ' + AGAINST, *CLASSES, 'both'])}")
+
+
+def differences(mine: list, others: list) -> list[str]:
+    """Difference of the mean PCK on the pairs of each class and on all, with its interval."""
+    found = []
+    for category in (*CLASSES, None):
+        a, b = (
+            {k: value for k, (of, value) in enumerate(scores) if category in (of, None)}
+            for scores in (mine, others)
+        )
+        test = paired_difference(a, b)
+        found.append(f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]")
+    return found
 
 
 def read(path: Path) -> dict:
