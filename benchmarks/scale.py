@@ -4,7 +4,7 @@ Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulat
        [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
-``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and peak memory by
+``whole``: runs of a street that closes, N and 4 N photos, quality preview, --memory 1G: processor seconds a photo and peak memory by
 stage, photos in the model, and how far the centres are off. With ``--keep`` it goes on where it was stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
@@ -139,7 +139,7 @@ def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[s
         scene, root = folder / f"street{photos}", folder / f"run{photos}"
         if not (scene / "images").exists():
             write_scene(make_large_scene("street", photos, size), scene)
-        reconstruct(scene / "images", root, size, "--quality", "preview", *more)
+        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", "1G", *more)
         manifest = read_manifest(root)
         assert manifest is not None
         manifests.append(manifest.stages)
