@@ -4,8 +4,8 @@ Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulat
        [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
-``whole``: runs of a street that closes, N and 4 N photos, quality preview, --memory 1G: processor seconds a photo and peak memory by
-stage, photos in the model, and how far the centres are off. With ``--keep`` it goes on where it was stopped.
+``whole``: runs of a street that closes, N and 4 N photos, quality preview, --memory 1G: processor seconds a photo and
+peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
 ``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the

@@ -33,8 +33,8 @@ HALVES_CELL = 1 / 8
 MIN_POINTS_OF_A_HALF = 8
 
 MOST_INCREMENTAL = 400
-"""So many photos are mapped incrementally: as far as it was measured, it costs no more than global mapping and is as good.
-Beyond, its adjustments of all photos at every tenth more of them are what grows fastest."""
+"""So many photos are mapped incrementally: as far as it was measured, it costs no more than global mapping and is as
+good. Beyond, its adjustments of all photos at every tenth more of them are what grows fastest."""
 
 # Hierarchical mapping: photos of a part at most, and those that neighbouring parts share.
 PART_PHOTOS, PART_OVERLAP = 100, 20
