@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -422,10 +423,16 @@ def png(
     )
 
 
+@functools.cache
+def _packed_zeros() -> bytes:
+    """A stream that unpacks to 300 MB."""
+    return zlib.compress(bytes(300_000_000), 9)
+
+
 def bomb(rng: random.Random, pool: Path) -> tuple[str, bytes, str]:
     """A file that is small and claims or unpacks to be large: suffix, bytes, words."""
     huge = rng.choice((65_000, 100_000, 2**31 - 1, 2**32 - 1))
-    much = zlib.compress(bytes(300_000_000), 9)
+    much = _packed_zeros()
     jpeg, tiff = (pool / "photo.jpg").read_bytes(), (pool / "photo.tif").read_bytes()
 
     def jpeg_of(width: int, height: int) -> bytes:

@@ -15,7 +15,7 @@ from recon.core.cameras import Intrinsics
 from recon.core.resize import resize_mask, resize_rgb, working_size
 from recon.errors import ReconError
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
-from recon.photos.reading import PhotoError, decode_photo, read_mask
+from recon.photos.reading import PhotoError, decode_photo, in_turn, read_mask
 from recon.photos.scanning import PhotoFile, file_sha256
 from recon.photos.types import LeftOut, LoadedPhoto, Photo, PhotoSet
 
@@ -57,6 +57,13 @@ def read_photo(
     Args:
         max_size: longest side at working size. min_side: shorter sides below this are left out.
     """
+    with in_turn(file.path):
+        return _read_photo(file, mask_path, max_size, min_side)
+
+
+def _read_photo(
+    file: PhotoFile, mask_path: Path | None, max_size: int, min_side: int
+) -> tuple[PhotoFacts, LoadedPhoto] | LeftOut:
     try:
         decoded = decode_photo(file.path)
     except PhotoError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,9 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _DRAFT_PIXELS = 178_000_000
 # Other formats cannot be decoded in part; so many pixels need about three gigabytes.
 MOST_PIXELS = 400_000_000
+# Of photos from so many pixels on one is decoded at a time, however many threads there are.
+_LARGE_PIXELS = 60_000_000
+_LARGE = threading.Lock()
 # Masks of another size are resized when the longer side errs by less than this share (or by their rounding).
 _MASK_ASPECT = 0.005
 _OPAQUE = 128  # alpha from here on counts as picture
@@ -94,6 +100,20 @@ class DecodedPhoto:
     exif: ExifFacts
     width: int
     height: int
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other large photo is being read, if this is a large one: several would take gigabytes together."""
+    large = False
+    with suppress(Exception):  # a damaged file; whoever reads it says so
+        with Image.open(path) as image:
+            large = image.width * image.height > _LARGE_PIXELS
+    if not large:
+        yield
+        return
+    with _LARGE:
+        yield
 
 
 def load_photo(path: Path | str) -> LoadedPhoto:
@@ -216,7 +236,7 @@ def _to_arrays(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if has_alpha and mode != "LAB":
         rgba = np.asarray(image.convert("RGBA"))
         return rgba[:, :, :3], rgba[:, :, 3]
-    return np.asarray(image.convert("RGB")), None
+    return np.asarray(image if mode == "RGB" else image.convert("RGB")), None
 
 
 def _is_plain_ycbcr(image: Image.Image) -> bool:
