@@ -106,9 +106,8 @@ class DecodedPhoto:
 def in_turn(path: Path) -> Iterator[None]:
     """Wait until no other large photo is being read, if this is a large one: several would take gigabytes together."""
     large = False
-    with suppress(Exception):  # a damaged file; whoever reads it says so
-        with Image.open(path) as image:
-            large = image.width * image.height > _LARGE_PIXELS
+    with suppress(Exception), Image.open(path) as image:  # of a damaged file whoever reads it says so
+        large = image.width * image.height > _LARGE_PIXELS
     if not large:
         yield
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +416,24 @@ def test_raw_file_without_the_library_says_what_to_install(
     raw_file(tmp_path / "a.dng", orientation=1)
     with pytest.raises(ReconError, match=r"a\.dng: reading raw files needs.*recon-photogrammetry\[raw\]"):
         load_photo(tmp_path / "a.dng")
+
+
+def test_large_photos_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_LARGE_PIXELS", 100)
+    for name, size in (("large.png", (20, 20)), ("small.png", (5, 5))):
+        Image.new("RGB", size).save(tmp_path / name)
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    passed = threading.Event()
+
+    def second() -> None:
+        with reading.in_turn(tmp_path / "large.png"):
+            passed.set()
+
+    other = threading.Thread(target=second)
+    with reading.in_turn(tmp_path / "large.png"):
+        with reading.in_turn(tmp_path / "small.png"), reading.in_turn(tmp_path / "damaged.png"):
+            pass  # these wait for nobody
+        other.start()
+        assert not passed.wait(0.2)
+    assert passed.wait(10)
+    other.join()
