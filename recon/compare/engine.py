@@ -31,6 +31,7 @@ from recon.compare.results import (
 )
 from recon.compare.running import Job, Outcome, run_job
 from recon.errors import ReconError, UsageError
+from recon.io.files import parse_json
 from recon.io.manifest import StageRecord, read_manifest
 
 RUNS = "runs"
@@ -75,7 +76,7 @@ def compare_scene(
     names = _photo_names(out / "shared")
     _check_truth(scene, names)
     result = SceneResult(scene, options, out, [], photo_names=names)
-    result.pair_count = len(json.loads((out / "shared" / "pairs.json").read_text(encoding="utf-8")))
+    result.pair_count = len(parse_json((out / "shared" / "pairs.json").read_text(encoding="utf-8")))
     outcomes = _run_all(scene, contenders, options, out, intrinsics, result, say)
     for contender in contenders:
         result.entries.append(_judge(contender, outcomes[contender.label], scene, options, out, say))

@@ -19,7 +19,7 @@ from recon.evaluation.bootstrap import Interval, PairedTest, paired_difference, 
 from recon.evaluation.repeats import repeatability_of_runs
 from recon.evaluation.report import Curve, RunReport, Samples
 from recon.evaluation.run import evaluate_run
-from recon.io.files import atomic_path
+from recon.io.files import atomic_path, parse_json
 from recon.io.manifest import read_manifest
 
 FORMAT = 2
@@ -152,14 +152,14 @@ def _item(key: Hashable) -> str:
 def stored(file: Path, key: str, make: Callable[[], Any]) -> Any:
     """A JSON value from a file, made and written anew where the file was made for another key or is damaged."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
         if data["key"] == key:
             return data["value"]
     except (OSError, ValueError, TypeError, KeyError):
         pass
     text = json.dumps({"key": key, "value": make()})
     write_text(file, text)
-    return json.loads(text)["value"]
+    return parse_json(text)["value"]
 
 
 def write_text(path: Path, text: str) -> None:

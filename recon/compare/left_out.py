@@ -22,6 +22,7 @@ from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
 from recon.evaluation.repeats import predict_left_out as predict_from_run
+from recon.io.files import parse_json
 from recon.io.manifest import read_manifest
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
@@ -199,7 +200,7 @@ def _measured(
     kept = folder / f"{root.name}.json"
     picture = folder / f"{root.name}.jpg"
     try:
-        stored = json.loads(kept.read_text(encoding="utf-8"))
+        stored = parse_json(kept.read_text(encoding="utf-8"))
         if stored["key"] == key and picture.is_file():
             return {one: float("nan") if v is None else float(v) for one, v in stored["values"].items()}
     except (OSError, ValueError, KeyError):

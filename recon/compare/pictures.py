@@ -20,6 +20,7 @@ from recon.compare.results import Entry, SceneResult
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.errors import ReconError
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix, without_distortion
+from recon.io.files import parse_json
 from recon.io.manifest import read_manifest
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
@@ -65,7 +66,7 @@ def draw(result: SceneResult) -> None:
     key = _key(result)
     index = folder / "index.json"
     try:
-        stored = json.loads(index.read_text(encoding="utf-8"))
+        stored = parse_json(index.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         stored = {}
     if stored.get("key") != key:

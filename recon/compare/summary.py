@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from recon.compare.metrics import with_unit, written
 from recon.compare.tables import standing
+from recon.io.files import parse_json
 
 _MARKS = {"best": "*", "within noise": "~", "": " "}
 
 
 def summary(path: Path) -> str:
     """The short table of every scene of a comparison.json."""
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = parse_json(path.read_text(encoding="utf-8"))
     return "\n\n".join(_table(scene, data["metrics"]) for scene in data["scenes"])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from recon.datasets.cards import Card, RemoteFile
 from recon.errors import ReconError, UsageError
 from recon.io.download import Progress, discard, download, file_digest, file_name
+from recon.io.files import parse_json
 
 _RECORD = ".fetched.json"
 
@@ -237,7 +238,7 @@ def _inside(folder: Path, name: str) -> None:
 
 def _read_record(folder: Path) -> dict[str, str]:
     try:
-        document = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        document = parse_json((folder / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {str(k): str(v) for k, v in document.items()} if isinstance(document, dict) else {}

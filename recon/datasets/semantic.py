@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from recon.errors import ReconError, UsageError
+from recon.io.files import parse_json
 
 Split = Literal["trn", "val", "test"]
 
@@ -239,7 +240,7 @@ def _read_spair(folder: Path, split: Split) -> list[SemanticPair]:
             raise ReconError(f"{folder / 'PairAnnotation' / split / name}.json: this annotation is missing")
         path = found[0]
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             category = str(content["category"])
             points = [np.asarray(content[key], np.float64).reshape(-1, 2) for key in ("src_kps", "trg_kps")]
             boxes = [_box(np.asarray(content[key], np.float64), path) for key in ("src_bndbox", "trg_bndbox")]
@@ -301,7 +302,7 @@ def read_willow_class(folder: Path) -> list[tuple[Path, Float64[np.ndarray, "10 
     found: list[tuple[Path, Float64[np.ndarray, "10 2"]]] = []
     if table.is_file():
         try:
-            for entry in json.loads(table.read_text(encoding="utf-8"))["images"]:
+            for entry in parse_json(table.read_text(encoding="utf-8"))["images"]:
                 points = np.asarray(entry["kps"], np.float64)
                 path = _image(folder / "images" / entry["name"], table)
                 _inside(points, int(entry["width"]), int(entry["height"]), f"{table}: {entry['name']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import ReconError
+from recon.io.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def evaluate_cost(run: Path) -> CostReport:
     """
     path = Path(run) / "manifest.json"
     try:
-        stages: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        stages: dict[str, dict[str, Any]] = parse_json(path.read_text(encoding="utf-8"))["stages"]
         done = {name: record for name, record in stages.items() if record["state"] == "done"}
         seconds = {name: float(record["seconds"]) for name, record in done.items()}
         cpu = sum(float(record["cpu_seconds"]) for record in done.values())

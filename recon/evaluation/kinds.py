@@ -99,7 +99,8 @@ def of_surface(run: Path, truth: Path, options: SurfaceOptions) -> RunReport:
         parts=("surfaces", "tracks"),
     )
     if not any(name.startswith(("points.", "mesh.")) for name in report.metrics):
-        raise ReconError(f"{run}: no surface could be judged: {'; '.join(report.notes) or 'there is none'}")
+        why = "; ".join(report.notes) or "there is none"
+        raise ReconError(f"{run}: no surface could be judged against {truth}: {why}")
     return report
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from recon.errors import ReconError, UsageError
 from recon.exports.scene import Scene
+from recon.io.files import parse_json
 
 MARK = "export.json"
 """Written into every export; only a folder that has it is ever replaced."""
@@ -66,7 +67,7 @@ def read_json(path: Path) -> Any:
         ReconError, ValueError: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ReconError(f"{path}: is no text file ({error.reason})") from error
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from recon.core.colmap import read_reconstruction
@@ -10,6 +9,7 @@ from recon.errors import ReconError, UsageError
 from recon.exports.files import MARK
 from recon.exports.georeference import Georeference
 from recon.exports.scene import Scene, scene_from_reconstruction
+from recon.io.files import parse_json
 from recon.run.folder import GEOREFERENCE, RunFolder
 
 
@@ -36,7 +36,7 @@ def photo_folder(run: RunFolder) -> Path | None:
     if run.source is not None or run.has_photos or not mark.is_file():
         return run.source
     try:
-        noted = json.loads(mark.read_text(encoding="utf-8")).get("photos")
+        noted = parse_json(mark.read_text(encoding="utf-8")).get("photos")
     except ValueError:
         return None
     return Path(noted) if noted else None
@@ -63,7 +63,7 @@ def read_georeference(run: RunFolder) -> Georeference:
     """
     path = run.path(GEOREFERENCE)
     try:
-        return Georeference.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Georeference.from_json(parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ReconError(
             f"{path}: is not there; run 'recon georeference {run.root}' first, or leave out --georeferenced"

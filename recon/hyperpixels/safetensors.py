@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from recon.io.files import parse_json
+
 _TYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -60,7 +62,7 @@ def unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if len(content) < 8 or size > len(content) - 8:
         raise ValueError("the header is cut short")
     try:
-        header = json.loads(content[8 : 8 + size])
+        header = parse_json(content[8 : 8 + size])
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError("the header is not JSON") from error
     if not isinstance(header, dict):

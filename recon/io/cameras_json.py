@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float, Float64
 
 from recon.core.cameras import PinholeView
 from recon.errors import ReconError
+from recon.io.files import parse_json
 
 CONVENTION = (
     "Pinhole, no distortion. World-to-camera: x_cam = R @ X_world + t (R 3x3 row-major, det +1). Camera "
@@ -66,7 +66,7 @@ def read_cameras_json(path: Path) -> dict[str, PinholeView]:
     """
     out = {}
     try:
-        for index, entry in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))["images"]):
+        for index, entry in enumerate(parse_json(Path(path).read_text(encoding="utf-8"))["images"]):
             K, width, height = pinhole_of_entry(entry)
             R, t = np.array(entry["R"], np.float64).reshape(3, 3), np.array(entry["t"], np.float64)
             out[entry["name"]] = PinholeView(index, entry["name"], K, np.column_stack([R, t]), width, height)

@@ -78,6 +78,18 @@ def sync_tree(root: Path, check: bool = False) -> None:
         sync_directory(Path(folder))
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The values of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_arrays(path: Path, way_out: str = "") -> dict[str, np.ndarray]:
     """Read all arrays of an ``.npz`` file.
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, translation, upright_rotation
+from recon.io.files import parse_json
 
 # Entry of ``asset.extras``: the matrix (by rows) that takes the scene back to the frame of the model.
 MODEL_FROM_SCENE = "model_from_scene"
@@ -126,7 +127,7 @@ def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
     length, kind = struct.unpack_from("<II", data, 12)
     if kind != _JSON_CHUNK:
         raise ValueError("a GLB that does not begin with its JSON")
-    return json.loads(data[20 : 20 + length]), data[20 + length :]
+    return parse_json(data[20 : 20 + length]), data[20 + length :]
 
 
 def model_from_scene(document: Mapping[str, Any]) -> Float64[np.ndarray, "4 4"]:

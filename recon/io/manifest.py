@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.errors import ReconError
+from recon.io.files import parse_json
 
 MANIFEST = "manifest.json"
 KEPT = "kept_of_before"
@@ -149,7 +150,7 @@ def read_manifest(root: Path) -> Manifest | None:
     except OSError as error:
         raise ReconError(f"{path}: cannot read the manifest: {error.strerror}") from error
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         if data["format"] != FORMAT:
             raise ReconError(
                 f"{path}: made by another version of recon (layout {data['format']}, this is {FORMAT}); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ _PLY_TYPES = {
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
     "double": "f8", "float64": "f8",
 }  # fmt: skip
+_PLY_CORNERS = {"vertex_indices", "vertex_index"}
 _PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int"}
 
 MESH_FORMATS = (".ply", ".obj", ".glb")
@@ -135,13 +137,21 @@ def read_points_ply(path: Path) -> PointCloud:
     )
 
 
-def _ply_header(path: Path, file: BinaryIO) -> tuple[str, dict[str, int], list[tuple[str, str]]]:
-    """Kind ("ascii", ...), counts of the elements, and (name, type code) of the vertices' properties."""
+@dataclass(frozen=True)
+class _Element:
+    """An element of a PLY: its properties' names, type codes, and of lists the type codes of their lengths."""
+
+    name: str
+    count: int
+    properties: tuple[tuple[str, str, str], ...]
+
+
+def _ply_layout(path: Path, file: BinaryIO) -> tuple[str, list[_Element]]:
+    """Kind ("ascii", ...) and elements, from the header; the file is left at its end."""
     if file.readline().strip() != b"ply":
         raise ReconError(f"{path} is not a PLY file")
-    kind = element = ""
-    elements: dict[str, int] = {}
-    properties: list[tuple[str, str]] = []
+    kind = ""
+    elements: list[_Element] = []
     for raw in iter(file.readline, b""):
         words = raw.decode("ascii", "replace").split()
         if not words or words[0] in {"comment", "obj_info"}:
@@ -149,23 +159,120 @@ def _ply_header(path: Path, file: BinaryIO) -> tuple[str, dict[str, int], list[t
         if words[0] == "format":
             kind = words[1]
         elif words[0] == "element":
-            element = words[1]
-            elements[element] = int(words[2])
-        elif words[0] == "property" and element == "vertex":
-            if words[1] == "list" or words[1] not in _PLY_TYPES:
-                raise ReconError(f"{path} has vertices of a kind that is not supported ({' '.join(words)})")
-            properties.append((words[2], _PLY_TYPES[words[1]]))
+            elements.append(_Element(words[1], int(words[2]), ()))
+        elif words[0] == "property" and elements:
+            is_list = words[1] == "list"
+            length, code = (words[2], words[3]) if is_list else ("", words[1])
+            if code not in _PLY_TYPES or (is_list and length not in _PLY_TYPES):
+                raise ReconError(f"{path} has properties of a kind that is not supported ({' '.join(words)})")
+            one = (words[-1], _PLY_TYPES[code], _PLY_TYPES[length] if is_list else "")
+            elements[-1] = replace(elements[-1], properties=(*elements[-1].properties, one))
         elif words[0] == "end_header":
-            # Readers make room for what the header says. No element takes less than a byte.
-            rest = path.stat().st_size - file.tell()
-            vertices = elements.get("vertex", 0)
-            size = np.dtype([(f"{i}", one[1]) for i, one in enumerate(properties)]).itemsize
-            if kind != "ascii" and vertices * size > rest:
-                raise ReconError(f"{path} is cut short: {rest // size} of {vertices} points")
-            if min(elements.values(), default=0) < 0 or sum(elements.values()) > rest:
-                raise ReconError(f"{path} is cut short: {sum(elements.values())} elements in {rest} bytes")
-            return kind, elements, properties
+            return kind, elements
     raise ReconError(f"{path} ends within its header: write it again")
+
+
+def _ply_header(path: Path, file: BinaryIO) -> tuple[str, dict[str, int], list[tuple[str, str]]]:
+    """Kind ("ascii", ...), counts of the elements, and (name, type code) of the vertices' properties."""
+    kind, layout = _ply_layout(path, file)
+    elements = {one.name: one.count for one in layout}
+    properties = [prop for one in layout if one.name == "vertex" for prop in one.properties]
+    for name, _, length in properties:
+        if length:
+            raise ReconError(f"{path} has vertices of a kind that is not supported (list {name})")
+    # Readers make room for what the header says. No element takes less than a byte.
+    rest = path.stat().st_size - file.tell()
+    vertices = elements.get("vertex", 0)
+    size = np.dtype([(f"{i}", one[1]) for i, one in enumerate(properties)]).itemsize
+    if kind != "ascii" and vertices * size > rest:
+        raise ReconError(f"{path} is cut short: {rest // size} of {vertices} points")
+    if min(elements.values(), default=0) < 0 or sum(elements.values()) > rest:
+        raise ReconError(f"{path} is cut short: {sum(elements.values())} elements in {rest} bytes")
+    return kind, elements, [(name, code) for name, code, _ in properties]
+
+
+def _check_ply_faces(path: Path) -> None:
+    """See that the faces of a PLY have three vertices or more, and all of them are in the file.
+
+    Open3D looks at the vertices of polygons before anybody could check them.
+
+    Raises:
+        ReconError: they have not, or the file is cut short.
+    """
+    with reading(path), open(path, "rb") as file:
+        kind, _, _ = _ply_header(path, file)
+        file.seek(0)
+        _, layout = _ply_layout(path, file)
+        data = file.read()
+    vertices = sum(one.count for one in layout if one.name == "vertex")
+    order = ">" if kind == "binary_big_endian" else "<"
+    with reading(path):
+        at = 0
+        words = data.split() if kind == "ascii" else []
+        for element in layout:
+            if kind == "ascii":
+                at = _after_words(words, at, element, vertices)
+            else:
+                at = _after_bytes(data, at, element, vertices, order)
+
+
+def _check_corners(corners: Any, vertices: int) -> None:
+    if len(corners) and (np.min(corners) < 0 or np.max(corners) >= vertices):
+        raise ValueError("it has a face whose vertices are not in the file")
+
+
+def _after_bytes(data: bytes, at: int, element: _Element, vertices: int, order: str) -> int:
+    """Where the next element of a binary PLY begins; faces are checked on the way."""
+    fields: list[Any] = []
+    for i, (_, code, length) in enumerate(element.properties):
+        if length:
+            fields += [(f"n{i}", order + length), (f"v{i}", order + code, 3)]
+        else:
+            fields.append((f"v{i}", order + code))
+    row = np.dtype(fields)
+    lists = [i for i, one in enumerate(element.properties) if one[2]]
+    end = at + row.itemsize * element.count
+    if end <= len(data):
+        rows = np.frombuffer(data, row, element.count, at)
+        if all((rows[f"n{i}"] == 3).all() for i in lists):  # triangles, as nearly always
+            for i in lists:
+                if element.properties[i][0] in _PLY_CORNERS:
+                    _check_corners(rows[f"v{i}"], vertices)
+            return end
+    if not lists:
+        raise ValueError("it is cut short")
+    codes = [(name, np.dtype(order + code), length) for name, code, length in element.properties]
+    for _ in range(element.count):
+        for name, code, length in codes:
+            count = 1
+            if length:
+                size = np.dtype(order + length)
+                count = int(np.frombuffer(data, size, 1, at)[0])
+                at += size.itemsize
+            values = np.frombuffer(data, code, max(0, count), at)
+            at += code.itemsize * len(values)
+            if length and name in _PLY_CORNERS:
+                if count < 3:
+                    raise ValueError(f"it has a face of {count} vertices")
+                _check_corners(values, vertices)
+    return at
+
+
+def _after_words(words: list[bytes], at: int, element: _Element, vertices: int) -> int:
+    """Where the next element of an ASCII PLY begins; faces are checked on the way."""
+    if not any(length for _, _, length in element.properties):
+        return at + element.count * len(element.properties)
+    for _ in range(element.count):
+        for name, _, length in element.properties:
+            count = int(words[at]) if length else 1
+            at += bool(length)
+            values = words[at : at + max(0, count)]
+            at += len(values)
+            if length and name in _PLY_CORNERS:
+                if count < 3 or len(values) < count:
+                    raise ValueError(f"it has a face of {len(values)} vertices")
+                _check_corners(np.array([int(value) for value in values]), vertices)
+    return at
 
 
 def write_mesh(path: Path, mesh: Any) -> None:
@@ -199,7 +306,7 @@ def read_mesh(path: Path) -> Any:
     import open3d as o3d
 
     if path.suffix.lower() == ".ply":
-        ply_elements(path)
+        _check_ply_faces(path)
     with reading(path):
         mesh = o3d.io.read_triangle_mesh(str(path))
         triangles = np.asarray(mesh.triangles)

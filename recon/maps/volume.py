@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from recon.errors import ReconError, UsageError
 from recon.exports.georeference import Georeference
 from recon.exports.precision import read_precision
 from recon.exports.source import read_georeference
+from recon.io.files import parse_json
 from recon.maps.contours import dsm_of
 from recon.maps.grid import Tile
 from recon.maps.options import VolumeOptions
@@ -173,7 +173,7 @@ def read_polygons(path: Path, epsg: int | None) -> list[tuple[str, list[Float64[
         UsageError: it cannot be read, or holds no polygon.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         features = data["features"] if data.get("type") == "FeatureCollection" else [data]
         found = []
         for number, feature in enumerate(features, 1):

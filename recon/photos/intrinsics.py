@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from recon.core.cameras import FOCAL_AND_CENTRE, NUMBER_OF_PARAMS, Intrinsics
 from recon.errors import UsageError
+from recon.io.files import parse_json
 
 _COLMAP_PIXEL_CENTRE = 0.5
 """COLMAP's centre of the top-left pixel is (0.5, 0.5), recon's is (0, 0)."""
@@ -108,7 +108,7 @@ def _from_numbers(text: str, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsi
 
 def _from_json(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsics]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({error})") from None
     images = data.get("images") if isinstance(data, dict) else data
@@ -185,7 +185,7 @@ def _camera_of_photo(
     if listing.is_file():
         # Every image is two lines, the second one (its points, possibly empty) is of no interest.
         of_image: dict[str, str] = {}
-        rows = [row for row in listing.read_text(encoding="utf-8").split("\n") if not row.startswith("#")]
+        rows = [row for row in _text(listing).split("\n") if not row.startswith("#")]
         for row in rows[::2]:
             parts = row.split(maxsplit=9)
             if len(parts) == 10:
@@ -244,12 +244,15 @@ def _match_names(names: Sequence[str], known: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _lines(path: Path) -> list[str]:
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from None
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
 
 
 def _reason(error: Exception) -> str:

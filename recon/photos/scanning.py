@@ -116,7 +116,8 @@ def _places(sources: Sequence[Path | str]) -> tuple[list[Path], Path]:
     """The files and folders that all sources stand for, and the folder that holds them."""
     places = [place for source in sources for place in _expand(Path(source).expanduser())]
     if not places:
-        raise UsageError("no photos are named; give a folder, files, a film, or a text file of names")
+        named = f"{', '.join(str(source) for source in sources)}: " if sources else ""
+        raise UsageError(f"{named}no photos are named; give a folder, files, a film, or a text file of names")
     return places, places[0] if len(places) == 1 and places[0].is_dir() else _common_folder(places)
 
 

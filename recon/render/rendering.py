@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,11 +16,12 @@ from tqdm import tqdm
 
 from recon.core.cameras import PinholeView
 from recon.core.parallel import imap_ordered
-from recon.errors import ReconError, UsageError
+from recon.errors import ReconError, UsageError, reading
 from recon.exports import nerfstudio
 from recon.exports.options import ExportReport
 from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run
+from recon.io.files import parse_json
 from recon.io.pictures import encode_picture
 from recon.render import trajectories, video
 from recon.render.canvas import (
@@ -50,6 +50,7 @@ _SPARSE_RADIUS = 0.004
 """Radius of a sparse point over the distance to the subject."""
 _MAX_SIDE = 8192
 _STEPS = 101
+_ROTATION = 0.05  # how far a matrix of a trajectory may be from a rotation
 """A way is cut into so many places to choose one from."""
 _PHOTO_TEXELS = 256
 
@@ -311,6 +312,10 @@ def _read_poses(path: Path, scene: ViewScene) -> tuple[np.ndarray, np.ndarray]:
         given = _scene_of(path)
         poses = np.array([view.cam_from_world for view in given.views])
         times = np.arange(len(poses), dtype=np.float64)
+    for number, rotation in enumerate(poses[:, :, :3]):
+        off = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if not (off < _ROTATION and np.linalg.det(rotation) > 0 and np.isfinite(poses[number]).all()):
+            raise ReconError(f"{path}: holds no trajectory (pose {number + 1} is no rotation and place)")
     poses = poses.copy()
     poses[:, :, 3] += poses[:, :, :3] @ scene.offset
     return times, poses
@@ -319,10 +324,8 @@ def _read_poses(path: Path, scene: ViewScene) -> tuple[np.ndarray, np.ndarray]:
 def _scene_of(path: Path) -> Scene:
     if path.is_dir():
         return load_scene(open_run(path))
-    try:
-        scene = nerfstudio.from_transforms(json.loads(path.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise ReconError(f"{path}: holds no trajectory ({error!r})") from error
+    with reading(path, "it holds no trajectory"):
+        scene = nerfstudio.from_transforms(parse_json(path.read_text(encoding="utf-8")))
     if not scene.views:
         raise ReconError(f"{path}: holds no trajectory (no frames)")
     return scene

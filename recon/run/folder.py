@@ -7,7 +7,6 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -27,7 +26,7 @@ from recon.dense.types import DepthMap
 from recon.errors import ReconError, reading
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks, TwoViewGeometry
-from recon.io.files import AtomicFolder, read_arrays
+from recon.io.files import AtomicFolder, parse_json, read_arrays
 from recon.io.manifest import Manifest, read_manifest
 from recon.matching.types import DenseMatch, SparseMatch
 from recon.photos.reading import read_png
@@ -247,7 +246,7 @@ class RunFolder:
             return None
         self._check(name)
         with reading(path, "make it anew with the same command"):
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
 
     def _check(self, *names: str) -> None:
         """Refuse files that are not those that their stages wrote; each is looked at once."""

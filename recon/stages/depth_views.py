@@ -6,7 +6,6 @@ they did then; see ``Standing``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ from recon.dense.planes import projection_of
 from recon.dense.refinement import refine_depth
 from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
 from recon.dense.types import DepthMap
+from recon.io.files import parse_json
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder, read_depth, write_depth
 
@@ -112,7 +112,7 @@ class _Depths:
     def __init__(self, task: DepthTask) -> None:
         self.options, self.folder = task.options, task.folder
         self.scene = DenseScene(RunFolder(task.root), task.options.max_size, task.memory)
-        plan = json.loads((task.folder / PLAN).read_text(encoding="utf-8"))
+        plan = parse_json((task.folder / PLAN).read_text(encoding="utf-8"))
         self.neighbours = [tuple(sources) for sources in plan["neighbours"]]
         self.kept = frozenset(plan["kept"])
         self.steps = steps_of(task.options)
@@ -301,7 +301,7 @@ def posed_photos(scene: DenseScene) -> list[Posed]:
 def read_standings(path: Path) -> dict[str, tuple[str, Standing]]:
     """What an earlier run noted: by the key of the photo, the file of its depth and how it stood."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_text(encoding="utf-8"))
         return {one["me"]["photo"]: (name, _standing(one)) for name, one in stored.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

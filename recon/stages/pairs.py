@@ -136,7 +136,8 @@ def _tell_of_rest(
         work.warn(
             f"in {resting} of {len(pairs)} pairs a good part of what both photos show is at the very same place. "
             "Either something turned before a background that stood still (a turntable), and the cameras may follow "
-            "the background instead of it: give masks of the object (--masks, or NAME_mask.png beside the photos). "
+            "the background instead of it, or shreds of the background get into depth and mesh: give masks of the "
+            "object (--masks, or NAME_mask.png beside the photos). "
             "Or the camera did not move: walk round what you photograph"
         )
 

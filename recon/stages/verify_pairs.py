@@ -16,6 +16,7 @@ from recon.graph.loops import Loop
 from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
 from recon.graph.types import TwoViewGeometry
 from recon.graph.view_graph import PairEvidence, flow_loop_error
+from recon.io.files import parse_json
 from recon.matching.types import SparseMatch
 from recon.run.folder import RunFolder
 from recon.run.kept import read_keys
@@ -137,7 +138,7 @@ def evidence_keys(
 def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
     """What an earlier run found, by key; empty where it left nothing that can be read."""
     try:
-        stored = json.loads(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
+        stored = parse_json(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
         return {key: _evidence(one) for key, one in stored.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -157,7 +158,7 @@ def loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop,
 def read_loops(run: RunFolder) -> dict[str, float | None]:
     """What an earlier run found of loops, by key; empty where it left nothing that can be read."""
     try:
-        stored = json.loads(run.path(KEPT_LOOPS).read_text(encoding="utf-8"))
+        stored = parse_json(run.path(KEPT_LOOPS).read_text(encoding="utf-8"))
         return {key: None if error is None else float(error) for key, error in stored.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 
 from recon.datasets.types import GroundTruth
 from recon.errors import UsageError
+from recon.io.files import parse_json
 from recon.synthetic.files import write_scene
 from recon.synthetic.materials import plainer, tiled, vertex_albedo
 from recon.synthetic.paths import look_at, pinhole_views
@@ -188,7 +189,7 @@ def _stamp(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

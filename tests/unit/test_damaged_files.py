@@ -172,6 +172,39 @@ def test_a_ply_whose_header_or_faces_lie(tmp_path: Path, vertices: int, faces: i
         read_mesh(path)
 
 
+@pytest.mark.parametrize("corners", [(0, 1, 2, 3), (0, 1, 2, 9), (0, 1, 2, -1), (0, 1), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("kind", ["binary_little_endian", "binary_big_endian", "ascii"])
+def test_polygons_of_a_ply_are_looked_at_before_open3d_does(
+    tmp_path: Path, corners: tuple[int, ...], kind: str
+) -> None:
+    order = ">" if kind == "binary_big_endian" else "<"
+    places = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], order + "f4")
+    body = places.tobytes()
+    for face in ((0, 1, 2), corners):
+        body += struct.pack(f"{order}B{len(face)}i", len(face), *face)
+    if kind == "ascii":
+        rows = [*map(tuple, places), (3, 0, 1, 2), (len(corners), *corners)]
+        body = "\n".join(
+            " ".join(str(float(v) if len(row) == 3 else v) for v in row) for row in rows
+        ).encode()
+        body = body.replace(b"2.0 0.0 1.0", b"2 0 1")  # a face of two vertices is a row of three as well
+    path = tmp_path / "a.ply"
+    path.write_bytes(_ply(4, 2, body).replace(b"binary_little_endian", kind.encode()))
+    if corners == (0, 1, 2, 3):
+        assert len(read_mesh(path).triangles) == 3
+    else:
+        with pytest.raises(ReconError, match=r"a\.ply"):
+            read_mesh(path)
+
+
+def test_a_ply_whose_faces_end_early(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    quad = struct.pack("<B4i", 4, 0, 1, 2, 0)
+    path.write_bytes(_ply(3, 2, np.eye(3, dtype="<f4").tobytes() + quad + quad[:9]))
+    with pytest.raises(ReconError, match=r"a\.ply"):
+        read_mesh(path)
+
+
 def test_a_glb_whose_faces_lie(tmp_path: Path) -> None:
     path = tmp_path / "a.glb"
     glb = GlbBuilder()

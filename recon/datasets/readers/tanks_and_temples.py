@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from recon.datasets.readers.common import Reader, image_files, image_size, numbers, read_text, rotation
 from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError
+from recon.io.files import parse_json
 
 _LOG = "_COLMAP_SfM.log"
 _FOCAL_SHARE = 1166 / 1920
@@ -101,7 +101,7 @@ def read_crop(path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarra
         ReconError: the file is not of this form.
     """
     try:
-        document = json.loads(read_text(path))
+        document = parse_json(read_text(path))
         axis = "XYZ".index(str(document["orthogonal_axis"]).upper())
         low, high = float(document["axis_min"]), float(document["axis_max"])
         corners = np.asarray(document["bounding_polygon"], np.float64).reshape(-1, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from recon.datasets.types import GroundTruth, true_camera
 from recon.errors import ReconError, reading
 from recon.io.cameras_json import pinhole_of_entry
 from recon.io.depth_maps import read_depth_map
+from recon.io.files import parse_json
 
 _METRES = {"metre": 1.0, "meter": 1.0, "m": 1.0, "centimetre": 0.01, "millimetre": 0.001}
 
@@ -37,7 +37,7 @@ def read(folder: Path) -> GroundTruth:
     path = folder if folder.is_file() else folder / "cameras.json"
     scene = path.parent
     with reading(path, "it is no cameras.json"):
-        document = json.loads(read_text(path))
+        document = parse_json(read_text(path))
         cameras = {str(entry["name"]): _camera(entry, path) for entry in document["images"]}
     images = scene / ("images" + path.stem.removeprefix("cameras"))
     truth = scene / "truth"

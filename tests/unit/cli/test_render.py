@@ -122,6 +122,10 @@ def test_what_cannot_be_is_said(
     root = run[0]
     (tmp_path / "bad.txt").write_text("1 2 3\n")
     (tmp_path / "bad.json").write_text(json.dumps({"frames": []}))
+    lens = {"w": 96, "h": 72, "fl_x": 90, "fl_y": 90, "cx": 48, "cy": 36}
+    for name, matrix in (("flat.json", [1, 2]), ("mirror.json", [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0]])):
+        frames = [{"file_path": "a.png", "transform_matrix": matrix}] * 2
+        (tmp_path / name).write_text(json.dumps({**lens, "frames": frames}))
     cases = [
         (2, [tmp_path / "a.avi"], ".mp4"),
         (2, [tmp_path / "folder"], "--stills"),
@@ -137,6 +141,12 @@ def test_what_cannot_be_is_said(
         (2, [tmp_path / "a.png", "--trajectory", "nowhere.txt"], "no such file"),
         (1, [tmp_path / "a.png", "--trajectory", str(tmp_path / "bad.txt")], "line 1"),
         (1, [tmp_path / "a.png", "--trajectory", str(tmp_path / "bad.json")], "no frames"),
+        (1, [tmp_path / "a.png", "--trajectory", str(tmp_path / "flat.json")], "flat.json: cannot be read"),
+        (
+            1,
+            [tmp_path / "a.png", "--trajectory", str(tmp_path / "mirror.json")],
+            "mirror.json: holds no trajectory",
+        ),
         (1, [tmp_path / "a.png", "--layer", "textured"], "stage texture"),
     ]
     for code, arguments, message in cases:

@@ -151,3 +151,17 @@ def test_cameras_txt_by_size_and_its_mistakes(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UsageError, match=part):
             read_intrinsics(path, PHOTOS)
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    deep = tmp_path / "cameras.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(
+        UsageError, match=r"cameras\.json: cannot be read as JSON \(it is nested too deeply\)"
+    ):
+        read_intrinsics(deep, PHOTOS)
+    cameras = tmp_path / "cameras.txt"
+    cameras.write_text("1 PINHOLE 1024 683 900 910 500 340\n")
+    (tmp_path / "images.txt").write_bytes(b"1 \xa2\n")
+    with pytest.raises(UsageError, match=r"images\.txt: cannot be read"):
+        read_intrinsics(cameras, PHOTOS)

@@ -151,7 +151,10 @@ def test_lists_patterns_and_single_files(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("d/b.jpg\nd/none.jpg\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"list\.txt, line 2: .*none\.jpg: there is no such file"):
         find_photos([tmp_path / "list.txt"])
+    (tmp_path / "list.txt").write_text("# none\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"list\.txt: no photos are named"):
+        find_photos([tmp_path / "list.txt"])
     with pytest.raises(UsageError, match=r"no file has a name like this"):
         find_photos([tmp_path / "*.xyz"])
-    with pytest.raises(UsageError, match="no photos are named"):
+    with pytest.raises(UsageError, match=r"no photos are named"):
         find_photos([])
