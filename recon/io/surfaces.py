@@ -246,9 +246,9 @@ def _after_bytes(data: bytes, at: int, element: _Element, vertices: int, order: 
         for name, code, length in codes:
             count = 1
             if length:
-                size = np.dtype(order + length)
-                count = int(np.frombuffer(data, size, 1, at)[0])
-                at += size.itemsize
+                length_type = np.dtype(order + length)
+                count = int(np.frombuffer(data, length_type, 1, at)[0])
+                at += length_type.itemsize
             values = np.frombuffer(data, code, max(0, count), at)
             at += code.itemsize * len(values)
             if length and name in _PLY_CORNERS:
