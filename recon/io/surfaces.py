@@ -243,14 +243,14 @@ def _after_bytes(data: bytes, at: int, element: _Element, vertices: int, order: 
         raise ValueError("it is cut short")
     codes = [(name, np.dtype(order + code), length) for name, code, length in element.properties]
     for _ in range(element.count):
-        for name, code, length in codes:
+        for name, kind, length in codes:
             count = 1
             if length:
                 length_type = np.dtype(order + length)
                 count = int(np.frombuffer(data, length_type, 1, at)[0])
                 at += length_type.itemsize
-            values = np.frombuffer(data, code, max(0, count), at)
-            at += code.itemsize * len(values)
+            values = np.frombuffer(data, kind, max(0, count), at)
+            at += kind.itemsize * len(values)
             if length and name in _PLY_CORNERS:
                 if count < 3:
                     raise ValueError(f"it has a face of {count} vertices")
