@@ -158,6 +158,10 @@ def test_bad_input_for_surfaces(scene: Scene, run: Path, truth: Path, tmp_path: 
     nan.write_text(header.format(1) + "end_header\nnan 0 0\n")
     with pytest.raises(ReconError, match=r"nan\.ply: holds no points"):
         call("surface", nan, "--truth", mesh)
+    single = tmp_path / "single.ply"
+    single.write_text(header.format(1) + "end_header\n1 0 0\n")
+    with pytest.raises(ReconError, match=r"mesh\.ply: no surface could be judged against .*single\.ply"):
+        call("surface", mesh, "--truth", single)
     with pytest.raises(ReconError, match=r"nan\.ply holds no triangles.*--what points"):
         call("surface", nan, "--truth", mesh, "--what", "mesh")
     with pytest.raises(ReconError, match="neither a scan nor a mesh"):
