@@ -125,6 +125,7 @@ SETS: dict[str, tuple[int, float, str, str]] = {
     "cloud-wide": (1, 0.1, "cloud", "wide"),
     "tripod": (0, 0.1, "tripod", "plain"),
     "tripod-head": (1, 0.1, "tripod0.02", "mild"),
+    "tripod-long": (1, 0.1, "tripod0.01", "long"),
 }
 REAL = (
     "strecha/fountain-P11",

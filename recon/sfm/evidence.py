@@ -26,6 +26,8 @@ MAX_TURN_PHOTOS = 40
 MAX_TURN_TRACKS = 400
 # Factors on the assumed focal length from which a fit of turns starts: a guess is rarely further off.
 TURN_FOCAL_FACTORS = (0.5, 0.72, 1.0, 1.4, 2.0)
+# Where each photo may have been zoomed: what its focal length is tried as, in parts of that of the photo before.
+TURN_ZOOMS = (0.5, 0.63, 0.8, 1.0, 1.25, 1.6, 2.0)
 # Of the lens: the factor on the angles near the axis, and what the two higher terms add at the rim.
 TURN_LENS_LOW, TURN_LENS_HIGH = (0.3, -0.2, -0.06), (3.0, 0.35, 0.1)
 # Turns that are chained and still miss by so many pixels in the median are those of a camera that moved.
@@ -213,6 +215,7 @@ def turn_fit(
     chosen: Int[np.ndarray, " n"] | None = None,
     *,
     tolerance_px: float = 1.0,
+    zoomed: bool = False,
     seed: int = 0,
 ) -> TurnFit:
     """Fit turns of a camera at one place to the tracks, with any lens.
@@ -225,9 +228,10 @@ def turn_fit(
         tracks: at working size.
         chosen: photo ids to look at; None for all.
         tolerance_px: root mean square miss of a track that counts as explained.
+        zoomed: each photo has a lens of its own.
         seed: of the choice of tracks and photos where there are many.
     """
-    problem = _turn_problem(tracks, photos, chosen, seed)
+    problem = _turn_problem(tracks, photos, chosen, zoomed, seed)
     if problem is None:
         return TurnFit(0.0, float("inf"), 0)
     starts = [problem.start(factor) for factor in TURN_FOCAL_FACTORS]
@@ -321,8 +325,20 @@ class _TurnProblem:
             both = np.intersect1d(of[old], of[new])
             if len(both) >= 3:
                 a = unit[[where[old, t] for t in both]] @ turns[old]
-                b = unit[[where[new, t] for t in both]]
-                turns[new] = _robust_turn(a, b)
+                rows = [where[new, t] for t in both]
+                mine = self.camera[rows[0]]
+                tried = []
+                for zoom in TURN_ZOOMS if self.cameras == self.photos else (1.0,):
+                    changed = lens.copy()
+                    focal = lens[self.camera[where[old, both[0]]], 0] / zoom
+                    changed[mine, 0] = np.clip(focal, TURN_LENS_LOW[0], TURN_LENS_HIGH[0])
+                    b = self.bearings(changed)[0][rows]
+                    turn = _robust_turn(a, b)
+                    tried.append(
+                        (float(np.median(np.linalg.norm(b - a @ turn.T, axis=1))), zoom, turn, changed)
+                    )
+                _, _, turns[new], lens = min(tried, key=lambda one: one[:2])
+                unit[rows] = self.bearings(lens)[0][rows]
             done.append(new)
             left.remove(new)
         return np.concatenate([Rotation.from_matrix(turns).as_rotvec().ravel(), lens.ravel()])
@@ -341,7 +357,7 @@ def _robust_turn(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"]) -> Fl
 
 
 def _turn_problem(
-    tracks: Tracks, photos: PhotoSet, chosen: Int[np.ndarray, " n"] | None, seed: int
+    tracks: Tracks, photos: PhotoSet, chosen: Int[np.ndarray, " n"] | None, zoomed: bool, seed: int
 ) -> _TurnProblem | None:
     rng = np.random.default_rng(seed)
     ids = np.unique(tracks.photo_id) if chosen is None else np.unique(chosen)
@@ -358,7 +374,7 @@ def _turn_problem(
     rows = rows[np.isin(tracks.track_id[rows], usable)]
     ids, photo = np.unique(tracks.photo_id[rows], return_inverse=True)
     numbers = np.array([photos.photos[i].camera for i in ids.tolist()])
-    _, camera_of = np.unique(numbers, return_inverse=True)
+    camera_of = np.arange(len(ids)) if zoomed else np.unique(numbers, return_inverse=True)[1]
     ray, focal = np.zeros((len(rows), 3)), np.zeros(len(rows))
     for index, number in enumerate(numbers.tolist()):
         mine = photo == index

@@ -48,6 +48,8 @@ TURN_TOLERANCE_NOISE = 3.0
 # Pairs of photos whose shared tracks the model mostly throws away: those with so many tracks, and with a smaller share.
 PAIR_TRACKS = 20
 PAIR_KEPT = 0.3
+# Where a homography explains more of the pairs than this, the thing is flat or the camera only turned.
+ALL_PLANAR = 0.9
 # Intrinsics outside of these are those of no usual camera: focal length over the longest side, distance of the
 # principal point from the middle over the diagonal, factor between the focal length found and the one EXIF tells.
 PLAUSIBLE_FOCAL = (0.35, 8.0)
@@ -99,7 +101,7 @@ class Thresholds:
     contradicted: float = 0.15
     far_turn: float = 8.0
     far_direction: float = 45.0
-    far_pairs: int = 1
+    far_pairs: int = 0
     far_share: float = 0.05
     missing_pairs: int = 2
     missing_share: float = 0.3
@@ -243,7 +245,12 @@ def figures_of(
     noise = noise_px(arrays)
     xyz, held = points_of_tracks(model, photos, tracks)
     used, seen = used_share(tracks, arrays, np.isfinite(xyz).all(axis=1))
+    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
+    planar = sum(one == "H" for one in edges) / max(len(edges), 1)
     turns = turns_of(tracks, photos, arrays.photos, noise, seed)
+    if planar > ALL_PLANAR:  # of a flat thing, or from one place; then photos may have been zoomed as well
+        zoomed = turns_of(tracks, photos, arrays.photos, noise, seed, zoomed=True)
+        turns = max(turns, zoomed, key=lambda one: one.share)
     seen_under = parallax(arrays)
     extent = max(arrays.extent, 1e-300)
     spread = uncertainty(arrays, free_centre=free_centre)
@@ -252,7 +259,6 @@ def figures_of(
     count, share = spread_of_points(arrays)
     loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
-    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
     # Poses of pairs that were told by other cameras than the model's say nothing of it.
     changed = not cameras_open and any(test.taken for test in tests)
     far, far_share = ((), 0.0) if changed else far_pairs(model, photos, graph)
@@ -268,7 +274,7 @@ def figures_of(
         noise_px=noise,
         turns_explain=turns.share,
         turns_miss_px=turns.rms_px,
-        planar_pairs=sum(one == "H" for one in edges) / max(len(edges), 1),
+        planar_pairs=planar,
         angle=seen_under.angle,
         base_to_depth=seen_under.base_to_depth,
         centre_deviation=float(np.sqrt((centre**2).mean())),
@@ -293,11 +299,17 @@ def figures_of(
 
 
 def turns_of(
-    tracks: Tracks, photos: PhotoSet, chosen: np.ndarray | None, noise: float, seed: int = 0
+    tracks: Tracks,
+    photos: PhotoSet,
+    chosen: np.ndarray | None,
+    noise: float,
+    seed: int = 0,
+    *,
+    zoomed: bool = False,
 ) -> TurnFit:
     """How far a camera that only turned explains the tracks, within the noise that a model of them shows."""
     tolerance = max(TURN_TOLERANCE_PX, TURN_TOLERANCE_NOISE * noise)
-    return turn_fit(tracks, photos, chosen, tolerance_px=tolerance, seed=seed)
+    return turn_fit(tracks, photos, chosen, tolerance_px=tolerance, zoomed=zoomed, seed=seed)
 
 
 def far_pairs(

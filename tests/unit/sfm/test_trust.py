@@ -77,6 +77,22 @@ def test_turns_explain_a_panorama_whatever_the_focal_length_and_no_flight(factor
     assert turn_fit(exact_tracks(moving, noise=0.3), photo_set_of(moving, guess)).share < 0.2
 
 
+def test_turns_of_a_camera_that_zoomed_are_turns_if_each_photo_may_have_a_lens_of_its_own() -> None:
+    """More freedom explains a little more of a camera that moved; from 0.6 a run is doubtful."""
+    poses = [turned(12.6 * (i - 3.5)) for i in range(8)]
+    wide = exact_tracks(far_and_near(poses), noise=0.2)
+    zoomed = np.isin(wide.photo_id, (1, 3, 6))[:, None]
+    middle = np.array([319.5, 239.5])
+    xy = np.where(zoomed, (wide.xy - middle) * 1.6 + middle, wide.xy)
+    seen = ((xy >= 0) & (xy <= 2 * middle)).all(axis=1)
+    tracks = make_tracks(wide.track_id[seen], wide.photo_id[seen], xy[seen].astype(np.float32))
+    photos = photo_set_of(far_and_near(poses), LENS)
+    assert turn_fit(tracks, photos).share < 0.6
+    assert turn_fit(tracks, photos, zoomed=True).share > 0.95
+    moving = far_and_near([turned(12.6 * (i - 3.5), (0.25 * i, 0, 0)) for i in range(8)])
+    assert turn_fit(exact_tracks(moving, noise=0.3), photo_set_of(moving, LENS), zoomed=True).share < 0.3
+
+
 def test_turns_of_a_bent_lens_are_turns() -> None:
     lens = replace(LENS, params=(420.0, 319.5, 239.5, 0.1))
     tripod = far_and_near([turned(12.6 * (i - 3.5)) for i in range(8)], lens)
@@ -251,7 +267,7 @@ FINE = Figures(
             "doubtful",
             "stood otherwise: a and b, b and c",
         ),
-        ({"far_pairs": ("a and b",), "far_share": 0.1}, "sound", ""),
+        ({"far_pairs": ("a and b",), "far_share": 0.02}, "sound", ""),
         ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.4}, "doubtful", "do not match: a and b"),
         ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.1}, "sound", ""),
         (
