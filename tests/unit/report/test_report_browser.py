@@ -405,4 +405,6 @@ def test_on_paper_no_control_is_left_and_nothing_hangs_over(text: str, open_offl
     assert page.evaluate(f"{shown}.length") == 0
     over = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
     assert page.evaluate(f"{over}.length") == 0
+    picture = "!document.querySelector('#still') || !document.querySelector('#stage canvas').offsetParent"
+    assert page.evaluate(picture)  # not the still and an empty canvas above it
     assert page.pdf(format="A4").startswith(b"%PDF")
