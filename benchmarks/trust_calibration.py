@@ -616,13 +616,14 @@ def report(runs: Sequence[dict[str, Any]]) -> None:
         rows.append([variant, f"{np.median(found):.2%}", *one.row("")[1:]])
     print(table(rows, ["variant", "median error", *headers[1:]]), "\n")
     pairs = stated_and_true(runs, Thresholds())
-    ratio = pairs[:, 0] / np.maximum(pairs[:, 1], 1e-9)
-    quantiles = np.quantile(ratio, [0.1, 0.5, 0.9])
-    print(
-        f"stated over true of the {len(pairs)} sound runs: median {quantiles[1]:.2f}, "
-        f"10% below {quantiles[0]:.2f}, 10% above {quantiles[2]:.2f}; within a factor of 2: "
-        f"{np.mean((ratio > 0.5) & (ratio < 2)):.0%}\n"
-    )
+    if len(pairs):
+        ratio = pairs[:, 0] / np.maximum(pairs[:, 1], 1e-9)
+        quantiles = np.quantile(ratio, [0.1, 0.5, 0.9])
+        print(
+            f"stated over true of the {len(pairs)} sound runs: median {quantiles[1]:.2f}, "
+            f"10% below {quantiles[0]:.2f}, 10% above {quantiles[2]:.2f}; within a factor of 2: "
+            f"{np.mean((ratio > 0.5) & (ratio < 2)):.0%}\n"
+        )
     said = verdicts(runs, Thresholds())
     rows = [
         [run["set"], run["variant"], f"{run['registered']}/{run['photos']}", f"{error_of(run):.2%}"]
