@@ -620,6 +620,8 @@ def names(rng: random.Random, base: Path, folder: Path) -> Case:
         where = below
         if rng.random() < 0.3:
             where = os.path.join(below, rng.choice([one for one in NAMES if len(one) < 200]))
+            if os.path.isfile(where):  # a photo has this name already
+                where = below
             os.makedirs(where, exist_ok=True)
         target = os.path.join(where, name)
         if not os.path.exists(target):

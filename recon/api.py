@@ -373,10 +373,14 @@ def _sized_image(path: Path, max_size: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _write_picture(folder: Path, name: str, rgb: UInt8[np.ndarray, "h w 3"]) -> str:
-    import cv2
+    from recon.io.pictures import write_bgr
 
-    if not cv2.imwrite(str(folder / name), rgb[:, :, ::-1]):
-        raise ReconError(f"{folder / name}: cannot be written; choose another --out")
+    try:
+        write_bgr(folder / name, rgb[:, :, ::-1])
+    except OSError as error:
+        raise ReconError(
+            f"{folder / name}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
     return name
 
 

@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.scenes import Rendered
 from tests.support.servers import server as server
+
+hypothesis.settings.register_profile(
+    "recon", deadline=None
+)  # machines differ, and the first example loads libraries
+hypothesis.settings.load_profile("recon")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ from recon.errors import ReconError
 from recon.evaluation.repeats import predict_left_out as predict_from_run
 from recon.io.files import parse_json
 from recon.io.manifest import read_manifest
+from recon.io.pictures import read_bgr, write_bgr
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 
@@ -210,7 +211,7 @@ def _measured(
     except (ReconError, ValueError) as problem:
         entry.warnings = (*entry.warnings, f"{name} could not be predicted: {problem}")
         return nothing
-    cv2.imwrite(str(picture), drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_bgr(picture, drawn[..., ::-1], 85)
     write_text(kept, json.dumps({"key": key, "values": finite(values)}, indent=1))
     return values
 
@@ -260,14 +261,14 @@ def pictures(result: SceneResult, folder: Path, width: int) -> list[dict[str, An
         panels: list[dict[str, Any]] = []
         size = (width, max(1, round(photo.shape[0] * width / photo.shape[1])))
         file = f"left{number}-photo.jpg"
-        cv2.imwrite(str(folder / file), cv2.resize(photo, size, interpolation=cv2.INTER_AREA)[..., ::-1])
+        write_bgr(folder / file, cv2.resize(photo, size, interpolation=cv2.INTER_AREA)[..., ::-1])
         panels.append({"label": "photo", "file": file})
         for entry in result.entries:
-            drawn = cv2.imread(str(source / f"{_run_name(result.options, entry)}.jpg"))
+            drawn = read_bgr(source / f"{_run_name(result.options, entry)}.jpg")
             if drawn is None:
                 continue
             file = f"left{number}-{entry.contender.label}.jpg"
-            cv2.imwrite(str(folder / file), cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
+            write_bgr(folder / file, cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
             samples = entry.evaluation.samples.get("left_out.mesh_psnr")
             value = None if samples is None else samples.values.get(name)
             panels.append({"label": entry.contender.label, "file": file, "psnr": value})

@@ -22,6 +22,7 @@ from recon.errors import ReconError
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix, without_distortion
 from recon.io.files import parse_json
 from recon.io.manifest import read_manifest
+from recon.io.pictures import write_bgr
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.render.pictures import depth_picture, mesh_picture
@@ -381,5 +382,4 @@ def _guarded(make: Callable[[], Any]) -> Any:
 
 
 def _save(path: Path, picture: Picture) -> None:
-    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
-        raise ReconError(f"{path}: cannot be written")
+    write_bgr(path, picture[..., ::-1], QUALITY)

@@ -11,7 +11,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float64
 
@@ -20,7 +19,7 @@ from recon.errors import UsageError
 from recon.exports import bundler
 from recon.exports.export import Export, Format
 from recon.exports.scene import Scene, SceneView, centred_pinhole
-from recon.io.pictures import encode_picture
+from recon.io.pictures import encode_picture, read_bgr
 
 LISTS = "lists.txt"
 
@@ -93,7 +92,8 @@ def _write(job: Export, folder: Path) -> str:
         (folder / name).mkdir()
     numbered = []
     for index, view in enumerate(scene.views):
-        picture = cv2.imread(str(folder / "images" / view.name))
+        picture = read_bgr(folder / "images" / view.name)
+        assert picture is not None  # written just before
         name = f"visualize/{index:08d}.jpg"
         (folder / name).write_bytes(encode_picture(np.ascontiguousarray(picture[..., ::-1]), "jpg"))
         rows = "\n".join(" ".join(f"{value:.17g}" for value in row) for row in projection(scene, view))

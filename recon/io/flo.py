@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from recon.errors import ReconError
+from recon.io.pictures import read_bgr
 
 FLO_TAG = 202021.25
 FLO_UNKNOWN = 1e9
@@ -61,7 +62,7 @@ def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
 
 def _read_kitti(path: Path) -> Float32[np.ndarray, "h w 2"]:
     # OpenCV 5 keeps the file's order of channels under IMREAD_UNCHANGED: blue, green, red.
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = read_bgr(path, cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
         raise ReconError(f"{path}: is no flow of KITTI's kind (a PNG with three channels of 16 bits)")
     values = np.asarray(image).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -39,3 +40,31 @@ def encode_picture(
         size = f"{picture.shape[1]} x {picture.shape[0]}"
         raise ReconError(f"a picture of {size} pixels cannot be encoded as {kind}")
     return encoded.tobytes()
+
+
+def read_bgr(path: Path | str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """Decode an image file as OpenCV does, channels in its order; None where it is missing or no image.
+
+    OpenCV's own reader ends the process at a name that is not UTF-8.
+
+    Raises:
+        OSError: it is there, but cannot be read.
+    """
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except FileNotFoundError:
+        return None
+    return cv2.imdecode(data, flags) if data.size else None
+
+
+def write_bgr(path: Path, bgr: UInt8[np.ndarray, "h w 3"], quality: int = 95) -> None:
+    """Write an image as OpenCV does, in the format of the name's suffix; see ``read_bgr``.
+
+    Args:
+        quality: of a JPEG.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _, data = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    path.write_bytes(data.tobytes())

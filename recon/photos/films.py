@@ -237,6 +237,10 @@ def frame_count_estimate(path: Path) -> int | None:
 def _open(path: Path) -> cv2.VideoCapture:
     if not path.is_file():
         raise ReconError(f"{path}: there is no such file")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:  # OpenCV would end the process
+        raise ReconError(f"{path}: the name is not UTF-8; rename the film") from error
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ReconError(

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from recon.core.resize import resize_mask
 from recon.errors import ReconError, reading
+from recon.io.pictures import read_bgr
 from recon.photos.exif import ExifFacts, exif_facts, upright
 from recon.photos.types import LoadedPhoto
 
@@ -218,7 +219,7 @@ def read_png(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
         ReconError: it is not there or damaged.
     """
     with reading(path, "run again with --restart-from photos"):
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        bgr = read_bgr(path)
     if bgr is None:
         raise ReconError(f"{path}: cannot be read; run again with --restart-from photos")
     rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

@@ -19,7 +19,7 @@ from recon.core.undistort import undistort_photo, undistort_points
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
 from recon.io.manifest import Manifest, counts_in_words
-from recon.io.pictures import encode_picture
+from recon.io.pictures import encode_picture, read_bgr
 from recon.io.surfaces import read_points_ply
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
@@ -386,7 +386,7 @@ class _Gatherer:
         for name in ("cloud.png", "cameras_oblique.png"):
             path = self.run.path(PICTURES, name)
             if path.is_file() and self._done("fuse"):
-                data = cv2.imread(str(path), cv2.IMREAD_COLOR)
+                data = read_bgr(path)
                 if data is not None:
                     return jpeg(np.ascontiguousarray(data[..., ::-1]))
         return None

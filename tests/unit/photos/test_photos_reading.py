@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 import threading
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import ReconError
-from recon.io.pictures import encode_picture
+from recon.io.pictures import encode_picture, read_bgr, write_bgr
 from recon.photos import reading
 from recon.photos.exif import upright
+from recon.photos.films import look_through_film
 from recon.photos.reading import (
     PhotoError,
     decode_photo,
@@ -437,3 +439,15 @@ def test_large_photos_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.Mo
         assert not passed.wait(0.2)
     assert passed.wait(10)
     other.join()
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """OpenCV's own readers and writers end the process at such a name; ours do not."""
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / os.fsdecode(b"\xff\xfe.png")
+    write_bgr(path, rgb[..., ::-1])
+    np.testing.assert_array_equal(read_png(path), rgb)
+    assert read_bgr(tmp_path / "nothing.png") is None
+    film = path.rename(tmp_path / os.fsdecode(b"\xff.mp4"))
+    with pytest.raises(ReconError, match="not UTF-8"):
+        look_through_film(film)
