@@ -34,6 +34,9 @@ __all__ = [
     "read_reconstruction",
 ]
 
+# Else its log is written to files in the system's temporary folder too, one for each run and level.
+pycolmap.logging.logtostderr = True
+
 HALF_PIXEL = 0.5
 
 
