@@ -144,13 +144,13 @@ def read_manifest(root: Path) -> Manifest | None:
     """
     path = root / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ReconError(f"{path}: cannot read the manifest: {error.strerror}") from error
     try:
-        data = parse_json(text)
+        data = parse_json(content.decode("utf-8"))
         if data["format"] != FORMAT:
             raise ReconError(
                 f"{path}: made by another version of recon (layout {data['format']}, this is {FORMAT}); "

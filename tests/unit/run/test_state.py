@@ -9,7 +9,7 @@ import pytest
 from recon.api import stages
 from recon.datasets.given_cameras import read_cameras
 from recon.errors import ReconError
-from recon.io.manifest import MANIFEST, Manifest, StageRecord, checksums
+from recon.io.manifest import MANIFEST, Manifest, StageRecord, checksums, read_manifest
 from recon.run.folder import RunFolder
 from recon.run.state import STAGE_OF, check_unchanged, old_results, refuse_old
 
@@ -119,3 +119,9 @@ def test_a_run_folder_reads_no_file_of_another_run(tmp_path: Path) -> None:
     with pytest.raises(ReconError, match=r"photos\.json: is not the file that stage photos wrote"):
         RunFolder(root).json("photos.json")
     assert RunFolder(root).json("mapping.json") == {}
+
+
+def test_a_manifest_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(b"\x89PNG")
+    with pytest.raises(ReconError, match="the manifest is damaged"):
+        read_manifest(tmp_path)
