@@ -68,3 +68,18 @@ def write_bgr(path: Path, bgr: UInt8[np.ndarray, "h w 3"], quality: int = 95) ->
     """
     _, data = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     path.write_bytes(data.tobytes())
+
+
+def check_film_name(path: Path, advice: str) -> None:
+    """Refuse a film whose name is not UTF-8: OpenCV would end the process.
+
+    Args:
+        advice: the way out, for the message.
+
+    Raises:
+        ReconError: it is such a name.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ReconError(f"{path}: the name is not UTF-8; {advice}") from error

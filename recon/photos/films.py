@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from recon.errors import ReconError
+from recon.io.pictures import check_film_name
 
 FILM_SUFFIXES = frozenset(
     {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp"}
@@ -237,10 +238,7 @@ def frame_count_estimate(path: Path) -> int | None:
 def _open(path: Path) -> cv2.VideoCapture:
     if not path.is_file():
         raise ReconError(f"{path}: there is no such file")
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError as error:  # OpenCV would end the process
-        raise ReconError(f"{path}: the name is not UTF-8; rename the film") from error
+    check_film_name(path, "rename the film")
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ReconError(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from recon.errors import ReconError, UsageError
+from recon.io.pictures import check_film_name
 
 SUFFIXES = (".mp4", ".webm")
 
@@ -88,10 +89,7 @@ def _write_with_opencv(path: Path, frames: Iterable[Any], fps: float) -> int:
             if writer is None:
                 _check_size(path, frame)
                 size = (frame.shape[1], frame.shape[0])
-                try:
-                    str(path).encode("utf-8")
-                except UnicodeEncodeError as error:  # OpenCV would end the process
-                    raise ReconError(f"{path}: the name is not UTF-8; choose another --out") from error
+                check_film_name(path, "choose another --out")
                 four = cv2.VideoWriter.fourcc(*("vp09" if path.suffix.lower() == ".mp4" else "VP90"))
                 writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, four, fps, size)
                 if not writer.isOpened():
