@@ -1,4 +1,4 @@
-"""What a Python user calls: reconstruct a folder, match two images."""
+"""Functions for Python users: reconstruct a folder, match two images."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def reconstruct(
 
 
 def _costs(root: Path, recipe: Recipe, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """What the stages of a run are expected to cost, once its pairs are chosen."""
+    """Estimate the cost of a run's stages, once its pairs are chosen."""
     from recon.run.folder import RunFolder
     from recon.run.forecast import stage_costs, workload
 
@@ -168,7 +168,7 @@ def _costs(root: Path, recipe: Recipe, counts: Mapping[str, Mapping[str, Any]]) 
 
 
 def _needs(root: Path, recipe: Recipe) -> int:
-    """What the largest task of a run takes in memory, once its photos are read."""
+    """Memory that the largest task of a run takes, once its photos are read."""
     from recon.run.folder import RunFolder
     from recon.run.forecast import task_memory
 
@@ -176,7 +176,7 @@ def _needs(root: Path, recipe: Recipe) -> int:
 
 
 def plan(run: str | Path, threads: int | None = None) -> str:
-    """What the rest of a run will cost, in words: time by stage, disk, memory.
+    """Describe the cost of the rest of a run: time by stage, disk, memory.
 
     Args:
         run: a workspace whose pairs are chosen (``reconstruct`` with ``stop_after="pairs"``).
@@ -205,7 +205,7 @@ def plan(run: str | Path, threads: int | None = None) -> str:
 
 
 def trust(run: str | Path) -> dict[str, Any] | None:
-    """How far the cameras of a run can be trusted, as it stands under "trust" in its ``summary.json``.
+    """Verdict on the cameras of a run, as it stands under "trust" in its ``summary.json``.
 
     Returns:
         "verdict" ("sound", "doubtful" or "not a reconstruction"), "reasons" (each with "what" and "advice") and
@@ -439,7 +439,7 @@ def _write_dense_match(
 def _agreeing(
     match: SparseMatch, image_a: UInt8[np.ndarray, "h w 3"], image_b: UInt8[np.ndarray, "h w 3"]
 ) -> Bool[np.ndarray, " n"]:
-    """Which matches agree with the geometry of two images of unknown cameras."""
+    """Mask of the matches that agree with the geometry of two images of unknown cameras."""
     from recon.core.cameras import Intrinsics
     from recon.graph.two_view import verify_pair
 

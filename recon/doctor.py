@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and how to mend it."""
+"""Report of what is installed, what is missing, and how to mend it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def run_python(code: str) -> tuple[bool, str]:
 
 
 def check_own_name(run: Run = run_python, command: str | None = None, stranger: str | None = None) -> Check:
-    """Whether another ``recon`` stands in the way: a project of that name, a folder, or a command of another Python.
+    """Check for another ``recon`` in the way: a project of that name, a folder, or a command of another Python.
 
     Args:
         command: the ``recon`` that the shell starts; looked up by default.
@@ -222,7 +222,7 @@ def check_library(module: str, package: str, run: Run = run_python) -> Check:
 
 
 def import_remedy(package: str, message: str) -> str:
-    """What mends an import that failed with this message."""
+    """Remedy for an import that failed with this message."""
     shared = re.search(r"(lib[\w.+-]+?\.so(?:\.\d+)*)", message)
     if shared:
         debian = {**dict(SYSTEM_LIBRARIES), **_OTHER_DEBIAN_PACKAGES}.get(shared.group(1))
@@ -266,7 +266,7 @@ def check_system_libraries(
 
 
 def check_cuda(run: Run = run_python) -> Check:
-    """Whether torch sees a GPU; recon works without."""
+    """Check whether torch sees a GPU; recon works without."""
     works, text = run(
         "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
     )
@@ -308,7 +308,7 @@ def check_disk(folder: Path, free_gb: float | None = None) -> Check:
 
 
 def check_numba_cache(folders: Sequence[Path] | None = None) -> Check:
-    """Whether compiled kernels can be kept; without, each start compiles them again (minutes)."""
+    """Check whether compiled kernels can be kept; without, each start compiles them again (minutes)."""
     if folders is None:
         named = os.environ.get("NUMBA_CACHE_DIR")
         own = Path(__file__).resolve().parent

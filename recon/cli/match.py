@@ -23,7 +23,7 @@ def match(
         None, metavar="FOLDER", help="Where the weights of a learned matcher are, as --set weights=FOLDER."
     ),
 ) -> None:
-    """What a matcher finds between photo A and photo B.
+    """Match photo A and photo B, and show what the matcher found.
 
     Of a dense matcher the flow (.npy and .flo), its picture, B's colours warped onto A, and the consistency mask; of a
     sparse one the matches (.npz) and a picture with lines.

@@ -39,7 +39,7 @@ class WithExample(TyperCommand):
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """What a user can say about a reconstruction, the common options of each group first."""
+    """Options of a reconstruction, the common ones of each group first."""
 
     masks: Path | None = option(
         None, "Folder of masks: name.png or name.jpg.png, white may be used.", panel=INPUT

@@ -309,7 +309,7 @@ def _check_truth(scene: Scene, names: Sequence[str]) -> None:
 
 
 def _intrinsics(scene: Scene, options: Options, out: Path) -> str | None:
-    """What the runs are told of the intrinsics."""
+    """Description of the intrinsics that the runs are given."""
     if options.intrinsics == "estimate":
         return None
     if options.intrinsics != "auto":

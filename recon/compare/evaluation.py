@@ -30,7 +30,7 @@ REPEATABILITY = "matches.repeatability"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a comparison takes of a ``RunReport``: items of samples are texts, intervals are computed.
+    """Metrics of a ``RunReport``: items of samples are texts, intervals are computed.
 
     Attributes:
         metrics: name to value.
@@ -75,7 +75,7 @@ def evaluated(run: Path, scene: Scene, file: Path, *, seed: int = 0) -> Evaluati
 def evaluated_repeatability(
     runs: Sequence[Path], scene: Scene, file: Path, *, seed: int = 0
 ) -> dict[str, float]:
-    """How much of each pair's matches comes again in runs with other seeds; read from ``file`` if nothing changed.
+    """Share of each pair's matches that runs with other seeds find again; read from ``file`` if nothing changed.
 
     Raises:
         ReconError: one of the runs is not there.
@@ -90,7 +90,7 @@ def evaluated_repeatability(
 
 
 def from_report(report: RunReport, *, seed: int = 0) -> Evaluation:
-    """What a comparison takes of a report."""
+    """Take the metrics of a comparison from a report."""
     return Evaluation(
         report.rows(),
         dict(report.intervals(seed=seed)),

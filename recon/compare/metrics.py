@@ -1,4 +1,4 @@
-"""Which metrics the short table shows, and values as a person reads them."""
+"""The metrics of the short table, and values as a person reads them."""
 
 from __future__ import annotations
 

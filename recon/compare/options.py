@@ -12,7 +12,7 @@ EACH, TRUE = "each", "gt"
 
 @dataclass(frozen=True)
 class Options:
-    """How to compare.
+    """Options of a comparison.
 
     Attributes:
         pictures: pairs and photos that the page shows of each scene.

@@ -62,7 +62,7 @@ def _lead(data: dict[str, Any]) -> str:
 
 
 def headlines(scene: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
-    """What the short table says, in sentences."""
+    """The short table in sentences."""
     said = []
     for name, metric in metrics.items():
         ranking = scene["rankings"].get(name)

@@ -374,7 +374,7 @@ def _done(root: Path, stage: str) -> bool:
 
 
 def _guarded(make: Callable[[], Any]) -> Any:
-    """What ``make`` returns, None where the run left too little for it: a picture less is no reason to fail."""
+    """Result of ``make``; None where the run left too little for it: a picture less is no reason to fail."""
     try:
         return make()
     except (ReconError, OSError, ValueError, KeyError, RuntimeError):

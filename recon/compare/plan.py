@@ -1,4 +1,4 @@
-"""What is compared: the scene, the contenders, and the settings that all of them share."""
+"""The plan of a comparison: the scene, the contenders, and the settings that all of them share."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _hollow(entry: Entry, name: str) -> bool:
 
 
 def _inside_noise(name: str, best: Entry, other: Entry) -> bool | None:
-    """Whether a difference is inside the noise; None where nothing says how large the noise is."""
+    """True if a difference is inside the noise; None where nothing says how large the noise is."""
     if best.metrics[name] == other.metrics[name]:
         return True
     test = difference(name, best.evaluation, other.evaluation)
@@ -165,7 +165,7 @@ def poses_in_words(options: Options) -> str:
 
 
 def poses_place(scene: Scene, options: Options, label: str, folder_of: Callable[[str], Path]) -> str:
-    """Where a contender's run takes its cameras from; empty where it finds them itself.
+    """Source of the cameras of a contender's run; empty where it finds them itself.
 
     Args:
         folder_of: the workspace of a contender.

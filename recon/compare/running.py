@@ -40,7 +40,7 @@ class Job:
         return Path(self.out)
 
     def inputs(self) -> RunInputs:
-        """What the stages get from outside the workspace."""
+        """Inputs of the stages from outside the workspace."""
         return RunInputs(
             (self.photos,), intrinsics=self.intrinsics, masks=self.masks, field_cache=self.field_cache
         )
@@ -73,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """Outcome of a job.
 
     Attributes:
         job: what was to be done.

@@ -17,7 +17,7 @@ from recon.io.manifest import Manifest, StageRecord, read_manifest
 
 
 def holds(root: Path, manifest: Manifest | None, stage: str, fingerprint: str) -> bool:
-    """Whether a workspace has the finished result of a stage with this fingerprint, all its files included."""
+    """True if a workspace has the finished result of a stage with this fingerprint, all its files included."""
     record = manifest.stages.get(stage) if manifest is not None else None
     return (
         record is not None
@@ -28,7 +28,7 @@ def holds(root: Path, manifest: Manifest | None, stage: str, fingerprint: str) -
 
 
 def is_finished(root: Path, fingerprints: Mapping[str, str]) -> bool:
-    """Whether a workspace has the results of all these stages."""
+    """True if a workspace has the results of all these stages."""
     try:
         manifest = read_manifest(root)
     except ReconError:

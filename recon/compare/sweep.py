@@ -19,7 +19,7 @@ FOLDER = "sweep"
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is rendered.
+    """A series of rendered scenes.
 
     Attributes:
         parameter: a name of ``recon.synthetic.difficulties.difficulties``.

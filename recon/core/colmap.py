@@ -156,7 +156,7 @@ def _check_counts(folder: Path) -> None:
 
 
 def _end_of_rig(data: bytes, at: int) -> int:
-    """Where the rig that begins at ``at`` ends: id, number of sensors, the first sensor, the others with poses."""
+    """End of the rig that begins at ``at``: id, number of sensors, the first sensor, the others with poses."""
     (sensors,) = struct.unpack_from("<I", data, at + 4)
     at += 8 + (8 if sensors else 0)
     for _ in range(1, sensors):

@@ -15,7 +15,7 @@ _ROLL_SIGMA = math.radians(6.0)
 
 
 def offset_to_origin(centers: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, "3"]:
-    """What to take away from a model's coordinates so that single precision can hold them; 0 if it can already.
+    """Offset to subtract from a model's coordinates so that single precision can hold them; 0 if it can already.
 
     Single precision has 24 bits. Where its steps at the cameras are more than 1e-5 of the cameras' spread, as for a
     model in UTM, the offset is their middle, rounded to the power of ten below the spread.

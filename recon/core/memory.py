@@ -1,4 +1,4 @@
-"""How much memory there is, and things kept in a bounded part of it."""
+"""The machine's memory, and caches that stay within a part of it."""
 
 from __future__ import annotations
 

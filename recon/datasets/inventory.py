@@ -1,4 +1,4 @@
-"""What lies here of the data sets, in words."""
+"""List of the data sets that lie here, in words."""
 
 from __future__ import annotations
 

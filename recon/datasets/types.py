@@ -1,4 +1,4 @@
-"""What the readers of data sets hand over: true cameras, and where the rest of the truth lies."""
+"""Types that readers of data sets return: true cameras, and the place of the rest of the truth."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def consistent_views(
     max_reprojection_px: float = 1.0,
     max_relative_depth: float = 0.01,
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """How many of ``others`` confirm each depth of view ``index``, and how many look straight through it."""
+    """Count the ``others`` that confirm each depth of view ``index``, and those that look straight through it."""
     limits = float(max_reprojection_px), float(max_relative_depth)
     return _ask(views, depth_maps[index].depth, depth_maps, index, others, limits)
 
@@ -232,7 +232,7 @@ def background_fringe(
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """What other views must say of a depth.
+    """Thresholds that a depth must pass in other views.
 
     Attributes:
         max_reprojection_px: of the round trip, in pixels of the view.

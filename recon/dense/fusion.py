@@ -50,7 +50,7 @@ class _Rules(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Where the points of a view go."""
+    """Arrays that receive the points of a view."""
 
     xyz: npt.NDArray[np.float32]
     normal: npt.NDArray[np.float32]
@@ -95,7 +95,7 @@ def _footprint(z, focal, facing, log_step):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _seen_by(maps, rules, index, x, y, point, normal, j):  # type: ignore[no-untyped-def]
-    """Whether view ``j`` sees the point that pixel (x, y) of view ``index`` shows.
+    """True if view ``j`` sees the point that pixel (x, y) of view ``index`` shows.
 
     Returns its pixel in the flat arrays (-1 where it does not), its own point there, its normal, and the side of its
     pixel on the surface.

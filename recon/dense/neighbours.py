@@ -1,4 +1,4 @@
-"""Which views help to see the depth of a view."""
+"""Choice of the source views for the depth of a view."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyped-def]
-    """Where the pixels of row ``y`` land in a photo, clamped to it, and 1 where that changed nothing.
+    """Pixels of a photo where the pixels of row ``y`` land, clamped to it, and 1 where that changed nothing.
 
     Clamped between ``least`` and the last pixel less ``margin``. Rows go through functions of their own, a few arrays
     each: loops with more are not vectorised, because compilers give up on proving that arrays do not overlap.
@@ -269,7 +269,7 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
 def photo_consistency(
     w: Float32[np.ndarray, "h w"], sources: Sources, window: Window
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """How alike the photos are when the reference is warped into each by an inverse depth map.
+    """Similarity of the photos when the reference is warped into each by an inverse depth map.
 
     Args:
         w: inverse depth of the reference, positive.

@@ -419,7 +419,7 @@ def _check_workers(cluster: Cluster, root: Path) -> None:
 
 
 def introduce_worker(root: str, token: str, dask_worker: Any = None) -> tuple[str, dict[str, str], int]:
-    """What is wrong with a worker's sight of the workspace, empty where nothing is, its versions, and the bytes that it
+    """Problem with a worker's sight of the workspace, empty where there is none, its versions, and the bytes that it
     has for each of the tasks that it does at once.
 
     Args:

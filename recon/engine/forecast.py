@@ -1,4 +1,4 @@
-"""How long a run has to go, from what its stages are expected to cost and what those that ran did cost."""
+"""Estimate of a run's remaining time, from the expected cost of its stages and the cost of those that ran."""
 
 from __future__ import annotations
 

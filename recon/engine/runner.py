@@ -49,7 +49,7 @@ class InterruptedRunError(ReconError):
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What became of one stage: ``skipped`` when its result of an earlier run still holds."""
+    """Outcome of one stage: ``skipped`` when its result of an earlier run still holds."""
 
     name: str
     skipped: bool
@@ -62,7 +62,7 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """Summary of a run.
 
     Attributes:
         root: the workspace.
@@ -88,7 +88,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run.
+    """Options of a run.
 
     Attributes:
         inputs: what stages need from outside the workspace; the engine only passes it on.
@@ -267,7 +267,7 @@ class _Run:
         return outcomes
 
     def lost(self, stage: str, record: StageRecord) -> str:
-        """What of the results of a stage that is done is gone or is not what it wrote, in words; empty if nothing."""
+        """Describe the results of a finished stage that are gone or are not what it wrote; empty if there are none."""
         root = self.workspace.root
         for name in record.written:
             if not root.joinpath(name).exists():
@@ -389,7 +389,7 @@ class _Run:
         return _outcome(stage.name, record, skipped=False)
 
     def to_go(self, running: tuple[str, float, float] | None = None) -> str:
-        """How long the stages to come will take, in words; empty where that is not known, or is no time at all."""
+        """Describe the time that the stages to come will take; empty where that is not known, or is no time at all."""
         if self.options.costs is None:
             return ""
         counts = {name: one.counts for name, one in self.manifest.stages.items() if one.state == "done"}

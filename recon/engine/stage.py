@@ -1,4 +1,4 @@
-"""What a stage is, and what the engine gives it to work with."""
+"""The interface of a stage, and the context that the engine gives it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class StageContext(AtomicFolder):
         return found
 
     def _teller(self, progress: Progress, total: int, part: tuple[int, int]) -> Callable[[], None]:
-        """What counts an item that is done, and says how far the stage is."""
+        """Callback that counts an item as done, and says how far the stage is."""
         done = itertools.count(1)
         if part[0] == 0:
             self.began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How sure a mean over photos or pairs is, and whether two methods really differ."""
+"""Bootstrap intervals of a mean over photos or pairs, and tests of differences between methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the photos agree on the points: what can be said of a reconstruction without any truth."""
+"""Agreement of the photos on the points: a judgement of a reconstruction that needs no truth."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PhotoView:
 
 @dataclass(frozen=True)
 class ConsistencyReport:
-    """How well the photos agree on points.
+    """Agreement of the photos on points.
 
     Attributes:
         mean, median: of the points' normalised cross-correlation, -1…1; NaN where no point is compared.
@@ -186,7 +186,7 @@ def _unhidden(
     occluders: Float[np.ndarray, "m 3"],
     view: PhotoView,
 ) -> Bool[np.ndarray, " n"]:
-    """Which points are not behind the nearest of all points at their place in a small picture."""
+    """Mask of the points that are not behind the nearest of all points at their place in a small picture."""
     height, width = view.grey.shape
     factor = min(1.0, _BUFFER / max(width, height))
     columns, rows = max(1, int(width * factor)), max(1, int(height * factor))

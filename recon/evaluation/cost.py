@@ -1,4 +1,4 @@
-"""What a run cost: time, memory, disk."""
+"""Cost of a run: time, memory, disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good the matches of a pair are, against known cameras and known depth."""
+"""Accuracy of the matches of a pair, against known cameras and known depth."""
 
 from __future__ import annotations
 

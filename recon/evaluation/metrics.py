@@ -11,7 +11,7 @@ Better = Literal["higher", "lower", ""]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a person reads a metric.
+    """Name, unit and direction of a metric.
 
     Attributes:
         name: key in the results; a "*" in a declaration stands for a threshold ("20mm", "1pct", "0.5u", "5").

@@ -10,7 +10,7 @@ from recon.options import option
 
 @dataclass(frozen=True)
 class SurfaceOptions:
-    """How points and mesh are compared with the truth."""
+    """Options for comparing points and mesh with the truth."""
 
     cameras: Path | None = option(
         None, "COLMAP model of the cameras that made RUN, to align it by; a workspace has its own."

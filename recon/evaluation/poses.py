@@ -1,4 +1,4 @@
-"""How far estimated cameras are from known ones."""
+"""Errors of estimated cameras against known ones."""
 
 from __future__ import annotations
 

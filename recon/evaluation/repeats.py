@@ -43,7 +43,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LeftOutReport:
-    """How well a run predicts photos that it was not given.
+    """Accuracy of a run's prediction of photos that it was not given.
 
     Attributes:
         mesh, cloud: prediction by photo name; empty where the run left no mesh or cloud.

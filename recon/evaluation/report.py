@@ -41,7 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Samples:
-    """Where a metric comes from.
+    """Single values behind a metric.
 
     Attributes:
         values: per photo or per pair.

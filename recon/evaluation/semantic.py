@@ -1,4 +1,4 @@
-"""How well semantic correspondence is: PCK, label transfer accuracy and IoU."""
+"""Metrics of semantic correspondence: PCK, label transfer accuracy and IoU."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class SemanticReport:
         return float(np.mean(values)) if values else float("nan")
 
     def selection_rates(self) -> dict[int, float]:
-        """How often each layer was selected, of all pairs."""
+        """Share of all pairs in which each layer was selected."""
         counts: dict[int, int] = {}
         for score in self.scores:
             for layer in score.layers:

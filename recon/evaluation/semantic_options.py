@@ -16,7 +16,7 @@ LIMIT_HELP = "Only that many pairs, evenly spread; 0: all."
 
 @dataclass(frozen=True)
 class SemanticOptions:
-    """How a benchmark's pairs are matched and judged."""
+    """Options for matching and judging a benchmark's pairs."""
 
     method: str = option(
         "dhpf",

@@ -55,7 +55,7 @@ def truth_from_colmap(model: Path) -> GroundTruth:
 
 
 def has_faces(path: Path) -> bool:
-    """Whether a file of a surface holds faces; other formats than PLY always do.
+    """True if a file of a surface holds faces; other formats than PLY always do.
 
     Raises:
         ReconError: it cannot be read, or is no PLY although its name says so.

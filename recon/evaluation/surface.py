@@ -1,4 +1,4 @@
-"""How far a reconstructed surface is from a known one, judged only where the photos could tell."""
+"""Distances between a reconstructed surface and a known one, judged only where the photos could tell."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class SurfaceReport:
 
 @dataclass(frozen=True)
 class SurfaceProtocol:
-    """How surfaces are sampled and counted; benchmarks differ in it.
+    """Sampling and counting of surfaces; benchmarks differ in it.
 
     Attributes:
         samples: samples of meshes; clouds larger than five times this are thinned evenly at random.

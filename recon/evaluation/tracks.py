@@ -1,4 +1,4 @@
-"""How long, how exact and how complete the triangulated tracks of a reconstruction are."""
+"""Length, accuracy and completeness of the triangulated tracks of a reconstruction."""
 
 from __future__ import annotations
 

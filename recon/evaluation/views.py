@@ -1,4 +1,4 @@
-"""How well a reconstruction predicts a photo that it has not seen."""
+"""Accuracy of a reconstruction's prediction of a photo that it has not seen."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ def _write(
 def check_places(
     crs_epsg: int | None, world: Mapping[str, Triple], gps: Sequence[tuple[float, float, float]]
 ) -> str | None:
-    """Why control points cannot be in their reference system, with the way out; None where nothing speaks against it.
+    """Explain why control points cannot be in their reference system, with the way out; None if they can.
 
     Args:
         crs_epsg: code of the system of the control points. gps: latitude, longitude, height of photos.

@@ -30,7 +30,7 @@ CENTRE_TOLERANCE_PX = 1e-6
 
 
 def unrepresentable(camera: Intrinsics) -> str | None:
-    """What of a camera this format cannot say, None if it can say all."""
+    """Parts of a camera that this format cannot hold, None if it can hold all."""
     if camera.model not in {"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL"}:
         return f"camera model {camera.model}"
     K = camera.K

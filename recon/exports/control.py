@@ -30,7 +30,7 @@ _UTM_OF_DEGREES = {4326: 32600, 4979: 32600, 4258: 25800, 4937: 25800}
 
 @dataclass
 class ControlPoints:
-    """What a file says of control points.
+    """Contents of a file of control points.
 
     Attributes:
         world: coordinates of each point.

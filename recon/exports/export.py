@@ -129,7 +129,7 @@ class Export:
         return folder.resolve().as_posix() if folder is not None else ""
 
     def _target_cameras(self, scene: Scene) -> Callable[[Intrinsics], Intrinsics] | None:
-        """What cameras become that are to be undistorted or that the format cannot say; None if all stay."""
+        """New cameras for those that are to be undistorted or that the format cannot hold; None if all stay."""
         unrepresentable = self.format.unrepresentable
         wanted = Intrinsics.pinhole if self.options.undistort else None
         as_wanted = [wanted(camera) if wanted else camera for camera in scene.cameras]
@@ -288,7 +288,7 @@ class Export:
 
     @cached_property
     def precision(self) -> PointPrecision | None:
-        """What an adjustment says of its precision, for exports in the frame of the georeference."""
+        """Precision by the adjustment, for exports in the frame of the georeference."""
         return None if self.georeference is None else read_precision(self.run.path(PRECISION))
 
     def sigma(self, cloud: Cloud) -> Float64[np.ndarray, "n 3"] | None:

@@ -26,7 +26,7 @@ Pairs = dict[tuple[int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Imported:
-    """What a reader found: the scene, matches by rows of views, and where the photos may be."""
+    """Result of a reader: the scene, matches by rows of views, and the likely place of the photos."""
 
     scene: Scene
     pairs: Pairs = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Where a scene lies on the Earth: scale, orientation and position from GPS, control points or a known length.
+"""Place of a scene on the Earth: scale, orientation and position from GPS, control points or a known length.
 
 The result is a similarity to a local frame in metres (x east, y north, z up, or as the control points have it) and
 an offset that is added to local coordinates to get those of the reference system. The offset keeps large coordinates
@@ -49,7 +49,7 @@ class Crs:
 
 @dataclass(frozen=True)
 class Bend:
-    """How an adjustment moved the points of a model: a polynomial of the third degree, itself in the model's frame.
+    """Movement of a model's points by an adjustment: a polynomial of the third degree, itself in the model's frame.
 
     What control points mend (a bowl, a twist) is smooth; so is the difference of two adjustments of the same tracks.
 
@@ -138,7 +138,7 @@ class SurveyPoint:
 
 @dataclass(frozen=True)
 class Georeference:
-    """How a scene lies in a frame: local = similarity(model); coordinates of the frame = local + offset.
+    """Place of a scene in a frame: local = similarity(model); coordinates of the frame = local + offset.
 
     Attributes:
         method: "gps", "control", "length" or "level".

@@ -1,4 +1,4 @@
-"""What ``recon georeference`` does: gathers what is known of a run's place and fits it."""
+"""The work of ``recon georeference``: gathers what is known of a run's place and fits it."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def _from_gps(
 def _gps_accuracy(
     run: RunFolder, scene: Scene, options: GeoreferenceOptions, rows: Sequence[int]
 ) -> dict[int, Triple]:
-    """What the files of photos say of the accuracy of their positions."""
+    """Accuracy of the photos' positions by their files."""
     from PIL import Image, UnidentifiedImageError
 
     folder = options.photos or photo_folder(run)
@@ -346,7 +346,7 @@ def _from_control(
 
 
 def _control_points(run: RunFolder, options: GeoreferenceOptions) -> ControlPoints:
-    """What the control file and the file of marks say together."""
+    """Control points of the control file and the file of marks together."""
     assert options.control is not None
     points = read_control_points(options.control)
     marks = options.marks or (run.path(MARKS) if run.path(MARKS).is_file() else None)
@@ -480,7 +480,7 @@ def _locate(
     lines: list[str],
     marks: dict[str, list[Mark]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Where marked points are in the model, and their marks in its views; a note for each that cannot be had."""
+    """Places of marked points in the model, and their marks in its views; a note for each that cannot be had."""
     views = {view.name: view for view in scene.views}
     given = _PhotoNames([*views, *run.photos])
     places: dict[str, np.ndarray] = {}

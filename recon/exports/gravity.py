@@ -1,4 +1,4 @@
-"""Which way is up: as cameras say, as people hold them, as the ground lies."""
+"""The upward direction: by the cameras, by the way people hold them, by the ground."""
 
 from __future__ import annotations
 

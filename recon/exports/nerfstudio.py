@@ -40,7 +40,7 @@ _DISTORTION: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def unrepresentable(camera: Intrinsics) -> str | None:
-    """What of a camera this format cannot say, None if it can say all."""
+    """Parts of a camera that this format cannot hold, None if it can hold all."""
     if camera.model not in _DISTORTION:
         return f"camera model {camera.model}"
     names = _DISTORTION[camera.model][1]

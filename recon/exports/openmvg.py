@@ -30,7 +30,7 @@ UNDEFINED = (1 << 32) - 1
 
 
 def unrepresentable(camera: Intrinsics) -> str | None:
-    """What of a camera this format cannot say, None if it can say all."""
+    """Parts of a camera that this format cannot hold, None if it can hold all."""
     if camera.model not in {
         "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE",
         "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE",

@@ -31,7 +31,7 @@ GRAVITY = ("auto", "exif", "photos", "plane", "none")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user can say about an export."""
+    """Options of an export."""
 
     photos: Path | None = option(None, PHOTOS_HELP, metavar="DIR")
     size: str = option("working", "working: photos as the run used them; original: at their full size.")
@@ -42,7 +42,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class GeoreferenceOptions:
-    """What a user can say about a scene's place."""
+    """Options for georeferencing a scene."""
 
     control: Path | None = option(
         None,
@@ -83,7 +83,7 @@ class GeoreferenceOptions:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and what the user should know about it."""
+    """List of what was written, and notes for the user."""
 
     what: str
     files: tuple[Path, ...]

@@ -41,7 +41,7 @@ OPTIONS: dict[str, str] = {
 
 
 def _bent(camera: Intrinsics) -> str | None:
-    """What of a camera PMVS cannot say: it knows projection matrices and the bundle file beside them."""
+    """Parts of a camera that PMVS cannot hold: it knows projection matrices and the bundle file beside them."""
     if not camera.is_pinhole:
         return f"camera model {camera.model}"
     return bundler.unrepresentable(camera)

@@ -1,4 +1,4 @@
-"""How precisely a run knows its points: the covariance of its cameras, kept beside the georeference."""
+"""Precision of a run's points: the covariance of its cameras, kept beside the georeference."""
 
 from __future__ import annotations
 

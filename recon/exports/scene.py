@@ -70,7 +70,7 @@ class Scene:
         return self.cameras[view.camera]
 
     def in_words(self) -> str:
-        """How much there is of it."""
+        """Describe the size of the scene."""
         return f"{len(self.views)} photos, {len(self.cameras)} cameras, {len(self.xyz)} points"
 
     def to_cameras_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What exports read of a run: the scene of its model, its photos, its georeference."""
+"""Reading of a run for exports: the scene of its model, its photos, its georeference."""
 
 from __future__ import annotations
 

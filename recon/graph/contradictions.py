@@ -47,7 +47,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class ModelContradictions:
-    """What the pairs say of a model.
+    """Contradictions between the pairs and a model.
 
     Attributes:
         pairs: those that contradict it, the likeliest first.
@@ -111,7 +111,7 @@ def overlap_shares(
     cameras: Mapping[int, Intrinsics],
     seen: Mapping[int, Float[np.ndarray, "n 3"]],
 ) -> dict[tuple[int, int], float]:
-    """How much of each of two photos the other one shows, by a model, the smaller of both: 0 to 1.
+    """Share of each of two photos that the other one shows, by a model, the smaller of both: 0 to 1.
 
     A point that one photo observes counts as shown by another where it lies before that camera, inside its image, and
     is seen from about the same side and distance. What hides it is not known: a share is an upper bound.

@@ -32,7 +32,7 @@ _MAX_CHANCE = 0.995
 
 @dataclass(frozen=True)
 class PairSigns:
-    """What speaks for a verified pair and against it; NaN where a sign cannot be had.
+    """Signs for and against a verified pair; NaN where a sign cannot be had.
 
     Attributes:
         inliers: matches that agree with the pair's geometry.
@@ -212,7 +212,7 @@ SPARSE_MODEL = EvidenceModel(-1.0, (1.0, 1.0, 2.0, 1.0, 1.0, 0.2))
 
 
 def dense_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
-    """What the model of dense matches adds up, each about -3…3; order as ``DENSE_FEATURES``."""
+    """Features of the logistic model for dense matches, each about -3…3; order as ``DENSE_FEATURES``."""
     agreement = 0.5 if math.isnan(signs.agreement) else signs.agreement
     return np.array(
         [
@@ -238,7 +238,7 @@ DENSE_FEATURES = (
 
 
 def sparse_features(signs: PairSigns) -> Float64[np.ndarray, " k"]:
-    """What the model of point matches adds up; order as ``SPARSE_FEATURES``."""
+    """Features of the logistic model for point matches; order as ``SPARSE_FEATURES``."""
     return np.array(
         [
             math.log10(1 + signs.inliers),

@@ -46,7 +46,7 @@ _MAX_CHAIN = 12
 
 @dataclass(frozen=True)
 class LoopWord:
-    """What a loop says of its pairs together.
+    """Evidence of a loop about its pairs together.
 
     Attributes:
         edges: the pairs, ascending photo ids.
@@ -58,7 +58,7 @@ class LoopWord:
 
 
 def loop_words(errors: Mapping[Loop, float], *, tolerance: float, span: float) -> list[LoopWord]:
-    """What three-view loops say, by their errors.
+    """Evidence of three-view loops, by their errors.
 
     Right loops have errors of a half-normal distribution (two thirds within ``tolerance`` / 1.5) but for a share
     ``MISSED`` that is anywhere up to ``span``; loops with a wrong pair are anywhere but for a share ``ACCIDENTAL``.

@@ -48,7 +48,7 @@ CONTRADICTED_CHANCE = 0.8
 
 @dataclass(frozen=True)
 class VerificationOptions:
-    """What a pair must show.
+    """Thresholds that a pair must pass.
 
     Attributes:
         samples: dense: matches that the geometry is estimated from.

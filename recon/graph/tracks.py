@@ -30,7 +30,7 @@ MAX_SCALE_CHANGE = 6.0
 
 @dataclass(frozen=True)
 class TrackSettings:
-    """How tracks are made from dense matches. Lengths in pixels of the photos' working size unless stated.
+    """Settings for making tracks from dense matches. Lengths in pixels of the photos' working size unless stated.
 
     Attributes:
         max_anchors: at most this many tracks start in one photo.
@@ -604,7 +604,7 @@ def select_observations(tracks: Tracks, keep: Bool[np.ndarray, " n"], *, min_len
 
 
 class PhotoRows:
-    """Which observations each photo has: they are sorted once, not searched through for every pair."""
+    """Observations of each photo: they are sorted once, not searched through for every pair."""
 
     def __init__(self, tracks: Tracks) -> None:
         self._tracks = tracks.track_id

@@ -191,7 +191,7 @@ def verify_pair(
 
 
 def _options(max_error_px: float, min_inliers: int, seed: int) -> pycolmap.TwoViewGeometryOptions:
-    """How COLMAP estimates the geometry of a pair, repeatably."""
+    """Options for COLMAP's estimate of the geometry of a pair, repeatable."""
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers = min_inliers
     options.max_H_inlier_ratio = MAX_HOMOGRAPHY_SHARE

@@ -60,7 +60,7 @@ _SIGNS = (
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """What is known of a verified pair (photo ids in ascending order).
+    """Evidence about a verified pair (photo ids in ascending order).
 
     Attributes:
         geometry: the robust geometry from the lower id to the higher one.
@@ -292,7 +292,7 @@ _AGREES = 0.7
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """What ``judge_pairs`` made of a view graph.
+    """Result of ``judge_pairs`` on a view graph.
 
     Attributes:
         kept: the pairs that stay, with ``evidence`` and ``weight`` after the loops.

@@ -554,7 +554,7 @@ class DinoV2Small(Backbone):
         return found
 
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 n c"]:
-        """What is added to each token for its place, resampled to the image's patches."""
+        """Position embedding of each token, resampled to the image's patches."""
         if rows == columns == _SIDE:
             return self.pos_embed
         grid = self.pos_embed[:, 1:].reshape(1, _SIDE, _SIDE, _WIDTH).permute(0, 3, 1, 2)

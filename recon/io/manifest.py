@@ -26,7 +26,7 @@ _REWRITTEN = ".db"
 
 @dataclass
 class StageRecord:
-    """What the manifest says of one stage.
+    """The manifest's record of one stage.
 
     Attributes:
         checksums: of files that the stage wrote, by their paths below the workspace. Not of all: the pixels, points and

@@ -222,7 +222,7 @@ def _check_corners(corners: Any, vertices: int) -> None:
 
 
 def _after_bytes(data: bytes, at: int, element: _Element, vertices: int, order: str) -> int:
-    """Where the next element of a binary PLY begins; faces are checked on the way."""
+    """Offset of the next element of a binary PLY; faces are checked on the way."""
     fields: list[Any] = []
     for i, (_, code, length) in enumerate(element.properties):
         if length:
@@ -259,7 +259,7 @@ def _after_bytes(data: bytes, at: int, element: _Element, vertices: int, order: 
 
 
 def _after_words(words: list[bytes], at: int, element: _Element, vertices: int) -> int:
-    """Where the next element of an ASCII PLY begins; faces are checked on the way."""
+    """Position of the next element of an ASCII PLY; faces are checked on the way."""
     if not any(length for _, _, length in element.properties):
         return at + element.count * len(element.properties)
     for _ in range(element.count):

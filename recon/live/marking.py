@@ -24,7 +24,7 @@ _PROPOSED = 60
 
 @dataclass(frozen=True)
 class Proposal:
-    """Where a photo shows a point, in pixels of the model's camera.
+    """Proposed position of a point in a photo, in pixels of the model's camera.
 
     Attributes:
         photo: row of the photo. xy: the mark, else where the cameras say that the point is.
@@ -132,7 +132,7 @@ class Marking:
         return found
 
     def place(self, name: str, surfaces: Surfaces | None) -> Float64[np.ndarray, "3"] | None:
-        """Where a point is in the scene: by two marks or more, else by the surface under one; None where unknown."""
+        """Position of a point in the scene: by two marks or more, else by the surface under one; None where unknown."""
         marked = self._marked(name)
         cameras = {row: _camera(self._scene.photos[row]) for row in marked}
         rays = [

@@ -1,4 +1,4 @@
-"""What the viewer measures: coordinates and lengths in the frame, each with its standard deviation."""
+"""Measurements of the viewer: coordinates and lengths in the frame, each with its standard deviation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Measuring:
 
     @property
     def precision(self) -> PointPrecision | None:
-        """What is known of the cameras; None where nothing is."""
+        """Precision of the cameras; None where nothing is known of it."""
         with self._lock:
             if not self._asked:
                 self._asked = True

@@ -22,7 +22,7 @@ _WALL_ANGLE = math.radians(60.0)
 
 @dataclass(frozen=True)
 class MapFrame:
-    """Where a map lies: x right (east), y up (north), z to the viewer.
+    """Frame of a map: x right (east), y up (north), z to the viewer.
 
     Attributes:
         from_model: local coordinates of the map, of those of the model; ``bend`` is what an adjustment did before.

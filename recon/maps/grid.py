@@ -28,7 +28,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class MapGrid:
-    """Where the cells of a map lie, in local coordinates of its frame.
+    """Grid of a map's cells, in local coordinates of its frame.
 
     Attributes:
         west, north: the outer corner of the first cell.

@@ -1,4 +1,4 @@
-"""What ``recon ortho`` does: the surface model first, tile by tile, then the orthophoto over it."""
+"""The work of ``recon ortho``: the surface model first, tile by tile, then the orthophoto over it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MOST_MARGIN = 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made: the source, the grid, the heights that there are, and how heights are found."""
+    """Plan of a map: the source, the grid, the heights that there are, and the way heights are found."""
 
     source: MapSource
     grid: MapGrid
@@ -178,7 +178,7 @@ def _bounds(text: str) -> Float64[np.ndarray, "4"]:
 
 
 def photo_gsd(source: MapSource, scene: Scene) -> float:
-    """What a pixel of the photos covers, the median over photos, to two digits."""
+    """Size of a photo's pixel on the surface, the median over photos, to two digits."""
     points = source.frame.place(scene.xyz) if len(scene.xyz) else np.zeros((0, 3))
     sides = []
     for view in source.views:
@@ -303,7 +303,7 @@ def see_tile(plan: Plan, dsm: Any, tile: Tile) -> Seen:
 def tile_colors(
     plan: Plan, seen: Seen, shape: tuple[int, int], *, cubic: bool = True
 ) -> tuple[Float32[np.ndarray, "k h w 3"], Float32[np.ndarray, "k h w"]]:
-    """What each slot's photo shows of the cells, and its quality (0 where a mask forbids it)."""
+    """Colours of the cells in each slot's photo, and their quality (0 where a mask forbids it)."""
     values = seen.values.reshape(-1, *shape).copy()
     slots = seen.slots.reshape(-1, *shape)
     colors = np.zeros((*values.shape, 3), np.float32)

@@ -87,7 +87,7 @@ def reach_of(camera: Camera) -> float:
 def quality(
     camera: Camera, reach: float, points: Float64[np.ndarray, "n 3"]
 ) -> tuple[Float32[np.ndarray, " n"], Float64[np.ndarray, "n 2"]]:
-    """How well a photo shows points of a map, 0 where not at all; and their pixels.
+    """Quality of a photo's view of points of a map, 0 where it does not show them; and their pixels.
 
     The product of the sine of the angle against the map's plane, cubed (what leans hides and smears), the resolution
     (focal length over distance), and a factor that fades towards the border of the photo.

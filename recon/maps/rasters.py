@@ -108,7 +108,7 @@ def read_heights(raster: Any, tile: Tile | None = None) -> np.ndarray:
 
 
 def grid_of(raster: Any) -> MapGrid:
-    """Where the cells of a GeoTIFF lie, in the coordinates of the file."""
+    """Grid of a GeoTIFF's cells, in the coordinates of the file."""
     t = raster.transform
     return MapGrid(t.c, t.f, t.a, raster.width, raster.height)
 

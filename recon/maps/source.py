@@ -1,4 +1,4 @@
-"""What maps read of a run: cameras, photos, depth maps and mesh, in the frame of the map."""
+"""Reading of a run for maps: cameras, photos, depth maps and mesh, in the frame of the map."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class MapSource:
         self._factor: dict[str, float] = {}
 
     def _enlargement(self, name: str, size: str) -> float:
-        """How many pixels of the photo that is read one of the model's camera is."""
+        """Pixels of the photo that is read per pixel of the model's camera."""
         full = self.run.original_size(name) if size == "original" else None
         return 1.0 if full is None else max(1.0, full[0] / self.run.cameras[name].intrinsics.width)
 

@@ -54,7 +54,7 @@ class Volume:
 
     @property
     def net(self) -> float:
-        """What lies above less what is missing below."""
+        """Volume above less volume missing below."""
         return self.above - self.below
 
 

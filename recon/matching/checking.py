@@ -1,4 +1,4 @@
-"""What a matcher returned, checked before anything is built on it."""
+"""Check of a matcher's result, before anything is built on it."""
 
 from __future__ import annotations
 

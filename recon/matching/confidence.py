@@ -76,7 +76,7 @@ def finish_pair(
 
 
 def _texture(image: MatchImage, threshold: float) -> Bool[np.ndarray, "h w"] | None:
-    """Where an image has texture; None where that does not matter."""
+    """Mask of an image's texture; None where that does not matter."""
     if threshold <= 0:
         return None
     gray = cv2.cvtColor(image.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""Where the flow of a pair is looked for: near the displacements of points that are matched already."""
+"""Guidance of the flow of a pair: the search stays near the displacements of points that are matched already."""
 
 from __future__ import annotations
 

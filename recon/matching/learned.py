@@ -433,7 +433,7 @@ class XFeatStarMatcher(_XFeatBase):
         return _as_match(xy_a[good], b.xy[rows_b][good], confidence[good])
 
     def _offset(self, a: Any, b: Any) -> tuple[Any, Any]:
-        """Where in A's cell B's cell lies, in pixels of the network's image, and how sure that is."""
+        """Place of B's cell in A's cell, in pixels of the network's image, and its certainty."""
         import torch
 
         probability = (3 * self._detector.net.fine_matcher(torch.cat([a, b], dim=-1))).softmax(-1)

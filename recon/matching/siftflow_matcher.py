@@ -256,7 +256,7 @@ class SiftFlowMatcher:
         return pyramid_a, scale_a, pyramid_b, scale_b, used
 
     def _guide(self, source: Any, target: Any, seeds: Int64[np.ndarray, "m 2"] | None) -> Guide | None:
-        """What matches that are given say; those that this matcher finds itself are not verified, and guide nothing."""
+        """Guide from given matches; those that this matcher finds itself are not verified, and guide nothing."""
         ratio = getattr(self.settings, "seed_ratio", None)
         if seeds is None or ratio is not None or source.points is None or target.points is None:
             return None

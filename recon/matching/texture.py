@@ -1,4 +1,4 @@
-"""Where an image has enough texture for a match to mean something."""
+"""Masks of texture that is enough for a match to mean something."""
 
 from __future__ import annotations
 

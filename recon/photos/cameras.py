@@ -1,4 +1,4 @@
-"""Which photos share a camera, and what is known of it before mapping."""
+"""Grouping of photos by camera, and what is known of each camera before mapping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EXIF says of a photo: orientation, camera, focal length, position.
+"""EXIF of a photo: orientation, camera, focal length, position.
 
 Tag numbers are those of Exif 2.32 (CIPA DC-008), sections 4.6.4 to 4.6.6.
 """
@@ -116,7 +116,7 @@ class ExifFacts:
         return candidates[0]
 
     def zoomed_focal_pixels(self, width: int, height: int) -> float | None:
-        """Where to start the search for the focal length of a photo with digital zoom; None without digital zoom."""
+        """Start value of the focal length of a photo with digital zoom; None without digital zoom."""
         if self.digital_zoom == 1.0:
             return None
         plain = replace(self, digital_zoom=1.0).focal_pixels(width, height)

@@ -47,7 +47,7 @@ _SLACK = 0.35
 
 @dataclass(frozen=True)
 class FilmLook:
-    """What one pass over a film found, look by look.
+    """Frames and motion found in one pass over a film.
 
     Attributes:
         index: frame number of each look, counted from 0 in decoding order.

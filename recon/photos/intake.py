@@ -34,7 +34,7 @@ _SEAM_STEP = 3.0
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What reading one photo found out.
+    """Facts found by reading one photo.
 
     Attributes:
         candidate: what the grouping of cameras looks at.

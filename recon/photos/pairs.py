@@ -1,4 +1,4 @@
-"""Which pairs of photos are worth a look."""
+"""Choice of the pairs of photos that are worth a look."""
 
 from __future__ import annotations
 

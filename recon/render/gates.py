@@ -1,4 +1,4 @@
-"""Which layers the pairs of a benchmark select, as a picture."""
+"""Picture of the layers that the pairs of a benchmark select."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class DenseScene:
 
     @property
     def offset(self) -> Float64[np.ndarray, "3"]:
-        """What to take away from the world's coordinates so that single precision holds them; 0 as a rule."""
+        """Offset to subtract from the world's coordinates so that single precision holds them; 0 as a rule."""
         return offset_to_origin(np.array([view.center for view in self.views]))
 
     def near_views(self) -> list[PinholeView]:

@@ -124,7 +124,7 @@ class _PairEntry:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What of ``matching.json`` older runs have too."""
+    """The part of ``matching.json`` that older runs have too."""
 
     kind: str
 
@@ -162,7 +162,7 @@ class _DepthSize:
 
 
 def _again(stage: str) -> str:
-    """What to do where a file that a stage wrote is damaged."""
+    """Advice for a damaged file that a stage wrote."""
     return f"run again with --restart-from {stage}"
 
 
@@ -480,7 +480,7 @@ class RunFolder:
 
     @cached_property
     def matching(self) -> Matching:
-        """Which matcher ran, and on which pairs it gave a result."""
+        """The matcher that ran, and the pairs on which it gave a result."""
         found = self._stored(MATCHING, "match", Matching)
         ids = range(len(self.photo_set.photos)) if self.has_photos else None
         if ids is not None and any(i not in ids or j not in ids for i, j in found.pairs):
@@ -497,7 +497,7 @@ class RunFolder:
         return (self.root / FLOWS).is_dir() and not (self.root / MATCHES).is_dir()
 
     def match_path(self, pair: Pair, *, dense: bool) -> Path:
-        """Where the matches of a pair lie."""
+        """Path of the matches of a pair."""
         i, j = pair
         return self.path(FLOWS, f"{i}_{j}") if dense else self.path(MATCHES, f"{i}_{j}.npz")
 
@@ -794,7 +794,7 @@ class RunFolder:
         return list(self._stored(MAPPING, "map", _Mapping).left_out)
 
     def trust(self) -> dict[str, Any] | None:
-        """How far the cameras can be trusted (``Trust.as_json``); None where that was not asked."""
+        """Verdict on the cameras (``Trust.as_json``); None where that was not asked."""
         return self._stored(TRUST, "map", dict[str, Any]) if self.path(TRUST).exists() else None
 
     def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:

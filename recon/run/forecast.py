@@ -1,4 +1,4 @@
-"""What a run will cost: processor seconds by stage, disk and memory, from its photos and pairs."""
+"""Estimate of a run's cost: processor seconds by stage, disk and memory, from its photos and pairs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def task_memory(run: RunFolder, match_size: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost beyond what is done.
+    """Cost of a run beyond what is done.
 
     Attributes:
         seconds: wall time of the stages to come, by name.
@@ -122,7 +122,7 @@ class Plan:
 
 
 def plan(work: Workload, took: Mapping[str, float], at_once: int) -> Plan:
-    """What is to come, by what the stages so far took on this machine.
+    """Estimate the cost to come, by what the stages so far took on this machine.
 
     Args:
         took: seconds of the stages that are done.

@@ -1,4 +1,4 @@
-"""What the user gave to a run from outside of its folder."""
+"""Inputs that the user gave to a run from outside of its folder."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RunInputs:
         return [one for one in (path, path.with_name("images.txt")) if one.is_file()]
 
     def sharing(self) -> CameraSharing | None:
-        """Which photos share a camera, as the user said, which goes before the recipe.
+        """The user's word on which photos share a camera, which goes before the recipe.
 
         Raises:
             UsageError: there is no such way.

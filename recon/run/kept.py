@@ -1,4 +1,4 @@
-"""What an earlier run of a stage made of single photos and pairs, found again by a key of all that it depends on.
+"""Results of single photos and pairs of an earlier run, found again by a key of all that they depend on.
 
 A folder of results keeps the keys of what is in it. When photos were added or taken away, the stage makes its folder
 anew, takes over what has the same key, whatever its number was, and computes the rest.

@@ -86,7 +86,7 @@ def read_sparse_match(path: Path) -> SparseMatch:
 
 @dataclass(frozen=True)
 class Matching:
-    """What the stage left.
+    """Result of the stage.
 
     Attributes:
         kind: "dense" or "sparse".
@@ -228,7 +228,7 @@ def no_matches() -> SparseMatch:
 
 @dataclass(frozen=True)
 class PairOutcome:
-    """What came of one pair.
+    """Outcome of one pair.
 
     Attributes:
         failure: why there is no result; empty where there is one.
@@ -245,7 +245,7 @@ class PairOutcome:
 
 
 def read_outcome(pair: Pair, path: Path) -> PairOutcome:
-    """What was written of one pair: a Zarr group or an ``.npz``."""
+    """Read the result of one pair: a Zarr group or an ``.npz``."""
     if path.suffix == ".npz":
         data = read_arrays(path, AGAIN)
         with reading(path, AGAIN):

@@ -1,4 +1,4 @@
-"""Which results of a run are of its present state, and which are left from an earlier one."""
+"""Present and outdated results of a run."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Fit:
     block: Int[np.ndarray, " t"]
 
     def against(self, other: Fit, what: str) -> CameraTest:
-        """How this fit does against a simpler one."""
+        """Compare this fit with a simpler one."""
         drop = other.score - self.score
         mean = float(drop.mean())
         # Neighbouring tracks err alike: the error is that of the sums over blocks, not of the single tracks.
@@ -171,7 +171,7 @@ def _nearest(
 def left_out_misses(
     rays: Rays, cameras: Sequence[Intrinsics], cam_from_world: Float[np.ndarray, "n 3 4"]
 ) -> Float[np.ndarray, " o"]:
-    """How far each observation lies from where the others of its track say, pixels; infinite behind a camera.
+    """Distance of each observation from where the others of its track say, pixels; infinite behind a camera.
 
     Args:
         rays: every track has three observations or more; ``photo`` indexes the cameras.
@@ -357,7 +357,7 @@ class CameraTester:
         return float(np.median(new)) <= float(np.median(old))
 
     def _points(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> Float[np.ndarray, "t 3"]:
-        """Where the rays of each track that is not held out come nearest to each other."""
+        """Points where the rays of each track that is not held out come nearest to each other."""
         posed = posed_cameras(model, photos)
         rays = self._rays(self.fitted, np.ones(len(self.fitted.track_id), bool))
         lenses = [camera_from_intrinsics(posed[i].intrinsics) for i in self.ids]
@@ -388,7 +388,7 @@ def with_intrinsics(photos: PhotoSet, of: dict[int, Intrinsics]) -> PhotoSet:
 
 @dataclass(frozen=True)
 class CameraDecision:
-    """Which cameras the held-out tracks speak for.
+    """The cameras that the held-out tracks speak for.
 
     Attributes:
         photos: with the cameras that were decided on, and where their intrinsics start.

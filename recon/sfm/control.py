@@ -77,7 +77,7 @@ class CenterPriors:
 
 @dataclass(frozen=True)
 class Precision:
-    """What an adjustment knows of its cameras, and through them of every point that photos show.
+    """Covariance of an adjustment's cameras, and through them of every point that photos show.
 
     Attributes:
         model: the adjusted cameras (its points may be left out).
@@ -251,7 +251,7 @@ class _Problem:
         return joined, np.where(np.isfinite(joined.residual).all(axis=1), weights, 0.0)
 
     def cost(self) -> float:
-        """What is minimized."""
+        """Value of the function that is minimized."""
         joined, _ = self._joined()
         n = len(self.model.xy)
         square = (joined.residual**2).sum(axis=1)
@@ -402,7 +402,7 @@ def _inverse(S: Float[np.ndarray, "q q"], gauge: Float[np.ndarray, "q 7"] | None
 
 
 def _gauge(model: ModelArrays, count: int) -> Float[np.ndarray, "q 7"]:
-    """How the parameters change with a shift, a turn and a scale of the world about the middle of the centres."""
+    """Derivative of the parameters by a shift, a turn and a scale of the world about the middle of the centres."""
     n = len(model.photos)
     out = np.zeros((count, 7))
     centre = model.centre - model.centre.mean(axis=0)

@@ -1,4 +1,4 @@
-"""What speaks for and against a model: figures that a reprojection error does not show.
+"""Evidence for and against a model: figures that a reprojection error does not show.
 
 A small reprojection error says that cameras and points explain the tracks, not that nothing else does. The functions
 here ask what else would: a camera that only turned, another half of the tracks, a lens of another kind; and how far
@@ -196,7 +196,7 @@ def parallax(model: ModelArrays) -> Parallax:
 
 @dataclass(frozen=True)
 class TurnFit:
-    """How far a camera that only turned explains the tracks.
+    """Fit of a camera that only turned to the tracks.
 
     Attributes:
         share: of the tracks, those whose observations all turns explain within the tolerance.
@@ -509,7 +509,7 @@ def _dense_variances(
 def _sparse_variances(
     S: sparse.csr_array, centre: Float[np.ndarray, "n 3"], lenses: int, summed: sparse.csr_array | None
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"]]:
-    """What ``_dense_variances`` gives, with memory that grows with the pairs of photos that share points.
+    """Result of ``_dense_variances``, with memory that grows with the pairs of photos that share points.
 
     Variances that a similarity of the world does not change are the same whichever seven parameters hold it: here the
     first camera, and a coordinate of the one that is farthest away. At most ``MAX_SAMPLED_PHOTOS`` centres are asked;
@@ -621,7 +621,7 @@ def jacobians(model: ModelArrays, lens: list[tuple[int, int]]) -> tuple[sparse.c
 
 
 def systematic_px(model: ModelArrays) -> Float[np.ndarray, " c"]:
-    """How far the residuals of each camera depend on the place in the image, pixels.
+    """Part of each camera's residuals that depends on the place in the image, pixels.
 
     A lens that the model cannot follow leaves residuals that point the same way at the same distance from the middle
     or in the same corner, whatever the photo. The root mean square over rings (along the radius) or cells of the mean
@@ -687,7 +687,7 @@ def centre_differences(
 
 
 def used_share(tracks: Tracks, model: ModelArrays, used: Bool[np.ndarray, " t"]) -> tuple[int, int]:
-    """How many of the tracks that two photos of the model or more see became points, and how many there are."""
+    """Number of the tracks in two photos of the model or more that became points, and number of all of them."""
     inside = np.isin(tracks.photo_id, model.photos)
     seen = np.bincount(tracks.track_id[inside], minlength=tracks.count) >= 2
     return int((seen & used).sum()), int(seen.sum())

@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class MappingSettings:
-    """How cameras are found.
+    """Settings for finding cameras.
 
     Attributes:
         loss_scale_px: the final bundle adjustment trusts residuals up to this size; larger ones count less
@@ -82,7 +82,7 @@ class MappingSettings:
 
 @dataclass(frozen=True)
 class MappingResult:
-    """What mapping found.
+    """Result of mapping.
 
     Attributes:
         reconstructions: all models, the one with the most registered photos first (ties: most points).

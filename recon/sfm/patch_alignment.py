@@ -91,7 +91,7 @@ def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
 
 
 class _Buffers(NamedTuple):
-    """What the alignment of a patch works on; made once for all patches of a call.
+    """Working memory of the alignment of a patch; made once for all patches of a call.
 
     Attributes:
         weight: (n,) Gaussian window over the n samples of a patch.

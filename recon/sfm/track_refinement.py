@@ -47,7 +47,7 @@ _BLURRED_PART = 8
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How patches are aligned. Lengths in pixels of the photos' working size.
+    """Settings for the alignment of patches. Lengths in pixels of the photos' working size.
 
     Attributes:
         radius: of the patch; it has (2 radius + 1)^2 samples.
@@ -395,7 +395,7 @@ def _unseen_projections(
     radius: int,
     max_angle: float,
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Where the points with a reference fall in photos that have no observation of them: per photo the tracks, the
+    """Projections of points with a reference into photos that have no observation of them: per photo the tracks, the
     photo's id for each, and the pixels. ``max_angle`` in radians between the rays of reference and photo."""
     rays = np.zeros((tracks.count, 3))
     starts = reference[reference >= 0]

@@ -1,4 +1,4 @@
-"""How far a model can be trusted: figures, a verdict, and its reasons in words that need no expert.
+"""Verdict on a model: figures, how far it can be trusted, and the reasons in words that need no expert.
 
 ``docs/trust.md`` says what was measured, and what was not.
 """
@@ -113,7 +113,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a verdict rests on.
+    """Figures behind a verdict.
 
     Attributes:
         photos, registered, models: photos of the run, photos of the model, models that were found.
@@ -182,7 +182,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a model is not sound: what was seen, what to do, and how bad it is."""
+    """Reason against a model: what was seen, what to do, and how bad it is."""
 
     verdict: Verdict
     what: str
@@ -307,7 +307,7 @@ def turns_of(
     *,
     zoomed: bool = False,
 ) -> TurnFit:
-    """How far a camera that only turned explains the tracks, within the noise that a model of them shows."""
+    """Fit a camera that only turned to the tracks, within the noise that a model of them shows."""
     tolerance = max(TURN_TOLERANCE_PX, TURN_TOLERANCE_NOISE * noise)
     return turn_fit(tracks, photos, chosen, tolerance_px=tolerance, zoomed=zoomed, seed=seed)
 
@@ -370,7 +370,7 @@ def contradicted_share(tracks: Tracks, model: ModelArrays, held: np.ndarray) -> 
 def odd_cameras(
     model: ModelArrays, photos: PhotoSet, *, centres_tested: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is unusual about the intrinsics that were estimated, one sentence each; what EXIF tells otherwise.
+    """Describe what is unusual about the intrinsics that were estimated, one sentence each; what EXIF tells otherwise.
 
     Args:
         centres_tested: tracks held out spoke for principal points far from the middle, as cropped photos have.

@@ -37,7 +37,7 @@ from recon.stages.depth_views import (
 
 
 class DepthSettings(BaseModel):
-    """How depth is found and what it must show."""
+    """Settings for finding depth, and thresholds that it must pass."""
 
     model_config = ConfigDict(extra="forbid")
     neighbours: int = Field(5, ge=1, le=16, description="source views per photo")

@@ -49,7 +49,7 @@ _GRID = 9
 
 @dataclass(frozen=True)
 class DepthOptions:
-    """What the steps of a view need of the stage's settings; see ``DepthSettings``."""
+    """Settings of the stage that the steps of a view need; see ``DepthSettings``."""
 
     max_size: int
     max_reprojection: float
@@ -118,12 +118,12 @@ class _Depths:
         self.steps = steps_of(task.options)
 
     def file(self, step: str, index: int) -> Path:
-        """Where a step of a view lies."""
+        """Path of a step of a view."""
         number = self.scene.views[index].photo_id
         return self.folder / (f"{number}.npz" if step == "final" else f"{step}_{number}.npz")
 
     def depth(self, step: str, index: int) -> DepthMap:
-        """What a step found for a view; of a view that is taken over, what it had in the end."""
+        """Depth that a step found for a view; of a view that is taken over, what it had in the end."""
         path = self.file("final" if index in self.kept else step, index)
         return self.scene.cache.get(path.name, lambda: read_depth(path), _bytes_of)
 
@@ -210,7 +210,7 @@ class Posed:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a view stood to its sources when its depth was computed.
+    """Cameras of a view and its sources when its depth was computed.
 
     Attributes:
         settings: hash of the settings and the version of the stage.
@@ -256,7 +256,7 @@ def _baselines(cameras: Sequence[Posed]) -> float:
 
 
 def _lens_moved(before: Posed, now: Posed) -> float:
-    """How far pixels of the undistorted photo moved in the photo as it was taken."""
+    """Distance by which pixels of the undistorted photo moved in the photo as it was taken."""
     places = [distort_points(_grid(before.view), one.intrinsics, one.intrinsics.K) for one in (before, now)]
     return float(np.abs(places[0] - places[1]).max())
 
@@ -299,7 +299,7 @@ def posed_photos(scene: DenseScene) -> list[Posed]:
 
 
 def read_standings(path: Path) -> dict[str, tuple[str, Standing]]:
-    """What an earlier run noted: by the key of the photo, the file of its depth and how it stood."""
+    """Read what an earlier run noted: by the key of the photo, the file of its depth and how it stood."""
     try:
         stored = parse_json(path.read_text(encoding="utf-8"))
         return {one["me"]["photo"]: (name, _standing(one)) for name, one in stored.items()}
@@ -364,11 +364,11 @@ def triangulate(scene: DenseScene, index: int, max_reprojection: float) -> Depth
 
 
 def _distorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
-    """Where each pixel of the undistorted view lies in the photo as taken."""
+    """Position of each pixel of the undistorted view in the photo as taken."""
     return np.stack(undistortion_maps(intrinsics, view.K, (view.width, view.height)), axis=-1)
 
 
 def _undistorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
-    """Where each pixel of the photo as taken lies in the undistorted view."""
+    """Position of each pixel of the photo as taken in the undistorted view."""
     moved = undistort_points(pixel_grid(view.width, view.height), intrinsics, view.K)
     return moved.reshape(view.height, view.width, 2).astype(np.float32)

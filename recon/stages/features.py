@@ -21,7 +21,7 @@ from recon.run.shared_fields import content_key
 
 
 class FeaturesSettings(BaseModel):
-    """How many interest points a photo gives."""
+    """Settings of the interest points of a photo."""
 
     model_config = ConfigDict(extra="forbid")
     max_points: int = Field(4096, ge=100, le=100_000, description="at most so many interest points per photo")

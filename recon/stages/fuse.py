@@ -27,7 +27,7 @@ SEEING = "seeing.json"
 
 
 class FuseSettings(BaseModel):
-    """What a point must show to be kept."""
+    """Thresholds that a point must pass."""
 
     model_config = ConfigDict(extra="forbid")
     min_views: int = Field(2, ge=1, description="views that must agree on a point")

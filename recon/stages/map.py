@@ -44,7 +44,7 @@ from recon.sfm.trust import Thresholds, Trust, figures_of, judge, only_turns, tu
 
 
 class MapSettings(BaseModel):
-    """How cameras are found."""
+    """Settings for finding cameras."""
 
     model_config = ConfigDict(extra="forbid")
     poses: str = Field(
@@ -198,7 +198,7 @@ def _reregistered(
 
 @dataclass(frozen=True)
 class _Tested:
-    """What tests of the cameras led to; ``still_open`` says that they speak for others than the model's."""
+    """Result of the tests of the cameras; ``still_open`` says that they speak for others than the model's."""
 
     result: MappingResult
     photos: PhotoSet

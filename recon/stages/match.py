@@ -18,7 +18,7 @@ from recon.stages.pair_matching import PairJob, match_pairs
 
 
 class MatchSettings(BaseModel):
-    """Which matcher runs, at which size; every other key of the section is a setting of that matcher."""
+    """Matcher and its size; every other key of the section is a setting of that matcher."""
 
     model_config = ConfigDict(extra="forbid")
     matcher: str = Field("siftflow", description="name in the registry of matchers, dense or sparse")

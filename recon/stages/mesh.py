@@ -36,7 +36,7 @@ PARTS = "mesh_parts"
 
 
 class MeshSettings(BaseModel):
-    """How the surface is made and cleaned."""
+    """Settings for making and cleaning the surface."""
 
     model_config = ConfigDict(extra="forbid")
     method: Literal["poisson", "tsdf"] = Field(
@@ -149,7 +149,7 @@ class MeshPart:
         return cloud, *plan_of_cloud(cloud, self.most)
 
     def file(self, number: int) -> Path:
-        """Where the mesh of a part lies."""
+        """Path of the mesh of a part."""
         return self.folder / f"{number}.npz"
 
     def read(self, number: int) -> Patch:

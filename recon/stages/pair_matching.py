@@ -186,7 +186,7 @@ def _key(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any) -> s
 
 
 def _placement(run: RunFolder, job: PairJob, photos: Sequence[Photo], seeds: Any) -> Placement:
-    """How the second photo is brought near the first one, at matching size."""
+    """Placement of the second photo near the first one, at matching size."""
     size_a, size_b = (matching_size(photo, job.max_size) for photo in photos)
     if not job.turn_upright:
         return Placement(0, None, size_a, size_b)
@@ -205,7 +205,7 @@ def _shared_field(
     seeds: Any,
     placed: Placement,
 ) -> Path | None:
-    """Where runs that share dense fields keep that of a pair; None without such a folder, and for point matches."""
+    """Place of a pair's dense field that runs share; None without such a folder, and for point matches."""
     if not folder or job.matcher.capabilities.kind != "dense":
         return None
     identity = {

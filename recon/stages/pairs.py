@@ -37,7 +37,7 @@ Pair = tuple[int, int]
 
 
 class PairsSettings(BaseModel):
-    """How pairs are chosen."""
+    """Settings for choosing pairs."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["auto", "exhaustive", "sequential", "retrieval", "file"] = Field(

@@ -24,7 +24,7 @@ from recon.stages.frames import take_frames
 
 
 class PhotosSettings(BaseModel):
-    """How photos are read."""
+    """Settings for reading photos."""
 
     model_config = ConfigDict(extra="forbid")
     max_size: int = Field(

@@ -35,7 +35,7 @@ _FILES = ("textured.obj", "textured.mtl", "textured.glb", "texture.jpg", "textur
 
 
 class TextureSettings(BaseModel):
-    """How the mesh is simplified and textured."""
+    """Settings for simplifying and texturing the mesh."""
 
     model_config = ConfigDict(extra="forbid")
     enabled: bool = Field(True, description="false leaves the textured mesh out")
@@ -200,7 +200,7 @@ class FacesOfView:
         return scene, near, FacesInViews(local, faces, self.max_angle)
 
     def read(self, index: int) -> SeenFaces:
-        """What a view sees."""
+        """Read what a view sees."""
         with np.load(self.folder / f"{index}.npz") as data:
             return SeenFaces(data["face"], data["area"], data["color"])
 

@@ -31,7 +31,7 @@ _SAME_POINT = 1e-3
 
 
 class TracksSettings(BaseModel):
-    """Where tracks come from and how many there are."""
+    """Source and number of the tracks."""
 
     model_config = ConfigDict(extra="forbid")
     anchors: Literal["corners", "points", "both"] = Field(

@@ -43,7 +43,7 @@ EVERY_PAIR = "pair_evidence.graphml"
 
 
 class VerifySettings(BaseModel):
-    """What a pair must show to stay in the view graph."""
+    """Thresholds that a pair must pass to stay in the view graph."""
 
     model_config = ConfigDict(extra="forbid")
     samples: int = Field(

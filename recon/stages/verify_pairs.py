@@ -136,7 +136,7 @@ def evidence_keys(
 
 
 def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
-    """What an earlier run found, by key; empty where it left nothing that can be read."""
+    """Read what an earlier run found, by key; empty where it left nothing that can be read."""
     try:
         stored = parse_json(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
         return {key: _evidence(one) for key, one in stored.items()}
@@ -156,7 +156,7 @@ def loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop,
 
 
 def read_loops(run: RunFolder) -> dict[str, float | None]:
-    """What an earlier run found of loops, by key; empty where it left nothing that can be read."""
+    """Read what an earlier run found of loops, by key; empty where it left nothing that can be read."""
     try:
         stored = parse_json(run.path(KEPT_LOOPS).read_text(encoding="utf-8"))
         return {key: None if error is None else float(error) for key, error in stored.items()}

@@ -167,7 +167,7 @@ def _off_vertices(along: Float64[np.ndarray, " n"], at: float) -> float:
 
 
 def _clipped(patch: Patch, axis: int, at: float, sign: float) -> tuple[Patch, _Cut]:
-    """What lies on one side of a plane (``sign`` times the distance beyond it is negative), and its cut."""
+    """Part on one side of a plane (``sign`` times the distance beyond it is negative), and its cut."""
     away = sign * (patch.xyz[:, axis] - at)
     outside = away > 0
     count = outside[patch.faces].sum(axis=1)

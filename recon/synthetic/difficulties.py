@@ -185,7 +185,7 @@ def render_benchmark_scene(
 
 
 def _stamp(path: Path) -> dict[str, Any] | None:
-    """What a scene's file says of how it was made; None without a file."""
+    """A scene file's note of how it was made; None without a file."""
     if not path.is_file():
         return None
     try:

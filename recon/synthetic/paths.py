@@ -1,4 +1,4 @@
-"""Where the cameras of a synthetic scene stand and what they look at."""
+"""Positions of the cameras of a synthetic scene, and the points they look at."""
 
 from __future__ import annotations
 

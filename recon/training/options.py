@@ -11,7 +11,7 @@ from recon.options import option
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How Dynamic Hyperpixel Flow is trained, and on what."""
+    """Options and data of the training of Dynamic Hyperpixel Flow."""
 
     supervision: str = option(
         "strong", "strong (keypoints), weak (image labels), or flow (known dense flow)."
@@ -67,7 +67,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class LayerSearchOptions:
-    """How the layers of Hyperpixel Flow are searched."""
+    """Options of the search for the layers of Hyperpixel Flow."""
 
     split: str = option("val", "trn, val or test; of pairs by which layers are chosen.")
     backbone: str = option("mobilenetv2", f"{BACKBONES}.")

@@ -206,7 +206,7 @@ class _Mixed:
 
 
 def training_data(options: TrainingOptions) -> PairSource:
-    """What a training learns from; several kinds at once are mixed.
+    """Data that a training learns from; several kinds at once are mixed.
 
     Raises:
         UsageError, ReconError: a folder is not there, empty, or cannot be read.

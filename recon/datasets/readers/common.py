@@ -1,4 +1,4 @@
-"""What the readers share: the description of a reader, and careful reading of numbers."""
+"""Shared parts of the readers: the description of a reader, and careful reading of numbers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What each kind of result on disk says of a run: cameras, matches, flow, tracks, depth, surfaces, views, cost."""
+"""Evaluation of each kind of result on disk: cameras, matches, flow, tracks, depth, surfaces, views, cost."""

@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, against what.
+    """The run that is evaluated, and the truth.
 
     Attributes:
         run: on disk.
@@ -73,7 +73,7 @@ class Subject:
 
     @cached_property
     def seen_surface(self) -> list[SeenDepth]:
-        """What the known cameras see of the true surface."""
+        """Part of the true surface that the known cameras see."""
         assert self.surface is not None
         return truth_depths(self.surface, self.views)
 
@@ -111,7 +111,7 @@ class Subject:
         return {}
 
     def read(self, what: str, read: Callable[[], _T | None], report: ReportBuilder) -> _T | None:
-        """What is read from the run; None and a note where it is damaged."""
+        """Read a part of the run; None and a note where it is damaged."""
         try:
             return read()
         except ReconError as error:

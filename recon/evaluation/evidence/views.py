@@ -1,4 +1,4 @@
-"""What the photos say of a run: left-out ones predicted, all of them agreeing on the points."""
+"""Evaluation by the photos: left-out ones predicted, all of them agreeing on the points."""
 
 from __future__ import annotations
 
