@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from recon.core.memory import Lazy
 from recon.errors import UsageError
+from recon.photos.films import FILM_SUFFIXES
+from recon.photos.types import PhotoSet
 
 Pair = tuple[int, int]
 """Photo ids (i, j) with i < j."""
@@ -255,3 +257,30 @@ def select_pairs(
             degree[j] += 1
             parent[root(i)] = root(j)
     return tuple(sorted(chosen))
+
+
+def without_weak(scores: dict[Pair, int], share: float) -> dict[Pair, int]:
+    """Pairs that are not far weaker than the best pairs of both their photos.
+
+    A glance past a corner costs as much to match as a real overlap and tells nothing new.
+
+    Args:
+        scores: evidence of every pair.
+        share: of the best pair's evidence that a pair needs.
+    """
+    best: dict[int, int] = {}
+    for (i, j), score in scores.items():
+        best[i], best[j] = max(best.get(i, 0), score), max(best.get(j, 0), score)
+    return {(i, j): score for (i, j), score in scores.items() if score >= share * min(best[i], best[j])}
+
+
+def along_films(photo_set: PhotoSet, overlap: int) -> list[Pair]:
+    """Frames of one film that follow each other; retrieval finds where the film comes back to a place."""
+    films: dict[str, list[int]] = {}
+    for photo in photo_set.photos:
+        folder = PurePosixPath(photo.name).parent
+        if folder.suffix.lower() in FILM_SUFFIXES:
+            films.setdefault(str(folder), []).append(photo.id)
+    return [
+        (frames[i], frames[j]) for frames in films.values() for i, j in sequential_pairs(len(frames), overlap)
+    ]

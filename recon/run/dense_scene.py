@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from recon.core.cameras import PinholeView
+from recon.core.colmap import photo_id
 from recon.core.frames import offset_to_origin
 from recon.core.memory import BoundedCache, Lazy, machine_memory
 from recon.core.undistort import undistort_photo
+from recon.dense.neighbours import select_neighbours
 from recon.dense.types import DepthMap
 from recon.run.folder import RunFolder
 
@@ -95,6 +97,27 @@ class DenseScene:
                 for number in pair:
                     found.setdefault(number, []).append(pair)
         return found
+
+    def source_views(self, count: int) -> list[tuple[int, ...]]:
+        """Choose the source views of every view by the sparse points that they share, best first.
+
+        Args:
+            count: at most so many for each view.
+
+        Returns:
+            Indices into the views.
+        """
+        points = self.run.reconstruction.points3D
+        ids = {key: row for row, key in enumerate(points)}
+        xyz = np.array([point.xyz for point in points.values()]).reshape(-1, 3)
+        point_rows, photo_rows = [], []
+        for key, point in points.items():
+            for element in point.track.elements:
+                point_rows.append(ids[key])
+                photo_rows.append(photo_id(element.image_id))
+        return select_neighbours(
+            self.views, xyz, np.array(point_rows, np.int64), np.array(photo_rows, np.int64), count=count
+        )
 
     @property
     def offset(self) -> Float64[np.ndarray, "3"]:

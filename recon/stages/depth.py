@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,28 +13,15 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.colmap import photo_id
 from recon.dense.filtering import FilterOptions
-from recon.dense.neighbours import select_neighbours
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.manifest import KEPT
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder, read_depth, write_depth
 from recon.run.shared_fields import content_key
-from recon.stages.depth_views import (
-    PLAN,
-    VIEWS,
-    DepthOptions,
-    DepthTask,
-    Posed,
-    Standing,
-    close_depths,
-    posed_photos,
-    read_standings,
-    standings_to_json,
-    steps_of,
-)
+from recon.run.standing import VIEWS, Posed, Standing, posed_photos, read_standings, standings_to_json
+from recon.tasks.depth import PLAN, DepthOptions, DepthTask, steps_of
 
 
 class DepthSettings(BaseModel):
@@ -75,7 +63,7 @@ class DepthStage:
     def run(self, settings: DepthSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
         scene = DenseScene(run, settings.max_size, work.memory)
-        neighbours = _neighbours(scene, settings.neighbours)
+        neighbours = scene.source_views(settings.neighbours)
         options = _options(settings)
         identity = content_key({"version": self.version, "settings": settings.model_dump(mode="json")})
         today = posed_photos(scene)
@@ -85,17 +73,14 @@ class DepthStage:
                 path.write_text(
                     json.dumps({"neighbours": neighbours, "kept": sorted(kept)}), encoding="utf-8"
                 )
-            task = DepthTask(work.root, folder, options, work.memory, uuid4().hex)
             todo = [index for index in range(len(today)) if index not in kept]
             shares: dict[str, list[float]] = {}
-            try:
+            with closing(DepthTask(work.root, folder, options, work.memory, uuid4().hex)) as task:
                 steps = steps_of(options)
                 for number, step in enumerate(steps):
                     one = replace(task, step=step)
                     what = _DOING[step.rstrip("0123456789")]
                     shares[step] = work.spread(one, todo, what, one.lost, (number, len(steps)))
-            finally:
-                close_depths()
             standings = dict(kept)
             for index, triangulated, covered in zip(todo, shares["flow"], shares["final"], strict=True):
                 sources = tuple(today[k] for k in neighbours[index])
@@ -180,18 +165,3 @@ def _take_over(
             write_depth(path, replace(depth, depth=depth.depth * factor))
         found[index] = replace(standing, scale=scale)
     return found
-
-
-def _neighbours(scene: DenseScene, count: int) -> list[tuple[int, ...]]:
-    """Source views of every view, best first (indices into the views)."""
-    points = scene.run.reconstruction.points3D
-    ids = {key: row for row, key in enumerate(points)}
-    xyz = np.array([point.xyz for point in points.values()]).reshape(-1, 3)
-    point_rows, photo_rows = [], []
-    for key, point in points.items():
-        for element in point.track.elements:
-            point_rows.append(ids[key])
-            photo_rows.append(photo_id(element.image_id))
-    return select_neighbours(
-        scene.views, xyz, np.array(point_rows, np.int64), np.array(photo_rows, np.int64), count=count
-    )

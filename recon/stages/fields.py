@@ -13,7 +13,7 @@ from recon.io.manifest import KEPT
 from recon.matching.registry import create_matcher
 from recon.run.folder import RunFolder
 from recon.run.matches import FLOWS
-from recon.stages.pair_matching import PairJob, match_pairs
+from recon.tasks.matching import PairJob, match_pairs
 
 
 class FieldsSettings(BaseModel):

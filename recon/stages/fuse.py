@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from contextlib import closing
+from dataclasses import replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.memory import Latest, Scratch, release
-from recon.core.mesh import PointCloud
+from recon.core.memory import Scratch
 from recon.dense.fusion import FusionMaps, FusionRules, join_clouds
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
+from recon.tasks.fusion import SEEING, FuseView
 
 PARTS = "fused_views"
 """The points of each view, until they are joined."""
-SEEING = "seeing.json"
 
 
 class FuseSettings(BaseModel):
@@ -62,14 +59,11 @@ class FuseStage:
             for index in range(len(views)):
                 seeing.append(maps.fill(index, depths[index], scene.images[index], scene.masks[index]))
                 scratch.release()
-            task = FuseView(work.root, folder, rules, scratch.files(), uuid4().hex)
-            _open.get(task, lambda: _Fusion(maps, seeing, scratch.release))
             with work.write_into(folder, SEEING) as path:
                 path.write_text(json.dumps(seeing), encoding="utf-8")
-            try:
+            with closing(FuseView(work.root, folder, rules, scratch.files(), uuid4().hex)) as task:
+                task.open(maps, seeing, scratch.release)
                 parts = work.spread(task, range(len(views)), "fusion", task.lost)
-            finally:
-                _open.clear()
             cloud = join_clouds([task.read(index) for index in parts])
         work.remove(PARTS)
         if len(cloud) == 0:
@@ -80,66 +74,3 @@ class FuseStage:
             cloud = replace(cloud, xyz=cloud.xyz + scene.offset)
         run.write_cloud(cloud)
         return {"points": len(cloud), "mean_views": round(float(cloud.view_count.mean()), 2)}
-
-
-@dataclass(frozen=True)
-class FuseView:
-    """Writes the points that a view owns.
-
-    Attributes:
-        root: the workspace.
-        folder: where the points go, and the views that may see the same as each view are noted.
-        rules: when views agree.
-        files: with the maps of all views; none where they are in the memory of this process.
-        token: of this run of the stage.
-    """
-
-    root: Path
-    folder: Path
-    rules: FusionRules
-    files: tuple[str, ...]
-    token: str
-
-    def __call__(self, index: int) -> int:
-        fusion = _open.get(self, self._opened)
-        self._write(index, fusion.maps.points(index, fusion.seeing[index], self.rules))
-        fusion.release()
-        return index
-
-    def _opened(self) -> _Fusion:
-        views = DenseScene.of_depth_maps(RunFolder(self.root)).near_views()
-        length = FusionMaps.pixels(views)
-        kinds = zip(self.files, FusionMaps.KINDS, strict=True)
-        arrays = [np.memmap(path, kind, "r", shape=(length, *shape)) for path, (shape, kind) in kinds]
-        seeing = json.loads((self.folder / SEEING).read_text(encoding="utf-8"))
-        return _Fusion(
-            FusionMaps(views, [array.view(np.ndarray) for array in arrays]), seeing, lambda: release(arrays)
-        )
-
-    def read(self, index: int) -> PointCloud:
-        """The points that a view owns."""
-        with np.load(self.folder / f"{index}.npz") as data:
-            return PointCloud(**{one.name: data[one.name] for one in fields(PointCloud)})
-
-    def lost(self, index: int) -> int:
-        """A view that ended its worker each time makes no points."""
-        self._write(index, join_clouds([]))
-        return index
-
-    def _write(self, index: int, cloud: PointCloud) -> None:
-        arrays = {one.name: getattr(cloud, one.name) for one in fields(PointCloud)}
-        files = RunFolder(self.root).files
-        with files.write_into(self.folder, f"{index}.npz") as path, path.open("wb") as out:
-            np.savez(out, **arrays)
-
-
-@dataclass(frozen=True)
-class _Fusion:
-    """Opened maps, the views that may see the same, and what gives the memory of the maps back."""
-
-    maps: FusionMaps
-    seeing: Sequence[Sequence[int]]
-    release: Callable[[], None]
-
-
-_open = Latest()

@@ -14,7 +14,7 @@ from recon.io.manifest import KEPT
 from recon.matching.registry import create_matcher, matcher_settings
 from recon.run.folder import RunFolder
 from recon.run.matches import FLOWS, MATCHES, MATCHING
-from recon.stages.pair_matching import PairJob, match_pairs
+from recon.tasks.matching import PairJob, match_pairs
 
 
 class MatchSettings(BaseModel):

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import closing
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import PinholeView
-from recon.core.frames import offset_to_origin, translation
-from recon.core.memory import Latest
-from recon.core.mesh import PointCloud
+from recon.core.frames import translation
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.io.glb import move_glb, upright_glb
 from recon.io.obj import to_obj
-from recon.io.surfaces import read_points_ply, write_mesh
+from recon.io.surfaces import write_mesh
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.blocks import Block, Patch
-from recon.surface.meshing import (
-    block_mesh,
-    clean_mesh,
-    mesh_of_blocks,
-    plan_of_cloud,
-    poisson_mesh,
-    tsdf_mesh,
-)
+from recon.surface.meshing import clean_mesh, mesh_of_blocks, poisson_mesh, tsdf_mesh
+from recon.tasks.meshing import MeshPart, cloud_near_origin
 
 PARTS = "mesh_parts"
 """Meshes of the parts of a large cloud, until they are joined."""
@@ -66,7 +55,7 @@ class MeshStage:
 
     def run(self, settings: MeshSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
-        cloud, views, offset = _cloud(run)
+        cloud, views, offset = cloud_near_origin(run)
         if len(cloud) < 100:
             raise ReconError(
                 f"only {len(cloud)} dense points: too few for a mesh (dense/points.ply is kept). More photos with "
@@ -108,80 +97,12 @@ class MeshStage:
         }
 
 
-def _cloud(run: RunFolder) -> tuple[PointCloud, list[PinholeView], np.ndarray]:
-    """The dense cloud near the origin, the views, and what was taken away from the cloud's coordinates."""
-    cloud = read_points_ply(run.path("dense", "points.ply"))
-    views = run.views()
-    offset = offset_to_origin(np.array([view.center for view in views]))
-    if offset.any():
-        cloud = replace(cloud, xyz=(cloud.xyz - offset).astype(np.float32))
-    return cloud, views, offset
-
-
-@dataclass(frozen=True)
-class MeshPart:
-    """Writes the mesh of one part of the cloud, unless it is there.
-
-    Attributes:
-        root: the workspace.
-        folder: where the parts go.
-        most, depth: settings of the stage.
-        token: of this run of the stage.
-    """
-
-    root: Path
-    folder: Path
-    most: int
-    depth: int
-    token: str
-
-    def __call__(self, number: int) -> int:
-        path = self.file(number)
-        if not path.exists():
-            cloud, plan, cell = _open.get(self, self.plan)
-            rows = plan.leaves()[number].points
-            self._write(path, block_mesh(cloud.rows(rows), cell, self.depth))
-        return number
-
-    def plan(self) -> tuple[PointCloud, Block, float]:
-        """The cloud, its parts, and the side of the cells."""
-        cloud = _cloud(RunFolder(self.root))[0]
-        return cloud, *plan_of_cloud(cloud, self.most)
-
-    def file(self, number: int) -> Path:
-        """Path of the mesh of a part."""
-        return self.folder / f"{number}.npz"
-
-    def read(self, number: int) -> Patch:
-        """The mesh of a part."""
-        with np.load(self.file(number)) as data:
-            return Patch(data["xyz"], data["faces"], data["rgb"])
-
-    def lost(self, number: int) -> int:
-        """Leave a hole for a part that ended its worker each time."""
-        self._write(self.file(number), Patch(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3))))
-        return number
-
-    def _write(self, path: Path, patch: Patch) -> None:
-        with (
-            RunFolder(self.root).files.write_into(self.folder, path.name) as temporary,
-            temporary.open("wb") as out,
-        ):
-            np.savez(out, xyz=patch.xyz, faces=patch.faces, rgb=patch.rgb)
-
-
-_open = Latest()
-
-
 def _by_parts(work: StageContext, settings: MeshSettings) -> tuple[Any, int]:
     """The mesh of a large cloud, its parts by the workers, and how many there are."""
     with work.resumable_directory(PARTS) as folder:
-        task = MeshPart(work.root, folder, settings.block_points, settings.depth, uuid4().hex)
-        try:
-            _, plan, cell = _open.get(task, task.plan)
+        with closing(MeshPart(work.root, folder, settings.block_points, settings.depth, uuid4().hex)) as task:
+            _, plan, cell = task.opened()
             parts = work.spread(task, range(len(plan.leaves())), "meshing", task.lost)
-        finally:
-            _open.clear()
         in_order = iter(parts)
         mesh = mesh_of_blocks(plan, lambda _: task.read(next(in_order)), cell)
     work.remove(PARTS)

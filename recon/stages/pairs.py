@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -14,26 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.memory import BoundedCache, Latest, Lazy
-from recon.engine.stage import StageContext
-from recon.features.interest_points import match_interest_points
-from recon.features.types import InterestPoints
-from recon.graph.two_view import verify_pair
+from recon.core.memory import Lazy
+from recon.engine.stage import StageContext, options_of
 from recon.io.manifest import KEPT
-from recon.photos.films import FILM_SUFFIXES
 from recon.photos.pairs import (
+    along_films,
     exhaustive_pairs,
     pairs_at_rest,
     pairs_from_file,
     retrieval_pairs,
     select_pairs,
     sequential_pairs,
+    without_weak,
 )
 from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
-from recon.run.shared_fields import content_key
-
-Pair = tuple[int, int]
+from recon.run.matches import Pair
+from recon.tasks.looks import LookAtPair, LookOptions, look_key
 
 
 class PairsSettings(BaseModel):
@@ -78,20 +75,18 @@ class PairsStage:
         photo_set = run.photo_set
         photos = photo_set.photos
         candidates = _candidates(settings, photo_set, run, work)
-        look = LookAtPair(work.root, settings.model_dump_json(), work.seed, work.memory, uuid4().hex)
-        keys = {pair: _key(run, settings, pair, self.version, work.seed) for pair in candidates}
+        options = options_of(LookOptions, settings, seed=work.seed)
+        keys = {pair: look_key(run, options, pair, self.version) for pair in candidates}
         known = run.kept_looks() if work.reuse else {}
         fresh = [pair for pair in candidates if keys[pair] not in known]
         nothing = np.zeros((0, 2), np.int64)
-        try:
+        with closing(LookAtPair(work.root, options, work.memory, uuid4().hex)) as look:
             looks = work.spread(look, fresh, "sparse first look", lambda _: nothing)
-        finally:
-            _open.clear()
         seen = dict(zip(fresh, looks, strict=True))
         verified = {pair: seen[pair] if pair in seen else known[keys[pair]] for pair in candidates}
         run.write_looks({keys[pair]: matches for pair, matches in verified.items()})
         scores = {pair: len(m) for pair, m in verified.items() if len(m) >= settings.min_inliers}
-        worthwhile = _without_weak(scores, settings.weak_share)
+        worthwhile = without_weak(scores, settings.weak_share)
         if settings.mode == "file":
             chosen = tuple(candidates)
         else:
@@ -142,79 +137,6 @@ def _tell_of_rest(
         )
 
 
-@dataclass(frozen=True)
-class LookAtPair:
-    """Sparse matches of a pair that agree with a geometry of the two photos; none where too few do.
-
-    Attributes:
-        root: the workspace.
-        settings: of the stage, as JSON.
-        seed: of the geometry's samples.
-        memory: bytes that interest points may take in the process.
-        token: of this run of the stage.
-    """
-
-    root: Path
-    settings: str
-    seed: int
-    memory: int
-    token: str
-
-    def __call__(self, pair: Pair) -> NDArray[np.int64]:
-        return _open.get(self, lambda: _Looker(self)).look(pair)
-
-
-_open = Latest()
-
-
-class _Looker:
-    """An opened run, and interest points at hand."""
-
-    def __init__(self, task: LookAtPair) -> None:
-        self.run, self.seed = RunFolder(task.root), task.seed
-        self.settings = PairsSettings.model_validate_json(task.settings)
-        self.cache = BoundedCache(task.memory)
-
-    def points(self, number: int) -> InterestPoints:
-        return self.cache.get(number, lambda: self.run.points(number), lambda one: one.descriptors.nbytes)
-
-    def look(self, pair: Pair) -> NDArray[np.int64]:
-        settings, photo_set = self.settings, self.run.photo_set
-        a, b = (self.points(number) for number in pair)
-        matches = match_interest_points(a, b, ratio=settings.ratio)
-        if len(matches) < settings.min_inliers:
-            return matches[:0]
-        geometry = verify_pair(
-            a.xy[matches[:, 0]],
-            b.xy[matches[:, 1]],
-            *(photo_set.cameras[photo_set.photos[number].camera] for number in pair),
-            max_error_px=settings.max_error,
-            min_inliers=settings.min_inliers,
-            seed=self.seed,
-        )
-        # Wrong matches always find some geometry that a few of them share; their share tells it apart.
-        enough = geometry.inlier_count >= settings.min_inlier_ratio * len(matches)
-        return matches[geometry.inliers] if geometry.model != "none" and enough else matches[:0]
-
-
-_LOOK = ("ratio", "min_inliers", "min_inlier_ratio", "max_error")
-"""The settings that a look at a pair depends on."""
-
-
-def _key(run: RunFolder, settings: PairsSettings, pair: Pair, version: int, seed: int) -> str:
-    """Hash of all that the look at a pair depends on."""
-    photos, cameras = run.photo_set.photos, run.photo_set.cameras
-    identity = {
-        "version": version,
-        "settings": settings.model_dump(include=set(_LOOK)),
-        "seed": seed,
-        "points": [run.points_key(number) for number in pair],
-        "cameras": [asdict(cameras[photos[number].camera]) for number in pair],
-        "same_camera": photos[pair[0]].camera == photos[pair[1]].camera,
-    }
-    return content_key(identity)
-
-
 def _candidates(
     settings: PairsSettings,
     photo_set: PhotoSet,
@@ -233,30 +155,4 @@ def _candidates(
         return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
     descriptors = Lazy(n, lambda i: run.points(i).descriptors)
     found = retrieval_pairs(descriptors, settings.retrieved, work.seed)
-    return sorted({*found, *_consecutive(photo_set), *_along_films(photo_set, settings.overlap)})
-
-
-def _without_weak(scores: dict[Pair, int], share: float) -> dict[Pair, int]:
-    """Only the pairs that are not far weaker than the best pairs of both their photos: a glance past a corner costs as
-    much to match as a real overlap and tells nothing new."""
-    best: dict[int, int] = {}
-    for (i, j), score in scores.items():
-        best[i], best[j] = max(best.get(i, 0), score), max(best.get(j, 0), score)
-    return {(i, j): score for (i, j), score in scores.items() if score >= share * min(best[i], best[j])}
-
-
-def _consecutive(photo_set: PhotoSet) -> list[Pair]:
-    """Neighbours in name order: photos taken one after the other often see the same thing."""
-    return list(pairwise(range(len(photo_set.photos))))
-
-
-def _along_films(photo_set: PhotoSet, overlap: int) -> list[Pair]:
-    """Frames of one film that follow each other; retrieval finds where the film comes back to a place."""
-    films: dict[str, list[int]] = {}
-    for photo in photo_set.photos:
-        folder = PurePosixPath(photo.name).parent
-        if folder.suffix.lower() in FILM_SUFFIXES:
-            films.setdefault(str(folder), []).append(photo.id)
-    return [
-        (frames[i], frames[j]) for frames in films.values() for i, j in sequential_pairs(len(frames), overlap)
-    ]
+    return sorted({*found, *pairwise(range(n)), *along_films(photo_set, settings.overlap)})

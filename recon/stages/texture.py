@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -11,8 +10,6 @@ import numpy as np
 from jaxtyping import Float64, Int32
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.cameras import PinholeView
-from recon.core.memory import Latest
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.glb import upright_glb
@@ -22,14 +19,12 @@ from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 from recon.surface.texture.files import textured_glb, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
-from recon.surface.texture.texturing import near_origin, texture_mesh
+from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
-from recon.surface.texture.visibility import FacesInViews, SeenFaces
+from recon.tasks.texturing import MESH, WHOLE, FacesOfView
 
 SEEN = "texture_views"
 """What the photos see of the mesh, while it is textured."""
-_MESH = "mesh.npz"
-_WHOLE = 1 << 16  # pixels: photos as they are at working size
 
 _FILES = ("textured.obj", "textured.mtl", "textured.glb", "texture.jpg", "texture.png", "texture.json")
 
@@ -102,7 +97,7 @@ class TextureStage:
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
-        scene = DenseScene(run, _WHOLE, work.memory)
+        scene = DenseScene(run, WHOLE, work.memory)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
         mesh, report = _textured(work, scene, vertices, faces, options_of(TextureOptions, settings))
@@ -156,64 +151,11 @@ def _textured(
 ) -> tuple[TexturedMesh, TextureReport]:
     """The textured mesh; what each view sees of it is found by the workers."""
     with work.fresh_directory(SEEN) as folder:
-        with work.write_into(folder, _MESH) as path, path.open("wb") as out:
+        with work.write_into(folder, MESH) as path, path.open("wb") as out:
             np.savez(out, vertices=vertices, faces=faces)
-        task = FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)
-        try:
+        with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
             views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
-        finally:
-            _open.clear()
         seen = (task.read(view) for view in views)
         found = texture_mesh(vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen)
     work.remove(SEEN)
     return found
-
-
-@dataclass(frozen=True)
-class FacesOfView:
-    """Writes which faces of the mesh a view sees, how large, and in which colours.
-
-    Attributes:
-        root: the workspace.
-        folder: where the mesh is, and the answers go.
-        max_angle: of ``TextureOptions``.
-        memory: bytes that photos may take in the process.
-        token: of this run of the stage.
-    """
-
-    root: Path
-    folder: Path
-    max_angle: float
-    memory: int
-    token: str
-
-    def __call__(self, index: int) -> int:
-        scene, near, mesh = _open.get(self, self._opened)
-        self._write(index, mesh.seen(near[index], scene.images[index], scene.masks[index]))
-        return index
-
-    def _opened(self) -> tuple[DenseScene, list[PinholeView], FacesInViews]:
-        with np.load(self.folder / _MESH) as data:
-            vertices, faces = data["vertices"], data["faces"]
-        scene = DenseScene(RunFolder(self.root), _WHOLE, self.memory)
-        local, near = near_origin(vertices, scene.views)
-        return scene, near, FacesInViews(local, faces, self.max_angle)
-
-    def read(self, index: int) -> SeenFaces:
-        """Read what a view sees."""
-        with np.load(self.folder / f"{index}.npz") as data:
-            return SeenFaces(data["face"], data["area"], data["color"])
-
-    def lost(self, index: int) -> int:
-        """A view that ended its worker each time sees nothing."""
-        none = np.zeros(0, np.float32)
-        self._write(index, SeenFaces(none.astype(np.int32), none, np.zeros((0, 3), np.float32)))
-        return index
-
-    def _write(self, index: int, seen: SeenFaces) -> None:
-        files = RunFolder(self.root).files
-        with files.write_into(self.folder, f"{index}.npz") as path, path.open("wb") as out:
-            np.savez(out, face=seen.face, area=seen.area, color=seen.color)
-
-
-_open = Latest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ from recon.graph.view_graph import (
 from recon.io.manifest import KEPT
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
 from recon.run.matches import Pair
-from recon.stages.verify_pairs import (
+from recon.tasks.verification import (
     KEPT_EVIDENCE,
     KEPT_LOOPS,
     FlowLoop,
@@ -166,11 +167,8 @@ def _evidence(
     before = read_evidence(run) if work.reuse else {}
     known = {pair: before[key] for pair, key in keys.items() if key in before}
     fresh = [pair for pair in pairs if pair not in known]
-    task = VerifyPair(work.root, options, uuid4().hex)
-    try:
+    with closing(VerifyPair(work.root, options, uuid4().hex)) as task:
         made = dict(zip(fresh, work.spread(task, fresh, "two-view geometry", task.lost), strict=True))
-    finally:
-        task.close()
     found = {pair: known[pair] if pair in known else made[pair] for pair in pairs}
     work.write_text(KEPT_EVIDENCE, evidence_text({keys[pair]: found[pair] for pair in pairs if pair in keys}))
     return found, len(known)
@@ -188,11 +186,8 @@ def _flow_loops(
     keys = loop_keys(run, loops, version)
     before = read_loops(run) if work.reuse else {}
     fresh = [loop for loop in loops if keys.get(loop) not in before]
-    task = FlowLoop(work.root, uuid4().hex)
-    try:
+    with closing(FlowLoop(work.root, uuid4().hex)) as task:
         made = dict(zip(fresh, work.spread(task, fresh, "loops of flow", task.lost), strict=True))
-    finally:
-        task.close()
     errors = {loop: made[loop] if loop in made else before[keys[loop]] for loop in loops}
     work.write_json(KEPT_LOOPS, {keys[loop]: error for loop, error in errors.items() if loop in keys})
     return {loop: error for loop, error in errors.items() if error is not None}

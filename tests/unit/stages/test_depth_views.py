@@ -18,8 +18,8 @@ from recon.engine.stage import StageContext
 from recon.matching.types import DenseMatch, FlowField
 from recon.run.folder import FIELDS, GRAPH, RunFolder
 from recon.run.matches import FLOWS, write_dense_match
+from recon.run.standing import Posed, Standing
 from recon.stages.depth import DepthStage
-from recon.stages.depth_views import Posed, Standing
 from recon.synthetic.runs import write_true_run
 from tests.support.dense_scenes import exact_flow, make_views, plane_depth, texture, world_points
 

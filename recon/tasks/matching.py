@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,8 @@ def match_pairs(
             work.inputs.field_cache if work.inputs is not None else None, uuid4().hex,
         )  # fmt: skip
         _open.get(task, lambda: _Matching(task, matcher))
-        try:
+        with closing(task):
             outcomes = work.spread(task, pairs, f"{matcher.capabilities.kind} matching", task.lost)
-        finally:
-            _open.clear()
         failed = [one for one in outcomes if one.failure]
         if failed and len(failed) == len(outcomes):
             raise ReconError(f"matcher {matcher.name!r} failed on every pair: {failed[0].failure}")
@@ -123,6 +122,10 @@ class MatchPair:
     def lost(self, pair: Pair) -> PairOutcome:
         """A pair that ended its worker each time has no match."""
         return PairOutcome(pair, "it ended the process that matched it")
+
+    def close(self) -> None:
+        """Free what tasks of this process hold."""
+        _open.clear()
 
 
 _open = Latest()
