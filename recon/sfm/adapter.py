@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import (
@@ -15,6 +15,8 @@ from recon.core.colmap import (
     camera_from_intrinsics,
     image_id,
     intrinsics_from_camera,
+    photo_id,
+    points_from_colmap,
     points_to_colmap,
     pose_of_image,
     pycolmap,
@@ -327,3 +329,27 @@ def model_from_tracks(
         ]
         made.add_point3D(xyz[track], pycolmap.Track(elements))
     return made
+
+
+def color_points(model: pycolmap.Reconstruction, rgb_of: Callable[[int], UInt8[np.ndarray, "h w 3"]]) -> None:
+    """Give every sparse point the mean colour of its observations.
+
+    Args:
+        model: changed in place.
+        rgb_of: pixels of a photo by its id, at the size of the model's keypoints.
+    """
+    sums: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+    for number in model.reg_image_ids():
+        seen = [point for point in model.images[number].points2D if point.has_point3D()]
+        if not seen:
+            continue
+        rgb = rgb_of(photo_id(number))
+        height, width = rgb.shape[:2]
+        xy = np.rint(points_from_colmap(np.array([point.xy for point in seen]))).astype(int)
+        colors = rgb[xy[:, 1].clip(0, height - 1), xy[:, 0].clip(0, width - 1)].astype(float)
+        for point, color in zip(seen, colors, strict=True):
+            sums[point.point3D_id] = sums.get(point.point3D_id, np.zeros(3)) + color
+            counts[point.point3D_id] = counts.get(point.point3D_id, 0) + 1
+    for key, total in sums.items():
+        model.points3D[key].color = np.rint(total / counts[key]).astype(np.uint8)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.colmap import photo_id, points_from_colmap, pycolmap
+from recon.core.colmap import pycolmap
 from recon.datasets.given_cameras import (
     ESTIMATE,
     cameras_fingerprint,
@@ -23,15 +23,14 @@ from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.run.folder import DATABASE, TRUST, RunFolder
-from recon.sfm.adapter import write_database
-from recon.sfm.camera_tests import CameraTest, CameraTester, decide_cameras
+from recon.sfm.adapter import color_points, write_database
+from recon.sfm.camera_tests import CameraTest
 from recon.sfm.mapping import (
     MOST_INCREMENTAL,
     MapperName,
     MappingResult,
     MappingSettings,
     halves_of,
-    map_from,
     map_incremental,
     map_known,
     mapper_named,
@@ -40,6 +39,7 @@ from recon.sfm.mapping import (
     with_model_first,
 )
 from recon.sfm.reregistration import reregister_photos
+from recon.sfm.tested_mapping import map_with_tested_cameras
 from recon.sfm.trust import Thresholds, Trust, figures_of, judge, only_turns, turns_of
 
 
@@ -106,9 +106,8 @@ class MapStage:
             given = given_poses(photo_set, cameras)
         graph = run.view_graph()
         tracks = run.tracks()
-        edges = sorted((min(e), max(e)) for e in graph.edges)
-        with work.writing(DATABASE) as path:
-            write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
+        database = _Database(settings, work, graph)
+        database.write(photo_set, tracks)
         options = MappingSettings(
             loss_scale_px=settings.loss_scale,
             max_error_px=settings.max_error,
@@ -140,7 +139,12 @@ class MapStage:
         tests: tuple[CameraTest, ...] = ()
         still_open = False
         if given is None and settings.test_cameras and not result.small_angles:
-            tested = _tested(result, settings, options, photo_set, graph, tracks, work)
+            mapper = mapper_named(settings.mapper, len(photo_set.photos))
+            tested = map_with_tested_cameras(
+                result, photo_set, graph, tracks, options, mapper=mapper, write=database.write
+            )
+            if tested.changed:
+                work.log.info("cameras: points that were held out speak for %s", tested.in_words)
             result, photo_set, options = tested.result, tested.photos, tested.options
             tests, still_open = tested.tests, tested.still_open
         fixed = False
@@ -150,20 +154,23 @@ class MapStage:
             photo_set = with_fixed_intrinsics(photo_set)
         models = list(result.reconstructions)
         if given is None:
-            models[0] = _reregistered(models[0], photo_set, tracks, options, work)
+            found = reregister_photos(models[0], photo_set, tracks, options)
+            models[0] = found.model
+            for photo in found.moved:
+                name = photo_set.photos[photo].name
+                work.log.info("%s was registered again: most of its points were elsewhere", name)
         if settings.polish:
             greys = run.greys()
             polished = polish_model(models[0], greys, photo_set, tracks, options, threads=work.threads)
             models[0], tracks = polished.model, polished.tracks
-            with work.writing(DATABASE) as path:
-                write_database(path, photo_set, tracks, _geometries(tracks, edges, photo_set, settings, work))
+            database.write(photo_set, tracks)
         trust = None
         if given is None:
             trust = _judged(
                 models, photo_set, graph, tracks, options, work, fixed, tests, still_open, run.pairs
             )
         for model in models:
-            _colour_points(model, run)
+            color_points(model, lambda number: run.rgb(run.photo_set.photos[number]))
         for out in result.left_out:
             work.warn(f"{out.name} is not in the model: {out.reason}")
         run.write_models(models, result.left_out)
@@ -178,81 +185,6 @@ class MapStage:
             "mean_reprojection_error_px": round(best.compute_mean_reprojection_error(), 4),
             "models": len(models),
         }
-
-
-def _reregistered(
-    model: pycolmap.Reconstruction,
-    photo_set: PhotoSet,
-    tracks: Tracks,
-    options: MappingSettings,
-    work: StageContext,
-) -> pycolmap.Reconstruction:
-    """The model with the photos that stood in the wrong place moved to where most of their points are seen from."""
-    found = reregister_photos(model, photo_set, tracks, options)
-    for photo in found.moved:
-        work.log.info(
-            "%s was registered again: most of its points were elsewhere", photo_set.photos[photo].name
-        )
-    return found.model
-
-
-@dataclass(frozen=True)
-class _Tested:
-    """Result of the tests of the cameras; ``still_open`` says that they speak for others than the model's."""
-
-    result: MappingResult
-    photos: PhotoSet
-    options: MappingSettings
-    tests: tuple[CameraTest, ...] = ()
-    still_open: bool = False
-
-
-def _tested(
-    result: MappingResult,
-    settings: MapSettings,
-    options: MappingSettings,
-    photo_set: PhotoSet,
-    graph: ViewGraph,
-    tracks: Tracks,
-    work: StageContext,
-) -> _Tested:
-    """Tests the cameras; where tracks held out speak for others, maps with these and keeps what is better."""
-    as_it_is = _Tested(result, photo_set, options)
-    if result.best is None:
-        return as_it_is
-    tester = CameraTester(result.best, photo_set, tracks, options, work.seed)
-    decision = decide_cameras(tester)
-    if decision is None:
-        return as_it_is
-    tested = replace(as_it_is, tests=decision.tests, still_open=any(test.taken for test in decision.tests))
-    if not decision.changed:
-        return tested
-    edges = sorted((min(e), max(e)) for e in graph.edges)
-    how = replace(options, free_centres=decision.free_centres)
-    before = result.best.num_reg_images()
-
-    def better(found: MappingResult) -> bool:
-        model = found.best
-        return model is not None and model.num_reg_images() >= before and tester.fits(model, decision.photos)
-
-    def kept(found: MappingResult, photos: PhotoSet) -> MappingResult:
-        with work.writing(DATABASE) as path:
-            write_database(path, photos, tracks, _geometries(tracks, edges, photos, settings, work))
-        return found
-
-    again = None
-    if len(decision.poses) == len(photo_set.photos):
-        again = kept(map_from(decision.photos, tracks, decision.poses, how), decision.photos)
-    if again is None or not better(again):
-        again = kept(result, decision.photos)
-        run = mapper_named(settings.mapper, len(photo_set.photos))
-        again = run(work.path(DATABASE), decision.photos, graph, how)
-    if not better(again):
-        kept(result, photo_set)
-        return tested
-    taken = ", ".join(test.what for test in decision.tests if test.taken)
-    work.log.info("cameras: points that were held out speak for %s", taken)
-    return _Tested(again, decision.photos, how, decision.tests)
 
 
 def _judged(
@@ -354,43 +286,27 @@ def _estimate(
         return run(work.path(DATABASE), photo_set, graph, options, progress=report)
 
 
-def _geometries(
-    tracks: Tracks,
-    edges: list[tuple[int, int]],
-    photo_set: PhotoSet,
-    settings: MapSettings,
-    work: StageContext,
-) -> dict[tuple[int, int], TwoViewGeometry]:
-    """Two-view geometry of what the tracks say of each edge of the view graph."""
-    matches = track_matches(tracks, edges)
+class _Database:
+    """COLMAP's database of the run: tracks as keypoints and matches, geometries of the view graph's edges."""
 
-    def verify(pair: tuple[int, int]) -> TwoViewGeometry:
-        cameras = [photo_set.cameras[photo_set.photos[i].camera] for i in pair]
-        match = matches[pair]
-        return verify_pair(
-            match.xy_a, match.xy_b, cameras[0], cameras[1], max_error_px=settings.max_error, seed=work.seed
-        )
+    def __init__(self, settings: MapSettings, work: StageContext, graph: ViewGraph) -> None:
+        self.settings, self.work = settings, work
+        self.edges = sorted((min(edge), max(edge)) for edge in graph.edges)
 
-    pairs = sorted(matches)
-    found = zip(pairs, work.map(verify, pairs, "geometry of tracks"), strict=True)
-    return {pair: geometry for pair, geometry in found if geometry.model != "none"}
+    def write(self, photo_set: PhotoSet, tracks: Tracks) -> Path:
+        """Write it for these cameras and tracks; returns its path."""
+        matches = track_matches(tracks, self.edges)
 
+        def verify(pair: tuple[int, int]) -> TwoViewGeometry:
+            cameras = (photo_set.cameras[photo_set.photos[number].camera] for number in pair)
+            match = matches[pair]
+            return verify_pair(
+                match.xy_a, match.xy_b, *cameras, max_error_px=self.settings.max_error, seed=self.work.seed
+            )
 
-def _colour_points(model: pycolmap.Reconstruction, run: RunFolder) -> None:
-    """Gives every sparse point the mean colour of its observations."""
-    sums: dict[int, np.ndarray] = {}
-    counts: dict[int, int] = {}
-    for number in model.reg_image_ids():
-        image = model.images[number]
-        photo = run.photo_set.photos[photo_id(number)]
-        rgb = run.rgb(photo)
-        seen = [point for point in image.points2D if point.has_point3D()]
-        if not seen:
-            continue
-        xy = np.rint(points_from_colmap(np.array([point.xy for point in seen]))).astype(int)
-        colours = rgb[xy[:, 1].clip(0, photo.height - 1), xy[:, 0].clip(0, photo.width - 1)].astype(float)
-        for point, colour in zip(seen, colours, strict=True):
-            sums[point.point3D_id] = sums.get(point.point3D_id, np.zeros(3)) + colour
-            counts[point.point3D_id] = counts.get(point.point3D_id, 0) + 1
-    for key, total in sums.items():
-        model.points3D[key].color = np.rint(total / counts[key]).astype(np.uint8)
+        pairs = sorted(matches)
+        found = zip(pairs, self.work.map(verify, pairs, "geometry of tracks"), strict=True)
+        geometries = {pair: geometry for pair, geometry in found if geometry.model != "none"}
+        with self.work.writing(DATABASE) as path:
+            write_database(path, photo_set, tracks, geometries)
+        return self.work.path(DATABASE)

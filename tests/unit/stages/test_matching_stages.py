@@ -24,13 +24,13 @@ from recon.matching import registry
 from recon.matching.types import Capabilities, DenseMatch, FlowField, MatchImage, SparseMatch
 from recon.run.folder import RunFolder
 from recon.run.inputs import RunInputs
-from recon.stages import verify_pairs
 from recon.stages.features import FeaturesStage
 from recon.stages.match import MatchStage
 from recon.stages.pairs import PairsStage
 from recon.stages.photos import PhotosStage
 from recon.stages.tracks import TracksStage
 from recon.stages.verify import VerifyStage
+from recon.tasks import verification
 
 OFFSETS = ((0, 0), (30, 10), (55, 25), (20, 40))
 """Where the photos lie in the whole image."""
@@ -382,7 +382,7 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(
         rounds.append(len(legs))
         return flow_loop_error(legs)
 
-    monkeypatch.setattr(verify_pairs, "flow_loop_error", counted)
+    monkeypatch.setattr(verification, "flow_loop_error", counted)
     registry.register(DenseOracle)
     some, out = tmp_path / "some", tmp_path / "out"
     shutil.copytree(photos, some)
