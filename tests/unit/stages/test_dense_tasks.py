@@ -17,7 +17,7 @@ from recon.engine.stage import StageContext
 from recon.io.files import INCOMPLETE
 from recon.io.surfaces import read_mesh
 from recon.run.folder import DEPTH, RunFolder, write_depth
-from recon.stages import fuse, mesh, texture
+from recon.stages import fuse
 from recon.stages.fuse import FuseSettings, FuseStage
 from recon.stages.mesh import PARTS, MeshSettings, MeshStage
 from recon.stages.texture import SEEN, TextureStage
@@ -81,8 +81,7 @@ class Apart:
     def map(self, task: Any, items: Sequence[int], on_done: Callable[[], None], _: Any) -> list[Any]:
         found = []
         for item in items:
-            for module in (fuse, mesh, texture):
-                module._open.clear()
+            task.close()
             found.append(pickle.loads(pickle.dumps(task))(pickle.loads(pickle.dumps(item))))
             self.done.append(type(task).__name__)
             on_done()
