@@ -36,7 +36,7 @@ from _common import machine, table
 
 from recon.cli.options import image_size
 from recon.core.cameras import PinholeView
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
@@ -412,7 +412,7 @@ def mesh_alone(most: int, points: int) -> None:
     xyz = (np.asarray(drawn.points) + noise * normals).astype(np.float32)
     zeros, ones = np.zeros(points, np.int32), np.ones(points, np.float32)
     grey = np.full((points, 3), 128, np.uint8)
-    cloud = PointCloud(xyz, normals.astype(np.float32), grey, zeros.astype(np.uint16), zeros, ones)
+    cloud = FusedCloud(xyz, normals.astype(np.float32), grey, zeros.astype(np.uint16), zeros, ones)
     del drawn
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     plan_, cell = plan_of_cloud(cloud, most)

@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 from _common import machine, table
 
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.io.surfaces import write_points_ply
 
 PORT = 18_800
@@ -47,7 +47,7 @@ _RECORD = """() => {
 _RECORDED = "() => { cancelAnimationFrame(window.request_); return window.frames_.slice(1); }"
 
 
-def wavy_cloud(count: int) -> PointCloud:
+def wavy_cloud(count: int) -> FusedCloud:
     """Points of a wavy sheet with all that a fused cloud has."""
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-3, 3, count).astype(np.float32), rng.uniform(-2, 2, count).astype(np.float32)
@@ -58,7 +58,7 @@ def wavy_cloud(count: int) -> PointCloud:
     rgb = np.stack(
         [127 + 100 * np.sin(5 * x), 127 + 100 * np.sin(7 * y), 127 + 100 * np.cos(3 * x + 2 * y)], axis=1
     )
-    return PointCloud(
+    return FusedCloud(
         np.stack([x, y, 0.3 * np.sin(2 * x) * np.cos(3 * y)], axis=1),
         normals,
         rgb.astype(np.uint8),

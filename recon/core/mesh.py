@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8, UInt16
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing from Python 3.11 on
 
 
 @dataclass(frozen=True)
@@ -48,27 +51,53 @@ def mesh_from_open3d(mesh: Any) -> Mesh:
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Fused points.
+    """Points; None where something is not known of them.
 
     Attributes:
-        xyz: (n, 3) world coordinates; float32, or float64 far from the origin, where that would be too coarse.
-        normals: (n, 3) float32 unit vectors in the world, towards the cameras.
+        xyz: (n, 3) coordinates; float32, or float64 far from the origin, where that would be too coarse.
+        normals: (n, 3) float32 unit vectors, zero where unknown.
         rgb: (n, 3) uint8.
         view_count: number of views that agree on each point, (n,) uint16.
         reference_view: photo id of the view that made the point, (n,) int32.
-        confidence: (n,) float32.
+        confidence: (n,) float32 in 0…1.
     """
 
     xyz: Float[np.ndarray, "n 3"]
+    normals: Float32[np.ndarray, "n 3"] | None = None
+    rgb: UInt8[np.ndarray, "n 3"] | None = None
+    view_count: UInt16[np.ndarray, " n"] | None = None
+    reference_view: Int32[np.ndarray, " n"] | None = None
+    confidence: Float32[np.ndarray, " n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def rows(self, chosen: Int[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> Self:
+        """Some of the points."""
+        known = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: values[chosen] for name, values in known.items() if values is not None})
+
+    def finite(self) -> Self:
+        """Only the points whose coordinates are numbers."""
+        keep: Bool[np.ndarray, " n"] = np.isfinite(self.xyz).all(axis=1)
+        return self if keep.all() else self.rows(keep)
+
+    def moved(
+        self, scale: float, rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, "3"]
+    ) -> Self:
+        """The cloud in another world, in double precision: x' = scale * rotation @ x + translation."""
+        R = np.asarray(rotation, np.float64)
+        xyz = scale * self.xyz.astype(np.float64) @ R.T + np.asarray(translation, np.float64)
+        turned = None if self.normals is None else (self.normals @ R.T).astype(np.float32)
+        return replace(self, xyz=xyz, normals=turned)
+
+
+@dataclass(frozen=True)
+class FusedCloud(PointCloud):
+    """Points of depth maps: all is known of them, normals point towards the cameras."""
+
     normals: Float32[np.ndarray, "n 3"]
     rgb: UInt8[np.ndarray, "n 3"]
     view_count: UInt16[np.ndarray, " n"]
     reference_view: Int32[np.ndarray, " n"]
     confidence: Float32[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.xyz)
-
-    def rows(self, chosen: Int64[np.ndarray, " k"]) -> PointCloud:
-        """Some of the points."""
-        return PointCloud(*(getattr(self, one.name)[chosen] for one in fields(self)))

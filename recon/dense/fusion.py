@@ -14,7 +14,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.memory import Scratch
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
 from recon.dense.neighbours import views_that_may_see
 from recon.dense.types import DepthMap
@@ -274,7 +274,7 @@ class FusionMaps:
         self._maps.normal[rows], self._maps.rgb[rows] = depth_map.normal.reshape(-1, 3), image.reshape(-1, 3)
         return views_that_may_see(self.views, index, usable)
 
-    def points(self, index: int, others: Sequence[int], rules: FusionRules) -> PointCloud:
+    def points(self, index: int, others: Sequence[int], rules: FusionRules) -> FusedCloud:
         """The points of a view that no other view owns, by row and column of its pixels.
 
         Args:
@@ -296,7 +296,7 @@ class FusionMaps:
             math.log(_FOOTPRINT_STEP),
         )
         made = _fuse_view(index, np.array(others, np.int64), self._maps, agree, out)
-        return PointCloud(
+        return FusedCloud(
             out.xyz[:made].copy(),
             out.normal[:made].copy(),
             out.colour[:made].copy(),
@@ -313,7 +313,7 @@ def fuse_depth_maps(
     masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
     rules: FusionRules | None = None,
     threads: int = 1,
-) -> PointCloud:
+) -> FusedCloud:
     """One cloud of all depth maps, with one point per surface patch.
 
     Every pixel asks the other views whether they see the same point (depth, round trip and normal). Of all
@@ -343,13 +343,13 @@ def fuse_depth_maps(
     return join_clouds(map_ordered(lambda i: maps.points(i, seeing[i], agree), range(count), threads))
 
 
-def join_clouds(parts: Sequence[PointCloud]) -> PointCloud:
+def join_clouds(parts: Sequence[FusedCloud]) -> FusedCloud:
     """The points of all parts, in order."""
     if parts:
-        return PointCloud(
-            *(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(PointCloud))
+        return FusedCloud(
+            *(np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(FusedCloud))
         )
-    return PointCloud(
+    return FusedCloud(
         np.zeros((0, 3), np.float32),
         np.zeros((0, 3), np.float32),
         np.zeros((0, 3), np.uint8),

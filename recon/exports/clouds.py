@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import struct
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Float
 
+from recon.core.mesh import PointCloud
 from recon.io.surfaces import ply_header
 
 PLY_POINT = np.dtype(
@@ -23,38 +23,8 @@ LAS_RESOLUTION_BITS = 30
 """Coordinates of a LAS file are 32-bit integers: the extent is spread over this many bits of them."""
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """Points with colours and, where they are known, normals (else zero), in double precision."""
-
-    xyz: Float64[np.ndarray, "n 3"]
-    normals: Float32[np.ndarray, "n 3"]
-    rgb: UInt8[np.ndarray, "n 3"]
-
-    @classmethod
-    def of_points(cls, xyz: Float64[np.ndarray, "n 3"], rgb: UInt8[np.ndarray, "n 3"]) -> Cloud:
-        """Points without normals."""
-        return cls(xyz, np.zeros((len(xyz), 3), np.float32), rgb)
-
-    def __len__(self) -> int:
-        return len(self.xyz)
-
-    def moved(
-        self, scale: float, rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, "3"]
-    ) -> Cloud:
-        """The cloud in another world: x' = scale * rotation @ x + translation."""
-        R = np.asarray(rotation, np.float64)
-        xyz = scale * self.xyz @ R.T + np.asarray(translation, np.float64)
-        return Cloud(xyz, (self.normals @ R.T).astype(np.float32), self.rgb)
-
-    def finite(self) -> Cloud:
-        """Only the points whose coordinates are numbers."""
-        keep: Bool[np.ndarray, " n"] = np.isfinite(self.xyz).all(axis=1)
-        return self if keep.all() else Cloud(self.xyz[keep], self.normals[keep], self.rgb[keep])
-
-
 def to_ply(
-    cloud: Cloud, comments: tuple[str, ...] = (), sigma: Float[np.ndarray, "n 3"] | None = None
+    cloud: PointCloud, comments: tuple[str, ...] = (), sigma: Float[np.ndarray, "n 3"] | None = None
 ) -> bytes:
     """A binary PLY: x y z, nx ny nz (float) and red green blue (uchar); with ``sigma`` the coordinates' standard
     deviations as sigma_x, sigma_y, sigma_z (float).
@@ -65,9 +35,9 @@ def to_ply(
     rows = np.empty(len(cloud), np.dtype(PLY_POINT.descr + more))
     for axis, name in enumerate("xyz"):
         rows[name] = cloud.xyz[:, axis]
-        rows["n" + name] = cloud.normals[:, axis]
+        rows["n" + name] = 0.0 if cloud.normals is None else cloud.normals[:, axis]
     for axis, name in enumerate(("red", "green", "blue")):
-        rows[name] = cloud.rgb[:, axis]
+        rows[name] = 0 if cloud.rgb is None else cloud.rgb[:, axis]
     if sigma is not None:
         for axis, name in enumerate("xyz"):
             rows[f"sigma_{name}"] = sigma[:, axis]
@@ -75,7 +45,7 @@ def to_ply(
 
 
 def to_las(
-    cloud: Cloud,
+    cloud: PointCloud,
     offset: Float[np.ndarray, "3"] | None = None,
     epsg: int | None = None,
     resolution: float | None = None,
@@ -119,7 +89,8 @@ def to_las(
     )  # fmt: skip
     rows["xyz"] = stored
     rows["returns"] = 0b001_001  # the first of one
-    rows["rgb"] = cloud.rgb.astype(np.uint16) * 257
+    if cloud.rgb is not None:
+        rows["rgb"] = cloud.rgb.astype(np.uint16) * 257
     records = _geo_keys(epsg)
     header_size = 227
     day = (created.timetuple().tm_yday, created.year) if created is not None else (0, 0)

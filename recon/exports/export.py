@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float64, UInt8
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import read_reconstruction
 from recon.core.frames import offset_to_origin
+from recon.core.mesh import PointCloud
 from recon.core.similarity import Similarity3
 from recon.core.undistort import undistortion_maps
 from recon.errors import ReconError, UsageError
-from recon.exports.clouds import Cloud
 from recon.exports.files import MARK, write_json
 from recon.exports.georeference import Georeference
 from recon.exports.options import ExportOptions
@@ -260,26 +260,23 @@ class Export:
 
     # Points and meshes
 
-    def cloud(self) -> Cloud:
+    def cloud(self) -> PointCloud:
         """The dense points in the frame that the user wants; the sparse ones, with a note, if there are none."""
         refuse_old(self.run.root, "dense/points.ply")
         path = self.run.root / "dense" / "points.ply"
         if path.is_file():
-            points = read_points_ply(path)
-            cloud = Cloud(points.xyz.astype(np.float64), points.normals, points.rgb)
-        else:
-            scene = self._base
-            if not len(scene.xyz):
-                raise ReconError(
-                    f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model_folder}"
-                )
-            self.notes.append(
-                f"{path} is missing: these are the {len(scene.xyz)} sparse points, without normals; run "
-                "'recon reconstruct' as far as stage fuse for the dense ones"
+            cloud = read_points_ply(path)
+            return self._placed(replace(cloud, xyz=self.bent(cloud.xyz.astype(np.float64))))
+        scene = self._base
+        if not len(scene.xyz):
+            raise ReconError(
+                f"{self.run.root}: has no points, neither dense/points.ply nor in {self.run.model_folder}"
             )
-            cloud = Cloud.of_points(scene.xyz, scene.rgb)
-            return self._placed(cloud)
-        return self._placed(replace(cloud, xyz=self.bent(cloud.xyz)))
+        self.notes.append(
+            f"{path} is missing: these are the {len(scene.xyz)} sparse points, without normals; run "
+            "'recon reconstruct' as far as stage fuse for the dense ones"
+        )
+        return self._placed(PointCloud(scene.xyz, rgb=scene.rgb))
 
     def bent(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
         """Points of the surface where an adjustment to control points has them, still in the run's frame."""
@@ -291,7 +288,7 @@ class Export:
         """Precision by the adjustment, for exports in the frame of the georeference."""
         return None if self.georeference is None else read_precision(self.run.path(PRECISION))
 
-    def sigma(self, cloud: Cloud) -> Float64[np.ndarray, "n 3"] | None:
+    def sigma(self, cloud: PointCloud) -> Float64[np.ndarray, "n 3"] | None:
         """Standard deviations of a cloud's coordinates; None where nothing is known of them."""
         if self.precision is None or self.georeference is None:
             return None
@@ -304,7 +301,7 @@ class Export:
             off = bend.largest * self.similarity.scale
             self.notes.append(f"the mesh lies within {off:.2g} m of where control points have it")
 
-    def _placed(self, cloud: Cloud) -> Cloud:
+    def _placed(self, cloud: PointCloud) -> PointCloud:
         finite = cloud.finite()
         if len(finite) < len(cloud):
             self.notes.append(f"{len(cloud) - len(finite)} points without numbers were left out")

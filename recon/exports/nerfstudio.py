@@ -15,7 +15,8 @@ from jaxtyping import Float64
 
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import HALF_PIXEL
-from recon.exports.clouds import Cloud, to_ply
+from recon.core.mesh import PointCloud
+from recon.exports.clouds import to_ply
 from recon.exports.export import Export, Format
 from recon.exports.files import Imported, first_file, read_json, write_json
 from recon.exports.scene import Scene, SceneView, scene_of_views
@@ -119,7 +120,7 @@ def write(job: Export, folder: Path) -> str:
     points = None
     if len(scene.xyz):
         points = "points.ply"
-        cloud = Cloud.of_points(scene.xyz, scene.rgb)
+        cloud = PointCloud(scene.xyz, rgb=scene.rgb)
         (folder / points).write_bytes(to_ply(cloud, job.remarks()))
     write_json(folder / FILE, to_transforms(scene, points))
     return scene.in_words()

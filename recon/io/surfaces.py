@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.errors import ReconError, UsageError, reading
 from recon.io.glb import GlbBuilder, linear_of_srgb, model_from_scene, read_glb
 
@@ -32,7 +32,7 @@ _PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4"
 MESH_FORMATS = (".ply", ".obj", ".glb")
 
 
-def write_points_ply(path: Path, cloud: PointCloud) -> None:
+def write_points_ply(path: Path, cloud: FusedCloud) -> None:
     """Writes a cloud as a binary little-endian PLY that common viewers open.
 
     Vertex properties: x y z (float, or double if the cloud's are), nx ny nz (float), red green blue (uchar),
@@ -111,7 +111,7 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
         return np.frombuffer(data, dtype)
 
 
-def read_points_ply(path: Path) -> PointCloud:
+def read_points_ply(path: Path) -> FusedCloud:
     """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
 
     Positions are double precision where the file's are.
@@ -127,7 +127,7 @@ def read_points_ply(path: Path) -> PointCloud:
             return np.ascontiguousarray(rows[name]).astype(kind)
         return np.zeros(len(rows), kind)
 
-    return PointCloud(
+    return FusedCloud(
         np.stack([column(n, place) for n in ("x", "y", "z")], -1),
         np.stack([column(n, np.float32) for n in ("nx", "ny", "nz")], -1),
         np.stack([column(n, np.uint8) for n in ("red", "green", "blue")], -1),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from recon.render.scene import ViewCloud
+from recon.core.mesh import PointCloud
 
 PHOTO, HEIGHT, NORMAL, CONFIDENCE, VIEWS, ERROR, SHAPE = (
     "photo",
@@ -49,7 +49,9 @@ class Ranges:
         return {HEIGHT: self.height, VIEWS: self.views, ERROR: self.error}.get(mode, (0.0, 1.0))
 
 
-def ranges_of(xyz: Float[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"], cloud: ViewCloud | None) -> Ranges:
+def ranges_of(
+    xyz: Float[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"], cloud: PointCloud | None
+) -> Ranges:
     """Ends that leave out the outermost 1% of a scene's points."""
     heights = xyz @ up if len(xyz) else np.zeros(1)
     low, high = np.percentile(heights, [1, 99])
@@ -60,7 +62,7 @@ def ranges_of(xyz: Float[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"], cloud
     return Ranges(up, (float(low), float(max(high, low + 1e-9))), views)
 
 
-def modes_of(cloud: ViewCloud | None, has_truth: bool, has_mesh: bool) -> list[str]:
+def modes_of(cloud: PointCloud | None, has_truth: bool, has_mesh: bool) -> list[str]:
     """List what the colours can tell of a scene."""
     modes = [PHOTO, HEIGHT]
     if has_mesh:
@@ -100,7 +102,7 @@ def normal_colors(normals: Float[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]
 
 
 def cloud_colors(
-    cloud: ViewCloud, mode: str, ranges: Ranges, errors: Callable[[np.ndarray], np.ndarray] | None = None
+    cloud: PointCloud, mode: str, ranges: Ranges, errors: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> UInt8[np.ndarray, "n 3"]:
     """Colours of points; where a cloud does not hold what the mode tells, its own, or by height without those.
 

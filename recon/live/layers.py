@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import viser
 from jaxtyping import UInt8
 
 from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
 from recon.live.camera import frustum_depth, quaternion, scene_size
@@ -21,7 +22,7 @@ from recon.live.glb import drawn_glb
 from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
 from recon.render.frusta import photo_corners
 from recon.render.pictures import point_spacing
-from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
+from recon.render.scene import ViewMesh, ViewPhoto, ViewScene
 
 FRUSTA, PHOTOS, SPARSE, MESH = "/frusta", "/photos", "/sparse", "/mesh"
 
@@ -145,7 +146,7 @@ class MeshLayer:
 
     server: viser.ViserServer
     mesh: ViewMesh
-    nearest: ViewCloud | None = None
+    nearest: PointCloud | None = None
     _node: viser.SceneNodeHandle | None = None
     _drawn: object = None
     _picture: bytes | None = None
@@ -197,28 +198,28 @@ class MeshLayer:
         mesh = self.mesh
         normals = vertex_normals(mesh) if style.mode == NORMAL else None
         rgb = mesh.rgb if mesh.rgb is not None else texture_at_vertices(mesh)
-        cloud = ViewCloud(mesh.vertices, rgb, normals)
+        cloud = PointCloud(mesh.vertices, normals, rgb)
         if style.mode in (CONFIDENCE, VIEWS) and self.nearest is not None:
             cloud = self._as_nearest(cloud, self.nearest)
         return cloud_colors(cloud, style.mode, style.ranges, style.errors)
 
-    def _as_nearest(self, cloud: ViewCloud, dense: ViewCloud) -> ViewCloud:
+    def _as_nearest(self, cloud: PointCloud, dense: PointCloud) -> PointCloud:
         """The vertices with what the dense points beside them hold."""
         from scipy.spatial import cKDTree
 
         some = dense.rows(slice(None, None, max(1, len(dense) // 500_000)))
         row = cKDTree(some.xyz).query(cloud.xyz, workers=-1)[1]
         near = some.rows(np.asarray(row))
-        return ViewCloud(cloud.xyz, cloud.rgb, None, near.view_count, near.confidence)
+        return replace(near, xyz=cloud.xyz, normals=None, rgb=cloud.rgb, reference_view=None)
 
 
-def sparse_cloud(scene: ViewScene) -> ViewCloud:
+def sparse_cloud(scene: ViewScene) -> PointCloud:
     """The sparse points with the length of their tracks as number of views."""
     assert scene.sparse is not None
     lengths = np.bincount(scene.sparse.observations[:, 0], minlength=len(scene.sparse.xyz))
-    return ViewCloud(
+    return PointCloud(
         scene.sparse.xyz.astype(np.float32),
-        scene.sparse.rgb,
+        rgb=scene.sparse.rgb,
         view_count=np.minimum(lengths, 65535).astype(np.uint16),
     )
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
-from recon.render.scene import ViewCloud
+from recon.core.mesh import PointCloud
 
 # So many points at most are in a block, about: a few hundred blocks are quickly drawn and quickly chosen from.
 BLOCK = 40_000
@@ -31,7 +31,7 @@ class Blocks:
         low, high: (b, 3) corners of the blocks' boxes.
     """
 
-    cloud: ViewCloud
+    cloud: PointCloud
     order: Int32[np.ndarray, " n"]
     starts: Int64[np.ndarray, " b1"]
     low: Float32[np.ndarray, "b 3"]
@@ -61,7 +61,7 @@ class Blocks:
         sides = np.sort(self.high - self.low, axis=1).astype(np.float64)
         return np.sqrt(np.maximum(sides[:, 1], sides[:, 2] * 0.05) * sides[:, 2] / np.maximum(self.counts, 1))
 
-    def part(self, block: int, first: int, last: int) -> ViewCloud:
+    def part(self, block: int, first: int, last: int) -> PointCloud:
         """Points of a block, from the first up to the last."""
         start = int(self.starts[block])
         return self.cloud.rows(self.order[start + first : start + last])
@@ -87,7 +87,7 @@ class Eye:
     height: int
 
 
-def build_blocks(cloud: ViewCloud, block: int = BLOCK, seed: int = 0) -> Blocks:
+def build_blocks(cloud: PointCloud, block: int = BLOCK, seed: int = 0) -> Blocks:
     """Cut a cloud at medians of its widest extent until the blocks are small, and shuffle each."""
     n = len(cloud)
     depth = max(0, int(np.ceil(np.log2(max(n, 1) / block))))

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import Mesh
+from recon.core.mesh import Mesh, PointCloud
 from recon.core.raycasting import ray_scene, tensor
 from recon.core.resize import resize_points, working_size
 from recon.core.undistort import distort_points
 from recon.errors import ReconError
 from recon.live.clipping import ClipBox
 from recon.live.levels import Blocks
-from recon.render.scene import ViewCloud, ViewMesh, ViewPhoto, ViewScene
+from recon.render.scene import ViewMesh, ViewPhoto, ViewScene
 
 # A click finds points this close to its ray: a part of the picture's height (about seven pixels of 900).
 PICK_RADIUS = 0.008
@@ -194,7 +194,7 @@ class Surfaces:
             return self._rays
 
 
-def depth_buffer(cloud: ViewCloud, view: PinholeView, limit: int = 2_000_000) -> Float32[np.ndarray, "h w"]:
+def depth_buffer(cloud: PointCloud, view: PinholeView, limit: int = 2_000_000) -> Float32[np.ndarray, "h w"]:
     """Depth of the nearest point in every pixel of a small picture; infinite without one."""
     small = view.resized(*working_size(view.width, view.height, _BUFFER))
     xyz = cloud.xyz[:: max(1, len(cloud) // limit)].astype(np.float64)

@@ -8,6 +8,7 @@ import numpy as np
 import viser
 from jaxtyping import Float64, UInt8
 
+from recon.core.mesh import PointCloud
 from recon.live.clipping import ClipBox
 from recon.live.dense import ClientCloud
 from recon.live.marking import Proposal
@@ -22,7 +23,7 @@ from recon.live.picking import (
     sheet,
 )
 from recon.live.text import plain
-from recon.render.scene import ViewCloud, ViewScene
+from recon.render.scene import ViewScene
 
 _MARK = (255, 64, 129)
 _LINE = (64, 224, 255)
@@ -54,12 +55,12 @@ class Picked:
     depth: float
     row: int = -1
     normal: Float64[np.ndarray, "3"] | None = None
-    cloud: ViewCloud | None = None
+    cloud: PointCloud | None = None
 
 
 def pick(
     surfaces: Surfaces,
-    sparse: ViewCloud | None,
+    sparse: PointCloud | None,
     dense: ClientCloud | None,
     show: Shown,
     clip: ClipBox | None,

@@ -14,6 +14,7 @@ import numpy as np
 import viser
 from jaxtyping import Float64
 
+from recon.core.mesh import PointCloud
 from recon.errors import ReconError
 from recon.live.camera import (
     Viewpoint,
@@ -34,7 +35,7 @@ from recon.live.picking import PhotoShelf, Sighting, Surfaces, sheet
 from recon.live.pointing import Marks, inspect, marks_in_words, pick, unit_of
 from recon.live.serving import only_own_requests
 from recon.live.truth import Truth
-from recon.render.scene import ViewCloud, ViewScene
+from recon.render.scene import ViewScene
 
 # Seconds in which a browser's camera arrives where the viewer has put it.
 _STAYS = 0.6
@@ -481,7 +482,7 @@ class LiveViewer:
         crops = [crop for _, crop in shown if crop is not None]
         self.panel.show_control(sheet(crops) if crops else None, marks_in_words(self.scene, name, found))
 
-    def _sparse_as_cloud(self) -> ViewCloud | None:
+    def _sparse_as_cloud(self) -> PointCloud | None:
         return self.sparse.cloud if self.sparse is not None else None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
+from jaxtyping import Float, Float32, Float64, Int32, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.mesh import PointCloud
 from recon.core.resize import resize_rgb, working_size
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
@@ -70,43 +70,6 @@ class ViewPhoto:
 
 
 @dataclass(frozen=True)
-class ViewCloud:
-    """Points, near the origin; None where the file does not say.
-
-    Attributes:
-        xyz: (n, 3), the scene's offset taken away; finite.
-        rgb: (n, 3). normals: (n, 3) unit vectors, zero where unknown.
-        view_count: number of photos that agree on a point. confidence: 0…1.
-        reference_view: ``photo_id`` of the photo that made a point.
-    """
-
-    xyz: Float32[np.ndarray, "n 3"]
-    rgb: UInt8[np.ndarray, "n 3"] | None = None
-    normals: Float32[np.ndarray, "n 3"] | None = None
-    view_count: UInt16[np.ndarray, " n"] | None = None
-    confidence: Float32[np.ndarray, " n"] | None = None
-    reference_view: Int32[np.ndarray, " n"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.xyz)
-
-    def rows(self, which: Int[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> ViewCloud:
-        """Some of the points."""
-
-        def some(values: Any) -> Any:
-            return None if values is None else values[which]
-
-        return ViewCloud(
-            self.xyz[which],
-            some(self.rgb),
-            some(self.normals),
-            some(self.view_count),
-            some(self.confidence),
-            some(self.reference_view),
-        )
-
-
-@dataclass(frozen=True)
 class ViewMesh:
     """Triangles, near the origin; None where the file does not say.
 
@@ -143,7 +106,7 @@ class UnreadCloud:
     """
 
     count: int
-    read: Callable[[], tuple[ViewCloud, tuple[str, ...]]]
+    read: Callable[[], tuple[PointCloud, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -167,7 +130,7 @@ class ViewScene:
     name: str
     photos: tuple[ViewPhoto, ...] = ()
     sparse: Scene | None = None
-    dense: ViewCloud | None = None
+    dense: PointCloud | None = None
     mesh: ViewMesh | None = None
     offset: Float64[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
     up: Float64[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))

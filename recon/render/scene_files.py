@@ -11,6 +11,7 @@ from jaxtyping import Float64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
+from recon.core.mesh import PointCloud
 from recon.errors import ReconError, UsageError, reading
 from recon.exports.georeference import Georeference
 from recon.exports.precision import find_precision
@@ -18,7 +19,7 @@ from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
-from recon.render.scene import UnreadCloud, ViewCloud, ViewMesh, ViewPhoto, ViewScene
+from recon.render.scene import UnreadCloud, ViewMesh, ViewPhoto, ViewScene
 from recon.run.folder import GEOREFERENCE, MARKS, RunFolder
 from recon.run.state import old_results
 
@@ -186,7 +187,7 @@ def is_mesh_file(path: Path) -> bool:
 
 def read_view_cloud(
     path: Path, offset: Float64[np.ndarray, "3"], first: int | None = None
-) -> tuple[ViewCloud, tuple[str, ...], UnreadCloud | None]:
+) -> tuple[PointCloud, tuple[str, ...], UnreadCloud | None]:
     """Read the points of a PLY, near the origin; also notes, and what was left unread.
 
     Args:
@@ -208,7 +209,7 @@ def read_view_cloud(
 
 def _cloud_of_rows(
     path: Path, rows: Any, offset: Float64[np.ndarray, "3"]
-) -> tuple[ViewCloud, tuple[str, ...]]:
+) -> tuple[PointCloud, tuple[str, ...]]:
     """Make the cloud of a PLY's vertices (a structured array); points whose coordinates are no numbers are dropped."""
     names = set(rows.dtype.names or ())
     notes: list[str] = []
@@ -237,13 +238,13 @@ def _cloud_of_rows(
         normals[~np.isfinite(normals).all(axis=1)] = 0.0
     if confidence is not None:
         confidence = np.nan_to_num(confidence, copy=False)
-    cloud = ViewCloud(
+    cloud = PointCloud(
         xyz,
-        rgb,
         normals if normals is not None and normals.any() else None,
+        rgb,
         one("view_count", np.uint16),
-        confidence,
         one("reference_view", np.int32),
+        confidence,
     )
     return cloud, tuple(notes)
 

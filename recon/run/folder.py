@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.memory import Lazy
-from recon.core.mesh import Mesh, PointCloud, mesh_from_open3d
+from recon.core.mesh import FusedCloud, Mesh, mesh_from_open3d
 from recon.core.posed import Camera, registered_cameras
 from recon.dense.types import DepthMap
 from recon.errors import ReconError, reading
@@ -856,7 +856,7 @@ class RunFolder:
                     return read_depth_map(candidate)
         return None
 
-    def cloud(self) -> PointCloud | None:
+    def cloud(self) -> FusedCloud | None:
         """The dense points; None where there are none. Kept once they are read.
 
         Raises:
@@ -865,7 +865,7 @@ class RunFolder:
         return self._read_cloud
 
     @cached_property
-    def _read_cloud(self) -> PointCloud | None:
+    def _read_cloud(self) -> FusedCloud | None:
         if self.cloud_path is None:
             return None
         from recon.io.surfaces import read_points_ply
@@ -901,7 +901,7 @@ class RunFolder:
             return found
         return replace(found, vertices=found.vertices * np.float32(self.scale))
 
-    def write_cloud(self, cloud: PointCloud) -> None:
+    def write_cloud(self, cloud: FusedCloud) -> None:
         """Write the dense points."""
         from recon.io.surfaces import write_points_ply
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.dense.types import DepthMap
 from recon.surface.blocks import Block, Patch, join_blocks, plan_blocks
 
@@ -41,7 +41,7 @@ def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: i
     return float(np.median(distance[:, 6]))
 
 
-def _as_open3d(cloud: PointCloud) -> Any:
+def _as_open3d(cloud: FusedCloud) -> Any:
     import open3d as o3d
 
     points = o3d.geometry.PointCloud()
@@ -52,7 +52,7 @@ def _as_open3d(cloud: PointCloud) -> Any:
 
 
 def poisson_mesh(
-    cloud: PointCloud,
+    cloud: FusedCloud,
     *,
     depth: int = 5,
     trim_quantile: float = 0.02,
@@ -95,12 +95,12 @@ def poisson_mesh(
     return mesh
 
 
-def poisson_cell(cloud: PointCloud) -> float:
+def poisson_cell(cloud: FusedCloud) -> float:
     """Side of Poisson's smallest cells that fits the spacing of the points."""
     return _CELL * point_spacing(cloud.xyz)
 
 
-def _octree(cloud: PointCloud, least_depth: int, cell: float) -> tuple[int, float]:
+def _octree(cloud: FusedCloud, least_depth: int, cell: float) -> tuple[int, float]:
     """Depth of the octree and side of its cube, in extents of the cloud, for cells of a size."""
     extent = float(np.ptp(cloud.xyz, axis=0).max())
     wanted = math.ceil(math.log2(_LEAST_SCALE * extent / cell)) if 0 < cell < extent else least_depth
@@ -109,7 +109,7 @@ def _octree(cloud: PointCloud, least_depth: int, cell: float) -> tuple[int, floa
     return wanted, max(_LEAST_SCALE, cell * 2**wanted / extent)
 
 
-def block_mesh(cloud: PointCloud, cell: float, depth: int = 5) -> Patch:
+def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5) -> Patch:
     """The Poisson mesh of a part of a cloud, without what is too far from its points.
 
     Args:
@@ -131,7 +131,7 @@ def block_mesh(cloud: PointCloud, cell: float, depth: int = 5) -> Patch:
     )
 
 
-def plan_of_cloud(cloud: PointCloud, most: int) -> tuple[Block, float]:
+def plan_of_cloud(cloud: FusedCloud, most: int) -> tuple[Block, float]:
     """The parts in which a cloud is meshed (``recon.surface.blocks``), and the side of Poisson's smallest cells."""
     cell = poisson_cell(cloud)
     return plan_blocks(cloud.xyz, most, _MARGIN_CELLS * cell), cell

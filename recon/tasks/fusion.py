@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.memory import Latest, release
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.dense.fusion import FusionMaps, FusionRules, join_clouds
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
@@ -70,18 +70,18 @@ class FuseView:
             FusionMaps(views, [array.view(np.ndarray) for array in arrays]), seeing, lambda: release(arrays)
         )
 
-    def read(self, index: int) -> PointCloud:
+    def read(self, index: int) -> FusedCloud:
         """The points that a view owns."""
         with np.load(self.folder / f"{index}.npz") as data:
-            return PointCloud(**{one.name: data[one.name] for one in fields(PointCloud)})
+            return FusedCloud(**{one.name: data[one.name] for one in fields(FusedCloud)})
 
     def lost(self, index: int) -> int:
         """A view that ended its worker each time makes no points."""
         self._write(index, join_clouds([]))
         return index
 
-    def _write(self, index: int, cloud: PointCloud) -> None:
-        arrays = {one.name: getattr(cloud, one.name) for one in fields(PointCloud)}
+    def _write(self, index: int, cloud: FusedCloud) -> None:
+        arrays = {one.name: getattr(cloud, one.name) for one in fields(FusedCloud)}
         files = RunFolder(self.root).files
         with files.write_into(self.folder, f"{index}.npz") as path, path.open("wb") as out:
             np.savez(out, **arrays)

@@ -10,7 +10,7 @@ import numpy as np
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
 from recon.core.memory import Latest
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.io.surfaces import read_points_ply
 from recon.run.folder import RunFolder
 from recon.surface.blocks import Block, Patch
@@ -19,7 +19,7 @@ from recon.surface.meshing import block_mesh, plan_of_cloud
 _open = Latest()
 
 
-def cloud_near_origin(run: RunFolder) -> tuple[PointCloud, list[PinholeView], np.ndarray]:
+def cloud_near_origin(run: RunFolder) -> tuple[FusedCloud, list[PinholeView], np.ndarray]:
     """The dense cloud near the origin, the views, and what was taken away from the cloud's coordinates."""
     cloud = read_points_ply(run.path("dense", "points.ply"))
     views = run.views()
@@ -54,11 +54,11 @@ class MeshPart:
             self._write(path, block_mesh(cloud.rows(rows), cell, self.depth))
         return number
 
-    def opened(self) -> tuple[PointCloud, Block, float]:
+    def opened(self) -> tuple[FusedCloud, Block, float]:
         """The cloud, its parts, and the side of the cells."""
         return _open.get(self, self._plan)
 
-    def _plan(self) -> tuple[PointCloud, Block, float]:
+    def _plan(self) -> tuple[FusedCloud, Block, float]:
         cloud = cloud_near_origin(RunFolder(self.root))[0]
         return cloud, *plan_of_cloud(cloud, self.most)
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import Mesh, PointCloud
+from recon.core.mesh import FusedCloud, Mesh
 from recon.core.raycasting import cast_view, ray_scene, render_vertex_colors
 from recon.core.similarity import Similarity3, camera_center
 from recon.datasets.ground_truth import GroundTruth, true_camera
@@ -139,7 +139,7 @@ def make_run(scene: Scene, root: Path, kind: str = "dense", shift: float = 0.0, 
     count = len(points)
     write_points_ply(
         root / "dense" / "points.ply",
-        PointCloud(
+        FusedCloud(
             points, normals, scene.mesh.rgb, np.full(count, 3, np.uint16), np.zeros(count, np.int32),
             np.ones(count, np.float32),
         ),

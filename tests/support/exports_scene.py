@@ -132,7 +132,7 @@ def write_workspace(
     """A finished run: photos at working size, photos twice as large in their folder, model, points, mesh."""
     import open3d as o3d
 
-    from recon.core.mesh import PointCloud
+    from recon.core.mesh import FusedCloud
     from recon.io.manifest import FORMAT
     from recon.io.surfaces import write_mesh, write_points_ply
     from recon.run.photos import mask_file, photo_file, photo_set_to_json
@@ -178,7 +178,7 @@ def write_workspace(
     n = 500
     normals = rng.normal(size=(n, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    cloud = PointCloud(
+    cloud = FusedCloud(
         rng.uniform(-1, 1, (n, 3)).astype(np.float32),
         normals,
         rng.integers(0, 256, (n, 3)).astype(np.uint8),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.cameras import Intrinsics, PinholeView
-from recon.core.mesh import Mesh, PointCloud
+from recon.core.mesh import FusedCloud, Mesh
 from recon.core.raycasting import ray_scene, render_vertex_colors
 from recon.exports.scene import Scene, SceneView, reconstruction_from_scene
 from recon.io.manifest import FORMAT
@@ -94,7 +94,7 @@ def made_scene(count: int = 60) -> Scene:
     return Scene((CAMERA,), tuple(made), xyz, color(x, z), np.array(sorted(observations), np.int64))
 
 
-def dense(count: int = 20_000) -> PointCloud:
+def dense(count: int = 20_000) -> FusedCloud:
     rng = np.random.default_rng(3)
     x, z = rng.uniform(-2, 2, count), rng.uniform(-1.5, 1.5, count)
     slope = np.stack(
@@ -102,7 +102,7 @@ def dense(count: int = 20_000) -> PointCloud:
         -1,
     )
     normals = slope / np.linalg.norm(slope, axis=1, keepdims=True)
-    return PointCloud(
+    return FusedCloud(
         np.stack([x, wall_y(x, z), z], -1).astype(np.float32),
         normals.astype(np.float32),
         color(x, z),

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from recon.core.frames import Y_UP_FROM_Z_UP
+from recon.core.mesh import PointCloud
 from recon.core.similarity import Similarity3
-from recon.exports.clouds import Cloud, to_las, to_ply
+from recon.exports.clouds import to_las, to_ply
 from recon.io.glb import move_glb, read_glb
 from recon.io.obj import move_obj, to_obj
 
@@ -24,11 +25,11 @@ pygltflib = pytest.importorskip("pygltflib")
 TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def make_cloud(n: int = 300, extent: float = 20.0) -> Cloud:
+def make_cloud(n: int = 300, extent: float = 20.0) -> PointCloud:
     rng = np.random.default_rng(3)
     normals = rng.normal(size=(n, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return Cloud(
+    return PointCloud(
         rng.uniform(-extent, extent, (n, 3)),
         normals.astype(np.float32),
         rng.integers(0, 256, (n, 3)).astype(np.uint8),
@@ -91,7 +92,7 @@ def test_las_of_any_scale(extent: float) -> None:
 
 def test_las_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="without points"):
-        to_las(Cloud(np.zeros((0, 3)), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)))
+        to_las(PointCloud(np.zeros((0, 3)), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8)))
     with pytest.raises(ValueError, match="does not fit"):
         to_las(make_cloud(extent=1e6), resolution=1e-6)
 

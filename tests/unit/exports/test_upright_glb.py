@@ -127,7 +127,7 @@ def test_obj_in_utm_has_the_digits(tmp_path: Path) -> None:
 
 def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> None:
     """Stages mesh and texture on a sphere of points, at the origin and in UTM: the same surface to 0.1 mm."""
-    from recon.core.mesh import PointCloud
+    from recon.core.mesh import FusedCloud
     from recon.engine.stage import StageContext
     from recon.io.surfaces import read_points_ply, write_points_ply
     from recon.stages.mesh import MeshSettings, MeshStage
@@ -142,7 +142,7 @@ def test_a_run_in_utm_gives_the_mesh_of_a_run_at_the_origin(tmp_path: Path) -> N
         scene = write_workspace(root, [camera_of("PINHOLE")])
         reconstruction_from_scene(scene.moved(1.0, np.eye(3), place)).write_binary(root / "sparse" / "0")
         xyz = normals + place
-        cloud = PointCloud(
+        cloud = FusedCloud(
             xyz if place.any() else xyz.astype(np.float32),
             normals.astype(np.float32),
             np.full((4000, 3), 90, np.uint8),

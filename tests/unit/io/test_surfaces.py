@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.errors import ReconError, UsageError
 from recon.io.surfaces import read_mesh, read_points_ply, write_mesh, write_points_ply
 
@@ -20,7 +20,7 @@ def cloud_of(n, seed=0):
     rng = np.random.default_rng(seed)
     normals = rng.normal(size=(n, 3))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    return PointCloud(
+    return FusedCloud(
         rng.normal(size=(n, 3)).astype(np.float32),
         normals.astype(np.float32),
         rng.integers(0, 256, (n, 3), np.uint8),

@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from viser._gui_handles import _parse_markdown
 
 from recon.core.cameras import PinholeView
+from recon.core.mesh import PointCloud
 from recon.core.similarity import Similarity3
 from recon.core.undistort import distort_points
 from recon.errors import ReconError, UsageError
@@ -59,7 +60,7 @@ from recon.live.text import plain
 from recon.live.truth import load_truth
 from recon.live.viewer import LiveViewer
 from recon.render.frusta import photo_corners
-from recon.render.scene import ViewCloud, ViewScene
+from recon.render.scene import ViewScene
 from recon.render.scene_files import open_view_scene
 from tests.support import live_scene
 
@@ -70,10 +71,10 @@ HEADER = (
 )
 
 
-def cloud_of(n: int, seed: int = 0) -> ViewCloud:
+def cloud_of(n: int, seed: int = 0) -> PointCloud:
     rng = np.random.default_rng(seed)
     xyz = np.stack([rng.uniform(-3, 3, n), rng.uniform(-2, 2, n), 0.1 * rng.normal(size=n)], -1)
-    return ViewCloud(xyz.astype(np.float32), rng.integers(0, 256, (n, 3)).astype(np.uint8))
+    return PointCloud(xyz.astype(np.float32), rgb=rng.integers(0, 256, (n, 3)).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +163,12 @@ def test_half_precision_only_where_it_does_not_show() -> None:
 
 def test_colors_tell_what_they_say() -> None:
     n = 50
-    cloud = ViewCloud(
+    cloud = PointCloud(
         np.stack([np.zeros(n), np.zeros(n), np.linspace(0, 1, n)], -1).astype(np.float32),
-        np.full((n, 3), 7, np.uint8),
         np.tile(np.array([[0.0, 0.0, 1.0]], np.float32), (n, 1)),
+        np.full((n, 3), 7, np.uint8),
         np.arange(2, n + 2).astype(np.uint16),
-        np.linspace(0, 1, n).astype(np.float32),
+        confidence=np.linspace(0, 1, n).astype(np.float32),
     )
     ranges = ranges_of(cloud.xyz.astype(np.float64), np.array([0.0, 0.0, 1.0]), cloud)
     assert modes_of(cloud, True, False) == [PHOTO, HEIGHT, NORMAL, CONFIDENCE, VIEWS, ERROR]
@@ -180,7 +181,7 @@ def test_colors_tell_what_they_say() -> None:
     assert (errors[:20] == (176, 182, 190)).all()
     assert errors[-1].tolist() == color_map(np.ones(1), (0, 1), ERROR)[0].tolist()
     assert len(np.unique(cloud_colors(cloud, VIEWS, ranges), axis=0)) > 30
-    plain = ViewCloud(cloud.xyz)
+    plain = PointCloud(cloud.xyz)
     np.testing.assert_array_equal(cloud_colors(plain, PHOTO, ranges), heights)
     assert modes_of(plain, False, False) == [PHOTO, HEIGHT]
     assert "0.25" in legend(ERROR, (0.0, 0.25), "m")
@@ -277,7 +278,7 @@ def test_without_a_mesh_the_points_hide_what_is_behind_them(scene: ViewScene) ->
     rng = np.random.default_rng(0)
     board = np.stack([rng.uniform(x0, x1, 20_000), np.full(20_000, y), rng.uniform(z0, z1, 20_000)], -1)
     assert scene.dense is not None
-    cloud = ViewCloud(np.concatenate([scene.dense.xyz, board.astype(np.float32)]))
+    cloud = PointCloud(np.concatenate([scene.dense.xyz, board.astype(np.float32)]))
     bare = ViewScene("bare", scene.photos, None, cloud)
     point = np.array([0.9, float(live_scene.wall_y(np.array(0.9), np.array(0.0))), 0.0])
     seen = {one.photo for one in Surfaces(bare).sightings(point, None)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.surface.blocks import Block, Patch, join_at_plane, plan_blocks
 from recon.surface.meshing import block_mesh, mesh_of_blocks, plan_of_cloud, poisson_mesh
 
@@ -17,7 +17,7 @@ def away(xyz: np.ndarray) -> np.ndarray:
     return radius - (1 + 0.1 * np.sin(6 * x) * np.cos(5 * y))
 
 
-def waves(n: int, cap: float = 2.0) -> PointCloud:
+def waves(n: int, cap: float = 2.0) -> FusedCloud:
     """Points on the ball with waves, without those above z = cap, with a little noise; colours follow the place."""
     rng = np.random.default_rng(0)
     unit = rng.normal(size=(n, 3))
@@ -30,7 +30,7 @@ def waves(n: int, cap: float = 2.0) -> PointCloud:
     k = len(xyz)
     rgb = np.rint((xyz * 0.4 + 0.5) * 255).clip(0, 255).astype(np.uint8)
     zeros = np.zeros(k, np.int32)
-    return PointCloud(
+    return FusedCloud(
         xyz.astype(np.float32),
         normals.astype(np.float32),
         rgb,
@@ -48,7 +48,7 @@ def open_edges(faces: np.ndarray) -> np.ndarray:
     return unique[count == 1]
 
 
-def meshed(cloud: PointCloud, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def meshed(cloud: FusedCloud, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     plan, cell = plan_of_cloud(cloud, most)
     mesh = mesh_of_blocks(plan, lambda block: block_mesh(cloud.rows(block.points), cell), cell)
     parts = (np.asarray(mesh.vertices), np.asarray(mesh.triangles), np.asarray(mesh.vertex_colors))

@@ -7,7 +7,7 @@ import open3d as o3d
 import pytest
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import PointCloud
+from recon.core.mesh import FusedCloud
 from recon.dense.types import DepthMap
 from recon.surface.meshing import clean_mesh, mesh_arrays, point_spacing, poisson_mesh, tsdf_mesh
 
@@ -22,7 +22,7 @@ def sphere_cloud(n=20000, cap=None):
     n = len(xyz)
     xyz = xyz.astype(np.float32)
     rgb = np.tile(np.array([[200, 100, 50]], np.uint8), (n, 1))
-    return PointCloud(
+    return FusedCloud(
         xyz, xyz.copy(), rgb, np.full(n, 3, np.uint16), np.zeros(n, np.int32), np.ones(n, np.float32)
     )
 
@@ -47,7 +47,7 @@ def test_poisson_of_a_sphere():
 def test_far_points_do_not_cost_the_centre_its_resolution():
     cloud = sphere_cloud()
     far = cloud.xyz[:100] + np.float32(15.0)
-    wide = PointCloud(
+    wide = FusedCloud(
         np.concatenate([cloud.xyz, far]),
         np.concatenate([cloud.normals, cloud.normals[:100]]),
         np.concatenate([cloud.rgb, cloud.rgb[:100]]),
