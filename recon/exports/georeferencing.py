@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,6 +46,9 @@ _FROM_BELOW = 0.7
 
 _BAD_SIGHTING_PX = 10.0
 """A control point that reprojects this far from where it was marked was marked wrongly."""
+
+
+Told = TypeVar("Told")
 
 
 def run_georeference(run: RunFolder, options: GeoreferenceOptions) -> list[str]:
@@ -133,7 +137,10 @@ def _up(
         return None, "none"
     rotations = np.array([view.cam_from_world[:, :3] for view in scene.views])
     if options.gravity in ("auto", "exif"):
-        ups = _exif_ups(run, scene, options)
+        everyone = range(len(scene.views))
+        ups = _told_by_files(
+            run, scene, options, everyone, lambda exif, xmp: up_from_exif(dict(exif.get_ifd(0x8769)), xmp)
+        )
         if 2 * len(ups) >= len(scene.views) and len(ups):
             rows = sorted(ups)
             try:
@@ -176,27 +183,29 @@ def _points(run: RunFolder, scene: Scene) -> np.ndarray:
     return xyz[:: max(1, len(xyz) // 200_000)]
 
 
-def _exif_ups(run: RunFolder, scene: Scene, options: GeoreferenceOptions) -> dict[int, np.ndarray]:
-    """Up in camera axes of the views whose files tell it."""
+def _told_by_files(
+    run: RunFolder,
+    scene: Scene,
+    options: GeoreferenceOptions,
+    rows: Iterable[int],
+    read: Callable[[Any, bytes], Told | None],
+) -> dict[int, Told]:
+    """Read something from the EXIF and XMP of the files of views, for those that have it and can be read."""
     from PIL import Image, UnidentifiedImageError
 
     folder = options.photos or photo_folder(run)
-    found: dict[int, np.ndarray] = {}
-    for row, view in enumerate(scene.views):
-        path = folder / view.name if folder is not None else None
-        if path is None or not path.is_file():
-            continue
+    found: dict[int, Told] = {}
+    if folder is None:
+        return found
+    for row in rows:
         try:
-            with Image.open(path) as image:
-                exif = image.getexif()
+            with Image.open(folder / scene.views[row].name) as image:
                 xmp = image.info.get("xmp", b"")
-                up = up_from_exif(
-                    dict(exif.get_ifd(0x8769)), xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-                )
+                told = read(image.getexif(), xmp.encode() if isinstance(xmp, str) else bytes(xmp))
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
             continue
-        if up is not None:
-            found[row] = up
+        if told is not None:
+            found[row] = told
     return found
 
 
@@ -222,7 +231,7 @@ def _from_gps(
             "--length A,B=METRES"
         )
     rows = sorted(known)
-    accuracy = _gps_accuracy(run, scene, options, rows)
+    accuracy = _told_by_files(run, scene, options, rows, position_accuracy)
     exact = 2 * len(accuracy) > len(rows)
     sigma = options.gps_error
     if exact:
@@ -250,49 +259,14 @@ def _from_gps(
     return found, Survey({}, {}, {}, {}, priors=priors), exact
 
 
-def _gps_accuracy(
-    run: RunFolder, scene: Scene, options: GeoreferenceOptions, rows: Sequence[int]
-) -> dict[int, Triple]:
-    """Accuracy of the photos' positions by their files."""
-    from PIL import Image, UnidentifiedImageError
-
-    folder = options.photos or photo_folder(run)
-    found: dict[int, Triple] = {}
-    for row in rows:
-        path = folder / scene.views[row].name if folder is not None else None
-        if path is None or not path.is_file():
-            continue
-        try:
-            with Image.open(path) as image:
-                xmp = image.info.get("xmp", b"")
-                accuracy = position_accuracy(
-                    image.getexif(), xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-                )
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
-            continue
-        if accuracy is not None:
-            found[row] = accuracy
-    return found
-
-
 def _gps(run: RunFolder, scene: Scene, options: GeoreferenceOptions) -> dict[int, tuple[float, float, float]]:
     """Latitude, longitude and altitude of the views that have them: as the run noted, else from the files."""
-    from PIL import Image, UnidentifiedImageError
-
-    found: dict[int, tuple[float, float, float]] = {}
-    folder = options.photos or photo_folder(run)
-    for row, view in enumerate(scene.views):
-        photo = run.photos.get(view.name)
-        position = photo.latitude_longitude_altitude if photo is not None else None
-        if position is None and folder is not None and (folder / view.name).is_file():
-            try:
-                with Image.open(folder / view.name) as image:
-                    position = exif_facts(image.getexif()).position
-            except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
-                position = None
-        if position is not None:
-            found[row] = position
-    return found
+    photos = [run.photos.get(view.name) for view in scene.views]
+    noted = [None if photo is None else photo.latitude_longitude_altitude for photo in photos]
+    silent = [row for row, position in enumerate(noted) if position is None]
+    told = _told_by_files(run, scene, options, silent, lambda exif, _: exif_facts(exif).position)
+    found = {row: position or told.get(row) for row, position in enumerate(noted)}
+    return {row: position for row, position in found.items() if position is not None}
 
 
 def _from_control(
