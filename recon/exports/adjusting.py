@@ -36,6 +36,12 @@ from recon.sfm.evidence import ModelArrays
 Mark = tuple[SceneView, float, float]
 """A view of the model and a pixel of it, at the size of the model's camera."""
 
+_WEAK = 2.5
+"""A side is weak where cameras place points so many times worse than at the control points."""
+
+_ASKED = 300
+"""Points of tracks that are asked how well cameras place them."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -94,6 +100,8 @@ def adjust_run(
         residuals = tuple((one.name, one.error, one.kind == "control") for one in points)
         after = replace(after, residuals=residuals)
         lines += _points_in_words(after)
+    if control is not None:
+        lines += _weak_side_in_words(found, control, np.array(before.offset))
     _write(run, scene, after, found, precision, move)
     typical, worst = _metres(float(np.median(centres))), _metres(float(centres.max()))
     lines.append(f"cameras known to {typical} in the median, the worst to {worst}")
@@ -230,6 +238,29 @@ def _points_in_words(after: Georeference) -> list[str]:
             f"{within} of {3 * len(mine)} coordinates within twice what is stated"
         )
     return lines
+
+
+def _weak_side_in_words(found: Adjustment, control: Control, offset: Float64[np.ndarray, "3"]) -> list[str]:
+    """Where the cameras place points far worse than at the control points, because those leave that side out."""
+    model, exact_px = found.precision.model, 1e-6
+    rows = np.flatnonzero(np.bincount(model.point, minlength=len(model.xyz)) >= 3)
+    rows = rows[:: max(1, len(rows) // _ASKED)]
+    if not len(rows):
+        return []
+    number = np.full(len(model.xyz), -1)
+    number[rows] = np.arange(len(rows))
+    mine = number[model.point] >= 0
+    xyz, point, photo = model.xyz[rows], number[model.point[mine]], model.photo[mine]
+    there = np.linalg.norm(found.precision.sigma_of_points(xyz, point, photo, exact_px), axis=1)
+    here = found.precision.sigma_of_points(found.place, control.point, control.photo, exact_px)
+    near, far = float(np.median(np.linalg.norm(here, axis=1))), float(np.percentile(there, 95))
+    if not far > _WEAK * near:
+        return []
+    x, y, z = xyz[np.argmin(np.abs(there - far))] + offset
+    return [
+        f"note: the control points leave a side out: the cameras place points to {_metres(near)} at them and to "
+        f"{_metres(far)} about x {x:.1f}, y {y:.1f}, z {z:.1f}; a point measured there helps most"
+    ]
 
 
 def _metres(value: float) -> str:

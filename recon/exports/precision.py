@@ -234,13 +234,7 @@ def sigma_of_cloud(
         for view in sorted(set(tracks[row][:, 0].tolist())):
             point.append(number)
             photo.append(view)
-    at, who = np.array(point), np.array(photo)
-    sigma = np.zeros((len(chosen), 3))
-    for start in range(0, len(chosen), 100):
-        mine = (at >= start) & (at < start + 100)
-        part = places[start : start + 100]
-        joint = found.precision.of_points(part, at[mine] - start, who[mine])
-        sigma[start : start + 100] = np.sqrt(np.diag(joint)).reshape(-1, 3)
+    sigma = found.precision.sigma_of_points(places, np.array(point), np.array(photo))
     _, nearest = cKDTree(places).query(local)
     return np.asarray(sigma[nearest])
 

@@ -118,6 +118,21 @@ class Precision:
         moved = -own @ (A.T @ B).toarray() / sigma**2
         return np.asarray(own + moved @ self.covariance @ moved.T)
 
+    def sigma_of_points(
+        self,
+        xyz: Float[np.ndarray, "p 3"],
+        point: Int[np.ndarray, " m"],
+        photo: Int[np.ndarray, " m"],
+        pixel_sigma: float | None = None,
+    ) -> Float[np.ndarray, "p 3"]:
+        """Standard deviations of many points along the axes (see ``of_points``)."""
+        sigma = np.zeros((len(xyz), 3))
+        for start in range(0, len(xyz), 100):
+            mine = (point >= start) & (point < start + 100)
+            joint = self.of_points(xyz[start : start + 100], point[mine] - start, photo[mine], pixel_sigma)
+            sigma[start : start + 100] = np.sqrt(np.diag(joint)).reshape(-1, 3)
+        return sigma
+
 
 @dataclass(frozen=True)
 class Adjustment:
@@ -147,7 +162,6 @@ def adjust(
     control: Control | None = None,
     priors: CenterPriors | None = None,
     *,
-    free_centre: bool = False,
     move: bool = True,
     steps: int = 25,
     seed: int = 0,
@@ -156,14 +170,14 @@ def adjust(
 
     Args:
         model: roughly in the frame of the control points and priors.
-        free_centre: principal points of cameras that are not known are adjusted too.
         move: False leaves everything in its place and only asks for the covariance.
 
-    Without three control points or positions the world's similarity is held by inner constraints on the centres, so
-    that the covariance is that of the shape alone.
+    A principal point takes part where it is not the middle of the photo: an adjustment found it, and its error shifts
+    and tilts what is measured. Without three control points or positions the world's similarity is held by inner
+    constraints on the centres, so that the covariance is that of the shape alone.
     """
     rows = _chosen(len(model.xyz), seed)
-    now = _Problem(_part(model, rows), control, priors, free_centre)
+    now = _Problem(_part(model, rows), control, priors)
     for _ in range(_ROUNDS if move else 0):
         noise = now.noise
         now = now.solved(steps).anew()
@@ -203,6 +217,16 @@ def _looking(
     return replace(model, xyz=xyz, point=point, photo=photo, xy=nothing, residual=nothing)
 
 
+def _moved_centres(model: ModelArrays) -> set[int]:
+    """Cameras whose principal point is not the middle of the photo."""
+    return {
+        number
+        for number, camera in enumerate(model.cameras)
+        if abs(camera.principal_point_x - 0.5 * camera.width) > 1e-6 * camera.width
+        or abs(camera.principal_point_y - 0.5 * camera.height) > 1e-6 * camera.height
+    }
+
+
 class _Problem:
     """One state of the adjustment, with its normal equations."""
 
@@ -211,7 +235,6 @@ class _Problem:
         model: ModelArrays,
         control: Control | None,
         priors: CenterPriors | None,
-        free_centre: bool,
         place: Float[np.ndarray, "c 3"] | None = None,
         noise: float | None = None,
     ) -> None:
@@ -219,8 +242,7 @@ class _Problem:
         nobody = np.zeros(0, np.int64)
         self.control = control or Control((), empty, empty, nobody, nobody, np.zeros((0, 2)))
         self.priors = priors or CenterPriors(nobody, empty, empty)
-        self.free_centre = free_centre
-        self.lens = free_parameters(model, free_centre)
+        self.lens = free_parameters(model, _moved_centres(model))
         self.model = replace(model, residual=model.xy - projected(model))
         self.place = self.control.place if place is None else place
         self.noise = self._noise() if noise is None else noise
@@ -309,7 +331,7 @@ class _Problem:
 
     def anew(self) -> _Problem:
         """The same state with the noise that its residuals show."""
-        return _Problem(self.model, self.control, self.priors, self.free_centre, self.place)
+        return _Problem(self.model, self.control, self.priors, self.place)
 
     def step(self, damping: float) -> Float[np.ndarray, " u"]:
         """The change of cameras, lenses, points and control points that lowers the linearized cost most."""
@@ -342,7 +364,7 @@ class _Problem:
             xyz=model.xyz + points[: len(model.xyz)],
         )
         place = self.place + points[len(model.xyz) :]
-        return _Problem(after, self.control, self.priors, self.free_centre, place, self.noise)
+        return _Problem(after, self.control, self.priors, place, self.noise)
 
     def result(self, rows: Int[np.ndarray, " p"]) -> Adjustment:
         """Covariances and misfits at the end."""

@@ -7,7 +7,7 @@ the cameras could move before the tracks object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -437,7 +437,7 @@ def uncertainty(
             clusters: Liang & Zeger, Biometrika 1986). None: every observation errs for itself, all by the same noise.
     """
     n = len(model.photos)
-    lens = free_parameters(model, free_centre)
+    lens = free_parameters(model, range(len(model.cameras)) if free_centre else ())
     count = 6 * n + len(lens)
     B, A = jacobians(model, lens)
     weight = 1 / (1 + (model.residual**2).sum(axis=1) / loss_scale_px**2)
@@ -555,12 +555,16 @@ def _sparse_variances(
     return found[np.searchsorted(asked, nearest)], np.array(lens)
 
 
-def free_parameters(model: ModelArrays, free_centre: bool) -> list[tuple[int, int]]:
-    """(camera, index of the parameter) of all intrinsics that the adjustment moved."""
+def free_parameters(model: ModelArrays, centres: Container[int]) -> list[tuple[int, int]]:
+    """(camera, index of the parameter) of all intrinsics that the adjustment moves.
+
+    Args:
+        centres: cameras whose principal point moves too, unless they are known.
+    """
     free = []
     for number, camera in enumerate(model.cameras):
         if not model.known[number]:
-            fixed = () if free_centre else tuple(camera.principal_point_idxs())
+            fixed = () if number in centres else tuple(camera.principal_point_idxs())
             free += [(number, index) for index in range(len(camera.params)) if index not in fixed]
     return free
 

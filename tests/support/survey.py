@@ -32,10 +32,15 @@ def make_survey(
     points: int = 200,
     controls: int = 8,
     known: bool = False,
+    middle: tuple[float, float] = (255.5, 191.5),
 ) -> Survey:
-    """Twelve photos from 40 m, twelve pixels a metre on the ground; the model is the truth with noise."""
+    """Twelve photos from 40 m, twelve pixels a metre on the ground; the model is the truth with noise.
+
+    Args:
+        middle: the true principal point.
+    """
     rng = np.random.default_rng(seed)
-    lens = Intrinsics("SIMPLE_RADIAL", (480.0, 255.5, 191.5, -0.03), 512, 384, known, True)
+    lens = Intrinsics("SIMPLE_RADIAL", (480.0, *middle, -0.03), 512, 384, known, True)
     poses = [
         look_at((x, y, 40 + rng.normal()), (x, y + 2 * rng.normal(), 0.0), up=(0.0, 1.0, 0.0))
         for y in (-12.0, 0.0, 12.0)

@@ -91,6 +91,23 @@ def test_control_adjusts_and_checks_tell_the_truth(
     assert (again.bend, again.points, again.residuals) == (found.bend, found.points, found.residuals)
 
 
+def test_a_side_without_control_points_is_said(
+    hamlet: SyntheticScene, run: Path, georeference: Georeferencing
+) -> None:
+    """With the points of the south-east left out, the far end of it is named; what is stated of them is right."""
+    assert "leave a side out" not in georeference(odm(marks(hamlet)), "--mark-error", "0.2")[1]
+    code, said = georeference(odm(marks(hamlet)), "--check", "P2,P3,P5,P8", "--mark-error", "0.2")
+    assert code == 0
+    line = next(line for line in said.splitlines() if "leave a side out" in line)
+    x, y = (float(line.split(f"{axis} ")[1].split(",")[0]) for axis in ("about x", " y"))
+    assert x > OFFSET[0]
+    assert y - OFFSET[1] < -15
+    points = read_georeference(RunFolder(run)).points
+    assert not any(one.beyond for one in points)
+    known, checked = ([max(p.sigma) for p in points if p.kind == kind] for kind in ("control", "check"))
+    assert np.median(checked) > 2 * np.median(known)
+
+
 def test_the_report_and_exports_tell_of_it(
     hamlet: SyntheticScene, run: Path, georeference: Georeferencing
 ) -> None:
