@@ -9,7 +9,7 @@ import typer
 from recon.cli.options import takes_options
 from recon.cli.signals import stoppable
 from recon.compare.options import Options
-from recon.errors import UsageError
+from recon.errors import ReconError, UsageError
 
 
 @takes_options
@@ -51,7 +51,8 @@ def compare(
     """Compare matchers by the cameras, points and mesh that they give, and by their cost.
 
     Each goes through the same pipeline with the same photos, pairs and settings. What is done stays: the same command
-    again answers from what is on disk. Writes comparison.html, comparison.csv and comparison.json.
+    again answers from what is on disk. Writes comparison.html, comparison.csv and comparison.json. Ends with exit code
+    1 where every matcher failed.
     """
     from recon.compare.plan import contenders, find_scene
 
@@ -75,9 +76,11 @@ def compare(
 
             result = compare_scene(find_scene(photos, truth, masks), chosen, options, out, typer.echo)
             files = write_comparison([result], out)
-    from recon.compare.summary import summary
+    from recon.compare.summary import all_failed, summary
 
     typer.echo(summary(out / "comparison.json"))
     typer.echo("files to open:")
     for path in reversed(files):
         typer.echo(f"  {path}")
+    if all_failed(out / "comparison.json"):
+        raise ReconError("every matcher failed; why stands above and in the report")

@@ -14,7 +14,8 @@ from recon.cli.results import list_results
 from recon.cli.signals import stoppable
 from recon.options import option
 
-INPUT, QUALITY, CAMERAS, OUTPUT, MACHINE = "Input", "Quality", "Cameras", "Output", "Machine"
+INPUT, COMMON = "Input", "Common options"
+QUALITY, CAMERAS, OUTPUT, MACHINE = "Quality", "Cameras", "Output", "Machine"
 
 EXAMPLE = """\
 recon reconstruct needs photos and a folder for the results, for example
@@ -39,16 +40,33 @@ class WithExample(TyperCommand):
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Options of a reconstruction, the common ones of each group first."""
+    """Options of a reconstruction, the common ones first."""
 
+    quality: str = option("normal", "preview, normal or high.", panel=COMMON)
+    recipe: str = option("siftflow", "A recipe of the folder 'pipelines', or the path of one.", panel=COMMON)
     masks: Path | None = option(
-        None, "Folder of masks: name.png or name.jpg.png, white may be used.", panel=INPUT
+        None, "Folder of masks: name.png or name.jpg.png, white may be used.", panel=COMMON
     )
     frames: int | None = option(
-        None, "Frames to take of each film; by default as many as its motion asks for.", min=2, panel=INPUT
+        None, "Frames to take of each film; by default as many as its motion asks for.", min=2, panel=COMMON
     )
-    quality: str = option("normal", "preview, normal or high.", panel=QUALITY)
-    recipe: str = option("siftflow", "A recipe of the folder 'pipelines', or the path of one.", panel=QUALITY)
+    intrinsics: str | None = option(
+        None,
+        "Known intrinsics: cameras.json, COLMAP's cameras.txt, or fx,fy,cx,cy for all.",
+        metavar="SPEC",
+        panel=COMMON,
+    )
+    stop_after: str | None = option(None, "Last stage to run.", metavar="STAGE", panel=COMMON)
+    plan: bool = option(
+        False,
+        "Stop when the pairs are chosen, and say what the rest will cost.",
+        flags=("--plan",),
+        panel=COMMON,
+    )
+    threads: int | None = option(None, "Threads to use; all cores by default.", min=1, panel=COMMON)
+    memory: str | None = option(
+        None, "Memory to take, such as 8G; by default what the machine has.", metavar="SIZE", panel=COMMON
+    )
     overrides: tuple[str, ...] = option(
         (),
         "Change one setting of the recipe; may be repeated.",
@@ -56,11 +74,11 @@ class ReconstructOptions:
         metavar="SECTION.KEY=VALUE",
         panel=QUALITY,
     )
-    intrinsics: str | None = option(
-        None,
-        "Known intrinsics: cameras.json, COLMAP's cameras.txt, or fx,fy,cx,cy for all.",
-        metavar="SPEC",
-        panel=CAMERAS,
+    strict: bool = option(
+        False,
+        "End with exit code 1 where the cameras are doubtful; without, it is a warning.",
+        flags=("--strict",),
+        panel=QUALITY,
     )
     camera_sharing: str | None = option(
         None,
@@ -77,23 +95,9 @@ class ReconstructOptions:
     resume: bool = option(
         True, "Keep what an earlier run has finished.", flags=("--resume/--no-resume",), panel=OUTPUT
     )
-    strict: bool = option(
-        False,
-        "End with exit code 1 where the cameras are doubtful; without, it is a warning.",
-        flags=("--strict",),
-        panel=QUALITY,
-    )
     restart_from: str | None = option(
         None, "Compute this stage and all after it anew.", metavar="STAGE", panel=OUTPUT
     )
-    stop_after: str | None = option(None, "Last stage to run.", metavar="STAGE", panel=OUTPUT)
-    plan: bool = option(
-        False,
-        "Stop when the pairs are chosen, and say what the rest will cost.",
-        flags=("--plan",),
-        panel=OUTPUT,
-    )
-    threads: int | None = option(None, "Threads to use; all cores by default.", min=1, panel=MACHINE)
     workers: int | None = option(
         None,
         "Share the work among so many processes of this machine (needs the extra 'cluster').",
@@ -106,9 +110,6 @@ class ReconstructOptions:
         metavar="ADDRESS",
         panel=MACHINE,
     )
-    memory: str | None = option(
-        None, "Memory to take, such as 8G; by default what the machine has.", metavar="SIZE", panel=MACHINE
-    )
     seed: int = option(0, "Seed of every random choice.", min=0, panel=MACHINE)
 
 
@@ -118,9 +119,10 @@ def reconstruct(
         ...,
         metavar="PHOTOS...",
         help="Folder of photos and films (searched with all below it), files, a film, or a text file of names.",
+        rich_help_panel=INPUT,
     ),
     out: Path = typer.Option(
-        ..., "--out", "-o", help="Workspace folder: everything goes there.", rich_help_panel=OUTPUT
+        ..., "--out", "-o", help="Workspace folder: everything goes there.", rich_help_panel=COMMON
     ),
     *,
     options: ReconstructOptions,

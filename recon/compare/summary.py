@@ -18,6 +18,12 @@ def summary(path: Path) -> str:
     return "\n\n".join(_table(scene, data["metrics"]) for scene in data["scenes"])
 
 
+def all_failed(path: Path) -> bool:
+    """True where no contender of a comparison.json succeeded on any scene."""
+    scenes = parse_json(path.read_text(encoding="utf-8"))["scenes"]
+    return all(row["state"] == "failed" for one in scenes for row in one["contenders"])
+
+
 def _cell(value: float | None, unit: str, truth_unit: str) -> str:
     return with_unit(value, unit, truth_unit) if unit == "truth" and truth_unit else written(value, unit)
 

@@ -12,6 +12,7 @@ from recon.errors import ReconError, UsageError
 from recon.exports.export import Export, Format
 from recon.exports.files import Pairs
 from recon.exports.scene import Scene, reconstruction_from_scene
+from recon.run.colmap_database import verified_rows_from_database
 
 
 def _write_binary(job: Export, folder: Path) -> str:
@@ -61,27 +62,18 @@ def database_pairs(path: Path, scene: Scene, names: dict[str, str]) -> Pairs:
     """
     if not path.is_file():
         return {}
+    counts, verified = verified_rows_from_database(path)
     row = {view.name: index for index, view in enumerate(scene.views)}
+    rows = {name: row[names.get(name, name)] for name in counts if names.get(name, name) in row}
+    if any(counts[name] != len(scene.views[index].keypoints) for name, index in rows.items()):
+        return {}
     found: Pairs = {}
-    with pycolmap.Database.open(path) as database:
-        rows: dict[int, int] = {}
-        for image in database.read_all_images():
-            index = row.get(names.get(image.name, image.name))
-            if index is None:
-                continue
-            if len(database.read_keypoints(image.image_id)) != len(scene.views[index].keypoints):
-                return {}
-            rows[image.image_id] = index
-        ids = sorted(rows)
-        for i, a in enumerate(ids):
-            for b in ids[i + 1 :]:
-                if not database.exists_two_view_geometry(a, b):
-                    continue
-                matches = np.asarray(database.read_two_view_geometry(a, b).inlier_matches, np.int64)
-                if not len(matches):
-                    continue
-                pair = (rows[a], rows[b])
-                found[min(pair), max(pair)] = matches if pair[0] < pair[1] else matches[:, ::-1]
+    for (a, b), matches in verified.items():
+        if a in rows and b in rows:
+            in_order = rows[a] < rows[b]
+            found[min(rows[a], rows[b]), max(rows[a], rows[b])] = matches.astype(np.int64)[
+                :, :: 1 if in_order else -1
+            ]
     return found
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt32
 
 from recon.core.colmap import HALF_PIXEL
 from recon.errors import ReconError
@@ -34,11 +36,8 @@ def matches_from_database(
     file = Path(path) / "database.db" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         return
-    database = _opened(file)
-    try:
-        names = {
-            int(number): str(name) for number, name in database.execute("SELECT image_id, name FROM images")
-        }
+    with _reading(file) as database:
+        names = _names(database)
         keypoints = {
             int(number): np.frombuffer(data or b"", "<f4").reshape(rows, columns)[:, :2]
             - np.float32(HALF_PIXEL)
@@ -49,21 +48,37 @@ def matches_from_database(
         table = "two_view_geometries"
         if not database.execute(f"SELECT COUNT(*) FROM {table} WHERE rows > 0").fetchone()[0]:
             table = "matches"
-        query = f"SELECT pair_id, rows, data FROM {table} WHERE rows > 0 ORDER BY pair_id"
-        for number, count, data in database.execute(query):
-            i, j = divmod(int(number), _PAIR_BASE)
-            rows = np.frombuffer(data, "<u4").reshape(count, 2)
+        for i, j, rows in _matches(database, table):
             if i not in keypoints or j not in keypoints:
                 continue
+            count = len(rows)
             if count > limit:
                 rows = rows[np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))]
             ends = [(names[i], keypoints[i][rows[:, 0]]), (names[j], keypoints[j][rows[:, 1]])]
             (name_a, xy_a), (name_b, xy_b) = sorted(ends, key=lambda end: end[0])
-            yield (name_a, name_b), SparseMatch(xy_a, xy_b, np.ones(len(rows), np.float32)), int(count)
-    except (sqlite3.Error, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        raise ReconError(f"{file}: not a COLMAP database that can be read ({error})") from error
-    finally:
-        database.close()
+            yield (name_a, name_b), SparseMatch(xy_a, xy_b, np.ones(len(rows), np.float32)), count
+
+
+def verified_rows_from_database(
+    path: Path,
+) -> tuple[dict[str, int], dict[NamePair, UInt32[np.ndarray, "n 2"]]]:
+    """Read which keypoints of which photos match, after verification, in order of the photos' numbers.
+
+    Args:
+        path: ``database.db``; it is only read.
+
+    Returns:
+        Number of keypoints by photo; for each pair of photos the rows of its matches in the keypoints of either.
+
+    Raises:
+        ReconError: it cannot be read.
+    """
+    with _reading(path) as database:
+        names = _names(database)
+        sizes = database.execute("SELECT image_id, rows FROM keypoints")
+        counts = {names[int(number)]: int(rows) for number, rows in sizes}
+        found = {(names[i], names[j]): rows for i, j, rows in _matches(database, "two_view_geometries")}
+    return counts, found
 
 
 def photo_sizes_from_database(path: Path) -> dict[str, tuple[int, int]]:
@@ -75,20 +90,37 @@ def photo_sizes_from_database(path: Path) -> dict[str, tuple[int, int]]:
     file = Path(path) / "database.db" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         return {}
-    database = _opened(file)
-    try:
+    with _reading(file) as database:
         query = "SELECT name, width, height FROM images JOIN cameras ON images.camera_id = cameras.camera_id"
         return {str(name): (int(width), int(height)) for name, width, height in database.execute(query)}
-    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-        raise ReconError(f"{file}: not a COLMAP database that can be read ({error})") from error
-    finally:
-        database.close()
 
 
-def _opened(file: Path) -> sqlite3.Connection:
+def _names(database: sqlite3.Connection) -> dict[int, str]:
+    return {int(number): str(name) for number, name in database.execute("SELECT image_id, name FROM images")}
+
+
+def _matches(
+    database: sqlite3.Connection, table: str
+) -> Iterator[tuple[int, int, UInt32[np.ndarray, "n 2"]]]:
+    query = f"SELECT pair_id, rows, data FROM {table} WHERE rows > 0 ORDER BY pair_id"
+    for number, count, data in database.execute(query):
+        i, j = divmod(int(number), _PAIR_BASE)
+        yield i, j, np.frombuffer(data, "<u4").reshape(count, 2)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
     """Open a database for reading; nothing is left beside it, as SQLite does beside one that COLMAP wrote.
 
     One beside which a log of unwritten pages lies is in use, or was when its program was killed: that log is read too.
+
+    Raises:
+        ReconError: the block cannot read it.
     """
     in_use = file.with_name(f"{file.name}-wal").exists()
-    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}", uri=True)
+    where = f"{file.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
+    try:
+        with closing(sqlite3.connect(where, uri=True)) as database:
+            yield database
+    except (sqlite3.Error, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        raise ReconError(f"{file}: not a COLMAP database that can be read ({error})") from error

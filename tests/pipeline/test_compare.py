@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from recon.cli import main
 from recon.compare import running
 from recon.compare.engine import compare_scene
 from recon.compare.options import Options
@@ -93,6 +94,23 @@ def test_one_comparison_and_a_failure_in_its_row(compared: tuple[SceneResult, Pa
     values = good.evaluation.samples["matches.precision_1px"].values
     judged = next(value for key, value in values.items() if pair["a"] in key and pair["b"] in key)
     assert pair["panels"][0]["good"] == pytest.approx(judged, abs=0.02)
+
+
+def test_exit_code_where_every_matcher_failed(
+    small: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.register(BrokenMatcher)
+    try:
+        told = ["--matchers", BrokenMatcher.name, "--quality", "preview", "--in-process"]
+        assert main(["compare", str(small.photos), "--out", str(tmp_path), *told]) == 1
+    finally:
+        registry._registered.pop(BrokenMatcher.name)
+    said = capsys.readouterr()
+    assert f"{BrokenMatcher.name} failed: " in said.out
+    assert "nothing matches here" in said.out
+    assert str(tmp_path / "comparison.html") in said.out
+    assert "nothing matches here" in (tmp_path / "comparison.csv").read_text()
+    assert "every matcher failed" in said.err
 
 
 def test_again_from_the_disk(

@@ -96,15 +96,19 @@ def test_help_of_reconstruct_is_in_groups(capsys: pytest.CaptureFixture[str]) ->
     assert main(["reconstruct", "--help"]) == 0
     text = capsys.readouterr().out
     groups = {
-        "Arguments": ("PHOTOS",),
-        "Input": ("--masks", "--frames"),
-        "Quality": ("--quality", "--recipe", "--set"),
-        "Cameras": ("--intrinsics", "--camera-sharing"),
-        "Output": ("--out", "--no-resume", "--restart-from", "--stop-after"),
-        "Machine": ("--threads", "--seed"),
-    }
+        "Input": ("PHOTOS",),
+        "Common options": (
+            "--out", "--quality", "--recipe", "--masks", "--frames", "--intrinsics", "--stop-after", "--plan",
+            "--threads", "--memory",
+        ),
+        "Quality": ("--set", "--strict"),
+        "Cameras": ("--camera-sharing", "--camera-model"),
+        "Output": ("--no-resume", "--restart-from"),
+        "Machine": ("--workers", "--cluster", "--seed"),
+    }  # fmt: skip
     titles = [re.search(rf"─ {name} ─", text) for name in groups]
     assert all(titles)
+    assert [title.start() for title in titles if title] == sorted(title.start() for title in titles if title)
     for title, options in zip(titles, groups.values(), strict=True):
         assert title is not None
         box = text[title.end() : text.index("╰", title.end())]

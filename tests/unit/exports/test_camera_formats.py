@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recon.core.cameras import Intrinsics
 from recon.exports import bundler, meshroom, nerfstudio, openmvg, pmvs
+from recon.exports.colmap import database_pairs, write_database
 from recon.exports.scene import (
     Scene,
     centred_pinhole,
@@ -223,6 +225,27 @@ def test_openmvg_features_and_matches_round_trip() -> None:
     assert np.array_equal(with_features.observations, scene.observations)  # numbered as the features are
     with pytest.raises(ValueError, match="cut short"):
         openmvg.from_matches("0 1\n3\n0 0\n1 1\n")
+
+
+def test_verified_matches_are_read_without_a_change_to_the_database(tmp_path: Path) -> None:
+    scene = make_scene([camera_of("RADIAL")])
+    pairs = pairs_of_tracks(scene)
+    path = tmp_path / "database.db"
+    write_database(path, scene, pairs)
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    try:
+        back = database_pairs(path, scene, {})
+        assert [one.name for one in tmp_path.iterdir()] == ["database.db"]
+    finally:
+        tmp_path.chmod(0o755)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert set(back) == set(pairs)
+    assert all(np.array_equal(back[pair], pairs[pair]) for pair in pairs)
+    renamed = {view.name: f"other/{view.name}" for view in scene.views}
+    assert database_pairs(path, scene, renamed) == {}
+    assert database_pairs(tmp_path / "none.db", scene, {}) == {}
 
 
 def test_openmvg_files_of_other_versions() -> None:
