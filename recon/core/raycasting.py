@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
@@ -53,6 +54,30 @@ def ray_scene(mesh: Mesh) -> Any:
         tensor(np.ascontiguousarray(mesh.faces).astype(np.uint32)),
     )
     return scene
+
+
+_FAR = 1e6
+"""So many radii of a mesh away, the distance to its middle is the distance to it, but for a part in a million."""
+
+
+def distance_to(mesh: Mesh) -> Callable[[Float[np.ndarray, "n 3"]], Float64[np.ndarray, " n"]]:
+    """Build a function that gives the distance of points from a mesh with faces.
+
+    It is exact within a million radii of the mesh. Beyond it is the distance to the mesh's middle: the search in
+    single precision would look at every face for such a point, as damaged files hold them.
+    """
+    scene = ray_scene(mesh)
+    used = mesh.vertices[np.unique(mesh.faces)].astype(np.float64)
+    middle = 0.5 * (used.min(axis=0) + used.max(axis=0))
+    radius = float(np.linalg.norm(used.max(axis=0) - middle))
+
+    def distance(points: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
+        found: Float64[np.ndarray, " n"] = np.linalg.norm(points.astype(np.float64) - middle, axis=1)
+        near = ~(found > _FAR * radius)
+        found[near] = scene.compute_distance(tensor(points[near].astype(np.float32))).numpy()
+        return found
+
+    return distance
 
 
 def pixel_rays(view: PinholeView, samples: int = 1) -> Float32[np.ndarray, "hs ws 6"]:

@@ -12,7 +12,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
-from recon.core.raycasting import cast_view, ray_scene, tensor
+from recon.core.raycasting import cast_view, distance_to, ray_scene
 from recon.core.similarity import Similarity3
 
 # Distances at which precision and recall are kept for a plot.
@@ -422,8 +422,7 @@ def _distance(
     if isinstance(surface, Mesh):
         if not len(surface.faces):
             return np.full(len(points), np.inf)
-        answer = ray_scene(surface).compute_distance(tensor(np.asarray(points, np.float32)))
-        return np.asarray(answer.numpy(), np.float64)
+        return distance_to(surface)(points)
     if not len(surface):
         return np.full(len(points), np.inf)
     from scipy.spatial import cKDTree

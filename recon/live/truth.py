@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from recon.core.mesh import Mesh
-from recon.core.raycasting import ray_scene, tensor
+from recon.core.raycasting import distance_to
 from recon.core.similarity import Similarity3
 from recon.errors import ReconError
 from recon.evaluation.poses import align_cameras, matched_names
@@ -74,13 +74,8 @@ def _distance_to(path: Path) -> Callable[[Float[np.ndarray, "n 3"]], Float32[np.
         mesh, _ = read_view_mesh(path)
         middle = mesh.vertices.mean(axis=0)
         near = mesh.near(middle)
-        rays = ray_scene(Mesh(near.vertices, near.faces))
-
-        def to_mesh(points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:
-            local = np.ascontiguousarray(points - middle, np.float32)
-            return np.asarray(rays.compute_distance(tensor(local)).numpy(), np.float32)
-
-        return to_mesh
+        distance = distance_to(Mesh(near.vertices, near.faces))
+        return lambda points: distance(points - middle).astype(np.float32)
     from scipy.spatial import cKDTree
 
     rows = read_ply_vertices(path)

@@ -421,6 +421,15 @@ class RunFolder:
         """The pairs chosen for matching, by names, in the order of their ids; empty without ``pairs.json``."""
         return tuple((entry["a"], entry["b"]) for entry in self.pair_entries)
 
+    def _photos_of(self, pair: NamePair) -> tuple[Photo, Photo]:
+        a, b = (self.photos.get(name) for name in pair)
+        if a is None or b is None:
+            raise ReconError(
+                f"{self.root / PHOTO_SET}: does not have the photos {pair[0]} and {pair[1]} of {PAIRS}; "
+                f"{_again('photos')}"
+            )
+        return a, b
+
     @cached_property
     def _looks(self) -> dict[Pair, Int[np.ndarray, "n 2"]]:
         return self.sparse_matches()
@@ -550,7 +559,7 @@ class RunFolder:
         self, pair: NamePair, limit: int | None = 20_000, seed: int = 0
     ) -> tuple[SparseMatch, int] | None:
         """The matches of one pair of the workspace, and how many there are; None where there are none on disk."""
-        a, b = (self.photos[name] for name in pair)
+        a, b = self._photos_of(pair)
         path = self.match_path((a.id, b.id), dense=self.is_dense)
         if not path.exists():
             return None
@@ -578,7 +587,7 @@ class RunFolder:
         """Rows and columns of the flow from a photo; None where no pair has it."""
         for pair in self.named_pairs:
             if name in pair:
-                i, j = (self.photos[one].id for one in pair)
+                i, j = (one.id for one in self._photos_of(pair))
                 side = "consistent_a" if pair[0] == name else "consistent_b"
                 path = self.match_path((i, j), dense=True) / side
                 if path.is_dir():

@@ -307,6 +307,21 @@ def test_pairs_of_another_run_are_refused(whole: Path, tmp_path: Path) -> None:
         _ = RunFolder(root).pairs
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_pairs_of_photos_that_are_gone_are_refused(whole: Path, tmp_path: Path, folder: bool) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(whole, root)
+    (root / "photos.json").unlink()
+    if folder:
+        (root / "photos.json").mkdir()
+    for read in (
+        lambda: list(RunFolder(root).matches()),
+        lambda: RunFolder(root).flow_shape(RunFolder(root).named_pairs[0][0]),
+    ):
+        with pytest.raises(ReconError, match=r"photos\.json: does not have the photos .*restart-from photos"):
+            read()
+
+
 def test_tracks_of_another_run_are_refused(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(whole, root)
