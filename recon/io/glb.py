@@ -69,28 +69,29 @@ class GlbBuilder:
 
     def mesh(
         self,
-        primitive: Mapping[str, Any],
-        material: Mapping[str, Any],
+        primitives: Sequence[Mapping[str, Any]],
+        materials: Sequence[Mapping[str, Any]],
         node: Mapping[str, Any] | None = None,
         textures: Mapping[str, Any] | None = None,
     ) -> bytes:
         """Make the file of one mesh in one node.
 
         Args:
-            primitive: attributes and indices by the numbers of their accessors. material: its only one.
+            primitives: attributes and indices by the numbers of their accessors, and the number of their material.
+            materials: all of them; extensions are those of the first.
             node: what the node has beside the mesh.
             textures: ``textures``, ``samplers`` and ``images`` of the document.
         """
         binary = b"".join(self._parts)
-        unlit = material.get("extensions", {})
+        unlit = materials[0].get("extensions", {})
         document = {
             "asset": {"version": "2.0", "generator": "recon"},
             **({"extensionsUsed": sorted(unlit)} if unlit else {}),
             "scene": 0,
             "scenes": [{"nodes": [0]}],
             "nodes": [{"mesh": 0, **(node or {})}],
-            "meshes": [{"primitives": [primitive]}],
-            "materials": [material],
+            "meshes": [{"primitives": list(primitives)}],
+            "materials": list(materials),
             **(textures or {}),
             "accessors": self._accessors,
             "bufferViews": self._views,
@@ -99,12 +100,12 @@ class GlbBuilder:
         return pack_glb(document, struct.pack("<II", len(binary), _BINARY_CHUNK) + binary)
 
 
-def one_texture(image: int, kind: str) -> dict[str, Any]:
-    """Texture 0 of a document: a picture ("jpeg" or "png") in a buffer view, smoothly enlarged and reduced."""
+def textures_of(images: Sequence[int], kind: str) -> dict[str, Any]:
+    """Textures of a document, from 0: pictures ("jpeg" or "png") in buffer views, smoothly enlarged and reduced."""
     return {
-        "textures": [{"sampler": 0, "source": 0}],
+        "textures": [{"sampler": 0, "source": number} for number in range(len(images))],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [{"bufferView": image, "mimeType": f"image/{kind}"}],
+        "images": [{"bufferView": image, "mimeType": f"image/{kind}"} for image in images],
     }
 
 

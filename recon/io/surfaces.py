@@ -334,6 +334,6 @@ def _glb(mesh: Any) -> bytes:
         attributes["COLOR_0"] = glb.accessor(np.round(rgba * 65535).astype(np.uint16), normalized=True)
     indices = glb.accessor(np.asarray(mesh.triangles, np.uint32).reshape(-1))
     return glb.mesh(
-        {"attributes": attributes, "indices": indices, "material": 0},
-        {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True},
+        [{"attributes": attributes, "indices": indices, "material": 0}],
+        [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}],
     )

@@ -7,31 +7,34 @@ that name no material.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32, UInt8
+from jaxtyping import Float64, Int32, Int64, UInt8
 
 from recon.core.mesh import Mesh
 from recon.errors import ReconError, reading
 
 _PICTURES = (".png", ".jpg", ".jpeg")
+_OUTSIDE = 1e-3
+"""Texture coordinates farther outside of 0…1 repeat a texture."""
 
 
 def read_textured_mesh(path: Path) -> Mesh:
     """Read a mesh with its texture or vertex colours.
 
     Args:
-        path: an OBJ file (its texture is the ``map_Kd`` of its material library, or the one picture beside
-            it), or a GLB file with at most one base colour texture.
+        path: an OBJ file (its textures are the ``map_Kd`` of its material library, or the one picture beside
+            it), or a GLB file.
 
     Returns:
         The mesh in the file's own axes and units; vertices at one position are one vertex, so that normals
-        are smooth over the seams of the texture.
+        are smooth over the seams of the texture. Several textures become one, tile beside tile.
 
     Raises:
-        ReconError: the file cannot be read, has no triangles, or has several textures.
+        ReconError: the file cannot be read, has no triangles, or has several textures of which one repeats itself.
     """
     path = Path(path)
     try:
@@ -44,6 +47,45 @@ def read_textured_mesh(path: Path) -> Mesh:
         if path.suffix.lower() == ".glb":
             return _read_glb(path, data)
     raise ReconError(f"{path}: textured meshes are read from .obj and .glb files")
+
+
+def in_one_texture(
+    path: Path,
+    uv: Float64[np.ndarray, "n 2"],
+    which: Int64[np.ndarray, " n"],
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+) -> tuple[Float64[np.ndarray, "n 2"], UInt8[np.ndarray, "h w 3"] | None]:
+    """Lay several textures out as tiles of one.
+
+    Args:
+        path: named in errors.
+        uv: texture coordinates, v up, each in a texture of its own.
+        which: the texture of each; -1 for none, which becomes grey.
+
+    Raises:
+        ReconError: there are several textures, and one repeats itself.
+    """
+    if not pictures or (len(pictures) == 1 and (which == 0).all()):
+        return uv, pictures[0] if pictures else None
+    inside = uv[which >= 0]
+    if inside.min() < -_OUTSIDE or inside.max() > 1 + _OUTSIDE:
+        if len(pictures) == 1:
+            return uv, pictures[0]
+        raise ReconError(f"{path}: has several textures, and one repeats itself; bake them into one")
+    tiles = [*pictures, np.full((16, 16, 3), 128, np.uint8)] if (which < 0).any() else list(pictures)
+    number = np.where(which < 0, len(tiles) - 1, which)
+    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    rows = -(-len(tiles) // columns)
+    texture = np.zeros((rows * height, columns * width, 3), np.uint8)
+    row, column = np.divmod(np.arange(len(tiles)), columns)
+    for one, y, x in zip(tiles, row * height, column * width, strict=True):
+        texture[y : y + one.shape[0], x : x + one.shape[1]] = one
+    size = np.array([one.shape[1::-1] for one in tiles], np.float64)[number]
+    corner = np.stack([column * width, row * height], axis=1)[number]
+    down = np.where(which[:, None] < 0, 0.5, np.column_stack([uv[:, 0], 1 - uv[:, 1]]))
+    placed = (corner + down * size) / [columns * width, rows * height]
+    return np.column_stack([placed[:, 0], 1 - placed[:, 1]]), texture
 
 
 def _welded(
@@ -83,6 +125,8 @@ def _read_obj(path: Path, text: str) -> Mesh:
     coordinates: list[list[float]] = []
     corners: list[tuple[int, int]] = []
     library: list[str] = []
+    materials: dict[str, int] = {}
+    material, used = -1, []
     try:
         for line in text.splitlines():
             words = line.split()
@@ -96,6 +140,9 @@ def _read_obj(path: Path, text: str) -> Mesh:
                 polygon = [_corner(word, len(positions), len(coordinates)) for word in words[1:]]
                 for i in range(1, len(polygon) - 1):
                     corners += [polygon[0], polygon[i], polygon[i + 1]]
+                    used.append(material)
+            elif words[0] == "usemtl":
+                material = materials.setdefault(" ".join(words[1:]), len(materials))
             elif words[0] == "mtllib":
                 library.append(line.split(None, 1)[1].strip())
     except (ValueError, IndexError) as error:
@@ -106,7 +153,9 @@ def _read_obj(path: Path, text: str) -> Mesh:
         if table[..., 1].max() >= len(coordinates):
             raise ReconError(f"{path}: has a texture coordinate that is not in the file")
         uvs = np.array(coordinates, np.float64)[table[..., 1]]
-    texture = _obj_texture(path, library) if uvs is not None else None
+    texture = None
+    if uvs is not None:
+        uvs, texture = _obj_texture(path, library, uvs, list(materials), np.array(used, np.int64))
     return _welded(
         path, np.array(positions, np.float64).reshape(-1, 3), table[..., 0].astype(np.int32), uvs, texture
     )
@@ -120,22 +169,46 @@ def _corner(word: str, positions: int, coordinates: int) -> tuple[int, int]:
     return (v - 1 if v > 0 else positions + v), (t - 1 if t > 0 else coordinates + t if t < 0 else -1)
 
 
-def _obj_texture(path: Path, libraries: list[str]) -> UInt8[np.ndarray, "h w 3"] | None:
+def _obj_texture(
+    path: Path,
+    libraries: list[str],
+    uvs: Float64[np.ndarray, "m 3 2"],
+    materials: list[str],
+    used: Int64[np.ndarray, " m"],
+) -> tuple[Float64[np.ndarray, "m 3 2"], UInt8[np.ndarray, "h w 3"] | None]:
+    """The texture of an OBJ, and the coordinates in it.
+
+    Args:
+        materials: names of those that faces have. used: material of each face, -1 for none.
+    """
+    named: dict[str, str] = {}
     for name in libraries:
         library = path.parent / name
-        if not library.is_file():
-            continue
-        named = {
-            line.split()[-1]
-            for line in library.read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.strip().startswith("map_Kd") and len(line.split()) > 1
-        }
-        if len(named) > 1:
-            raise ReconError(f"{path}: has {len(named)} textures; bake them into one")
-        if named:
-            return _picture(path.parent / named.pop())
-    beside = [one for one in sorted(path.parent.iterdir()) if one.suffix.lower() in _PICTURES]
-    return _picture(beside[0]) if len(beside) == 1 else None
+        if library.is_file():
+            named |= _pictures_of_materials(library.read_text(encoding="utf-8", errors="replace"))
+    files = list(dict.fromkeys(named.values()))
+    if not files:
+        beside = [one for one in sorted(path.parent.iterdir()) if one.suffix.lower() in _PICTURES]
+        return uvs, _picture(beside[0]) if len(beside) == 1 else None
+    if len(files) == 1:
+        return uvs, _picture(path.parent / files[0])
+    number = [files.index(named[name]) if name in named else -1 for name in materials]
+    which = np.array([*number, -1], np.int64)[used]
+    pictures = [_picture(path.parent / name) for name in files]
+    placed, texture = in_one_texture(path, uvs.reshape(-1, 2), np.repeat(which, 3), pictures)
+    return placed.reshape(-1, 3, 2), texture
+
+
+def _pictures_of_materials(library: str) -> dict[str, str]:
+    """The picture of each material of a library that has one."""
+    found, material = {}, ""
+    for line in library.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "newmtl":
+            material = " ".join(words[1:])
+        elif len(words) > 1 and words[0].startswith("map_Kd"):
+            found[material] = words[-1]
+    return found
 
 
 def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -161,31 +234,34 @@ def _read_glb(path: Path, data: bytes) -> Mesh:
         ) from error
     if not parts:
         raise ReconError(f"{path}: has no triangles")
-    textures = {}
-    uvs, colors = [], []
+    textures: dict[bytes, tuple[int, UInt8[np.ndarray, "_ _ 3"]]] = {}
+    uvs, colors, which = [], [], []
     for part in parts:
         material = getattr(part.visual, "material", None)
         picture = getattr(material, "baseColorTexture", None)
         uv = np.zeros((len(part.vertices), 2))
+        number = -1
         if picture is not None:
-            textures[picture.tobytes()] = picture
+            pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+            number = textures.setdefault(pixels.tobytes(), (len(textures), pixels))[0]
             uv = np.asarray(getattr(part.visual, "uv"), np.float64)  # noqa: B009 (typed as optional)
         uvs.append(uv[part.faces])
+        which.append(np.full(len(part.faces), number))
         # Factors and colours are linear (section 3.9.2); recon's vertex colours are gamma-coded.
         shade = np.ones((len(part.vertices), 3))
         for values in (getattr(material, "baseColorFactor", None), _vertex_colors(part)):
             if values is not None:
                 shade = shade * (np.asarray(values, np.float64)[..., :3] / 255)
         colors.append(np.rint(np.clip(shade, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8))
-    if len(textures) > 1:
-        raise ReconError(f"{path}: has {len(textures)} textures; bake them into one")
-    texture = next((np.ascontiguousarray(np.asarray(one.convert("RGB"))) for one in textures.values()), None)
+    pictures = [pixels for _, pixels in textures.values()]
+    corners = np.concatenate(uvs).reshape(-1, 2)
+    placed, texture = in_one_texture(path, corners, np.repeat(np.concatenate(which), 3), pictures)
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     return _welded(
         path,
         np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
         np.concatenate([np.asarray(p.faces) + start for p, start in zip(parts, offsets, strict=True)]),
-        np.concatenate(uvs),
+        placed.reshape(-1, 3, 2),
         texture,
         None if texture is not None else np.concatenate(colors),
     )

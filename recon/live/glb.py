@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
-from recon.io.glb import GlbBuilder, linear_of_srgb, one_texture
+from recon.io.glb import GlbBuilder, linear_of_srgb, textures_of
 
 
 def drawn_glb(
@@ -36,7 +36,7 @@ def drawn_glb(
         flipped = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float32)
         attributes["TEXCOORD_0"] = glb.accessor(flipped)
         surface["baseColorTexture"] = {"index": 0}
-        textures = one_texture(glb.view(picture), "jpeg")
+        textures = textures_of([glb.view(picture)], "jpeg")
     elif rgb is not None and rgb.dtype == np.float32:
         rgba = np.column_stack([rgb, np.ones(len(rgb))]).astype(np.float32)
         attributes["COLOR_0"] = glb.accessor(rgba)
@@ -46,13 +46,15 @@ def drawn_glb(
         attributes["COLOR_0"] = glb.accessor(rgba, normalized=True)
     indices = glb.accessor(faces.astype(np.uint32).ravel())
     return glb.mesh(
-        {"attributes": attributes, "indices": indices, "material": 0},
-        {
-            "pbrMetallicRoughness": surface,
-            "doubleSided": True,
-            "alphaMode": "OPAQUE" if opacity >= 1.0 else "BLEND",
-            "extensions": {"KHR_materials_unlit": {}},
-        },
+        [{"attributes": attributes, "indices": indices, "material": 0}],
+        [
+            {
+                "pbrMetallicRoughness": surface,
+                "doubleSided": True,
+                "alphaMode": "OPAQUE" if opacity >= 1.0 else "BLEND",
+                "extensions": {"KHR_materials_unlit": {}},
+            }
+        ],
         textures=textures,
     )
 

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import PointCloud
+from recon.core.resize import resize_rgb, working_size
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
 from recon.live.camera import frustum_depth, quaternion, scene_size
@@ -28,6 +29,8 @@ FRUSTA, PHOTOS, SPARSE, MESH = "/frusta", "/photos", "/sparse", "/mesh"
 
 _FRUSTUM_COLOR = (255, 176, 32)
 _THUMBNAIL = 320
+_DRAWN_TEXTURE = 8192
+"""Longest side of a texture that browsers draw everywhere, texels."""
 # From so many photos on their thumbnails are half as large.
 _MANY_PHOTOS = 200
 
@@ -188,7 +191,9 @@ class MeshLayer:
         if style.mode == PHOTO and mesh.textured:
             if self._picture is None:
                 assert mesh.texture is not None
-                self._picture = encode_picture(picture_before_tone_mapping(mesh.texture), "jpg", 92)
+                height, width = mesh.texture.shape[:2]
+                drawn = resize_rgb(mesh.texture, *working_size(width, height, _DRAWN_TEXTURE))
+                self._picture = encode_picture(picture_before_tone_mapping(drawn), "jpg", 92)
             data = drawn_glb(mesh.vertices, faces, uv=mesh.uv, picture=self._picture, brightness=BRIGHTEST)
         else:
             data = drawn_glb(mesh.vertices, faces, rgb=before_tone_mapping(self._colors(style)))

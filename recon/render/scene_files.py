@@ -19,6 +19,7 @@ from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
 from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
 from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
+from recon.io.textured_mesh import in_one_texture
 from recon.render.scene import UnreadCloud, ViewMesh, ViewPhoto, ViewScene
 from recon.run.folder import GEOREFERENCE, MARKS, RunFolder
 from recon.run.state import old_results
@@ -294,25 +295,49 @@ def _read_with_trimesh(path: Path) -> ViewMesh:
     import trimesh
 
     try:
-        loaded = trimesh.load_scene(path, process=False).to_mesh()
+        scene = trimesh.load_scene(path, process=False)
+        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
     except Exception as error:  # whatever a damaged file does to the parser
         raise ReconError(f"{path}: the mesh cannot be read ({type(error).__name__}: {error})") from error
-    visual = loaded.visual
-    rgb = uv = texture = None
-    if isinstance(visual, trimesh.visual.TextureVisuals):
-        material = visual.material
-        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        if visual.uv is not None and image is not None:
-            uv = np.asarray(visual.uv, np.float32)
-            texture = np.asarray(image.convert("RGB"), np.uint8)
-        colors = visual.vertex_attributes.get("color")
-        visual = None if colors is None else trimesh.visual.ColorVisuals(vertex_colors=colors)
-    if visual is not None and visual.defined:
-        rgb = np.array(visual.vertex_colors[:, :3], np.uint8)
+    if not parts:
+        raise ReconError(f"{path}: holds no triangles")
+    pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
+    colors: list[UInt8[np.ndarray, "_ 3"] | None] = []
+    uvs, which = [], []
+    for part in parts:
+        count = len(part.vertices)
+        visual, uv, number = part.visual, np.zeros((count, 2)), -1
+        if isinstance(visual, trimesh.visual.TextureVisuals):
+            material = visual.material
+            image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+            if visual.uv is not None and image is not None:
+                uv, number = np.asarray(visual.uv, np.float64), len(pictures)
+                pictures.append(np.asarray(image.convert("RGB"), np.uint8))
+            own = visual.vertex_attributes.get("color")
+            visual = None if own is None else trimesh.visual.ColorVisuals(vertex_colors=own)
+        if visual is None or not visual.defined:
+            colors.append(None)
+        else:
+            colors.append(np.array(visual.vertex_colors[:, :3], np.uint8))
+        uvs.append(uv)
+        which.append(np.full(count, number))
+    rgb = None
+    if any(one is not None for one in colors):
+        grey = [np.full((len(part.vertices), 3), 128, np.uint8) for part in parts]
+        rgb = np.concatenate([other if one is None else one for one, other in zip(colors, grey, strict=True)])
         if path.suffix.lower() == ".glb":
             rgb = srgb_of_linear(rgb / np.float32(255))
-    vertices, faces = np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int32)
-    return ViewMesh(vertices, faces, rgb, uv, texture)
+    uv, texture = in_one_texture(path, np.concatenate(uvs), np.concatenate(which), pictures)
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    return ViewMesh(
+        np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
+        np.concatenate(
+            [np.asarray(part.faces, np.int32) + start for part, start in zip(parts, starts, strict=True)]
+        ).astype(np.int32),
+        rgb,
+        None if texture is None else uv.astype(np.float32),
+        texture,
+    )
 
 
 def _columns(rows: Any, names: tuple[str, ...], kind: Any) -> Any:

@@ -17,7 +17,7 @@ from recon.io.pictures import encode_picture
 from recon.io.surfaces import read_mesh
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.texture.files import textured_glb, write_textured_obj
+from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.texturing import texture_mesh
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
@@ -26,7 +26,7 @@ from recon.tasks.texturing import MESH, WHOLE, FacesOfView
 SEEN = "texture_views"
 """What the photos see of the mesh, while it is textured."""
 
-_FILES = ("textured.obj", "textured.mtl", "textured.glb", "texture.jpg", "texture.png", "texture.json")
+_FILES = ("textured.*", "texture.*", "texture_*")
 
 
 class TextureSettings(BaseModel):
@@ -41,7 +41,13 @@ class TextureSettings(BaseModel):
         0.0, ge=0.0, le=1.0, description="holes up to this share of the mesh's extent are closed"
     )
     max_texture: int = Field(
-        TextureOptions.max_texture, ge=256, le=16384, description="longest side of the texture, texels"
+        TextureOptions.max_texture, ge=256, le=16384, description="longest side of a texture, texels"
+    )
+    max_textures: int = Field(
+        TextureOptions.max_textures,
+        ge=1,
+        le=64,
+        description="where one texture is too small for the photos' pixels: up to so many",
     )
     formats: list[Literal["obj", "glb"]] = Field(["obj", "glb"], description="files to write")
     picture: Literal["jpg", "png"] = Field("jpg", description="file format of the texture")
@@ -84,8 +90,9 @@ class TextureStage:
 
     def run(self, settings: TextureSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
-        for name in _FILES:
-            work.remove("mesh", name)
+        for pattern in _FILES:
+            for path in sorted(work.path("mesh").glob(pattern)):
+                work.remove("mesh", path.name)
         if not settings.enabled:
             return {"faces": 0}
         mesh_file = read_mesh(work.path("mesh", "mesh.ply"))
@@ -103,24 +110,29 @@ class TextureStage:
         mesh, report = _textured(work, scene, vertices, faces, options_of(TextureOptions, settings))
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
-        picture = encode_picture(mesh.texture, settings.picture, settings.jpeg_quality)
-        texture_name = f"texture.{settings.picture}"
-        work.write_bytes(f"mesh/{texture_name}", picture)
+        pictures = {}
+        for number, texture in enumerate(textures_of_mesh(mesh), 1):
+            name = f"texture{'' if number == 1 else f'_{number}'}.{settings.picture}"
+            pictures[name] = encode_picture(texture, settings.picture, settings.jpeg_quality)
+            work.write_bytes(f"mesh/{name}", pictures[name])
         if "obj" in settings.formats:
             with (
                 work.writing("mesh", "textured.mtl") as material,
                 work.writing("mesh", "textured.obj") as path,
             ):
                 write_textured_obj(
-                    path, mesh, texture_name, material_path=material, material_name="textured.mtl"
+                    path, mesh, list(pictures), material_path=material, material_name="textured.mtl"
                 )
         if "glb" in settings.formats:
-            data = textured_glb(mesh, picture, settings.picture)
+            data = textured_glb(mesh, list(pictures.values()), settings.picture)
             work.write_bytes("mesh/textured.glb", upright_glb(data, scene.views))
         figures = {
             "faces": len(mesh.faces),
             "charts": report.charts,
-            "texture": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}",
+            "texture": "x".join(
+                str(side // count) for side, count in zip(mesh.texture.shape[1::-1], mesh.tiles, strict=True)
+            ),
+            **({"textures": len(pictures)} if len(pictures) > 1 else {}),
             "seen_share": round(report.seen_share, 4),
             "seam_step": round(report.seam_after, 2),
         }

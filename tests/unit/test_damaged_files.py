@@ -210,7 +210,7 @@ def test_a_glb_whose_faces_lie(tmp_path: Path) -> None:
     glb = GlbBuilder()
     attributes = {"POSITION": glb.accessor(np.eye(3, dtype=np.float32), bounds=True)}
     indices = glb.accessor(np.array([0, 1, 44_090], np.uint32))
-    path.write_bytes(glb.mesh({"attributes": attributes, "indices": indices, "material": 0}, {}))
+    path.write_bytes(glb.mesh([{"attributes": attributes, "indices": indices, "material": 0}], [{}]))
     with pytest.raises(ReconError, match=r"a\.glb"):
         read_view_mesh(path)
 

@@ -92,11 +92,15 @@ def bake(
     views: Sequence[PinholeView],
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     gains: Float64[np.ndarray, "v 3"],
+    chosen: Int64[np.ndarray, " k"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, "h w"]]:
     """Paint the faces that photos see.
 
     A texel is a point of a face (affine in the texture, so as a renderer will look it up); that point is projected
     into each photo of the face's blend, which is sampled bicubically (Keys 1981, a = -0.5).
+
+    Args:
+        chosen: the faces to paint, in ascending order; None for all.
 
     Returns:
         The texture, and the face that owns each texel (-1 for none).
@@ -118,6 +122,8 @@ def bake(
 
     # Faces of one photo are charts of their own, which lie apart: only the photos of their blends are in memory.
     order = np.argsort(blend.view[:, 0], kind="stable")
+    if chosen is not None:
+        order = chosen[np.argsort(blend.view[chosen, 0], kind="stable")]
     names, first = np.unique(blend.view[order, 0], return_index=True)
     slot = np.zeros(len(views), np.int64)
     for name, mine in zip(names, np.split(order, first[1:]), strict=True):

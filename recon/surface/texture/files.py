@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 
-from recon.io.glb import GlbBuilder, one_texture
+from recon.io.glb import GlbBuilder, textures_of
 from recon.io.obj import coordinate_digits
 from recon.surface.texture.topology import vertex_normals
 from recon.surface.texture.types import TexturedMesh
 
 # From so many extents away from the origin on, a GLB keeps an offset: float32 would make its vertices jitter.
 _FAR_FROM_ORIGIN = 1e4
+
+
+def textures_of_mesh(mesh: TexturedMesh) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The textures of a mesh, those of its tiles that hold faces."""
+    columns, rows = mesh.tiles
+    height, width = mesh.texture.shape[0] // rows, mesh.texture.shape[1] // columns
+    used = int(_tile_of_faces(mesh).max(initial=0)) + 1
+    corners = [(number // columns * height, number % columns * width) for number in range(used)]
+    return [mesh.texture[y : y + height, x : x + width] for y, x in corners]
+
+
+def parts_of_mesh(mesh: TexturedMesh) -> list[TexturedMesh]:
+    """Take a mesh apart by its textures: all its vertices, and the faces of each with their own coordinates in 0…1."""
+    if mesh.tiles == (1, 1):
+        return [mesh]
+    columns, rows = mesh.tiles
+    tile = _tile_of_faces(mesh)
+    parts = []
+    for number, texture in enumerate(textures_of_mesh(mesh)):
+        mine = tile == number
+        row, column = divmod(number, columns)
+        uvs = mesh.uvs[mine] * [columns, rows] - [column, rows - 1 - row]
+        parts.append(
+            TexturedMesh(
+                mesh.vertices, mesh.faces[mine], uvs, texture, mesh.face_view[mine], mesh.face_chart[mine]
+            )
+        )
+    return parts
+
+
+def _tile_of_faces(mesh: TexturedMesh) -> Int64[np.ndarray, " m"]:
+    columns, rows = mesh.tiles
+    middle = mesh.uvs.mean(axis=1)
+    column = (middle[:, 0] * columns).astype(np.int64)
+    row = ((1 - middle[:, 1]) * rows).astype(np.int64)
+    return row * columns + column
 
 
 def split_vertices(
@@ -39,7 +76,7 @@ def split_vertices(
 def write_textured_obj(
     path: Path,
     mesh: TexturedMesh,
-    texture_name: str,
+    textures: Sequence[str],
     *,
     material_path: Path,
     material_name: str | None = None,
@@ -48,11 +85,11 @@ def write_textured_obj(
 
     Args:
         path: of the OBJ. mesh: to write.
-        texture_name: name of the picture as the MTL gives it (relative to the MTL; written by the caller).
+        textures: names of the pictures as the MTL gives them (relative to the MTL; written by the caller), in the
+            order of ``textures_of_mesh``.
         material_path: of the MTL.
         material_name: how the OBJ names it; its file name by default.
     """
-    _, uv, split = split_vertices(mesh)
     lines = [
         "# recon: one vertex per position, one texture coordinate per chart",
         f"mtllib {material_name or material_path.name}",
@@ -60,55 +97,70 @@ def write_textured_obj(
     ]
     digits = coordinate_digits(mesh.vertices)
     lines += [f"v {x:.{digits}g} {y:.{digits}g} {z:.{digits}g}" for x, y, z in mesh.vertices.tolist()]
-    lines += [f"vt {u:.7g} {v:.7g}" for u, v in uv.tolist()]
+    parts = parts_of_mesh(mesh)
+    splits = [split_vertices(part) for part in parts]
+    lines += [f"vt {u:.7g} {v:.7g}" for _, uv, _ in splits for u, v in uv.tolist()]
     normals = vertex_normals(mesh.vertices, mesh.faces)
     lines += [f"vn {x:.4g} {y:.4g} {z:.4g}" for x, y, z in normals.tolist()]
-    lines += ["usemtl photos", "s 1"]
-    table = np.concatenate([mesh.faces.astype(np.int64) + 1, split + 1], axis=1)
-    lines += [f"f {a}/{d}/{a} {b}/{e}/{b} {c}/{f}/{c}" for a, b, c, d, e, f in table.tolist()]
+    before = 0
+    for number, (part, (_, uv, split)) in enumerate(zip(parts, splits, strict=True)):
+        lines += [f"usemtl {_material(number)}", "s 1"]
+        table = np.concatenate([part.faces.astype(np.int64) + 1, split + 1 + before], axis=1)
+        lines += [f"f {a}/{d}/{a} {b}/{e}/{b} {c}/{f}/{c}" for a, b, c, d, e, f in table.tolist()]
+        before += len(uv)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     # illum 0: the colour is the photo's, no light is added.
-    material_path.write_text(
-        f"newmtl photos\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 0\nmap_Kd {texture_name}\n",
-        encoding="utf-8",
-    )
+    materials = [
+        f"newmtl {_material(number)}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 0\nmap_Kd {name}\n"
+        for number, name in enumerate(textures)
+    ]
+    material_path.write_text("".join(materials), encoding="utf-8")
 
 
-def textured_glb(mesh: TexturedMesh, picture: bytes, kind: Literal["jpg", "png"] = "jpg") -> bytes:
-    """A textured mesh as binary glTF 2.0 with the picture inside.
+def _material(number: int) -> str:
+    return "photos" if number == 0 else f"photos_{number + 1}"
+
+
+def textured_glb(mesh: TexturedMesh, pictures: Sequence[bytes], kind: Literal["jpg", "png"] = "jpg") -> bytes:
+    """A textured mesh as binary glTF 2.0 with its pictures inside, which are in the order of ``textures_of_mesh``.
 
     The material is unlit (KHR_materials_unlit: the photos' light is in the texture already); programs that do not know
     that extension find a rough, non-metallic one. Far from the origin the positions are relative to a
     node's translation.
     """
-    vertex, uv, split = split_vertices(mesh)
     centre = 0.5 * (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0))
     extent = float(np.ptp(mesh.vertices, axis=0).max())
     far = float(np.abs(centre).max()) > min(_FAR_FROM_ORIGIN * max(extent, 1e-30), 1e4)
     origin = np.rint(centre) if far else np.zeros(3)
-    positions: Float32[np.ndarray, "k 3"] = (mesh.vertices[vertex] - origin).astype(np.float32)
-    normals = vertex_normals(mesh.vertices, mesh.faces)[vertex]
-    coordinates = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float32)
-    index = split.astype(np.uint32 if len(vertex) > 65535 else np.uint16).ravel()
+    all_normals = vertex_normals(mesh.vertices, mesh.faces)
     glb = GlbBuilder()
-    attributes = {
-        "POSITION": glb.accessor(positions, bounds=True),
-        "NORMAL": glb.accessor(normals),
-        "TEXCOORD_0": glb.accessor(coordinates),
-    }
-    indices = glb.accessor(index)
+    primitives, materials = [], []
+    for number, part in enumerate(parts_of_mesh(mesh)):
+        vertex, uv, split = split_vertices(part)
+        positions: Float32[np.ndarray, "k 3"] = (mesh.vertices[vertex] - origin).astype(np.float32)
+        coordinates = np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float32)
+        attributes = {
+            "POSITION": glb.accessor(positions, bounds=True),
+            "NORMAL": glb.accessor(all_normals[vertex]),
+            "TEXCOORD_0": glb.accessor(coordinates),
+        }
+        indices = glb.accessor(split.astype(np.uint32 if len(vertex) > 65535 else np.uint16).ravel())
+        primitives.append({"attributes": attributes, "indices": indices, "material": number, "mode": 4})
+        materials.append(
+            {
+                "name": _material(number),
+                "pbrMetallicRoughness": {
+                    "baseColorTexture": {"index": number},
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 1.0,
+                },
+                "doubleSided": True,
+                "extensions": {"KHR_materials_unlit": {}},
+            }
+        )
     return glb.mesh(
-        {"attributes": attributes, "indices": indices, "material": 0, "mode": 4},
-        {
-            "name": "photos",
-            "pbrMetallicRoughness": {
-                "baseColorTexture": {"index": 0},
-                "metallicFactor": 0.0,
-                "roughnessFactor": 1.0,
-            },
-            "doubleSided": True,
-            "extensions": {"KHR_materials_unlit": {}},
-        },
+        primitives,
+        materials,
         node={"name": "mesh", **({"translation": origin.tolist()} if far else {})},
-        textures=one_texture(glb.view(picture), "jpeg" if kind == "jpg" else "png"),
+        textures=textures_of([glb.view(picture) for picture in pictures], "jpeg" if kind == "jpg" else "png"),
     )

@@ -90,7 +90,14 @@ def texture_mesh(
     labels = drop_small_regions(labels, cost, candidates, adjacency, seam)
     clock.lap("best views")
     pixels = _corner_pixels(local, faces, labels, near)
-    layout = lay_out(pixels, labels, adjacency, max_texture=options.max_texture, padding=options.padding)
+    layout = lay_out(
+        pixels,
+        labels,
+        adjacency,
+        max_texture=options.max_texture,
+        max_textures=options.max_textures,
+        padding=options.padding,
+    )
     clock.lap("atlas")
     share = blend_weights(faces, labels, len(vertices), len(views), options.blend_rings)
     at_vertices = solve_corrections(faces, share, candidates, agreement, gains, consensus=options.consensus)
@@ -98,15 +105,24 @@ def texture_mesh(
         at_vertices = replace(at_vertices, correction=np.zeros_like(at_vertices.correction))
     clock.lap("levelling")
     blend = blend_of_faces(faces, labels, candidates, agreement.accepted, at_vertices)
-    texture, owner = bake(local, faces, layout, blend, near, images, gains)
-    lost = np.flatnonzero(labels < 0).astype(np.int32)
-    if len(lost):
+    colors = np.zeros((len(vertices), 3))
+    if (labels < 0).any():
         colors = _surrounding_colors(faces, labels, agreement.color, vertex_colors, len(vertices))
-        paint_faces(texture, owner, layout, lost, colors[faces[lost]].astype(np.float32))
-    fill_gaps(texture, owner)
+    texture = np.zeros((layout.height, layout.width, 3), np.uint8)
+    tile_of_faces, painted = layout.tile_of_faces, 0
+    for number in range(tile_of_faces.max() + 1):
+        tile, mine = layout.tile(number), np.flatnonzero(tile_of_faces == number)
+        part, owner = bake(local, faces, tile, blend, near, images, gains, mine)
+        lost = mine[labels[mine] < 0].astype(np.int32)
+        if len(lost):
+            paint_faces(part, owner, tile, lost, colors[faces[lost]].astype(np.float32))
+        fill_gaps(part, owner)
+        painted += int((owner >= 0).sum())
+        x, y = layout.corner_of_tile(number)
+        texture[y : y + tile.height, x : x + tile.width] = part
     clock.lap("texels")
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
-    mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart)
+    mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart, layout.tiles)
     before, after = _seam_medians(mesh, adjacency, local, near, images)
     clock.lap("figures")
     valid = candidates.view >= 0
@@ -114,7 +130,7 @@ def texture_mesh(
         charts=layout.charts,
         seen_share=float((labels >= 0).mean()),
         rejected_share=float((valid & ~agreement.accepted).sum() / max(int(valid.sum()), 1)),
-        fill=float((owner >= 0).mean()),
+        fill=painted / (tile.width * tile.height * (number + 1)),
         scale=layout.scale,
         gains=tuple((float(g[0]), float(g[1]), float(g[2])) for g in gains),
         seam_before=before,

@@ -13,7 +13,9 @@ class TextureOptions:
     """Settings of texturing.
 
     Attributes:
-        max_texture: longest side of the texture, texels; charts shrink together until they fit.
+        max_texture: longest side of a texture, texels.
+        max_textures: charts that do not fit into one texture go into up to so many of that size; where these do not
+            hold them either, charts shrink together.
         candidates: views that are kept for each face, the best ones.
         max_angle: degrees between a face's normal and the direction to a view that may texture it.
         seam_cost: what a pixel's length of seam costs, in pixels of lost resolution.
@@ -27,6 +29,7 @@ class TextureOptions:
     """
 
     max_texture: int = 4096
+    max_textures: int = 8
     candidates: int = 8
     max_angle: float = 82.0
     seam_cost: float = 6.0
@@ -39,15 +42,16 @@ class TextureOptions:
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """A mesh with one texture.
+    """A mesh with its texture.
 
     Attributes:
         vertices: (n, 3) positions in the world; each is there once, whatever the charts.
         faces: (m, 3) vertex indices, counter-clockwise seen from outside.
         uvs: (m, 3, 2) texture coordinates of each face's corners in 0…1, v up (OBJ; glTF's v is 1 - v).
-        texture: (th, tw, 3) RGB, first row at v = 1.
+        texture: (th, tw, 3) RGB, first row at v = 1. Several textures lie in it as tiles of one size.
         face_view: (m,) index of the view that textures a face; -1 where no photo sees it.
         face_chart: (m,) chart of each face.
+        tiles: columns and rows of the texture's tiles; no face lies in two.
     """
 
     vertices: Float64[np.ndarray, "n 3"]
@@ -56,6 +60,7 @@ class TexturedMesh:
     texture: UInt8[np.ndarray, "th tw 3"]
     face_view: Int32[np.ndarray, " m"]
     face_chart: Int32[np.ndarray, " m"]
+    tiles: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

@@ -339,8 +339,8 @@ def test_textured_meshes_of_the_run_move_with_their_texture(run: tuple[Path, Sce
     png = encode_picture(picture, "png")
     folder = root / "mesh"
     (folder / "texture.png").write_bytes(png)
-    write_textured_obj(folder / "textured.obj", mesh, "texture.png", material_path=folder / "textured.mtl")
-    (folder / "textured.glb").write_bytes(textured_glb(mesh, png, "png"))
+    write_textured_obj(folder / "textured.obj", mesh, ["texture.png"], material_path=folder / "textured.mtl")
+    (folder / "textured.glb").write_bytes(textured_glb(mesh, [png], "png"))
     assert main(["georeference", str(root), "--length", f"{NAMES[0]},{NAMES[3]}=7.5"]) == 0
     found = Georeference.from_json(json.loads((root / "georeference.json").read_text(encoding="utf-8")))
     expected = found.similarity(vertices)

@@ -69,7 +69,7 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(
 ) -> None:
     R = Rotation.random(random_state=seed).as_matrix()
     mesh, views = mesh_at(place, R), views_at(place, R)
-    data = upright_glb(textured_glb(mesh, encode_picture(mesh.texture, "jpg")), views)
+    data = upright_glb(textured_glb(mesh, [encode_picture(mesh.texture, "jpg")]), views)
     corners = scene_vertices(data)
     plain = mesh_at(np.zeros(3), np.eye(3))
     wall = plain.vertices[plain.faces]
@@ -97,7 +97,7 @@ def test_textured_glb_stands_upright_and_faces_the_viewer(
 
 def test_turned_and_turned_back_is_the_file_that_was() -> None:
     mesh, views = mesh_at(UTM, np.eye(3)), views_at(UTM, np.eye(3))
-    plain = textured_glb(mesh, encode_picture(mesh.texture, "jpg"))
+    plain = textured_glb(mesh, [encode_picture(mesh.texture, "jpg")])
     data = upright_glb(plain, views)
     restored = move_glb(data, model_from_scene(read_glb(data)[0]), fresh=True)
     np.testing.assert_allclose(scene_vertices(restored), scene_vertices(plain), atol=1e-6)
@@ -112,13 +112,13 @@ def test_photos_held_in_every_way_leave_the_model_as_it_lies() -> None:
     with pytest.raises(ValueError, match="where up is"):
         upright_rotation(np.array([view.cam_from_world[:, :3] for view in turned]))
     mesh = mesh_at(np.zeros(3), np.eye(3))
-    plain = textured_glb(mesh, encode_picture(mesh.texture, "jpg"))
+    plain = textured_glb(mesh, [encode_picture(mesh.texture, "jpg")])
     np.testing.assert_allclose(scene_vertices(upright_glb(plain, turned)), scene_vertices(plain), atol=1e-7)
 
 
 def test_obj_in_utm_has_the_digits(tmp_path: Path) -> None:
     mesh = mesh_at(UTM, np.eye(3))
-    write_textured_obj(tmp_path / "t.obj", mesh, "t.jpg", material_path=tmp_path / "t.mtl")
+    write_textured_obj(tmp_path / "t.obj", mesh, ["t.jpg"], material_path=tmp_path / "t.mtl")
     rows = [
         line.split()[1:] for line in (tmp_path / "t.obj").read_text().splitlines() if line.startswith("v ")
     ]

@@ -466,7 +466,7 @@ def test_a_textured_glb_stands_upright_in_its_colours(tmp_path: Path, watched: C
     none = np.zeros(2, np.int32)
     mesh = TexturedMesh(corners, faces, (corners[faces][..., :2] + 1) / 2, texture, none, none)
     path = tmp_path / "tafel ü.glb"
-    path.write_bytes(textured_glb(mesh, encode_picture(texture, "png"), "png"))
+    path.write_bytes(textured_glb(mesh, [encode_picture(texture, "png")], "png"))
     viewer = LiveViewer(open_view_scene(path), "127.0.0.1", free_port("127.0.0.1", 18_750))
     try:
         session = started(viewer, watched)

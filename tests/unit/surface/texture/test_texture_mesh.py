@@ -9,6 +9,7 @@ import pytest
 
 from recon.errors import ReconError
 from recon.evaluation.views import compare_view
+from recon.surface.texture.files import parts_of_mesh
 from recon.surface.texture.texturing import seam_steps, texture_mesh
 from recon.surface.texture.topology import face_adjacency
 from recon.surface.texture.types import TextureOptions
@@ -148,13 +149,42 @@ def test_large_coordinates_change_nothing(scene):
 
 def test_a_texture_that_is_too_small_for_the_photos_shrinks_them(scene):
     vertices, faces, views, images = scene
-    mesh, report = texture_mesh(vertices, faces, views, images, options=TextureOptions(max_texture=96))
+    mesh, report = texture_mesh(
+        vertices, faces, views, images, options=TextureOptions(max_texture=96, max_textures=1)
+    )
     assert max(mesh.texture.shape[:2]) <= 96
     assert report.scale < 1
     got, want = centre_colors(mesh)
     assert np.abs(got - want).mean() < 8
     with pytest.raises(ReconError, match=r"texture\.max_texture"):
         texture_mesh(vertices, faces, views, images, options=TextureOptions(max_texture=16))
+
+
+@pytest.mark.parametrize(("size", "most", "whole"), [(192, 16, True), (128, 2, False)])
+def test_what_is_too_much_for_one_texture_goes_into_several(scene, size, most, whole):
+    vertices, faces, views, images = scene
+    one, alone = texture_mesh(vertices, faces, views, images)
+    options = TextureOptions(max_texture=size, max_textures=most)
+    mesh, report = texture_mesh(vertices, faces, views, images, options=options)
+    parts = parts_of_mesh(mesh)
+    assert 1 < len(parts) <= most
+    assert (report.scale == 1) == whole
+    assert (mesh.faces == one.faces).all()
+    assert 0 < report.fill < 1
+    got, want = [], []
+    for part in parts:
+        assert max(part.texture.shape[:2]) <= size
+        assert part.uvs.min() >= 0
+        assert part.uvs.max() <= 1
+        colors = centre_colors(part)
+        got.append(colors[0])
+        want.append(colors[1])
+    assert sum(map(len, got)) == len(faces)
+    assert np.abs(np.concatenate(got) - np.concatenate(want)).mean() < (1.5 if whole else 8)
+    if whole:
+        same = look_up(mesh.texture, mesh.uvs.mean(axis=1)) - look_up(one.texture, one.uvs.mean(axis=1))
+        assert np.abs(same).max() < 1e-3
+        assert report.charts == alone.charts
 
 
 def test_seam_steps_are_those_of_the_texture(scene):

@@ -5,13 +5,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import trimesh
+from scipy.spatial import cKDTree
 
 from recon.engine.stage import StageContext
 from recon.io.pictures import encode_picture
 from recon.io.textured_mesh import read_textured_mesh
+from recon.render.scene_files import read_view_mesh
 from recon.stages.texture import TextureSettings, TextureStage
-from recon.surface.texture.files import split_vertices, textured_glb, write_textured_obj
+from recon.surface.texture.files import (
+    parts_of_mesh,
+    split_vertices,
+    textured_glb,
+    textures_of_mesh,
+    write_textured_obj,
+)
 from recon.surface.texture.texturing import texture_mesh
+from recon.surface.texture.types import TextureOptions
 from recon.surface.texture.visibility import look_up
 from tests.support.texturing_scenes import arc, photos, sheet
 
@@ -27,8 +37,8 @@ def folder(mesh, tmp_path):
     where = tmp_path / "Fünf Brunnen"
     where.mkdir()
     (where / "texture.png").write_bytes(encode_picture(mesh.texture, "png"))
-    write_textured_obj(where / "t.obj", mesh, "texture.png", material_path=where / "t.mtl")
-    (where / "t.glb").write_bytes(textured_glb(mesh, encode_picture(mesh.texture, "png"), "png"))
+    write_textured_obj(where / "t.obj", mesh, ["texture.png"], material_path=where / "t.mtl")
+    (where / "t.glb").write_bytes(textured_glb(mesh, [encode_picture(mesh.texture, "png")], "png"))
     return where
 
 
@@ -63,6 +73,45 @@ def test_our_own_reader_of_foreign_files_agrees(mesh, folder, name):
     assert np.abs(read.uv - mesh.uvs).max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["t.obj", "t.glb"])
+def test_several_textures_are_read_back(tmp_path, name):
+    views = arc(3)
+    options = TextureOptions(max_texture=128, max_textures=9)
+    mesh = texture_mesh(*sheet(12), views, photos(views), options=options)[0]
+    textures = textures_of_mesh(mesh)
+    assert len(textures) > 1
+    pictures = [encode_picture(texture, "png") for texture in textures]
+    names = [f"texture_{number}.png" for number in range(len(pictures))]
+    for file, picture in zip(names, pictures, strict=True):
+        (tmp_path / file).write_bytes(picture)
+    write_textured_obj(tmp_path / "t.obj", mesh, names, material_path=tmp_path / "t.mtl")
+    (tmp_path / "t.glb").write_bytes(textured_glb(mesh, pictures, "png"))
+    order = np.concatenate([_rows_of(mesh, part) for part in parts_of_mesh(mesh)])
+    ours = look_up(mesh.texture, mesh.uvs[order].mean(axis=1))
+    read = read_textured_mesh(tmp_path / name)
+    assert np.abs(read.vertices[read.faces] - mesh.vertices[mesh.faces[order]]).max() < 1e-6
+    assert np.abs(look_up(read.texture, read.uv.mean(axis=1).astype(float)) - ours).max() < 0.1
+    foreign = trimesh.load_scene(tmp_path / name, process=False)
+    assert sum(len(one.faces) for one in foreign.geometry.values()) == len(mesh.faces)
+    viewed, _ = read_view_mesh(tmp_path / name)
+    assert viewed.textured
+    centers = viewed.vertices[viewed.faces].mean(axis=1)
+    miss, order = cKDTree(centers).query(mesh.vertices[mesh.faces[order]].mean(axis=1))
+    assert miss.max() < 1e-6
+    assert (
+        np.abs(
+            look_up(viewed.texture, viewed.uv[viewed.faces[order]].mean(axis=1).astype(float)) - ours
+        ).max()
+        < 1
+    )
+
+
+def _rows_of(mesh, part):
+    """The faces of a mesh that a part of it has."""
+    number = {tuple(face): row for row, face in enumerate(mesh.faces.tolist())}
+    return np.array([number[tuple(face)] for face in part.faces.tolist()])
+
+
 def test_glb_as_pygltflib_sees_it(mesh, folder):
     pygltflib = pytest.importorskip("pygltflib")
     document = pygltflib.GLTF2().load(str(folder / "t.glb"))
@@ -90,7 +139,7 @@ def test_glb_far_from_the_origin_keeps_its_millimetres(mesh):
     pygltflib = pytest.importorskip("pygltflib")
     offset = np.array([4.5e5, 5.2e6, 300.0])
     far = replace(mesh, vertices=mesh.vertices + offset)
-    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, encode_picture(mesh.texture, "jpg")))
+    document = pygltflib.GLTF2().load_from_bytes(textured_glb(far, [encode_picture(mesh.texture, "jpg")]))
     view = document.bufferViews[0]
     raw = document.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
     positions = np.frombuffer(raw, "<f4").reshape(-1, 3).astype(float) + document.nodes[0].translation
@@ -110,7 +159,7 @@ def test_jpeg_keeps_colours_at_chart_borders():
 
 def test_a_stage_that_is_off_takes_old_files_away(tmp_path):
     (tmp_path / "mesh").mkdir()
-    for name in ("textured.obj", "textured.glb", "mesh.ply"):
+    for name in ("textured.obj", "textured.glb", "texture.jpg", "texture_2.jpg", "mesh.ply"):
         (tmp_path / "mesh" / name).write_text("old")
     assert TextureStage().run(TextureSettings(enabled=False), StageContext(tmp_path)) == {"faces": 0}
     assert sorted(path.name for path in (tmp_path / "mesh").iterdir()) == ["mesh.ply"]
