@@ -6,6 +6,8 @@ The inverse depth map is changed as a whole and kept, pixel by pixel, where the 
 - the map shifted by some pixels along its own planes, in four directions: a surface that is found in one place spreads
     over its surroundings, as in PatchMatch (Bleyer et al., *PatchMatch stereo*, BMVC 2011), and holes close from their
     rims (not in the last passes);
+- level planes at all heights, at the smallest size: ground that runs towards the camera below everything that flow
+    knows is not reached by shifts of planes from its rim;
 - a plane fitted to the surroundings;
 - a Newton step on the score, from the map moved by a fraction of a pixel of disparity both ways;
 - in the last passes the depth that the neighbours' maps see, when going there and back is part of the score
@@ -23,7 +25,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.dense.photo_consistency import (
@@ -56,6 +58,8 @@ _SHIFTS = ((3, 7), (2, 5, 11), (2, 4, 9, 17))
 _GAIN = 0.01
 # The flow's depth replaces what came up from the size below if it scores better by this.
 _GAIN_OF_START = 0.02
+# Level planes on offer at the smallest size, at most one per pixel of disparity.
+_HEIGHTS = 24
 # Going to the neighbours and back, in pixels, is clipped here and weighs this much per pixel.
 _TRIP_CLIP, _TRIP_WEIGHT = 2.0, 0.15
 # Pixels of disparity between neighbouring pixels above which they are different surfaces: where nothing is known of
@@ -212,6 +216,23 @@ def _first(level: _Level, judged: _Judged, offers: Sequence[_F32], gain: float) 
     return w, score, best_two
 
 
+def _level_planes(level: _Level, up: npt.NDArray[np.float64]) -> list[_F32]:
+    """Level planes below the camera: inverse depth over the whole image, 0 where they are out of the limits."""
+    view, (low, high) = level.view, level.limits
+    xs, ys = np.meshgrid(np.arange(view.width), np.arange(view.height))
+    rays = np.stack([xs, ys, np.ones_like(xs)], axis=-1) @ np.linalg.inv(view.K).T
+    # Inverse depth of the level plane one unit below the camera.
+    unit = rays @ (view.cam_from_world[:, :3] @ -up)
+    most = float(unit.max())
+    if most <= 0:
+        return []
+    middle = np.full(unit.shape, 0.5 * (low + high), np.float32)
+    pixels = (high - low) * float(np.median(disparity_rate(level.sources, middle)))
+    count = int(min(_HEIGHTS, max(1.0, np.ceil(pixels))))
+    planes = [unit * (nearest / most) for nearest in np.linspace(low, high, count + 1)[1:]]
+    return [np.where((w >= low) & (w <= high), w, 0).astype(np.float32) for w in planes]
+
+
 @dataclass(frozen=True)
 class _Size:
     """The photos at one size."""
@@ -282,6 +303,7 @@ def refine_depth(
     iterations: int = 2,
     patch: int = 9,
     levels: int = 4,
+    up: Float64[np.ndarray, "3"] | None = None,
 ) -> DepthMap:
     """Depth and normals of a view, refined round an initial depth by photo-consistency with its neighbours.
 
@@ -296,6 +318,7 @@ def refine_depth(
         iterations: rounds at full size; smaller sizes get one more.
         patch: side of the windows in pixels (odd).
         levels: number of sizes, each half the one above; 1 refines at full size alone.
+        up: direction in the world in which level ground is looked for; None where it is not known.
 
     Returns:
         Depth, normals, and as confidence the mean correlation of the best two views. Where the start knew nothing and
@@ -328,6 +351,8 @@ def refine_depth(
         gain = _GAIN
         if w is None:
             w = level.clip(fill_holes(start))
+            if up is not None and neighbour_depths is None:
+                offers = _level_planes(level, up)
         else:
             w = level.clip(cv2.resize(w, (start.shape[1], start.shape[0]), interpolation=cv2.INTER_LINEAR))
             offers, gain = [start], _GAIN_OF_START

@@ -56,7 +56,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 

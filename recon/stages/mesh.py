@@ -17,7 +17,7 @@ from recon.io.obj import to_obj
 from recon.io.surfaces import write_mesh
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.meshing import clean_mesh, mesh_of_blocks, poisson_mesh, tsdf_mesh
+from recon.surface.meshing import clean_mesh, mesh_of_blocks, poisson_mesh, settle_on_points, tsdf_mesh
 from recon.tasks.meshing import MeshPart, cloud_near_origin
 
 PARTS = "mesh_parts"
@@ -49,7 +49,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 
@@ -70,6 +70,8 @@ class MeshStage:
         else:
             mesh, parts = _by_parts(work, settings)
         mesh = clean_mesh(mesh, support=cloud.xyz)
+        if settings.method == "poisson":
+            settle_on_points(mesh, cloud)
         if len(mesh.triangles) == 0:
             raise ReconError("the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf")
         if "glb" in settings.formats:

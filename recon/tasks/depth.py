@@ -7,12 +7,14 @@ they did then; see ``Standing``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.frames import up_of_photos
 from recon.core.memory import Latest, Lazy
 from recon.core.undistort import pixel_grid, undistort_points, undistortion_maps
 from recon.dense.filtering import (
@@ -133,6 +135,14 @@ class _Depths:
             write_depth(temporary, DepthMap(none, np.zeros((*none.shape, 3), np.float32), none))
         return 0.0
 
+    @cached_property
+    def up(self) -> Float64[np.ndarray, "3"] | None:
+        """The direction that the photos have as up; None where they do not tell."""
+        try:
+            return up_of_photos(np.array([view.cam_from_world[:, :3] for view in self.scene.views]))
+        except ValueError:
+            return None
+
     def _refined(self, before: str, index: int, final: bool) -> DepthMap:
         scene, options, sources = self.scene, self.options, self.neighbours[index]
         initial = self.depth(before, index)
@@ -148,6 +158,7 @@ class _Depths:
             iterations=1 if final else options.iterations,
             levels=1 if final else options.levels,
             patch=options.patch,
+            up=self.up,
         )
 
     def _filtered(self, before: str, index: int) -> DepthMap:

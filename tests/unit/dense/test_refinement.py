@@ -301,6 +301,29 @@ def test_ground_at_a_grazing_angle_is_recovered():
     assert np.mean(error[80:105, 60:110] < 0.01) > 0.87
 
 
+def test_ground_that_the_start_knows_nothing_of_is_found_by_its_direction():
+    views = make_views(4)
+
+    def scene(view):
+        along = world_points(view, np.ones((HEIGHT, WIDTH))) - view.center
+        wall = (6.0 - view.center[2]) / along[..., 2]
+        ground = (1.1 - view.center[1]) / np.where(along[..., 1] > 0, along[..., 1], 1e-9)
+        return np.minimum(wall, ground)
+
+    depths = [scene(v) for v in views]
+    greys = [texture(world_points(v, d)) for v, d in zip(views, depths, strict=True)]
+    start = noisy(depths[0], hole=False)
+    ground = depths[0] < 5.0
+    assert ground.mean() > 0.15
+    start.depth[depths[0] < 5.9] = 0
+    photos = list(zip(views[1:], greys[1:], strict=True))
+    found, lost = (
+        refine_depth(views[0], greys[0], photos, start, up=up) for up in (np.array([0, -1.0, 0]), None)
+    )
+    right = [np.mean(np.abs(one.depth / depths[0] - 1)[ground] < 0.01) for one in (found, lost)]
+    assert right[0] > 0.7 > 0.5 > right[1], right
+
+
 def test_geometric_pass_brings_views_together():
     views, depths, greys = plane_scene(3)
     pairs = list(zip(views[1:], greys[1:], strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import open3d as o3d
 import pytest
@@ -9,7 +11,14 @@ import pytest
 from recon.core.cameras import PinholeView
 from recon.core.mesh import FusedCloud
 from recon.dense.types import DepthMap
-from recon.surface.meshing import clean_mesh, mesh_arrays, point_spacing, poisson_mesh, tsdf_mesh
+from recon.surface.meshing import (
+    clean_mesh,
+    mesh_arrays,
+    point_spacing,
+    poisson_mesh,
+    settle_on_points,
+    tsdf_mesh,
+)
 
 
 def sphere_cloud(n=20000, cap=None):
@@ -42,6 +51,52 @@ def test_poisson_of_a_sphere():
     assert area == pytest.approx(4 * np.pi, rel=0.01)
     with pytest.raises(ValueError, match="too few"):
         poisson_mesh(sphere_cloud(5))
+
+
+def test_vertices_settle_on_the_points_and_take_their_colours():
+    cloud = sphere_cloud()
+    stripes = np.where(np.sin(40 * cloud.xyz[:, 2]) > 0, 250, 5).astype(np.uint8)
+    cloud = replace(cloud, rgb=np.repeat(stripes[:, None], 3, axis=1))
+    mesh = poisson_mesh(cloud, cell=6 * point_spacing(cloud.xyz), trim_quantile=0.0)
+    mesh.vertices = o3d.utility.Vector3dVector(np.asarray(mesh.vertices) * 1.01)
+    faces = np.asarray(mesh.triangles).copy()
+    before, _, blurred = mesh_arrays(mesh)
+    settle_on_points(mesh, cloud)
+    xyz, triangles, rgb = mesh_arrays(mesh)
+    np.testing.assert_array_equal(triangles, faces)
+    error = np.abs(np.linalg.norm(xyz, axis=1) - 1)
+    assert error.max() < 0.002 < 0.005 < np.abs(np.linalg.norm(before, axis=1) - 1).min()
+    inside = np.abs(np.sin(40 * before[:, 2])) > 0.7
+    truth = np.where(np.sin(40 * before[:, 2]) > 0, 250, 5)
+    off = [
+        np.abs(colour[inside, 0] - truth[inside]).mean() for colour in (blurred.astype(int), rgb.astype(int))
+    ]
+    assert off[1] < 10 < off[0]
+
+
+def test_a_thin_wall_keeps_its_two_sides():
+    side = np.stack(np.meshgrid(np.arange(30), np.arange(30)), axis=-1).reshape(-1, 2) * 0.01
+    front = np.column_stack([side, np.zeros(len(side))]).astype(np.float32)
+    back = front - np.float32([0, 0, 0.004])
+    normals = np.repeat(np.float32([[0, 0, 1], [0, 0, -1]]), len(front), axis=0)
+    n = len(normals)
+    cloud = PointCloud(
+        np.concatenate([front, back]),
+        normals,
+        np.zeros((n, 3), np.uint8),
+        np.full(n, 3, np.uint16),
+        np.zeros(n, np.int32),
+        np.ones(n, np.float32),
+    )
+    xyz, faces = grid_mesh(10)
+    for facing, height in ((faces, 0.0), (faces[:, ::-1], -0.004)):
+        mesh = o3d.geometry.TriangleMesh(
+            o3d.utility.Vector3dVector(xyz * 0.02 + [0.05, 0.05, -0.002]),
+            o3d.utility.Vector3iVector(facing.astype(np.int32)),
+        )
+        mesh.compute_vertex_normals()
+        settle_on_points(mesh, cloud)
+        np.testing.assert_allclose(np.asarray(mesh.vertices)[:, 2], height, atol=1e-5)
 
 
 def test_far_points_do_not_cost_the_centre_its_resolution():
