@@ -70,10 +70,10 @@ class MeshStage:
         else:
             mesh, parts = _by_parts(work, settings)
         mesh = clean_mesh(mesh, support=cloud.xyz)
-        if settings.method == "poisson":
-            settle_on_points(mesh, cloud)
         if len(mesh.triangles) == 0:
             raise ReconError("the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf")
+        if settings.method == "poisson":
+            settle_on_points(mesh, cloud)
         if "glb" in settings.formats:
             with work.writing("mesh", "mesh.glb") as path:
                 write_mesh(path, mesh)

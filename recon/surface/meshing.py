@@ -276,7 +276,7 @@ def clean_mesh(
     return out
 
 
-def settle_on_points(mesh: Any, cloud: PointCloud) -> None:
+def settle_on_points(mesh: Any, cloud: FusedCloud) -> None:
     """Move the vertices of a mesh along their normals onto the points, and colour them by the points.
 
     Poisson's cells are larger than the points' spacing, so its surface is smoother than what was measured and its

@@ -7,7 +7,6 @@ they did then; see ``Standing``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -135,11 +134,11 @@ class _Depths:
             write_depth(temporary, DepthMap(none, np.zeros((*none.shape, 3), np.float32), none))
         return 0.0
 
-    @cached_property
-    def up(self) -> Float64[np.ndarray, "3"] | None:
-        """The direction that the photos have as up; None where they do not tell."""
+    def _up(self, index: int) -> Float64[np.ndarray, "3"] | None:
+        """The direction that a view and its sources have as up; None where they do not tell."""
+        used = [self.scene.views[k] for k in (index, *self.neighbours[index])]
         try:
-            return up_of_photos(np.array([view.cam_from_world[:, :3] for view in self.scene.views]))
+            return up_of_photos(np.array([view.cam_from_world[:, :3] for view in used]))
         except ValueError:
             return None
 
@@ -158,7 +157,7 @@ class _Depths:
             iterations=1 if final else options.iterations,
             levels=1 if final else options.levels,
             patch=options.patch,
-            up=self.up,
+            up=self._up(index),
         )
 
     def _filtered(self, before: str, index: int) -> DepthMap:

@@ -80,7 +80,7 @@ def test_a_thin_wall_keeps_its_two_sides():
     back = front - np.float32([0, 0, 0.004])
     normals = np.repeat(np.float32([[0, 0, 1], [0, 0, -1]]), len(front), axis=0)
     n = len(normals)
-    cloud = PointCloud(
+    cloud = FusedCloud(
         np.concatenate([front, back]),
         normals,
         np.zeros((n, 3), np.uint8),
