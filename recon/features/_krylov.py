@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float32, Float64
 from numba import njit
 
 from recon.features._multigrid import OFFSETS, Level, prolongate, residual, restrict
@@ -48,9 +48,9 @@ def factorise(levels: list[Level]) -> list[Factors]:
 def precondition(
     levels: list[Level],
     factors: list[Factors],
-    f: Float[np.ndarray, "hp wp"],
-    x: Float32[np.ndarray, "hp wp"],
-    work: Float32[np.ndarray, "hp wp"],
+    f: Float64[np.ndarray, "hp wp"],
+    x: Float64[np.ndarray, "hp wp"],
+    work: Float64[np.ndarray, "hp wp"],
     depth: int = 0,
 ) -> None:
     """x becomes an approximate solution: one V-cycle from zero that smooths by the incomplete factors.
@@ -67,13 +67,13 @@ def precondition(
     x[:] = f
     _solve_factors(own.lower, own.upper, own.inverse_pivot, x)
     residual(level.weights, level.excess, f, x, work)
-    coarse, correction, room = (np.zeros(level.transfer.shape[2:], np.float32) for _ in range(3))
+    coarse, correction, room = (np.zeros(level.transfer.shape[2:]) for _ in range(3))
     restrict(level.transfer, work, coarse)
     precondition(levels, factors, coarse, correction, room, depth + 1)
     prolongate(level.transfer, correction, x)
     residual(level.weights, level.excess, f, x, work)
     _solve_factors(own.lower, own.upper, own.inverse_pivot, work)
-    _add(1.0, work, x)
+    x += work
 
 
 def krylov(
@@ -90,10 +90,10 @@ def krylov(
     """
     level, factors = levels[0], factorise(levels)
     left, zero = np.zeros_like(x), np.zeros_like(x)
-    work = np.zeros(x.shape, np.float32)
+    work = np.zeros_like(x)
     residual(level.weights, level.excess, f, x, left)
     # A ring of directions and of their images under minus the matrix.
-    directions = [np.zeros(x.shape, np.float32) for _ in range(_KEPT + 1)]
+    directions = [np.zeros_like(x) for _ in range(_KEPT + 1)]
     images = [np.zeros_like(x) for _ in range(_KEPT + 1)]
     for count in range(max_steps):
         step, image = directions[count % (_KEPT + 1)], images[count % (_KEPT + 1)]
@@ -105,16 +105,16 @@ def krylov(
         for before in range(max(0, count - _KEPT), count):
             other = before % (_KEPT + 1)
             share = -float(np.vdot(images[other], image))
-            _add(share, images[other], image)
-            _add(share, directions[other], step)
+            image += share * images[other]
+            step += share * directions[other]
         length = float(np.sqrt(np.vdot(image, image)))
         if length == 0.0 or not np.isfinite(length):
             return False
         image /= length
         step /= length
         share = -float(np.vdot(image, left))
-        _add(share, step, x)
-        _add(share, image, left)
+        x += share * step
+        left += share * image
     return False
 
 
@@ -129,13 +129,6 @@ def balance(
     has equal sums of rows and columns. The solution does not change.
     """
     _balance(weights, excess, right)
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _add(share, source, target):  # type: ignore[no-untyped-def]
-    for y in range(target.shape[0]):
-        for i in range(target.shape[1]):
-            target[y, i] += share * source[y, i]
 
 
 @njit(cache=True, nogil=True)

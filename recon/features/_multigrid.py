@@ -9,7 +9,8 @@ second row; interpolation follows the weights (Dendy 1982, Black box multigrid, 
 sections 2 and 3) and the coarse equations are the Galerkin products, again 9-point. A pixel of known value
 has w = 0 and c = 1.
 
-Arrays carry a border of one pixel, so that kernels need no case for the rim.
+Arrays carry a border of one pixel, so that kernels need no case for the rim. What is done once per
+system is NumPy's: that is not faster, but needs no compiling.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float32, Float64
 from numba import njit
+
+_F64 = npt.NDArray[np.float64]
 
 # Neighbours in the order of the weights: (dy, dx).
 OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -43,21 +47,15 @@ def build_levels(
     """The hierarchy of grids, finest first."""
     levels: list[Level] = []
     while True:
-        inverse_diagonal = np.zeros_like(excess)
-        _inverse_diagonal(weights, excess, inverse_diagonal)
+        inverse_diagonal = _inverse_diagonal(weights, excess)
         height, width = excess.shape[0] - 2, excess.shape[1] - 2
         if height * width <= _DIRECT_SIZE:
             inverse = np.linalg.pinv(_dense(weights, excess))
             levels.append(Level(weights, excess, inverse_diagonal, None, inverse))
             return levels
-        coarse_shape = ((height + 1) // 2 + 2, (width + 1) // 2 + 2)
-        transfer = np.zeros((3, 3, *coarse_shape), np.float32)
-        _transfer(weights, excess, transfer)
+        transfer = _transfer(weights, excess)
         levels.append(Level(weights, excess, inverse_diagonal, transfer, None))
-        coarse_weights = np.zeros((8, *coarse_shape), np.float32)
-        coarse_excess = np.zeros(coarse_shape, np.float64)
-        _galerkin(weights, excess, transfer, coarse_weights, coarse_excess)
-        weights, excess = coarse_weights, coarse_excess
+        weights, excess = _galerkin(weights, excess, transfer)
 
 
 def cycle(
@@ -74,10 +72,10 @@ def cycle(
         return
     assert level.transfer is not None
     sweep_down(level.weights, level.inverse_diagonal, f, x)
-    coarse = np.zeros(level.transfer.shape[2:])
-    correction = np.zeros_like(coarse)
     left = np.zeros_like(x)
     residual(level.weights, level.excess, f, x, left)
+    coarse = np.zeros(level.transfer.shape[2:])
+    correction = np.zeros_like(coarse)
     restrict(level.transfer, left, coarse)
     cycle(levels, correction, coarse, depth + 1)
     prolongate(level.transfer, correction, x)
@@ -99,140 +97,88 @@ def _dense(
     return matrix
 
 
-@njit(cache=True, nogil=True)
-def _inverse_diagonal(w, c, out):  # type: ignore[no-untyped-def]
-    for y in range(1, c.shape[0] - 1):
-        for x in range(1, c.shape[1] - 1):
-            total = c[y, x]
-            for k in range(8):
-                total += np.float64(w[k, y, x])
-            out[y, x] = 1.0 / total if total > 0.0 else 0.0
+def _inverse_diagonal(w: Float32[np.ndarray, "8 hp wp"], c: _F64) -> _F64:
+    total = c + w.sum(axis=0, dtype=np.float64)
+    out = np.zeros_like(c)
+    np.divide(1.0, total, out=out, where=total > 0)
+    return out
 
 
-@njit(cache=True, nogil=True)
-def _transfer(w, c, transfer):  # type: ignore[no-untyped-def]
+def _transfer(w: Float32[np.ndarray, "8 hp wp"], c: _F64) -> Float32[np.ndarray, "3 3 hcp wcp"]:
     """transfer[1 + a, 1 + b, Y, X]: share of coarse (Y, X) in the fine pixel (2Y + a, 2X + b) (unpadded)."""
     height, width = c.shape[0] - 2, c.shape[1] - 2
     rows, cols = (height + 1) // 2, (width + 1) // 2
-    for Y in range(rows):
-        for X in range(cols):
-            y, x = 2 * Y + 1, 2 * X + 1
-            total = np.float32(0)
-            for k in range(8):
-                total += w[k, y, x]
-            transfer[1, 1, Y + 1, X + 1] = 1.0 if total > 0 else 0.0
-    # Pixels between two coarse ones of a row, then of a column: the weights collapsed onto that line.
-    for Y in range(rows):
-        y = 2 * Y + 1
-        for X in range((width) // 2):
-            x = 2 * X + 2
-            west = w[0, y, x] + w[3, y, x] + w[5, y, x]
-            east = w[2, y, x] + w[4, y, x] + w[7, y, x]
-            total = c[y, x] + west + east
-            if total > 0:
-                transfer[1, 2, Y + 1, X + 1] = west / total
-                transfer[1, 0, Y + 1, X + 2] = east / total
-    for Y in range(height // 2):
-        y = 2 * Y + 2
-        for X in range(cols):
-            x = 2 * X + 1
-            north = w[0, y, x] + w[1, y, x] + w[2, y, x]
-            south = w[5, y, x] + w[6, y, x] + w[7, y, x]
-            total = c[y, x] + north + south
-            if total > 0:
-                transfer[2, 1, Y + 1, X + 1] = north / total
-                transfer[0, 1, Y + 2, X + 1] = south / total
-    # Pixels amid four coarse ones.
-    for Y in range(height // 2):
-        y = 2 * Y + 2
-        for X in range(width // 2):
-            x = 2 * X + 2
-            total = c[y, x]
-            for k in range(8):
-                total += np.float64(w[k, y, x])
-            if total <= 0:
-                continue
-            A, B = Y + 1, X + 1
-            n, s, e, o = w[1, y, x], w[6, y, x], w[4, y, x], w[3, y, x]
-            transfer[2, 2, A, B] = (w[0, y, x] + n * transfer[1, 2, A, B] + o * transfer[2, 1, A, B]) / total
-            transfer[2, 0, A, B + 1] = (
-                w[2, y, x] + n * transfer[1, 0, A, B + 1] + e * transfer[2, 1, A, B + 1]
-            ) / total
-            transfer[0, 2, A + 1, B] = (
-                w[5, y, x] + s * transfer[1, 2, A + 1, B] + o * transfer[0, 1, A + 1, B]
-            ) / total
-            transfer[0, 0, A + 1, B + 1] = (
-                w[7, y, x] + s * transfer[1, 0, A + 1, B + 1] + e * transfer[0, 1, A + 1, B + 1]
-            ) / total
+    transfer = np.zeros((3, 3, rows + 2, cols + 2), np.float32)
+
+    def shares(part: npt.NDArray[np.floating], total: npt.NDArray[np.floating]) -> _F64:
+        found = np.zeros(total.shape)
+        np.divide(part, total, out=found, where=total > 0)
+        return found
+
+    # Fine pixels that are coarse ones, and those between two of a row, of a column, and amid four.
+    even, odd = slice(1, -1, 2), slice(2, height + 1, 2)
+    left, amid = slice(1, -1, 2), slice(2, width + 1, 2)
+    y, x = slice(1, rows + 1), slice(1, cols + 1)
+    north, south = slice(1, height // 2 + 1), slice(2, height // 2 + 2)
+    west, east = slice(1, width // 2 + 1), slice(2, width // 2 + 2)
+    transfer[1, 1, y, x] = w[:, even, left].sum(axis=0) > 0
+    # The weights collapsed onto the line of the two.
+    v = w[:, even, amid]
+    one, other = v[0] + v[3] + v[5], v[2] + v[4] + v[7]
+    total = c[even, amid] + one + other
+    transfer[1, 2, y, west], transfer[1, 0, y, east] = shares(one, total), shares(other, total)
+    v = w[:, odd, left]
+    one, other = v[0] + v[1] + v[2], v[5] + v[6] + v[7]
+    total = c[odd, left] + one + other
+    transfer[2, 1, north, x], transfer[0, 1, south, x] = shares(one, total), shares(other, total)
+    v = w[:, odd, amid]
+    total = c[odd, amid] + v.sum(axis=0, dtype=np.float64)
+    # Each of the four: its own weight, and what comes through its neighbours in the row and in the column.
+    for corner, row, column, a, b, Y, X in (
+        (0, 1, 3, 2, 2, north, west),
+        (2, 1, 4, 2, 0, north, east),
+        (5, 6, 3, 0, 2, south, west),
+        (7, 6, 4, 0, 0, south, east),
+    ):
+        along_row, along_column = transfer[1, b, Y, X], transfer[a, 1, Y, X]
+        transfer[a, b, Y, X] = shares(v[corner] + v[row] * along_row + v[column] * along_column, total)
     # A share in a coarse pixel outside of the grid is a share of nothing.
-    transfer[:, :, 0, :] = 0
-    transfer[:, :, rows + 1, :] = 0
-    transfer[:, :, :, 0] = 0
-    transfer[:, :, :, cols + 1] = 0
+    transfer[:, :, [0, -1], :] = 0
+    transfer[:, :, :, [0, -1]] = 0
+    return transfer
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _galerkin(w, c, transfer, coarse_w, coarse_c):  # type: ignore[no-untyped-def]
-    rows, cols = coarse_c.shape[0] - 2, coarse_c.shape[1] - 2
+def _galerkin(
+    w: Float32[np.ndarray, "8 hp wp"], c: _F64, transfer: Float32[np.ndarray, "3 3 hcp wcp"]
+) -> tuple[Float32[np.ndarray, "8 hcp wcp"], Float64[np.ndarray, "hcp wcp"]]:
+    """Weights and excess of the coarse equations."""
+    rows, cols = transfer.shape[2] - 2, transfer.shape[3] - 2
+    diagonal = c + w.sum(axis=0, dtype=np.float64)
     # t[i, j]: what row I of P^T A holds at the fine pixel (2Y + i - 2, 2X + j - 2)
-    t = np.zeros((5, 5, cols), np.float64)
-    total = np.zeros(cols, np.float64)
-    for Y in range(rows):
-        t[:] = 0.0
-        y0 = 2 * Y + 1
-        for a in range(3):
-            for b in range(3):
-                y = y0 + a - 1
-                for X in range(cols):
-                    x = 2 * X + b
-                    share = np.float64(transfer[a, b, Y + 1, X + 1])
-                    w0, w1, w2, w3 = w[0, y, x], w[1, y, x], w[2, y, x], w[3, y, x]
-                    w4, w5, w6, w7 = w[4, y, x], w[5, y, x], w[6, y, x], w[7, y, x]
-                    t[a, b, X] -= share * w0
-                    t[a, b + 1, X] -= share * w1
-                    t[a, b + 2, X] -= share * w2
-                    t[a + 1, b, X] -= share * w3
-                    t[a + 1, b + 1, X] += share * (
-                        c[y, x]
-                        + ((np.float64(w0) + np.float64(w1)) + (np.float64(w2) + np.float64(w3)))
-                        + ((np.float64(w4) + np.float64(w5)) + (np.float64(w6) + np.float64(w7)))
-                    )
-                    t[a + 1, b + 2, X] -= share * w4
-                    t[a + 2, b, X] -= share * w5
-                    t[a + 2, b + 1, X] -= share * w6
-                    t[a + 2, b + 2, X] -= share * w7
-        total[:] = 0.0
-        k = 0
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                for X in range(cols):
-                    entry = 0.0
-                    for a in range(3):
-                        i = 2 * dy + a + 1
-                        if i < 0 or i > 4:
-                            continue
-                        for b in range(3):
-                            j = 2 * dx + b + 1
-                            if j < 0 or j > 4:
-                                continue
-                            entry += t[i, j, X] * transfer[a, b, Y + 1 + dy, X + 1 + dx]
-                    if dy == 0 and dx == 0:
-                        total[X] += entry
-                    else:
-                        value = np.float32(max(-entry, 0.0))
-                        coarse_w[k, Y + 1, X + 1] = value
-                        total[X] -= value
-                if not (dy == 0 and dx == 0):
-                    k += 1
-        for X in range(cols):
-            connected = False
-            for k in range(8):
-                if coarse_w[k, Y + 1, X + 1] > 0:
-                    connected = True
-            excess = max(total[X], 0.0)
-            if not connected and excess == 0.0:
-                excess = 1.0
-            coarse_c[Y + 1, X + 1] = excess
+    t = np.zeros((5, 5, rows, cols))
+    for a, b in np.ndindex(3, 3):
+        fine = (slice(a, a + 2 * rows, 2), slice(b, b + 2 * cols, 2))
+        share = transfer[a, b, 1:-1, 1:-1].astype(np.float64)
+        t[a + 1, b + 1] += share * diagonal[fine]
+        for k, (dy, dx) in enumerate(OFFSETS):
+            t[a + 1 + dy, b + 1 + dx] -= share * w[k][fine]
+    weights = np.zeros((8, rows + 2, cols + 2), np.float32)
+    excess = np.zeros((rows + 2, cols + 2))
+    total = excess[1:-1, 1:-1]
+    for k, (dy, dx) in enumerate((*OFFSETS, (0, 0))):
+        entry = np.zeros((rows, cols))
+        for a in range(max(0, -2 * dy - 1), min(3, 4 - 2 * dy)):
+            for b in range(max(0, -2 * dx - 1), min(3, 4 - 2 * dx)):
+                there = transfer[a, b, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols]
+                entry += t[2 * dy + a + 1, 2 * dx + b + 1] * there
+        if k == 8:
+            total += entry
+        else:
+            weights[k, 1:-1, 1:-1] = np.maximum(-entry, 0.0)
+            total -= weights[k, 1:-1, 1:-1]
+    np.maximum(total, 0.0, out=total)
+    total[(total == 0.0) & ~(weights[:, 1:-1, 1:-1] > 0).any(axis=0)] = 1.0
+    return weights, excess
 
 
 @njit(cache=True, nogil=True, fastmath=True)
