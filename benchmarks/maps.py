@@ -36,11 +36,11 @@ from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.core.posed import Camera
 from recon.core.raycasting import ray_scene, tensor
-from recon.core.similarity import Similarity3
+from recon.core.similarity import Similarity3, align_similarity
 from recon.exports.georeference import Crs, Georeference
 from recon.exports.georeferencing import run_georeference
 from recon.exports.options import GeoreferenceOptions
-from recon.exports.source import read_georeference
+from recon.exports.source import load_scene, read_georeference
 from recon.io.cameras_json import read_cameras_json
 from recon.maps.making import run_ortho
 from recon.maps.options import OrthoOptions, VolumeOptions
@@ -220,13 +220,18 @@ def check_points(
         options = GeoreferenceOptions(
             control=path, check=",".join(checks), control_error=sigma, mark_error=MARK_NOISE
         )
-        weak += [line for line in run_georeference(run, options) if "leave a side out" in line]
+        said = run_georeference(run, options)
+        weak += [line for line in said if "leave a side out" in line]
         points = read_georeference(run).points
         ratio += [[e / s for e, s in zip(p.error, p.sigma, strict=True)] for p in points if p.kind == "check"]
     off = np.array(ratio)
     rms = [f"{value:.2f}" for value in np.sqrt((off**2).mean(axis=0))]
     axes, points = (np.abs(off) < 2).mean(), (np.abs(off) < 2).all(axis=1).mean()
-    print(f"{name}: {weak[-1]}" if weak else f"{name}: no side is left out")
+    print(
+        f"{name}, last set:",
+        *(line for line in said if "place control points" in line or "leave a side" in line),
+        sep="\n  ",
+    )
     return [name, len(off), f"{100 * axes:.1f}%", f"{100 * points:.1f}%", *rms, len(weak)]
 
 
@@ -260,6 +265,15 @@ def facade_whole(root: Path, sets: int, rows: list[list[Any]], checks: list[list
     folder, out = relief(root), root / "run-relief"
     reconstruct(folder / "images", out)  # goes on where it was, or finds all done
     run = RunFolder(out)
+    scene, views = load_scene(run), views_of(folder)
+    found = np.array([view.center for view in scene.views])
+    true = np.array([views[view.name].center for view in scene.views])
+    off = align_similarity(found, true)(found) - true
+    rms = ", ".join(f"{1000 * value:.2f}" for value in np.sqrt((off**2).mean(axis=0)))
+    focal, real = scene.cameras[0].K[0, 0], views[scene.views[0].name].K[0, 0]
+    print(
+        f"façade, cameras after a similarity: rms {rms} mm; focal length {focal:.2f} px, true {real:.2f} px"
+    )
     for layout, order in LAYOUTS.items():
         judged: list[Judged] = []
 
@@ -274,6 +288,8 @@ def facade_whole(root: Path, sets: int, rows: list[list[Any]], checks: list[list
         name = f"façade, whole run, {layout}"
         checks.append(check_points(name, runs(), 0.002, None, root / "points.csv"))
         rows.append(row_of(name, judged))
+        ends = ", ".join(f"{one.ends[0]:+.2f} {one.ends[1]:+.2f}" for one in judged)
+        print(f"{name}: median error of heights at the left and the right end, cells: {ends}")
 
 
 def many_checks(root: Path, sets: int) -> list[Any]:
@@ -347,7 +363,8 @@ def facade(root: Path, rows: list[list[Any]]) -> None:
 
 @dataclass(frozen=True)
 class Judged:
-    """Maps against the truth: shares of cells, distances in pixels, errors of heights in cells."""
+    """Maps against the truth: shares of cells, distances in pixels, errors of heights in cells (``ends``: signed
+    medians in the first and the last tenth of the map)."""
 
     surface: str
     coloured: float
@@ -355,6 +372,7 @@ class Judged:
     off_95: float
     median: float
     error_90: float
+    ends: tuple[float, float]
 
 
 def row_of(name: str, judged: Sequence[Judged]) -> list[Any]:
@@ -404,7 +422,11 @@ def judge(
     down = np.stack([x, y, 0 * x + top, 0 * x, 0 * x, 0 * x - 1], -1).astype(np.float32)
     true = top - rays.cast_rays(tensor(down))["t_hit"].numpy()
     judged = np.isfinite(z) & np.isfinite(true)
-    error = np.abs(z - true)[judged] / gsd
+    error = (z - true)[judged] / gsd
+    column = np.nonzero(judged)[1]
+    first, last = np.percentile(column, (10, 90))
+    ends = float(np.median(error[column <= first])), float(np.median(error[column >= last]))
+    error = np.abs(error)
     cameras = {**run.cameras, **run.adjusted_cameras()} if read_georeference(run).bend else run.cameras
     off = np.full(label.shape, np.inf)
     for number in np.unique(label[label > 0]):
@@ -427,6 +449,7 @@ def judge(
         float(np.percentile(off, 95)),
         float(np.median(error)),
         float(np.percentile(error, 90)),
+        ends,
     )
 
 

@@ -101,7 +101,7 @@ def adjust_run(
         after = replace(after, residuals=residuals)
         lines += _points_in_words(after)
     if control is not None:
-        lines += _weak_side_in_words(found, control, np.array(before.offset))
+        lines += _reach_in_words(found, control, np.array(before.offset))
     _write(run, scene, after, found, precision, move)
     typical, worst = _metres(float(np.median(centres))), _metres(float(centres.max()))
     lines.append(f"cameras known to {typical} in the median, the worst to {worst}")
@@ -240,8 +240,8 @@ def _points_in_words(after: Georeference) -> list[str]:
     return lines
 
 
-def _weak_side_in_words(found: Adjustment, control: Control, offset: Float64[np.ndarray, "3"]) -> list[str]:
-    """Where the cameras place points far worse than at the control points, because those leave that side out."""
+def _reach_in_words(found: Adjustment, control: Control, offset: Float64[np.ndarray, "3"]) -> list[str]:
+    """How well the cameras place points, and where far worse than at the control points, which leave that side out."""
     model, exact_px = found.precision.model, 1e-6
     rows = np.flatnonzero(np.bincount(model.point, minlength=len(model.xyz)) >= 3)
     rows = rows[:: max(1, len(rows) // _ASKED)]
@@ -254,13 +254,14 @@ def _weak_side_in_words(found: Adjustment, control: Control, offset: Float64[np.
     there = np.linalg.norm(found.precision.sigma_of_points(xyz, point, photo, exact_px), axis=1)
     here = found.precision.sigma_of_points(found.place, control.point, control.photo, exact_px)
     near, far = float(np.median(np.linalg.norm(here, axis=1))), float(np.percentile(there, 95))
-    if not far > _WEAK * near:
-        return []
-    x, y, z = xyz[np.argmin(np.abs(there - far))] + offset
-    return [
-        f"note: the control points leave a side out: the cameras place points to {_metres(near)} at them and to "
-        f"{_metres(far)} about x {x:.1f}, y {y:.1f}, z {z:.1f}; a point measured there helps most"
-    ]
+    lines = [f"the cameras place control points to {_metres(near)}, 95% of all points to {_metres(far)}"]
+    if far > _WEAK * near:
+        x, y, z = xyz[np.argmin(np.abs(there - far))] + offset
+        lines.append(
+            f"note: the control points leave a side out, that of x {x:.1f}, y {y:.1f}, z {z:.1f}: a point measured "
+            "there helps most"
+        )
+    return lines
 
 
 def _metres(value: float) -> str:

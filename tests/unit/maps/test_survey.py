@@ -99,7 +99,7 @@ def test_a_side_without_control_points_is_said(
     code, said = georeference(odm(marks(hamlet)), "--check", "P2,P3,P5,P8", "--mark-error", "0.2")
     assert code == 0
     line = next(line for line in said.splitlines() if "leave a side out" in line)
-    x, y = (float(line.split(f"{axis} ")[1].split(",")[0]) for axis in ("about x", " y"))
+    x, y = (float(line.split(f" {axis} ")[1].split(",")[0]) for axis in "xy")
     assert x > OFFSET[0]
     assert y - OFFSET[1] < -15
     points = read_georeference(RunFolder(run)).points
