@@ -51,7 +51,7 @@ def draw_gates(scores: Sequence[PairScore], path: Path) -> None:
     rates.axhline(seen.mean(), color="black", linewidth=1, linestyle=":", label=f"mean {seen.mean():.2f}")
     rates.set_xticks(range(len(layers)), layers)
     rates.set(xlabel="layer", ylabel="share of pairs that select it")
-    rates.legend(loc="lower right", ncols=1 + len(classes) // 8, fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
