@@ -544,7 +544,7 @@ def stated_and_true(runs: Sequence[dict[str, Any]], thresholds: Thresholds) -> n
     """Stated standard deviation and true root mean square error of the runs called sound, as shares of the extent."""
     said = verdicts(runs, thresholds)
     pairs = [
-        (run["trust"]["figures"]["centre_deviation"], run["rms"])
+        (figures_from(run["trust"]["figures"]).stated_deviation, run["rms"])
         for run, verdict in zip(runs, said, strict=True)
         if verdict == "sound" and "rms" in run
     ]
@@ -565,7 +565,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
     ):
         points = np.array(
             [
-                (run["trust"]["figures"]["centre_deviation"], run["rms"])
+                (figures_from(run["trust"]["figures"]).stated_deviation, run["rms"])
                 for run, one in zip(runs, said, strict=True)
                 if one == verdict and "rms" in run and (run["trust"]["figures"] or {}).get("centre_deviation")
             ]

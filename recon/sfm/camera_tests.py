@@ -16,26 +16,34 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from recon.core.cameras import FOCAL_AND_CENTRE, NUMBER_OF_PARAMS, Intrinsics
 from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
+from recon.core.posed import Camera
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import model_from_tracks, posed_cameras
+from recon.sfm.evidence import centre_differences, extent_of
 from recon.sfm.mapping import MappingSettings, adjust, posed_model
 
-# A test looks at so many photos and tracks at most: it asks what kind of camera it was, and more say the same.
+# A test looks at so many photos and tracks at most: it asks what kind of camera it was, and more say the same. Of the tracks, what is not fitted is held out, which costs next to nothing.
 MAX_TEST_PHOTOS = 30
-MAX_TEST_TRACKS = 900
-# The share of the tracks that is held out, and how many of them must be there to ask.
+MAX_FITTED = 675
+MAX_HELD_OUT = 2000
+# The least share of the tracks that is held out, and how many of them must be there to ask.
 HELD_OUT = 0.25
 MIN_HELD_OUT = 25
 # A hypothesis with more freedom is taken when the tracks held out are better off by so many standard errors, and by
 # this share of their median error: neighbouring tracks err alike, so the standard error alone is too small.
 MIN_STANDARD_ERRORS = 4.0
 MIN_GAIN = 0.04
+# Tracks with a lower score are told well enough that their points show what a hypothesis does to the scene.
+WELL_TOLD = 2.0
+# What is better by so many is no more than likely: it is not taken, but what it would change is not certain.
+LIKELY_STANDARD_ERRORS = 2.0
 # Side of the blocks of a photo whose tracks err alike, as a share of its longest side.
 BLOCK = 1 / 8
-# Misses of so many pixels count in full, larger ones less and less.
-SCALE_PX = 1.0
+# Misses of up to the median one (pixels, within these bounds) count in full, larger ones less and less: a few tracks that
+# are wrong must not drown what all others say.
+SCALE_PX = (0.05, 1.0)
 # Photos are of one camera where their focal lengths differ by less than this factor, or their principal points by
 # this share of the diagonal.
 SAME_FOCAL = 1.08
@@ -76,6 +84,8 @@ class CameraTest:
             track.
         standard_errors: how many standard errors the held-out tracks are better off.
         taken: whether the hypothesis was taken.
+        moves: mean distance by which it moves the camera centres, as a share of their extent.
+        bends: median distance by which it moves the points, as a share of their median distance from their middle.
     """
 
     what: str
@@ -83,6 +93,8 @@ class CameraTest:
     after_px: float
     standard_errors: float
     taken: bool = False
+    moves: float = 0.0
+    bends: float = 0.0
 
     @property
     def gain(self) -> float:
@@ -94,6 +106,11 @@ class CameraTest:
         """Better by more than chance."""
         return self.standard_errors >= MIN_STANDARD_ERRORS and self.gain >= MIN_GAIN
 
+    @property
+    def likely(self) -> bool:
+        """Better, though chance alone may do that."""
+        return self.standard_errors >= LIKELY_STANDARD_ERRORS and self.gain >= MIN_GAIN
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -103,6 +120,7 @@ class Fit:
         photos: with the cameras of the hypothesis; those that are known stay as they are.
         miss: of each observation of the tracks held out, pixels; infinite behind a camera.
         score: of each track held out, smaller is better.
+        points: where the rays of each track held out come nearest to each other.
         block: of each track held out, which part of which photo it is in.
     """
 
@@ -111,6 +129,7 @@ class Fit:
     model: pycolmap.Reconstruction
     miss: Float[np.ndarray, " o"]
     score: Float[np.ndarray, " t"]
+    points: Float[np.ndarray, "t 3"]
     block: Int[np.ndarray, " t"]
 
     def against(self, other: Fit, what: str) -> CameraTest:
@@ -121,7 +140,29 @@ class Fit:
         of_block = np.bincount(self.block, drop - mean)
         error = float(np.sqrt((of_block**2).sum())) / len(drop)
         missed = [min(float(np.median(one.miss)), 1e3) for one in (other, self)]
-        return CameraTest(what, missed[0], missed[1], mean / max(error, 1e-9))
+        centres = [
+            {i: one.center for i, one in posed_cameras(fit.model, fit.photos).items()} for fit in (self, other)
+        ]
+        extent = extent_of(np.array(list(centres[1].values())))
+        well = np.nonzero((self.score < WELL_TOLD) & (other.score < WELL_TOLD))[0].tolist()
+        points = [{i: fit.points[i] for i in well} for fit in (self, other)]
+        return CameraTest(
+            what,
+            missed[0],
+            missed[1],
+            mean / max(error, 1e-9),
+            moves=float(centre_differences(*centres).mean() / max(extent, 1e-300)),
+            bends=_bends(*points) if len(well) >= MIN_HELD_OUT else 0.0,
+        )
+
+
+def _bends(
+    a: Mapping[int, Float[np.ndarray, "3"]], b: Mapping[int, Float[np.ndarray, "3"]]
+) -> float:
+    """Median distance of the points after the best similarity, as a share of their median distance from their middle."""
+    xyz = np.array(list(b.values()))
+    size = float(np.median(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1)))
+    return float(np.median(centre_differences(a, b))) / max(size, 1e-300)
 
 
 @dataclass(frozen=True)
@@ -166,6 +207,14 @@ def _nearest(
         depth = np.linalg.norm(_solved(A, b)[rays.track] - start, axis=1)
         weight = (np.median(depth) / np.maximum(depth, 1e-300)) ** 2
     return _Nearest(A, b, part, start)
+
+
+def nearest_points(
+    rays: Rays, cameras: Sequence[Intrinsics], cam_from_world: Float[np.ndarray, "n 3 4"]
+) -> Float[np.ndarray, "t 3"]:
+    """Points where the rays of each track come nearest to each other."""
+    found = _nearest(rays, [camera_from_intrinsics(one) for one in cameras], cam_from_world)
+    return _solved(found.A, found.b)
 
 
 def left_out_misses(
@@ -294,14 +343,14 @@ class CameraTester:
         self.as_found = _centred(with_intrinsics(photos, {i: posed[i].intrinsics for i in ids}))
         rows = np.isin(tracks.photo_id, ids)
         length = np.bincount(tracks.track_id[rows], minlength=tracks.count)
-        usable = np.nonzero(length >= 3)[0]
-        if len(usable) > MAX_TEST_TRACKS:
-            usable = rng.choice(usable, MAX_TEST_TRACKS, replace=False)
-        usable = rng.permutation(usable)
-        held = int(HELD_OUT * len(usable))
+        usable = rng.permutation(np.nonzero(length >= 3)[0])[: MAX_FITTED + MAX_HELD_OUT]
+        held = max(int(HELD_OUT * len(usable)), len(usable) - MAX_FITTED)
         self.enough = held >= MIN_HELD_OUT
         self.held = self._rays(tracks, rows & np.isin(tracks.track_id, usable[:held]))
         self.block = _blocks(self.held, self.as_found, ids)
+        self.scale_px = 1.0
+        if self.enough:
+            self.scale_px = float(np.clip(np.median(self._misses(posed)), *SCALE_PX))
         self.fitted = select_observations(tracks, rows & np.isin(tracks.track_id, usable[held:]))
 
     def _rays(self, tracks: Tracks, rows: Bool[np.ndarray, " n"]) -> Rays:
@@ -331,38 +380,31 @@ class CameraTester:
             model.normalize()  # only a direction is held: the scale runs away where focal lengths change much
         found = posed_cameras(model, photos)
         photos = with_intrinsics(photos, {i: one.intrinsics for i, one in found.items()})
-        miss = left_out_misses(
-            self.held,
-            [found[i].intrinsics for i in self.ids],
-            np.array([found[i].cam_from_world for i in self.ids]),
-        )
-        value = np.log1p((np.minimum(miss, 1e3) / SCALE_PX) ** 2)
+        miss = self._misses(found)
+        value = np.log1p((np.minimum(miss, 1e3) / self.scale_px) ** 2)
         count = np.bincount(self.held.track)
         score = np.bincount(self.held.track, value) / np.maximum(count, 1)
-        return Fit(photos, free_centre, model, miss, score, self.block)
+        points = nearest_points(self.held, *self._cameras(found))
+        return Fit(photos, free_centre, model, miss, score, points, self.block)
+
+    def _cameras(self, of: Mapping[int, Camera]) -> tuple[list[Intrinsics], Float[np.ndarray, "n 3 4"]]:
+        return [of[i].intrinsics for i in self.ids], np.array([of[i].cam_from_world for i in self.ids])
+
+    def _misses(self, of: Mapping[int, Camera]) -> Float[np.ndarray, " o"]:
+        return left_out_misses(self.held, *self._cameras(of))
 
     def fits(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> bool:
         """A model of the same photos does no worse on the held-out tracks than the first one, as it stands."""
         posed = posed_cameras(model, photos)
         if not set(self.ids) <= set(posed):
             return False
-        new, old = (
-            left_out_misses(
-                self.held,
-                [one[i].intrinsics for i in self.ids],
-                np.array([one[i].cam_from_world for i in self.ids]),
-            )
-            for one in (posed, self.found)
-        )
-        return float(np.median(new)) <= float(np.median(old))
+        return float(np.median(self._misses(posed))) <= float(np.median(self._misses(self.found)))
 
     def _points(self, model: pycolmap.Reconstruction, photos: PhotoSet) -> Float[np.ndarray, "t 3"]:
         """Points where the rays of each track that is not held out come nearest to each other."""
         posed = posed_cameras(model, photos)
         rays = self._rays(self.fitted, np.ones(len(self.fitted.track_id), bool))
-        lenses = [camera_from_intrinsics(posed[i].intrinsics) for i in self.ids]
-        found = _nearest(rays, lenses, np.array([posed[i].cam_from_world for i in self.ids]))
-        return _solved(found.A, found.b)
+        return nearest_points(rays, *self._cameras(posed))
 
 
 def _centred(photos: PhotoSet) -> PhotoSet:
@@ -445,9 +487,12 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
     centred = tester.fit(first.photos, free_centre=True, start=first.model)
     decision.ask(centred, "principal points anywhere")
     _ask_for_lens(tester, decision)
-    if _ask_for_own(tester, decision):
+    own = _own_fits(tester, decision.best)
+    if _ask_for_own(decision, own):
         _ask_for_lens(tester, decision)
         _ask_for_groups(tester, decision)
+    elif _ask_for_few(tester, decision, own):
+        _ask_for_lens(tester, decision)
     best = decision.best
     free_centres = frozenset(
         number for number, one in enumerate(best.photos.cameras) if best.free_centre and not one.known
@@ -475,16 +520,36 @@ def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
         decision.ask(fit, f"lens model {model}", named=named is not None)
 
 
-def _ask_for_own(tester: CameraTester, decision: _Decision) -> bool:
-    """A camera for each photo: whether that was taken."""
-    best = decision.best
+def _own_fits(tester: CameraTester, best: Fit) -> tuple[Fit, ...]:
+    """A camera for each photo, without and with principal points anywhere; none if that is so already."""
     shared = [best.photos.photos[i].camera for i in tester.ids]
     if len(set(shared)) == len(shared):
-        return False
+        return ()
     own = tester.fit(own_cameras(best.photos), start=best.model)
-    taken = decision.ask(own, "a camera for each photo")
-    centred = tester.fit(own.photos, free_centre=True, start=own.model)
-    return decision.ask(centred, "a camera for each photo, principal points anywhere") or taken
+    return own, tester.fit(own.photos, free_centre=True, start=own.model)
+
+
+def _ask_for_own(decision: _Decision, fits: tuple[Fit, ...]) -> bool:
+    """A camera for each photo: whether that was taken."""
+    names = ("a camera for each photo", "a camera for each photo, principal points anywhere")
+    return any([decision.ask(fit, what) for fit, what in zip(fits, names, strict=False)])
+
+
+def _ask_for_few(tester: CameraTester, decision: _Decision, fits: tuple[Fit, ...]) -> bool:
+    """One camera for each group of photos that are alike with a camera for each; if taken.
+
+    It has less freedom than a camera for each photo, so fewer tracks tell it.
+    """
+    for each in fits:
+        groups = camera_groups(each.photos, tester.ids)
+        count = len(set(groups))
+        if 1 < count < len(tester.ids):
+            cameras = grouped_cameras(each.photos, groups)
+            few = tester.fit(cameras, free_centre=each.free_centre, start=each.model)
+            where = ", principal points anywhere" if each.free_centre else ""
+            if decision.ask(few, f"{count} cameras{where}"):
+                return True
+    return False
 
 
 def _ask_for_groups(tester: CameraTester, decision: _Decision) -> None:

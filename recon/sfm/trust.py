@@ -84,6 +84,9 @@ class Thresholds:
         far_pairs, far_share: how many strong pairs may do so, and which share of all strong pairs; both must be passed.
         missing_pairs, missing_share: how many of the pairs that were tried, and that must match by the model, may not
             have matched, and which share of them; both must be passed.
+        given_moves, given_bends: up to which movement of the centres (share of their extent) and of the points (share of
+            the scene) it does not matter that the photos speak for other cameras.
+        open_moves: movement of the centres by other cameras that are only likely, from which it matters.
         told_focal: deviation of a focal length (relative) up to which the photos are believed against EXIF.
         loose: share of the photos that are held loosely.
         angle, base: degrees and base to depth below which depth is hardly determined.
@@ -105,6 +108,9 @@ class Thresholds:
     far_share: float = 0.05
     missing_pairs: int = 2
     missing_share: float = 0.3
+    given_moves: float = 0.005
+    given_bends: float = 0.01
+    open_moves: float = 0.01
     told_focal: float = 0.01
     loose: float = 0.2
     angle: float = 2.0
@@ -175,6 +181,21 @@ class Figures:
     cameras_open: bool = False
 
     @property
+    def open_moves(self) -> float:
+        """How far cameras that the photos speak for, and that are not the model's, would move the centres."""
+        return sum(test.moves for test in self.camera_tests if test.taken) if self.cameras_open else 0.0
+
+    @property
+    def open_bends(self) -> float:
+        """How far they would move the points."""
+        return sum(test.bends for test in self.camera_tests if test.taken) if self.cameras_open else 0.0
+
+    @property
+    def stated_deviation(self) -> float:
+        """Standard deviation of the camera centres with what other cameras would change."""
+        return math.hypot(self.centre_deviation, self.open_moves)
+
+    @property
     def used_share(self) -> float:
         """Share of the tracks that became points."""
         return self.tracks_used / max(self.tracks, 1)
@@ -199,9 +220,12 @@ class Trust:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""
+        every = asdict(self.figures) | {
+            name: getattr(self.figures, name) for name in ("stated_deviation", "open_moves", "open_bends")
+        }
         figures = {
             key: round(value, 6) if isinstance(value, float) and math.isfinite(value) else value
-            for key, value in asdict(self.figures).items()
+            for key, value in every.items()
         }
         figures = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -423,6 +447,11 @@ def trust_in_words(trust: Mapping[str, Any]) -> str:
     taken = [test["what"] for test in figures.get("camera_tests", ()) if test["taken"]]
     if taken and not figures["cameras_open"]:
         reasons = f"{reasons} Points that were held out spoke for {', '.join(taken)}; taken.".lstrip()
+    elif taken and taken[-1] not in reasons:
+        reasons = (
+            f"{reasons} The photos speak for {taken[-1]}; those would move the cameras by only "
+            f"{figures['open_moves']:.1%} and the points by {figures['open_bends']:.1%}, so nothing was changed."
+        ).lstrip()
     otherwise = figures.get("odd_focal", ())
     if otherwise and otherwise[0] not in reasons:
         reasons = (
@@ -431,7 +460,7 @@ def trust_in_words(trust: Mapping[str, Any]) -> str:
     if trust["reasons"]:
         return f"{trust['verdict']}: {MEANING[trust['verdict']]}. {reasons}"
     return (
-        f"{trust['verdict']}. Camera positions are good to about {figures['centre_deviation']:.2%} of the "
+        f"{trust['verdict']}. Camera positions are good to about {figures['stated_deviation']:.2%} of the "
         f"distance between the outermost cameras (one standard deviation); points are seen under "
         f"{figures['angle']:.0f} degrees in the median, and {figures['tracks_used']} of {figures['tracks']} points "
         f"that the photos have in common fit. {reasons}".rstrip()
@@ -536,12 +565,13 @@ def _uncertain(f: Figures, t: Thresholds) -> list[Reason]:
     return reasons
 
 
-def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
-    """Reasons of evidence that speaks against the model."""
-    reasons = []
+def _other_cameras(f: Figures, t: Thresholds) -> list[Reason]:
+    """Reasons of cameras that the photos speak for, or may speak for, instead of the model's."""
     spoken = [test for test in f.camera_tests if test.taken]
     if f.cameras_open and spoken:
-        reasons.append(
+        if f.open_moves <= t.given_moves and f.open_bends <= t.given_bends:
+            return []
+        return [
             Reason(
                 "doubtful",
                 f"The photos speak for {spoken[-1].what}: points that were held out would miss by "
@@ -550,7 +580,27 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
                 if spoken[-1].what in (OTHER_THAN_GIVEN, OTHER_CENTRE_THAN_GIVEN)
                 else "Try --camera-sharing per-photo, or give --intrinsics",
             )
+        ]
+    last = max((i for i, test in enumerate(f.camera_tests) if test.taken), default=-1)
+    likely = [test for test in f.camera_tests[last + 1 :] if test.likely and test.moves > t.open_moves]
+    if not likely:
+        return []
+    most = max(likely, key=lambda test: test.standard_errors)
+    return [
+        Reason(
+            "doubtful",
+            f"The photos do not tell for certain whether the cameras are as assumed: {most.what} would fit about as "
+            f"well or better, and would put the cameras elsewhere by {most.moves:.1%} of the distance between the "
+            "outermost ones",
+            "Give --intrinsics, or add photos that overlap these by two thirds; if photos were zoomed or cropped, try "
+            "--camera-sharing per-photo",
         )
+    ]
+
+
+def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
+    """Reasons of evidence that speaks against the model."""
+    reasons = _other_cameras(f, t)
     if f.systematic_px > max(t.systematic_px, t.systematic_share * f.noise_px):
         reasons.append(
             Reason(

@@ -18,13 +18,17 @@ from recon.sfm.camera_tests import (
     LENS_MODELS,
     OTHER_THAN_GIVEN,
     CameraTester,
+    _ask_for_few,
+    _Decision,
+    _own_fits,
     camera_groups,
     decide_cameras,
     in_model,
     own_cameras,
 )
+from recon.sfm.evidence import extent_of
 from recon.sfm.mapping import MappingSettings, map_incremental
-from tests.support.sfm_scene import RING, exact_tracks, graph_of, make_scene, photo_set_of
+from tests.support.sfm_scene import RING, camera_centers, centre_errors, exact_tracks, graph_of, make_scene, photo_set_of
 
 ONE_THREAD = MappingSettings(threads=1)
 LENS = Intrinsics("SIMPLE_RADIAL", (600.0, 319.5, 239.5, 0.0), 640, 480)
@@ -68,6 +72,37 @@ def test_photos_zoomed_digitally_are_told_from_the_others(ring, tmp_path: Path) 
     assert {i for i, one in enumerate(of) if one == of[ZOOMED[0]]} == set(ZOOMED)
     zoom = [found.photos.cameras[of[i]].params[0] for i in (ZOOMED[0], 0)]
     assert zoom[0] / zoom[1] == pytest.approx(1.6, rel=0.01)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.6])
+def test_few_cameras_are_asked_where_one_for_each_photo_was_too_much(ring, tmp_path: Path, factor) -> None:  # type: ignore[no-untyped-def]
+    scene, tracks = ring
+    photos = photo_set_of(scene, replace(LENS, params=(640.0, *LENS.params[1:])))
+    changed = enlarged(tracks, factor)
+    tester = CameraTester(mapped(tmp_path, photos, changed), photos, changed, ONE_THREAD)
+    decision = _Decision(tester.fit(tester.as_found))
+    taken = _ask_for_few(tester, decision, _own_fits(tester, decision.best))
+    assert taken == (factor != 1.0)
+    if taken:
+        of = [photo.camera for photo in decision.best.photos.photos]
+        assert {i for i, one in enumerate(of) if one == of[ZOOMED[0]]} == set(ZOOMED)
+        test = decision.tests[-1]
+        assert test.what == "2 cameras"
+        assert test.gain > 0.5
+        assert test.moves > 0.05  # a zoom taken for a step forward: the cameras stood elsewhere
+
+
+def test_what_a_hypothesis_would_change_is_what_the_wrong_one_is_wrong_by(ring, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    scene, tracks = ring
+    given = replace(LENS, params=(600.0 * 1.1, *LENS.params[1:]), known=True, has_focal_prior=True)
+    photos = photo_set_of(scene, given)
+    model = mapped(tmp_path, photos, tracks)
+    found = decide_cameras(CameraTester(model, photos, tracks, ONE_THREAD))
+    assert found is not None
+    centres = camera_centers(model)
+    wrong = centre_errors(centres, scene, list(centres)).mean()
+    extent = extent_of(np.array([-pose[:, :3].T @ pose[:, 3] for pose in scene.poses]))
+    assert found.tests[0].moves == pytest.approx(wrong / extent, rel=0.3)
 
 
 def test_one_camera_stays_one_camera(ring, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -352,7 +352,7 @@ def test_photos_that_speak_for_other_cameras_make_a_model_doubtful_unless_they_w
 ) -> None:
     tests = (
         CameraTest("lens model RADIAL", 0.4, 0.39, 1.0),
-        CameraTest(OTHER_THAN_GIVEN, 0.42, 0.18, 15.0, taken=True),
+        CameraTest(OTHER_THAN_GIVEN, 0.42, 0.18, 15.0, taken=True, moves=0.02, bends=0.03),
     )
     trust = judge(replace(FINE, camera_tests=tests, cameras_open=still_open))
     assert trust.verdict == verdict
@@ -361,3 +361,33 @@ def test_photos_that_speak_for_other_cameras_make_a_model_doubtful_unless_they_w
     assert ("0.18 instead of 0.42 pixels" in words) == still_open
     assert ("--intrinsics" in words) == still_open
     assert "RADIAL" not in words
+
+
+def test_given_intrinsics_that_are_wrong_by_little_are_no_doubt_and_are_said() -> None:
+    """What counts is what other cameras would change: little, of cameras and points."""
+    little = CameraTest(OTHER_THAN_GIVEN, 0.42, 0.38, 9.0, taken=True, moves=0.003, bends=0.004)
+    trust = judge(replace(FINE, camera_tests=(little,), cameras_open=True))
+    assert trust.verdict == "sound"
+    assert trust.figures.stated_deviation == pytest.approx(np.hypot(0.001, 0.003))
+    words = trust_in_words(trust.as_json())
+    assert "good to about 0.32%" in words
+    assert f"speak for {OTHER_THAN_GIVEN}; those would move the cameras by only 0.3%" in words
+    for much in (replace(little, moves=0.008), replace(little, bends=0.02)):
+        assert judge(replace(FINE, camera_tests=(much,), cameras_open=True)).verdict == "doubtful"
+
+
+def test_other_cameras_that_are_only_likely_are_a_doubt_if_they_would_stand_elsewhere() -> None:
+    likely = CameraTest("3 cameras", 0.43, 0.35, 3.0, moves=0.045)
+    trust = judge(replace(FINE, camera_tests=(likely,)))
+    assert trust.verdict == "doubtful"
+    assert "3 cameras would fit" in trust.reasons[0].what
+    assert "4.5%" in trust.reasons[0].what
+    for other in (
+        replace(likely, moves=0.004),
+        replace(likely, standard_errors=1.0),
+        replace(likely, after_px=0.425),
+    ):
+        assert judge(replace(FINE, camera_tests=(other,))).verdict == "sound"
+    # What was asked before other cameras were taken was compared with those that are no longer there.
+    taken = CameraTest("2 cameras", 0.43, 0.2, 9.0, taken=True, moves=0.05)
+    assert judge(replace(FINE, camera_tests=(likely, taken))).verdict == "sound"
