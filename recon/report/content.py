@@ -147,6 +147,7 @@ class ReportContent:
         failure: why the run ended before its end; empty if it did not.
         facts: label and value, the run in short.
         matches_note: how the match pictures are to be read.
+        doubt: verdict on a model that is not sound, and what that means. reasons: what was seen, and what to do.
         survey: the part on the georeference, as HTML (``recon.report.survey``).
         dropped: how verification and the sparse model narrowed things down, in sentences.
         command: how to make the same again. recipe: the whole text of the resolved recipe.
@@ -155,6 +156,8 @@ class ReportContent:
     title: str
     lead: str = ""
     failure: str = ""
+    doubt: tuple[str, str] | None = None
+    reasons: tuple[tuple[str, str], ...] = ()
     facts: list[tuple[str, str]] = field(default_factory=list)
     photos: list[PhotoEntry] = field(default_factory=list)
     photo_names: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ from recon.report.survey import survey_of
 from recon.run.folder import CLOUD, PICTURES, RunFolder
 from recon.run.matches import Pair
 from recon.sfm.adapter import posed_cameras
+from recon.sfm.trust import MEANING
 
 _Made = TypeVar("_Made")
 
@@ -96,6 +97,22 @@ def gather(
         failure: why the run ended early, if it did.
     """
     return _Gatherer(run, manifest, summary, mesh, spread, failure).content
+
+
+def say_doubt(content: ReportContent, trust: Mapping[str, Any] | None) -> None:
+    """Put a verdict that is not *sound* first, in place of the facts, warnings and failure that say the same."""
+    if not trust or not trust["reasons"]:
+        return
+    content.doubt = (trust["verdict"], MEANING[trust["verdict"]])
+    content.reasons = tuple((one["what"], one["advice"]) for one in trust["reasons"])
+    content.facts = [
+        (label, f"{trust['verdict']}; see above" if label == "Trust" else text)
+        for label, text in content.facts
+    ]
+    said = {f"{one['verdict']}: {one['what']}. {one['advice']}" for one in trust["reasons"]}
+    content.warnings = [text for text in content.warnings if text not in said]
+    if content.reasons[0][0] in content.failure:
+        content.failure = "Nothing was made of these cameras (--set map.refuse=false goes on with them)."
 
 
 class _Gatherer:
@@ -183,6 +200,7 @@ class _Gatherer:
                 )
             )
         content.warnings = list(self.summary["warnings"])
+        say_doubt(content, self.summary.get("trust"))
         content.command = command(manifest, run.root)
         recipe = run.path("recipe.toml")
         if recipe.is_file():

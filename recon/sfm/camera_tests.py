@@ -86,6 +86,7 @@ class CameraTest:
         taken: whether the hypothesis was taken.
         moves: mean distance by which it moves the camera centres, as a share of their extent.
         bends: median distance by which it moves the points, as a share of their median distance from their middle.
+        focal: by which factor it changes the focal lengths, in the median of the photos.
     """
 
     what: str
@@ -95,6 +96,7 @@ class CameraTest:
     taken: bool = False
     moves: float = 0.0
     bends: float = 0.0
+    focal: float = 1.0
 
     @property
     def gain(self) -> float:
@@ -140,8 +142,10 @@ class Fit:
         of_block = np.bincount(self.block, drop - mean)
         error = float(np.sqrt((of_block**2).sum())) / len(drop)
         missed = [min(float(np.median(one.miss)), 1e3) for one in (other, self)]
-        centres = [
-            {i: one.center for i, one in posed_cameras(fit.model, fit.photos).items()} for fit in (self, other)
+        posed = [posed_cameras(fit.model, fit.photos) for fit in (self, other)]
+        centres = [{i: one.center for i, one in cameras.items()} for cameras in posed]
+        focal = [
+            np.array([np.sqrt(one.K[0, 0] * one.K[1, 1]) for one in cameras.values()]) for cameras in posed
         ]
         extent = extent_of(np.array(list(centres[1].values())))
         well = np.nonzero((self.score < WELL_TOLD) & (other.score < WELL_TOLD))[0].tolist()
@@ -153,6 +157,7 @@ class Fit:
             mean / max(error, 1e-9),
             moves=float(centre_differences(*centres).mean() / max(extent, 1e-300)),
             bends=_bends(*points) if len(well) >= MIN_HELD_OUT else 0.0,
+            focal=float(np.median(focal[0] / focal[1])),
         )
 
 

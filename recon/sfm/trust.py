@@ -446,7 +446,7 @@ def trust_in_words(trust: Mapping[str, Any]) -> str:
     figures = trust["figures"]
     taken = [test["what"] for test in figures.get("camera_tests", ()) if test["taken"]]
     if taken and not figures["cameras_open"]:
-        reasons = f"{reasons} Points that were held out spoke for {', '.join(taken)}; taken.".lstrip()
+        reasons = f"{reasons} The photos spoke for {', '.join(taken)}, so that was used.".lstrip()
     elif taken and taken[-1] not in reasons:
         reasons = (
             f"{reasons} The photos speak for {taken[-1]}; those would move the cameras by only "
@@ -571,13 +571,18 @@ def _other_cameras(f: Figures, t: Thresholds) -> list[Reason]:
     if f.cameras_open and spoken:
         if f.open_moves <= t.given_moves and f.open_bends <= t.given_bends:
             return []
+        given = spoken[-1].what in (OTHER_THAN_GIVEN, OTHER_CENTRE_THAN_GIVEN)
+        factor = math.prod(test.focal for test in spoken)
+        focal = f" (a focal length {factor:.2f} times as long)" if given and abs(factor - 1) > 0.01 else ""
         return [
             Reason(
                 "doubtful",
-                f"The photos speak for {spoken[-1].what}: points that were held out would miss by "
-                f"{spoken[-1].after_px:.2f} instead of {spoken[0].before_px:.2f} pixels",
+                f"The photos {'do not agree with the given intrinsics: they ' if given else ''}speak for "
+                f"{spoken[-1].what}{focal}. With those, points that took no part in the fit miss by "
+                f"{spoken[-1].after_px:.2f} instead of {spoken[0].before_px:.2f} pixels, and the cameras move by "
+                f"{f.open_moves:.1%} of the distance between the outermost ones",
                 "Leave out --intrinsics, or give those of this camera and lens at this focus, zoom and crop"
-                if spoken[-1].what in (OTHER_THAN_GIVEN, OTHER_CENTRE_THAN_GIVEN)
+                if given
                 else "Try --camera-sharing per-photo, or give --intrinsics",
             )
         ]
@@ -589,9 +594,8 @@ def _other_cameras(f: Figures, t: Thresholds) -> list[Reason]:
     return [
         Reason(
             "doubtful",
-            f"The photos do not tell for certain whether the cameras are as assumed: {most.what} would fit about as "
-            f"well or better, and would put the cameras elsewhere by {most.moves:.1%} of the distance between the "
-            "outermost ones",
+            f"The photos do not tell for certain what cameras took them: {most.what} would fit as well or better, and "
+            f"would put the cameras elsewhere by {most.moves:.1%} of the distance between the outermost ones",
             "Give --intrinsics, or add photos that overlap these by two thirds; if photos were zoomed or cropped, try "
             "--camera-sharing per-photo",
         )

@@ -23,7 +23,7 @@ import recon.report
 from recon.core.cameras import PinholeView
 from recon.report.charts import count, histogram_svg, view_graph_svg
 from recon.report.content import Histogram, Points, ReportContent
-from recon.report.gather import photo_side, widest_angles
+from recon.report.gather import photo_side, say_doubt, widest_angles
 from recon.report.packing import STEPS, Blob, add_points, add_surface, box_of, start_of
 from recon.report.page import report_html
 from tests.support.report_inputs import NAMES, content, picture, sheet, view
@@ -148,6 +148,28 @@ def test_nothing_at_all_still_makes_a_page() -> None:
     assert "scene-data" not in text.split("<script>")[0]
     assert "The stage ‘photos’ failed: &lt;b&gt;" in text
     assert "No photo was left out" in text
+
+
+def test_a_doubtful_verdict_stands_first_with_what_to_do_and_once() -> None:
+    reasons = [
+        {"verdict": "doubtful", "what": "Two <halves> differ", "advice": "Add photos"},
+        {"verdict": "doubtful", "what": "The focal length is uncertain", "advice": "Give --intrinsics"},
+    ]
+    made = ReportContent("Reconstruction of a wall", facts=[("Trust", "doubtful: much text"), ("Photos", "8 given")])
+    made.warnings = ["doubtful: Two <halves> differ. Add photos", "1 photo was left out"]
+    made.failure = "The stage ‘map’ failed: this is not a reconstruction. Two <halves> differ. Add photos"
+    say_doubt(made, {"verdict": "doubtful", "reasons": reasons})
+    text = report_html(made)
+    assert text.index("may be wrong or stretched") < text.index('id="short"')
+    assert text.count("Two &lt;halves&gt; differ") == 1
+    assert text.index("Give --intrinsics") < text.index('id="short"')
+    assert "much text" not in text
+    assert "1 photo was left out" in text
+    assert "map.refuse=false" in text
+    sound = ReportContent("Reconstruction of a wall", facts=[("Trust", "sound. Good to 0.1%")])
+    say_doubt(sound, {"verdict": "sound", "reasons": []})
+    assert "Good to 0.1%" in report_html(sound)
+    assert 'id="doubt"' not in report_html(sound)
 
 
 def test_clouds_alone_have_a_first_look() -> None:

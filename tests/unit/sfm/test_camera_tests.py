@@ -102,6 +102,7 @@ def test_what_a_hypothesis_would_change_is_what_the_wrong_one_is_wrong_by(ring, 
     centres = camera_centers(model)
     wrong = centre_errors(centres, scene, list(centres)).mean()
     extent = extent_of(np.array([-pose[:, :3].T @ pose[:, 3] for pose in scene.poses]))
+    assert found.tests[0].focal == pytest.approx(1 / 1.1, rel=0.02)
     assert found.tests[0].moves == pytest.approx(wrong / extent, rel=0.3)
 
 

@@ -352,13 +352,14 @@ def test_photos_that_speak_for_other_cameras_make_a_model_doubtful_unless_they_w
 ) -> None:
     tests = (
         CameraTest("lens model RADIAL", 0.4, 0.39, 1.0),
-        CameraTest(OTHER_THAN_GIVEN, 0.42, 0.18, 15.0, taken=True, moves=0.02, bends=0.03),
+        CameraTest(OTHER_THAN_GIVEN, 0.42, 0.18, 15.0, taken=True, moves=0.02, bends=0.03, focal=0.77),
     )
     trust = judge(replace(FINE, camera_tests=tests, cameras_open=still_open))
     assert trust.verdict == verdict
     words = trust_in_words(trust.as_json())
     assert OTHER_THAN_GIVEN in words
     assert ("0.18 instead of 0.42 pixels" in words) == still_open
+    assert ("a focal length 0.77 times as long" in words) == still_open
     assert ("--intrinsics" in words) == still_open
     assert "RADIAL" not in words
 
