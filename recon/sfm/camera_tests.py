@@ -490,7 +490,7 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
         decision.ask(tester.fit(start, free_centre=True), OTHER_CENTRE_THAN_GIVEN)
         return CameraDecision(tester.as_found, frozenset(), tuple(decision.tests), False, tester.start)
     centred = tester.fit(first.photos, free_centre=True, start=first.model)
-    decision.ask(centred, "principal points anywhere")
+    decision.ask(centred, "principal points off the middle, as cropped photos have")
     _ask_for_lens(tester, decision)
     own = _own_fits(tester, decision.best)
     if _ask_for_own(decision, own):
@@ -526,7 +526,7 @@ def _ask_for_lens(tester: CameraTester, decision: _Decision) -> None:
 
 
 def _own_fits(tester: CameraTester, best: Fit) -> tuple[Fit, ...]:
-    """A camera for each photo, without and with principal points anywhere; none if that is so already."""
+    """A camera for each photo, without and with principal points off the middle; none if that is so already."""
     shared = [best.photos.photos[i].camera for i in tester.ids]
     if len(set(shared)) == len(shared):
         return ()
@@ -536,7 +536,7 @@ def _own_fits(tester: CameraTester, best: Fit) -> tuple[Fit, ...]:
 
 def _ask_for_own(decision: _Decision, fits: tuple[Fit, ...]) -> bool:
     """A camera for each photo: whether that was taken."""
-    names = ("a camera for each photo", "a camera for each photo, principal points anywhere")
+    names = ("a camera for each photo", "a camera for each photo, principal points off the middle")
     return any([decision.ask(fit, what) for fit, what in zip(fits, names, strict=False)])
 
 
@@ -551,7 +551,7 @@ def _ask_for_few(tester: CameraTester, decision: _Decision, fits: tuple[Fit, ...
         if 1 < count < len(tester.ids):
             cameras = grouped_cameras(each.photos, groups)
             few = tester.fit(cameras, free_centre=each.free_centre, start=each.model)
-            where = ", principal points anywhere" if each.free_centre else ""
+            where = ", principal points off the middle" if each.free_centre else ""
             if decision.ask(few, f"{count} cameras{where}"):
                 return True
     return False
