@@ -44,7 +44,7 @@ from recon.report.survey import survey_of
 from recon.run.folder import CLOUD, PICTURES, RunFolder
 from recon.run.matches import Pair
 from recon.sfm.adapter import posed_cameras
-from recon.sfm.trust import MEANING
+from recon.sfm.trust import meaning
 
 _Made = TypeVar("_Made")
 
@@ -103,7 +103,7 @@ def say_doubt(content: ReportContent, trust: Mapping[str, Any] | None) -> None:
     """Put a verdict that is not *sound* first, in place of the facts, warnings and failure that say the same."""
     if not trust or not trust["reasons"]:
         return
-    content.doubt = (trust["verdict"], MEANING[trust["verdict"]])
+    content.doubt = (trust["verdict"], meaning(trust))
     content.reasons = tuple((one["what"], one["advice"]) for one in trust["reasons"])
     content.facts = [
         (label, f"{trust['verdict']}; see above" if label == "Trust" else text)

@@ -40,6 +40,7 @@ MEANING = {
     "doubtful": "the cameras, and all that is made from them, may be wrong or stretched",
     "not a reconstruction": "the cameras mean nothing, nor does what is made from them",
 }
+IN_PART = "a part of what was photographed is missing"
 
 # A turn of the camera explains a track that it misses by less than this many pixels, or than this many standard
 # deviations of the observations, whichever is more.
@@ -203,11 +204,16 @@ class Figures:
 
 @dataclass(frozen=True)
 class Reason:
-    """Reason against a model: what was seen, what to do, and how bad it is."""
+    """Reason against a model: what was seen, what to do, and how bad it is.
+
+    Attributes:
+        in_part: the model is incomplete, which does not make it wrong.
+    """
 
     verdict: Verdict
     what: str
     advice: str
+    in_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -440,6 +446,13 @@ def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
     return Trust(verdict, tuple(reasons), figures)
 
 
+def meaning(trust: Mapping[str, Any]) -> str:
+    """What a verdict that is not *sound*, as ``Trust.as_json`` gives it, means for what is made of the model."""
+    if all(one.get("in_part") for one in trust["reasons"]):
+        return IN_PART
+    return MEANING[trust["verdict"]]
+
+
 def trust_in_words(trust: Mapping[str, Any]) -> str:
     """A verdict as ``Trust.as_json`` gives it, in one or a few sentences."""
     reasons = " ".join(f"Why: {one['what']}. What to do: {one['advice']}." for one in trust["reasons"])
@@ -458,7 +471,7 @@ def trust_in_words(trust: Mapping[str, Any]) -> str:
             f"{reasons} {otherwise[0][0].upper()}{otherwise[0][1:]}; the photos tell theirs well.".lstrip()
         )
     if trust["reasons"]:
-        return f"{trust['verdict']}: {MEANING[trust['verdict']]}. {reasons}"
+        return f"{trust['verdict']}: {meaning(trust)}. {reasons}"
     return (
         f"{trust['verdict']}. Camera positions are good to about {figures['stated_deviation']:.2%} of the "
         f"distance between the outermost cameras (one standard deviation); points are seen under "
@@ -676,6 +689,7 @@ def _incomplete(f: Figures) -> list[Reason]:
                 f"The photos fall into {f.models} models that nothing joins: this one has {f.registered} of "
                 f"{f.photos} photos, the next one {f.second_model}",
                 "Add photos that lead from one part to the other, or take the next model with --set map.model=1",
+                in_part=True,
             )
         ]
     if f.registered < 0.5 * f.photos:
@@ -684,6 +698,7 @@ def _incomplete(f: Figures) -> list[Reason]:
                 "doubtful",
                 f"Only {f.registered} of {f.photos} photos are in the model",
                 "See 'Left out' for why; add photos that overlap by two thirds",
+                in_part=True,
             )
         ]
     return []

@@ -392,3 +392,10 @@ def test_other_cameras_that_are_only_likely_are_a_doubt_if_they_would_stand_else
     # What was asked before other cameras were taken was compared with those that are no longer there.
     taken = CameraTest("2 cameras", 0.43, 0.2, 9.0, taken=True, moves=0.05)
     assert judge(replace(FINE, camera_tests=(likely, taken))).verdict == "sound"
+
+
+def test_a_model_of_some_photos_is_called_a_part_and_not_wrong() -> None:
+    parts = judge(replace(FINE, photos=20, models=2, second_model=6))
+    assert trust_in_words(parts.as_json()).startswith("doubtful: a part of what was photographed is missing.")
+    both = judge(replace(FINE, photos=20, models=2, second_model=6, halves_difference=0.05))
+    assert trust_in_words(both.as_json()).startswith("doubtful: the cameras, and all that is made from them")
