@@ -24,7 +24,8 @@ from recon.sfm.adapter import model_from_tracks, posed_cameras
 from recon.sfm.evidence import centre_differences, extent_of
 from recon.sfm.mapping import MappingSettings, adjust, posed_model
 
-# A test looks at so many photos and tracks at most: it asks what kind of camera it was, and more say the same. Of the tracks, what is not fitted is held out, which costs next to nothing.
+# A test looks at so many photos and tracks at most: it asks what kind of camera it was, and more say the same. Of the
+# tracks, what is not fitted is held out, which costs next to nothing.
 MAX_TEST_PHOTOS = 30
 MAX_FITTED = 675
 MAX_HELD_OUT = 2000
@@ -41,8 +42,8 @@ WELL_TOLD = 2.0
 LIKELY_STANDARD_ERRORS = 2.0
 # Side of the blocks of a photo whose tracks err alike, as a share of its longest side.
 BLOCK = 1 / 8
-# Misses of up to the median one (pixels, within these bounds) count in full, larger ones less and less: a few tracks that
-# are wrong must not drown what all others say.
+# Misses of up to the median one (pixels, within these bounds) count in full, larger ones less and less: a few tracks
+# that are wrong must not drown what all others say.
 SCALE_PX = (0.05, 1.0)
 # Photos are of one camera where their focal lengths differ by less than this factor, or their principal points by
 # this share of the diagonal.
@@ -161,10 +162,8 @@ class Fit:
         )
 
 
-def _bends(
-    a: Mapping[int, Float[np.ndarray, "3"]], b: Mapping[int, Float[np.ndarray, "3"]]
-) -> float:
-    """Median distance of the points after the best similarity, as a share of their median distance from their middle."""
+def _bends(a: Mapping[int, Float[np.ndarray, "3"]], b: Mapping[int, Float[np.ndarray, "3"]]) -> float:
+    """Median distance of points after the best similarity, as a share of their median distance from their middle."""
     xyz = np.array(list(b.values()))
     size = float(np.median(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1)))
     return float(np.median(centre_differences(a, b))) / max(size, 1e-300)
@@ -537,7 +536,8 @@ def _own_fits(tester: CameraTester, best: Fit) -> tuple[Fit, ...]:
 def _ask_for_own(decision: _Decision, fits: tuple[Fit, ...]) -> bool:
     """A camera for each photo: whether that was taken."""
     names = ("a camera for each photo", "a camera for each photo, principal points off the middle")
-    return any([decision.ask(fit, what) for fit, what in zip(fits, names, strict=False)])
+    taken = [decision.ask(fit, what) for fit, what in zip(fits, names, strict=False)]
+    return any(taken)
 
 
 def _ask_for_few(tester: CameraTester, decision: _Decision, fits: tuple[Fit, ...]) -> bool:

@@ -85,8 +85,8 @@ class Thresholds:
         far_pairs, far_share: how many strong pairs may do so, and which share of all strong pairs; both must be passed.
         missing_pairs, missing_share: how many of the pairs that were tried, and that must match by the model, may not
             have matched, and which share of them; both must be passed.
-        given_moves, given_bends: up to which movement of the centres (share of their extent) and of the points (share of
-            the scene) it does not matter that the photos speak for other cameras.
+        given_moves, given_bends: up to which movement of the centres (share of their extent) and of the points (share
+            of the scene) it does not matter that the photos speak for other cameras.
         open_moves: movement of the centres by other cameras that are only likely, from which it matters.
         told_focal: deviation of a focal length (relative) up to which the photos are believed against EXIF.
         loose: share of the photos that are held loosely.

@@ -155,7 +155,9 @@ def test_a_doubtful_verdict_stands_first_with_what_to_do_and_once() -> None:
         {"verdict": "doubtful", "what": "Two <halves> differ", "advice": "Add photos"},
         {"verdict": "doubtful", "what": "The focal length is uncertain", "advice": "Give --intrinsics"},
     ]
-    made = ReportContent("Reconstruction of a wall", facts=[("Trust", "doubtful: much text"), ("Photos", "8 given")])
+    made = ReportContent(
+        "Reconstruction of a wall", facts=[("Trust", "doubtful: much text"), ("Photos", "8 given")]
+    )
     made.warnings = ["doubtful: Two <halves> differ. Add photos", "1 photo was left out"]
     made.failure = "The stage ‘map’ failed: this is not a reconstruction. Two <halves> differ. Add photos"
     say_doubt(made, {"verdict": "doubtful", "reasons": reasons})

@@ -28,7 +28,15 @@ from recon.sfm.camera_tests import (
 )
 from recon.sfm.evidence import extent_of
 from recon.sfm.mapping import MappingSettings, map_incremental
-from tests.support.sfm_scene import RING, camera_centers, centre_errors, exact_tracks, graph_of, make_scene, photo_set_of
+from tests.support.sfm_scene import (
+    RING,
+    camera_centers,
+    centre_errors,
+    exact_tracks,
+    graph_of,
+    make_scene,
+    photo_set_of,
+)
 
 ONE_THREAD = MappingSettings(threads=1)
 LENS = Intrinsics("SIMPLE_RADIAL", (600.0, 319.5, 239.5, 0.0), 640, 480)
