@@ -25,7 +25,8 @@ def match_lines_picture(
     """Both photos beside each other, every match as a dot in both and some of them as lines.
 
     Matches that agree with the geometry of the pair are green, the others red and drawn first. The lines are spread
-    evenly over the first photo, and both kinds have their share of them.
+    evenly over the first photo, and both kinds have their share of them. Matches without a finite place (doubtful lenses
+    give such) are not shown.
 
     Args:
         agrees: which matches agree; None for all.
@@ -37,10 +38,12 @@ def match_lines_picture(
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
         faded = (0.7 * grey + 0.3 * 255).astype(np.uint8)
         picture[: image.shape[0], x : x + image.shape[1]] = faded[..., None]
+    known = np.isfinite(xy_a).all(axis=1) & np.isfinite(xy_b).all(axis=1)
+    xy_a, xy_b = xy_a[known], xy_b[known]
     count = len(xy_a)
     if count == 0:
         return picture
-    kinds = np.ones(count, bool) if agrees is None else agrees
+    kinds = np.ones(count, bool) if agrees is None else agrees[known]
     start = np.rint(xy_a.astype(np.float64) * 2**_SHIFT).astype(int)
     end = np.rint((xy_b + np.array([left, 0], np.float32)).astype(np.float64) * 2**_SHIFT).astype(int)
     for kind, colour in ((False, _DISAGREES), (True, _AGREES)):
