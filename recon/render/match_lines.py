@@ -25,8 +25,8 @@ def match_lines_picture(
     """Both photos beside each other, every match as a dot in both and some of them as lines.
 
     Matches that agree with the geometry of the pair are green, the others red and drawn first. The lines are spread
-    evenly over the first photo, and both kinds have their share of them. Matches without a finite place (doubtful lenses
-    give such) are not shown.
+    evenly over the first photo, and both kinds have their share of them. Matches without a finite place, as doubtful
+    lenses give, are not shown.
 
     Args:
         agrees: which matches agree; None for all.
