@@ -107,23 +107,20 @@ def match_interest_points(
         return np.empty((0, 2), np.int64)
     da, db = a.descriptors.astype(np.float32), b.descriptors.astype(np.float32)
     norm_a, norm_b = np.einsum("ij,ij->i", da, da), np.einsum("ij,ij->i", db, db)
+    da *= np.float32(-2)
     nearest = np.empty(len(a), np.int64)
     first = np.empty(len(a), np.float32)
     second = np.full(len(a), np.inf, np.float32)
     back = np.full(len(b), np.inf, np.float32)
-    back_index = np.zeros(len(b), np.int64)
     for start in range(0, len(a), _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, len(a))
         # Descriptors are whole numbers below 2^8: products and norms are exact in float32.
-        distance = norm_b - 2.0 * (da[start:stop] @ db.T)
+        distance = da[start:stop] @ db.T
+        distance += norm_b
         distance += norm_a[start:stop, None]
-        rows = np.arange(stop - start)
         if mutual:
-            column_best = distance.argmin(axis=0)
-            column_value = distance[column_best, np.arange(len(b))]
-            better = column_value < back
-            back[better] = column_value[better]
-            back_index[better] = column_best[better] + start
+            np.minimum(back, distance.min(axis=0), out=back)
+        rows = np.arange(stop - start)
         best = distance.argmin(axis=1)
         nearest[start:stop] = best
         first[start:stop] = distance[rows, best]
@@ -132,7 +129,11 @@ def match_interest_points(
             second[start:stop] = distance.min(axis=1)
     accepted = np.ones(len(a), bool) if ratio >= 1.0 else first < np.float32(ratio * ratio) * second
     if mutual:
-        accepted &= back_index[nearest] == np.arange(len(a))
+        accepted &= first == back[nearest]
+        # Of points that are as near to the same one, the first.
+        index = np.flatnonzero(accepted)
+        index = index[np.sort(np.unique(nearest[index], return_index=True)[1])]
+        return np.stack([index, nearest[index]], axis=1)
     index = np.flatnonzero(accepted)
     return np.stack([index, nearest[index]], axis=1)
 
