@@ -125,15 +125,16 @@ def bake(
     if chosen is not None:
         order = chosen[np.argsort(blend.view[chosen, 0], kind="stable")]
     names, first = np.unique(blend.view[order, 0], return_index=True)
-    slot = np.zeros(len(views), np.int64)
+    # Of each photo in the pixels of all at work: where it begins, its height and width.
+    places = np.zeros((len(views), 3), np.int64)
     for name, mine in zip(names, np.split(order, first[1:]), strict=True):
         if name < 0:
             continue
-        pictures = numba.typed.List()
-        for index in np.unique(blend.view[mine]).tolist():
-            if index >= 0:
-                slot[index] = len(pictures)
-                pictures.append(picture(index))
+        used = [index for index in np.unique(blend.view[mine]).tolist() if index >= 0]
+        shapes = np.array([picture(index).shape[:2] for index in used], np.int64)
+        begin = np.cumsum(shapes.prod(axis=1) * 3) - shapes.prod(axis=1) * 3
+        places[used] = np.column_stack([begin, shapes])
+        pixels = np.concatenate([picture(index).ravel() for index in used])
         for margin in (0.0, _MARGIN):
             _paint(
                 texture,
@@ -145,8 +146,8 @@ def bake(
                 blend.view,
                 blend.weight,
                 blend.correction,
-                pictures,
-                slot,
+                pixels,
+                places,
                 matrices,
                 gains.astype(np.float32),
                 margin,
@@ -215,8 +216,8 @@ def _paint(
     view: Int16[np.ndarray, "m 4"],
     weight: Float32[np.ndarray, "m 3 4"],
     correction: Float32[np.ndarray, "m 3 4 3"],
-    pictures: list[UInt8[np.ndarray, "_ _ 3"]],
-    slot: Int64[np.ndarray, " v"],
+    pixels: UInt8[np.ndarray, " p"],
+    places: Int64[np.ndarray, "v 3"],
     matrices: Float64[np.ndarray, "v 3 4"],
     gains: Float32[np.ndarray, "v 3"],
     margin: float,
@@ -232,7 +233,8 @@ def _paint(
             for x in range(left, right + 1):
                 if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
                     continue
-                color[:] = 0.0
+                for channel in range(3):
+                    color[channel] = 0.0
                 total = 0.0
                 for k in range(view.shape[1]):
                     v = view[f, k]
@@ -253,8 +255,7 @@ def _paint(
                         continue
                     u = (P[0, 0] * lx + P[0, 1] * ly + P[0, 2] * lz + P[0, 3]) / depth
                     q = (P[1, 0] * lx + P[1, 1] * ly + P[1, 2] * lz + P[1, 3]) / depth
-                    picture = pictures[slot[v]]
-                    ph, pw = picture.shape[0], picture.shape[1]
+                    begin, ph, pw = places[v, 0], places[v, 1], places[v, 2]
                     iu, iq = int(np.floor(u)), int(np.floor(q))
                     for tap in range(4):
                         wx[tap] = _cubic(u - (iu - 1 + tap))
@@ -266,7 +267,7 @@ def _paint(
                             line = 0.0
                             for s in range(4):
                                 xx = min(max(iu - 1 + s, 0), pw - 1)
-                                line += wx[s] * picture[yy, xx, channel]
+                                line += wx[s] * pixels[begin + 3 * (yy * pw + xx) + channel]
                             value += wy[r] * line
                         value *= gains[v, channel]
                         for c in range(3):
