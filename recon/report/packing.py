@@ -51,9 +51,12 @@ class Box:
 
     def inside(self, xyz: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
         """Tell which points are finite and in the box."""
-        local = np.asarray(xyz, np.float64) - self.origin
+        found = np.ones(len(xyz), bool)
         with np.errstate(invalid="ignore"):
-            return np.asarray(((local >= 0) & (local <= self.side)).all(axis=1))
+            for axis in range(3):  # clouds are large: one axis in double precision at a time
+                local = np.asarray(xyz[:, axis], np.float64) - self.origin[axis]
+                found &= (local >= 0) & (local <= self.side)
+        return found
 
     def steps(self, xyz: Float[np.ndarray, "n 3"]) -> UInt16[np.ndarray, "n 3"]:
         """Points of the box in whole steps; the error is at most half a step on each axis."""
