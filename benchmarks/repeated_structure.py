@@ -3,6 +3,7 @@
     python benchmarks/repeated_structure.py                          # every scene, intrinsics known and unknown
     python benchmarks/repeated_structure.py --scenes courtyard --intrinsics known --keep FOLDER
     python benchmarks/repeated_structure.py --real                   # real scenes with known cameras as well
+    python benchmarks/repeated_structure.py --held-out               # scenes that nothing was set on
 
 A pair is right when its relative rotation and its direction of translation are within 5 degrees of the truth; pairs
 without a pose are not counted. Recall counts the right pairs that stay among all that were right when they were
@@ -25,6 +26,7 @@ import networkx as nx
 import numpy as np
 import pycolmap
 from _common import data_root, machine, table
+from held_out_scenes import HELD_OUT
 
 import recon.api
 from recon.core.similarity import camera_center
@@ -34,6 +36,7 @@ from recon.errors import ReconError
 from recon.evaluation.poses import align_similarity_robust, poses_from_colmap
 from recon.graph.view_graph import relative_pose
 from recon.io.cameras_json import poses_from_cameras_json, read_cameras_json
+from recon.run.folder import RunFolder
 from recon.run.inputs import RunInputs
 from recon.synthetic.files import write_scene
 from recon.synthetic.repeated import REPEATED_SCENES, make_repeated_scene
@@ -205,9 +208,11 @@ def figures(
             kept, precision, recall = pair_figures(out, truth)
     registered, mean, everyone = camera_figures(model, truth)
     seconds = time.process_time() - began
+    trust = None if how.colmap else RunFolder(out).trust()
+    verdict = "" if trust is None else trust["verdict"]
     return [
         name, mode, variant, kept, _percent(precision), _percent(recall), f"{registered}/{len(truth)}",
-        f"{mean:.3f}", f"{everyone:.3f}", f"{seconds:.0f}",
+        f"{mean:.3f}", f"{everyone:.3f}", verdict, f"{seconds:.0f}",
     ]  # fmt: skip
 
 
@@ -220,8 +225,13 @@ def scene_folder(name: str, root: Path, size: Sequence[int], own: float, seed: i
     if name in REAL:
         return data_root() / "datasets" / REAL[name]
     folder = root / "scenes" / name
+    maker = None
+    if name in HELD_OUT:
+        maker, seed, own = HELD_OUT[name]
     if not (folder / "truth" / "mesh.ply").exists():
-        write_scene(make_repeated_scene(name, size=(size[0], size[1]), own=own, seed=seed), folder)
+        write_scene(
+            make_repeated_scene(name, size=(size[0], size[1]), own=own, seed=seed, maker=maker), folder
+        )
     return folder
 
 
@@ -230,7 +240,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", nargs="+", choices=[*REPEATED_SCENES, *REAL], default=None)
+    parser.add_argument("--scenes", nargs="+", choices=[*REPEATED_SCENES, *HELD_OUT, *REAL], default=None)
+    parser.add_argument("--held-out", action="store_true", help="those of held_out_scenes.py alone")
     parser.add_argument("--real", action="store_true", help="real scenes with known cameras as well")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--intrinsics", choices=["known", "unknown", "both"], default="both")
@@ -243,7 +254,10 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="with --keep: verify and map again")
     options = parser.parse_args()
     pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
-    names = options.scenes or [*REPEATED_SCENES, *(REAL if options.real else ())]
+    names = options.scenes or [
+        *(HELD_OUT if options.held_out else REPEATED_SCENES),
+        *(REAL if options.real else ()),
+    ]
     modes = [mode for mode in ("known", "unknown") if options.intrinsics in (mode, "both")]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -256,7 +270,7 @@ def main() -> None:
                     print(*rows[-1], flush=True)
     headers = [
         "scene", "intrinsics", "variant", "pairs", "precision %", "recall %", "registered", "mean error %", "all %",
-        "CPU s",
+        "verdict", "CPU s",
     ]  # fmt: skip
     print(f"\nquality {options.quality}, errors in percent of the extent of the cameras; {machine()}\n")
     print(table(rows, headers))

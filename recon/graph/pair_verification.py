@@ -29,6 +29,7 @@ from recon.graph.two_view import (
     MIN_CONFIDENCE_SUPPORTED,
     ModelChoice,
     match_confidence,
+    refined_geometry,
     sample_matches,
     verify_pair,
 )
@@ -41,6 +42,9 @@ from recon.matching.types import DenseMatch, SparseMatch
 # Herz-Jesus-P8, entry-P10, templeSparseRing, the pale figure) the dense pose was off by more than 5 degrees, or its
 # direction by more than 25, in 129; taking the sparse one where this rule says so mended 55 and spoiled 2.
 MIN_EXPLAINED = 0.8
+# Dense matches that lie this share of the inlier threshold from their epipolar lines count in full when a pose is made
+# tighter.
+TIGHT = 0.125
 # Of pairs whose two geometries contradict each other the sparse one was right in four of five: the most that such a
 # pair is trusted before loops are heard.
 CONTRADICTED_CHANCE = 0.8
@@ -133,7 +137,10 @@ def verify_dense_pair(
         agreement=sparse_agreement(dense, seen.xy_a, seen.xy_b, size_a, size_b),
         points=fewest_points,
     )
-    return PairEvidence(geometry, len(sample.xy_a), share, signs, chance(dense_features(signs), DENSE_MODEL))
+    likely = chance(dense_features(signs), DENSE_MODEL)
+    # The signs are those of the pose that most matches fit, as the model of chances was fitted to them.
+    tight = refined_geometry(geometry, sample.xy_a, sample.xy_b, *cameras, TIGHT * options.max_error)
+    return PairEvidence(tight, len(sample.xy_a), share, signs, likely)
 
 
 def _geometry(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt32
+from jaxtyping import Float, Float64, UInt32
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
 from recon.core.colmap import pycolmap
@@ -188,6 +191,58 @@ def verify_pair(
             pose = candidate
             angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
     return TwoViewGeometry(chosen, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+
+
+def refined_geometry(
+    geometry: TwoViewGeometry,
+    xy_a: Float[np.ndarray, "n 2"],
+    xy_b: Float[np.ndarray, "n 2"],
+    camera_a: Intrinsics,
+    camera_b: Intrinsics,
+    scale_px: float,
+) -> TwoViewGeometry:
+    """The essential matrix that fits the tightest matches, from one that most matches fit within some pixels.
+
+    Where texture is weak, many matches of a flow are off by a pixel or two and all the same way, and many others are
+    right to a fraction of a pixel. A count of inliers cannot tell these apart; a Cauchy loss of their Sampson distances
+    with a scale of that fraction can.
+
+    Args:
+        geometry: of these matches; only "E" with a pose is changed.
+        scale_px: distance (in the pixels of the cameras) up to which a match counts in full.
+    """
+    if geometry.model != "E" or geometry.b_from_a is None:
+        return geometry
+    rays = [
+        np.column_stack([camera_for_geometry(camera).cam_from_img(np.asarray(xy, np.float64)), np.ones(len(xy))])
+        for camera, xy in ((camera_a, xy_a), (camera_b, xy_b))
+    ]
+    fine = np.isfinite(rays[0]).all(axis=1) & np.isfinite(rays[1]).all(axis=1)
+    a, b = rays[0][fine], rays[1][fine]
+    turn, along = geometry.b_from_a[:, :3], geometry.b_from_a[:, 3]
+    across = np.linalg.svd(along[None])[2][1:]
+    pixels = 0.25 * float(np.sum([np.diag(camera.K)[:2] for camera in (camera_a, camera_b)]))
+
+    def pose(values: Float64[np.ndarray, "5"]) -> Float64[np.ndarray, "3 4"]:
+        direction = along + values[3:] @ across
+        rotation = Rotation.from_rotvec(values[:3]).as_matrix() @ turn
+        return np.column_stack([rotation, direction / np.linalg.norm(direction)])
+
+    def distances(values: Float64[np.ndarray, "5"]) -> Float64[np.ndarray, " n"]:
+        E = _essential(pose(values))
+        in_b, in_a = a @ E.T, b @ E
+        slope = np.sqrt((in_b[:, :2] ** 2).sum(axis=1) + (in_a[:, :2] ** 2).sum(axis=1))
+        return np.asarray(pixels * (b * in_b).sum(axis=1) / np.maximum(slope, 1e-12))
+
+    found = least_squares(distances, np.zeros(5), loss="cauchy", f_scale=scale_px, max_nfev=20)
+    b_from_a = pose(found.x)
+    matrix = np.linalg.inv(camera_b.K).T @ _essential(b_from_a) @ np.linalg.inv(camera_a.K)
+    return replace(geometry, matrix=matrix / np.linalg.norm(matrix), b_from_a=b_from_a)
+
+
+def _essential(b_from_a: Float64[np.ndarray, "3 4"]) -> Float64[np.ndarray, "3 3"]:
+    x, y, z = b_from_a[:, 3]
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ b_from_a[:, :3]
 
 
 def _options(max_error_px: float, min_inliers: int, seed: int) -> pycolmap.TwoViewGeometryOptions:

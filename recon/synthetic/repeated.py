@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -340,7 +341,10 @@ def _figure(
     return mesh, albedo, poses, 36.0
 
 
-_MAKERS: Mapping[str, Callable[..., tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]]] = {
+# Weight of own detail, seed and coarseness to surface, paint, poses and horizontal field of view in degrees.
+Maker: TypeAlias = Callable[[float, int, float], tuple[Mesh, Albedo, list[Float64[np.ndarray, "3 4"]], float]]
+
+_MAKERS: Mapping[str, Maker] = {
     "courtyard": _courtyard,
     "corridor": _corridor,
     "threefold": _threefold,
@@ -359,7 +363,13 @@ REPEATED_SCENES: Mapping[str, str] = {
 
 
 def make_repeated_scene(
-    name: str, *, size: tuple[int, int] = (512, 384), own: float = 0.4, seed: int = 0, coarseness: float = 1.0
+    name: str,
+    *,
+    size: tuple[int, int] = (512, 384),
+    own: float = 0.4,
+    seed: int = 0,
+    coarseness: float = 1.0,
+    maker: Maker | None = None,
 ) -> SyntheticScene:
     """Render one of ``REPEATED_SCENES`` with its exact cameras.
 
@@ -368,13 +378,15 @@ def make_repeated_scene(
         own: weight of the detail that no other element has; 0 has none at all, 1 is all stains.
         seed: of paint, cameras and noise.
         coarseness: factor on the distance between the surface's vertices; quick drafts.
+        maker: what makes a scene of another name.
 
     Raises:
         UsageError: no such scene.
     """
-    if name not in _MAKERS:
+    maker = maker or _MAKERS.get(name)
+    if maker is None:
         raise UsageError(f"no repeated scene {name!r}; there are: {', '.join(_MAKERS)}")
-    mesh, albedo, poses, field_of_view = _MAKERS[name](own, seed, coarseness)
+    mesh, albedo, poses, field_of_view = maker(own, seed, coarseness)
     dark = name == "figure"
     return render_scene(
         name,
