@@ -214,7 +214,9 @@ def refined_geometry(
     if geometry.model != "E" or geometry.b_from_a is None:
         return geometry
     rays = [
-        np.column_stack([camera_for_geometry(camera).cam_from_img(np.asarray(xy, np.float64)), np.ones(len(xy))])
+        np.column_stack(
+            [camera_for_geometry(camera).cam_from_img(np.asarray(xy, np.float64)), np.ones(len(xy))]
+        )
         for camera, xy in ((camera_a, xy_a), (camera_b, xy_b))
     ]
     fine = np.isfinite(rays[0]).all(axis=1) & np.isfinite(rays[1]).all(axis=1)

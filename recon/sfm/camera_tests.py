@@ -40,6 +40,8 @@ MIN_GAIN = 0.04
 WELL_TOLD = 2.0
 # What is better by so many is no more than likely: it is not taken, but what it would change is not certain.
 LIKELY_STANDARD_ERRORS = 2.0
+# So often the similarity between two fits is fitted again, without points that it misses by three times the median.
+BEND_ROUNDS = 5
 # Side of the blocks of a photo whose tracks err alike, as a share of its longest side.
 BLOCK = 1 / 8
 # Misses of up to the median one (pixels, within these bounds) count in full, larger ones less and less: a few tracks
@@ -166,7 +168,12 @@ def _bends(a: Mapping[int, Float[np.ndarray, "3"]], b: Mapping[int, Float[np.nda
     """Median distance of points after the best similarity, as a share of their median distance from their middle."""
     xyz = np.array(list(b.values()))
     size = float(np.median(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1)))
-    return float(np.median(centre_differences(a, b))) / max(size, 1e-300)
+    kept = sorted(b)
+    for _ in range(BEND_ROUNDS):  # points far away are told badly, and would rule the similarity
+        away = centre_differences({i: a[i] for i in kept}, {i: b[i] for i in kept})
+        middle = float(np.median(away))
+        kept = [i for i, far in zip(kept, away.tolist(), strict=True) if far <= 3 * middle]
+    return middle / max(size, 1e-300)
 
 
 @dataclass(frozen=True)

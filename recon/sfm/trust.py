@@ -109,7 +109,7 @@ class Thresholds:
     far_share: float = 0.05
     missing_pairs: int = 2
     missing_share: float = 0.3
-    given_moves: float = 0.005
+    given_moves: float = 0.007
     given_bends: float = 0.01
     open_moves: float = 0.01
     told_focal: float = 0.01
@@ -592,8 +592,9 @@ def _other_cameras(f: Figures, t: Thresholds) -> list[Reason]:
                 "doubtful",
                 f"The photos {'do not agree with the given intrinsics: they ' if given else ''}speak for "
                 f"{spoken[-1].what}{focal}. With those, points that took no part in the fit miss by "
-                f"{spoken[-1].after_px:.2f} instead of {spoken[0].before_px:.2f} pixels, and the cameras move by "
-                f"{f.open_moves:.1%} of the distance between the outermost ones",
+                f"{spoken[-1].after_px:.2f} instead of {spoken[0].before_px:.2f} pixels, the cameras move by "
+                f"{f.open_moves:.1%} of the distance between the outermost ones, and the points by {f.open_bends:.1%} "
+                "of the size of the scene",
                 "Leave out --intrinsics, or give those of this camera and lens at this focus, zoom and crop"
                 if given
                 else "Try --camera-sharing per-photo, or give --intrinsics",

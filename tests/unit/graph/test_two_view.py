@@ -12,10 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
 from recon.core.resize import resize_points
+from recon.graph.evidence import transfer_errors
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
     match_confidence,
+    refined_geometry,
     sample_matches,
     verify_pair,
 )
@@ -243,3 +245,51 @@ def test_a_forced_model_explains_its_inliers() -> None:
     # E trusts a guessed focal length, F leaves a known one alone.
     assert verify_pair(a, b, UNKNOWN, UNKNOWN, model="E").model == "E"
     assert verify_pair(*scene("plane")[:2], KNOWN, KNOWN, model="F").model == "F"
+
+
+def pose_errors(found: np.ndarray, pose: np.ndarray) -> tuple[float, float]:
+    """Degrees in rotation and in direction."""
+    turned = Rotation.from_matrix(found[:, :3] @ pose[:, :3].T).magnitude()
+    cosine = found[:, 3] @ pose[:, 3] / np.linalg.norm(pose[:, 3]) / np.linalg.norm(found[:, 3])
+    return float(np.degrees(turned)), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def ball(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exact matches on the near side of a ball, seen from two places 25 degrees apart, and b_from_a."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(1500, 3))
+    points = 0.7 * points / np.linalg.norm(points, axis=1, keepdims=True)
+    middle = np.array([0, 0, 6.0])
+    points = points[points[:, 2] < -0.2] + middle
+    R = Rotation.from_rotvec([0.02, np.radians(25), 0.03]).as_matrix()
+    pose = np.column_stack([R, middle - R @ middle])
+    return project(KNOWN, np.eye(3, 4), points), project(KNOWN, pose, points), pose
+
+
+def test_a_pose_follows_the_tight_matches_where_others_err_alike() -> None:
+    """Without texture a smooth flow is a pixel or two off over whole patches; elsewhere it is right to a fraction."""
+    before, after = [], []
+    for seed in range(5):
+        a, b, pose = ball(seed)
+        rng = np.random.default_rng(seed)
+        weak = rng.random(len(a)) < 0.4
+        b += rng.normal(0, 0.1, b.shape)
+        b[weak] += 1.5 * np.sin(a[weak, ::-1] / 25 + rng.uniform(0, 6, 2))
+        loose = verify_pair(a, b, KNOWN, KNOWN, max_error_px=2.0)
+        assert loose.b_from_a is not None
+        tight = refined_geometry(loose, a, b, KNOWN, KNOWN, 0.25)
+        assert tight.b_from_a is not None
+        before.append(max(pose_errors(loose.b_from_a, pose)))
+        after.append(max(pose_errors(tight.b_from_a, pose)))
+        assert np.linalg.norm(tight.b_from_a[:, 3]) == pytest.approx(1.0)
+        assert tight.matrix is not None
+        assert np.median(transfer_errors(tight.matrix, a, b)[~weak]) < 0.15  # the matrix is that of the pose
+        assert tight.inliers is loose.inliers
+    assert np.mean(before) > 0.6
+    assert np.mean(after) < 0.4 * np.mean(before)
+
+
+def test_geometries_without_a_pose_stay_as_they_are() -> None:
+    a, b, _ = scene("cloud")
+    found = verify_pair(a, b, UNKNOWN, UNKNOWN)
+    assert refined_geometry(found, a, b, UNKNOWN, UNKNOWN, 0.25) is found
