@@ -109,7 +109,7 @@ class Thresholds:
     far_share: float = 0.05
     missing_pairs: int = 2
     missing_share: float = 0.3
-    given_moves: float = 0.007
+    given_moves: float = 0.008
     given_bends: float = 0.01
     open_moves: float = 0.01
     told_focal: float = 0.01
