@@ -149,7 +149,8 @@ def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-
         n = first[t + 1] - first[t]
         block = costs[first[t] * squares : first[t + 1] * squares]
         low = smallest[:n]
-        low[:] = np.uint16(65535)
+        for i in range(n):
+            low[i] = np.uint16(65535)
         for k in range(squares):
             row = block[k * n : (k + 1) * n]
             for i in range(n):
@@ -179,7 +180,9 @@ def coarsen_costs(fine, fine_grid, grid, labels, cap, coarse):  # type: ignore[n
     low = np.empty(longest, np.uint32)
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
-        total[:, :n] = np.uint32(0)
+        for k in range(squares):
+            for i in range(n):
+                total[k, i] = np.uint32(0)
         for dy in range(2):
             for dx in range(2):
                 s = 2 * t + dy + dx
@@ -204,7 +207,8 @@ def coarsen_costs(fine, fine_grid, grid, labels, cap, coarse):  # type: ignore[n
                     into = total[k, lo:hi]
                     for i in range(hi - lo):
                         into[i] = np.uint32(into[i] + np.uint32(row[2 * i]))
-        low[:n] = np.uint32(0xFFFFFFFF)
+        for i in range(n):
+            low[i] = np.uint32(0xFFFFFFFF)
         for k in range(squares):
             row32 = total[k, :n]
             for i in range(n):
@@ -338,7 +342,7 @@ def _collect(  # type: ignore[no-untyped-def]
             row_v[i] = np.uint16(shared + from_ahead[i])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _send_forward(  # type: ignore[no-untyped-def]
     horizontal, vertical, t, plane, messages, shifts, grid, smoothness
 ):
@@ -359,10 +363,10 @@ def _send_forward(  # type: ignore[no-untyped-def]
     if end > 0:
         shift = shifts.down[plane, first[t] : first[t + 1]]
         into = messages[plane, 2, o1:e1]
-        _deliver(vertical, 0, end, smoothness, shift, into, m, y0 + 1 - top[t + 1])
+        _deliver(vertical, np.int64(0), end, smoothness, shift, into, m, y0 + 1 - top[t + 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _send_backward(  # type: ignore[no-untyped-def]
     horizontal, vertical, t, plane, messages, shifts, grid, smoothness, negative
 ):
@@ -380,7 +384,7 @@ def _send_backward(  # type: ignore[no-untyped-def]
         where = y0 - top[t - 1]
         for i in range(end):
             negative[i] = np.int32(-before[where + i])
-        _deliver(horizontal, 0, end, smoothness, negative, messages[plane, 1, o1:e1], m, where)
+        _deliver(horizontal, np.int64(0), end, smoothness, negative, messages[plane, 1, o1:e1], m, where)
     begin = max(0, 1 - y0)
     if begin < n:
         before = shifts.down[plane, first[t - 1] : first[t]]

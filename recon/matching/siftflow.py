@@ -410,26 +410,28 @@ def halve_descriptors(sift: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2
     """
     h, w, c = sift.shape
     out = np.empty(((h + 1) // 2, (w + 1) // 2, c), np.uint8)
-    _halve(np.ascontiguousarray(sift), _HALVING, out)
+    _halve(np.ascontiguousarray(sift).reshape(h, w * c), _HALVING, out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _halve(image, kernel, out):  # type: ignore[no-untyped-def]
-    h, w, channels = image.shape
-    h2, w2 = out.shape[0], out.shape[1]
-    row = np.empty(w * channels, np.float32)
+    h, length = image.shape
+    h2, w2, channels = out.shape
+    w = length // channels
+    row = np.empty(length, np.float32)
     pixel = np.empty(channels, np.float32)
-    flat = image.reshape(h, w * channels)
     for y in range(h2):
-        row[:] = np.float32(0)
+        for i in range(length):
+            row[i] = np.float32(0)
         for k in range(12):
-            source = flat[min(max(2 * y + k - 5, 0), h - 1)]
+            source = image[min(max(2 * y + k - 5, 0), h - 1)]
             weight = kernel[k]
-            for i in range(w * channels):
+            for i in range(length):
                 row[i] += weight * np.float32(source[i])
         for x in range(w2):
-            pixel[:] = np.float32(0.5)
+            for i in range(channels):
+                pixel[i] = np.float32(0.5)
             for k in range(12):
                 at = min(max(2 * x + k - 5, 0), w - 1) * channels
                 weight = kernel[k]
