@@ -159,9 +159,10 @@ def _cast_bands(scene: Any, view: PinholeView) -> Any:
     rows = max(1, _RAYS // view.width)
     rays = np.empty((rows, view.width, 6), np.float32)
     inverse = np.linalg.inv(view.K)
+    rotation = np.ascontiguousarray(view.cam_from_world[:, :3], np.float64)
     for top in range(0, view.height, rows):
         number = min(rows, view.height - top)
-        _fill_rays(rays[:number], top, inverse, view.cam_from_world[:, :3].astype(np.float64), view.center)
+        _fill_rays(rays[:number], top, inverse, rotation, view.center)
         yield top, scene.cast_rays(tensor(rays[:number].reshape(-1, 6)))
 
 
