@@ -128,19 +128,21 @@ def verify_pair(
     min_inliers: int = 15,
     seed: int = 0,
     model: ModelChoice = "evidence",
+    essential_share: float = MIN_ESSENTIAL_SHARE,
 ) -> TwoViewGeometry:
     """Robust two-view geometry of point matches, the model chosen by evidence.
 
     LO-RANSAC estimates F, H and, where both focal lengths are known or come from EXIF, E (COLMAP's
     ``estimate_two_view_geometry``; Schönberger & Frahm, "Structure-from-Motion Revisited", section 4.1). H is
     chosen when it explains ``MAX_HOMOGRAPHY_SHARE`` of the inliers of the epipolar geometry: a plane or a
-    camera that only turned. E is preferred over F when it explains ``MIN_ESSENTIAL_SHARE`` of F's inliers,
+    camera that only turned. E is preferred over F when it explains ``essential_share`` of F's inliers,
     and always where both intrinsics are known. The seed makes it repeatable.
 
     Args:
         xy_a, xy_b: matched points in the pixels of ``camera_a`` and ``camera_b`` (their width and height).
         max_error_px: inlier threshold, in those pixels.
         min_inliers: fewer inliers than this give the model "none".
+        essential_share: of F's inliers that E must explain to be preferred, where focal lengths come from EXIF.
         model: "F", "E" or "H" instead of the choice by evidence; "E" trusts the intrinsics, even guessed ones.
 
     Returns:
@@ -155,7 +157,7 @@ def verify_pair(
         return nothing
     options = _options(max_error_px, min_inliers, seed)
     # With intrinsics that are known, a pair that only F explains is a wrong pair.
-    options.min_E_F_inlier_ratio = 0.0 if camera_a.known and camera_b.known else MIN_ESSENTIAL_SHARE
+    options.min_E_F_inlier_ratio = 0.0 if camera_a.known and camera_b.known else essential_share
     options.force_H_use = model == "H"
     colmap_a, colmap_b = camera_for_geometry(camera_a), camera_for_geometry(camera_b)
     calibrated = colmap_a.has_prior_focal_length and colmap_b.has_prior_focal_length

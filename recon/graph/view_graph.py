@@ -288,6 +288,9 @@ FEW_POINTS = 600
 WEAK = 0.15
 _BLAMED = 0.05
 _AGREES = 0.7
+# Flow chained round three of them that misses by no more (pixels at matching size) says that the matches are right,
+# whatever the poses are.
+_CLOSED = 1.5
 
 
 @dataclass(frozen=True)
@@ -369,8 +372,9 @@ def weak_joints(
 
     Without texture the pose of a right pair is off by several degrees, which lowers its chance and closes no loop; the
     matches may be right all the same, and the adjustment of all photos together makes the poses right. So such pairs
-    count as weak ones and are taken where nothing better joins two parts. In photos with texture a weak pair stays
-    away: there it is the mark of a look-alike.
+    count as weak ones and are taken where nothing better joins two parts, or where flow chained round three photos
+    comes back to where it began: poses from such pairs say little against each other, and points that three photos see
+    hold the model together. In photos with texture a weak pair stays away: there it is the mark of a look-alike.
 
     Args:
         graph: all pairs, with ``points`` and ``agreement`` on edges that have them.
@@ -384,11 +388,13 @@ def weak_joints(
     found = set()
     for edge in sorted(gone, key=lambda one: (-after[one], one)):
         held = graph.edges[edge]
+        closed = float(held.get("flow_loop_error", math.inf)) <= _CLOSED
+        needed = after[edge] >= before[edge] - _BLAMED and parts[edge[0]] != parts[edge[1]]
         if (
-            after[edge] >= max(WEAK, before[edge] - _BLAMED)
+            after[edge] >= WEAK
             and float(held.get("points", math.inf)) <= FEW_POINTS
             and float(held.get("agreement", 1.0)) >= _AGREES
-            and parts[edge[0]] != parts[edge[1]]
+            and (closed or needed)
         ):
             parts.union(*edge)
             found.add(edge)

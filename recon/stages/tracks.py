@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from recon.features.types import MatchedPoints
 from recon.graph.agreement import agreeing_match
 from recon.graph.thinning import thin_tracks
 from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
+from recon.graph.view_graph import FEW_POINTS
 from recon.matching.types import DenseMatch
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
@@ -25,6 +27,8 @@ from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_r
 # which the flow carries with what lies around them, are better than none there.
 _FEW_CORNERS = 0.5
 _WEAK_CORNER = 0.05
+# Where most photos have hardly any interest points, every track counts: they may lie this near to each other, pixels.
+_WEAK_SUPPRESSION = 2.0
 
 _SAME_POINT = 1e-3
 """Points of one photo that agree to so many pixels are the same point of a detector."""
@@ -68,7 +72,7 @@ class TracksStage:
     """
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 
@@ -103,6 +107,9 @@ class TracksStage:
 
             anchors = work.map(anchors_of, photo_set.photos, "anchors")
             by_points = run.edges_by_points()
+            points = [len(run.points(photo.id).xy) for photo in photo_set.photos]
+            chosen = options_of(TrackSettings, settings)
+            chosen = replace(chosen, suppression=suppression_for(points, settings.suppression))
             tracks = build_tracks(
                 photo_set,
                 run.dense_matches(
@@ -110,7 +117,7 @@ class TracksStage:
                     partial(_agreeing, run, photo_set.photos),
                 ),
                 {photo.id: xy for photo, xy in zip(photo_set.photos, anchors, strict=True)},
-                options_of(TrackSettings, settings),
+                chosen,
                 {edge: _seen(run, edge) for edge in sorted(by_points)},
             )
         if settings.refine:
@@ -120,6 +127,11 @@ class TracksStage:
         run.write_tracks(tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
+
+
+def suppression_for(points: Sequence[int], suppression: float) -> float:
+    """Distance between tracks where photos have so many interest points: smaller where most show hardly any texture."""
+    return min(suppression, _WEAK_SUPPRESSION) if np.median(points) <= FEW_POINTS else suppression
 
 
 def _agreeing(run: RunFolder, photos: Sequence[Photo], pair: Pair, match: DenseMatch) -> DenseMatch:

@@ -27,6 +27,7 @@ from recon.graph.view_graph import (
     rotation_loop_errors,
     spanning_tree,
     three_view_loops,
+    weak_joints,
 )
 from recon.matching.types import FlowField
 from recon.photos.types import Photo, PhotoSet
@@ -246,3 +247,21 @@ def test_weak_pairs_join_photos_without_texture_and_no_others() -> None:
             graph.edges[edge].update(points=points, agreement=agreement)
         kept = edges(judge_pairs(graph, loops=False).kept)
         assert kept - {pair for pair, c in chances.items() if c == 0.9} == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "miss", "chance", "kept"),
+    [(90, 0.7, 0.3, True), (2000, 0.7, 0.3, False), (90, 5.0, 0.3, False), (90, 0.7, 0.05, False)],
+)
+def test_weak_pairs_without_texture_stay_where_their_flow_closes_a_loop(
+    points: int, miss: float, chance: float, kept: bool
+) -> None:
+    """Right matches with a pose that contradicts the others: photos that three see hold the model together."""
+    chances = {(0, 1): 0.9, (1, 2): 0.9, (0, 2): chance}
+    graph = build_view_graph(
+        photo_set(3), {pair: evidence(np.eye(3, 4), chance=c) for pair, c in chances.items()}
+    )
+    for edge in graph.edges:
+        graph.edges[edge].update(points=points, flow_loop_error=miss)
+    gone = {(0, 2)}
+    assert weak_joints(graph, gone, {(0, 2): 0.6}, {(0, 2): chance}) == (gone if kept else set())
