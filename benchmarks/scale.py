@@ -276,7 +276,7 @@ def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[
     for name, workers in (("one process", ()), ("two workers", ("--workers", "2"))):
         root = folder / name.replace(" ", "-")
         began = time.perf_counter()
-        reconstruct(images, root, size, "--stop-after", "mesh", *workers, *more)
+        reconstruct(images, root, size, "--stop-after", "texture", *workers, *more)
         manifest = read_manifest(root)
         assert manifest is not None
         took = {stage: manifest.stages[stage].seconds for stage in SPREAD}
