@@ -67,6 +67,10 @@ COVARIANCE_FACTOR = 1.4
 MODEL_DEVIATION = 2e-4
 
 
+# Each half of the tracks errs by about 1.4 times what both do, so halves differ by about twice the error of the whole.
+HALVES_FACTOR = 0.5
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Beyond which figures a model is not sound; ``benchmarks/trust_calibration.py`` measures them.
@@ -193,8 +197,10 @@ class Figures:
 
     @property
     def stated_deviation(self) -> float:
-        """Standard deviation of the camera centres with what other cameras would change."""
-        return math.hypot(self.centre_deviation, self.open_moves)
+        """Standard deviation of the camera centres, by the tracks or by two halves of them, with what other cameras
+        would change."""
+        halves = HALVES_FACTOR * (self.halves_difference or 0.0)
+        return math.hypot(max(self.centre_deviation, halves), self.open_moves)
 
     @property
     def used_share(self) -> float:

@@ -377,6 +377,13 @@ def test_given_intrinsics_that_are_wrong_by_little_are_no_doubt_and_are_said() -
         assert judge(replace(FINE, camera_tests=(much,), cameras_open=True)).verdict == "doubtful"
 
 
+def test_halves_that_differ_by_more_than_the_tracks_promise_are_stated() -> None:
+    trust = judge(replace(FINE, halves_difference=0.01))
+    assert trust.verdict == "sound"
+    assert "good to about 0.50%" in trust_in_words(trust.as_json())
+    assert judge(replace(FINE, halves_difference=None)).figures.stated_deviation == FINE.centre_deviation
+
+
 def test_other_cameras_that_are_only_likely_are_a_doubt_if_they_would_stand_elsewhere() -> None:
     likely = CameraTest("3 cameras", 0.43, 0.35, 3.0, moves=0.045)
     trust = judge(replace(FINE, camera_tests=(likely,)))
