@@ -51,6 +51,10 @@ SCALE_PX = (0.05, 1.0)
 # this share of the diagonal.
 SAME_FOCAL = 1.08
 SAME_CENTRE = 0.03
+# A camera for each photo is taken where focal lengths differ by this factor and more, or principal points by that
+# share. One lens that was not touched differs by less: what a camera for each photo gains there is something else that
+# the model does not know.
+UNLIKE_FOCAL = 1.02
 # Radii (shares of the half diagonal) at which one lens model is fitted to another.
 RADII = np.linspace(0.02, 1.0, 60)
 
@@ -299,14 +303,18 @@ def grouped_cameras(photos: PhotoSet, of: Sequence[int]) -> PhotoSet:
     return replace(photos, photos=tuple(changed), cameras=tuple(cameras))
 
 
-def camera_groups(photos: PhotoSet, ids: Sequence[int]) -> list[int]:
-    """The group of each photo: those whose cameras hardly differ share one; photos not in ``ids`` join the largest."""
+def camera_groups(photos: PhotoSet, ids: Sequence[int], same_focal: float = SAME_FOCAL) -> list[int]:
+    """The group of each photo: those whose cameras hardly differ share one; photos not in ``ids`` join the largest.
+
+    Args:
+        same_focal: factor between focal lengths that hardly differ.
+    """
     like = np.zeros((len(ids), 3))
     for row, i in enumerate(ids):
         camera = photos.cameras[photos.photos[i].camera]
         K = camera.K
         diagonal = np.hypot(camera.width, camera.height)
-        log_focal = 0.5 * np.log(K[0, 0] * K[1, 1]) / np.log(SAME_FOCAL)
+        log_focal = 0.5 * np.log(K[0, 0] * K[1, 1]) / np.log(same_focal)
         like[row] = [log_focal, *(K[:2, 2] / diagonal / SAME_CENTRE)]
     if len(ids) == 1:
         return [0] * len(photos.photos)
@@ -465,10 +473,10 @@ class _Decision:
         self.best = best
         self.tests: list[CameraTest] = []
 
-    def ask(self, fit: Fit, what: str, *, named: bool = False) -> bool:
-        """Take a fit with more freedom if it is better by more than chance, or if the user named it."""
+    def ask(self, fit: Fit, what: str, *, named: bool = False, plausible: bool = True) -> bool:
+        """Take a fit with more freedom if it is plausible and better by more than chance, or if the user named it."""
         test = fit.against(self.best, what)
-        taken = named or test.better
+        taken = named or (plausible and test.better)
         self.tests.append(replace(test, taken=taken))
         if taken:
             self.best = fit
@@ -499,7 +507,7 @@ def decide_cameras(tester: CameraTester) -> CameraDecision | None:
     decision.ask(centred, "principal points off the middle, as cropped photos have")
     _ask_for_lens(tester, decision)
     own = _own_fits(tester, decision.best)
-    if _ask_for_own(decision, own):
+    if _ask_for_own(tester, decision, own):
         _ask_for_lens(tester, decision)
         _ask_for_groups(tester, decision)
     elif _ask_for_few(tester, decision, own):
@@ -540,10 +548,13 @@ def _own_fits(tester: CameraTester, best: Fit) -> tuple[Fit, ...]:
     return own, tester.fit(own.photos, free_centre=True, start=own.model)
 
 
-def _ask_for_own(decision: _Decision, fits: tuple[Fit, ...]) -> bool:
+def _ask_for_own(tester: CameraTester, decision: _Decision, fits: tuple[Fit, ...]) -> bool:
     """A camera for each photo: whether that was taken."""
     names = ("a camera for each photo", "a camera for each photo, principal points off the middle")
-    taken = [decision.ask(fit, what) for fit, what in zip(fits, names, strict=False)]
+    taken = []
+    for fit, what in zip(fits, names, strict=False):
+        unlike = len(set(camera_groups(fit.photos, tester.ids, UNLIKE_FOCAL))) > 1
+        taken.append(decision.ask(fit, what, plausible=unlike))
     return any(taken)
 
 

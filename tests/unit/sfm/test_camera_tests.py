@@ -13,6 +13,7 @@ from recon.core.colmap import camera_from_intrinsics
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
+from recon.sfm import camera_tests
 from recon.sfm.adapter import write_database
 from recon.sfm.camera_tests import (
     LENS_MODELS,
@@ -123,6 +124,19 @@ def test_one_camera_stays_one_camera(ring, tmp_path: Path) -> None:  # type: ign
     assert len(found.tests) >= 4
     # Chance alone: what is asked in vain moves the held-out tracks by few standard errors.
     assert not any(test.taken for test in found.tests)
+
+
+@pytest.mark.parametrize("alike", [1.02, 1.9])
+def test_cameras_that_hardly_differ_stay_one_whatever_they_gain(  # type: ignore[no-untyped-def]
+    ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike: float
+) -> None:
+    scene, tracks = ring
+    monkeypatch.setattr(camera_tests, "UNLIKE_FOCAL", alike)
+    found = decision_of(tmp_path, photo_set_of(scene, LENS), enlarged(tracks, 1.6))
+    assert found is not None
+    own = [test for test in found.tests if test.what.startswith("a camera for each photo")]
+    assert own[0].better
+    assert own[0].taken == (alike < 1.6)
 
 
 @pytest.mark.parametrize(("factor", "contradicted"), [(1.0, False), (1.2, True)])
