@@ -35,7 +35,7 @@ from recon.graph.two_view import (
     verify_pair,
 )
 from recon.graph.types import TwoViewGeometry
-from recon.graph.view_graph import PairEvidence
+from recon.graph.view_graph import FEW_POINTS, PairEvidence
 from recon.matching.types import DenseMatch, SparseMatch
 
 # The dense geometry contradicts the sparse matches where it explains less than this share of those that agree on a
@@ -123,7 +123,9 @@ def verify_dense_pair(
     seen = seen or SparseMatch(
         np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
     )
-    by_points = _contradicting(geometry, seen, cameras, options)
+    # Where photos show few points, few of them agree on some pose by chance.
+    least = options.min_inliers if fewest_points < FEW_POINTS else options.min_sparse_inliers
+    by_points = _contradicting(geometry, seen, cameras, options, least)
     if by_points is not None:
         signs = geometry_signs(by_points, seen, *cameras)
         likely = min(chance(sparse_features(signs), SPARSE_MODEL), CONTRADICTED_CHANCE)
@@ -172,13 +174,14 @@ def _contradicting(
     seen: SparseMatch,
     cameras: tuple[Intrinsics, Intrinsics],
     options: VerificationOptions,
+    least: int,
 ) -> TwoViewGeometry | None:
-    """The geometry of the sparse matches where the dense one contradicts them; None where it does not."""
-    if len(seen.xy_a) < options.min_sparse_inliers:
+    """The geometry of ``least`` sparse matches and more where the dense one contradicts them, else None."""
+    if len(seen.xy_a) < least:
         return None
     errors = epipolar_errors(geometry, seen.xy_a, seen.xy_b, *cameras)
     explained = int((errors <= options.max_error).sum())
     if explained >= MIN_EXPLAINED * len(seen.xy_a):
         return None
-    own = _geometry(seen, cameras, options.min_sparse_inliers, options)
+    own = _geometry(seen, cameras, least, options)
     return own if own.model != "none" and explained < MIN_EXPLAINED * own.inlier_count else None

@@ -89,6 +89,10 @@ def test_sparse_matches_hold_where_the_dense_geometry_contradicts_them() -> None
     assert found.chance <= CONTRADICTED_CHANCE
     assert found.geometry.b_from_a is not None
     np.testing.assert_allclose(found.geometry.b_from_a[:, :3], b_from_a[:, :3], atol=2e-3)
+    # In photos with hardly any points, so few agree on some pose by chance.
+    few = SparseMatch(xy_a[:40], xy_b[:40], np.ones(40, np.float32))
+    assert verify_dense_pair(dense, few, 1000, (KNOWN, KNOWN), VerificationOptions()).by_points
+    assert not verify_dense_pair(dense, few, 90, (KNOWN, KNOWN), VerificationOptions()).by_points
     # Without sparse matches there is nobody to contradict.
     alone = verify_dense_pair(dense, None, 1000, (KNOWN, KNOWN), VerificationOptions())
     assert not alone.by_points
