@@ -248,6 +248,13 @@ def _covered(picture: np.ndarray) -> int:
     return int((picture.max(axis=-1) > 60).sum())
 
 
+def _at_rest(session: Session) -> bool:
+    """The camera does not move for a second."""
+    before = session.camera.position.copy()
+    time.sleep(1.0)
+    return bool(np.array_equal(session.camera.position, before))
+
+
 def test_point_size_and_detail(session: Session) -> None:
     everything = _covered(session.canvas())
     session.only("dense points")
@@ -274,6 +281,8 @@ def test_point_size_and_detail(session: Session) -> None:
     session.page.mouse.move(300, 300)
     session.page.mouse.wheel(0, -400)
     wait_for(lambda: np.linalg.norm(session.camera.position - start) > 0.1, "closer")
+    # The wheel that runs out would move a view that is reset meanwhile.
+    wait_for(lambda: _at_rest(session), "the wheel has run out")
     session.page.get_by_role("button", name="reset the view").click()
     wait_for(lambda: np.linalg.norm(session.camera.position - start) < 0.01, "back")
 
