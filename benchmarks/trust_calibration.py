@@ -531,7 +531,10 @@ def chosen_thresholds(runs: Sequence[dict[str, Any]]) -> Thresholds:
     for _ in range(2):
         for one in fields(Thresholds):
             start = getattr(best, one.name)
-            if one.name.startswith("far_"):  # what it asks is decided before the figures are written
+            if one.name in (
+                "far_turn",
+                "far_direction",
+            ):  # what it asks is decided before the figures are written
                 continue
             for factor in FACTORS:
                 trial = replace(best, **{one.name: start * factor})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 
 from recon.core.cameras import Intrinsics
 from recon.graph.loops import STRONG
+from recon.graph.pair_verification import CONTRADICTED_CHANCE
 from recon.graph.types import ViewGraph
 from recon.graph.view_graph import relative_pose
 
@@ -52,12 +53,12 @@ class ModelContradictions:
     Attributes:
         pairs: those that contradict it, the likeliest first.
         strong: how many of these are strong (evidence at least 0.8).
-        strong_share: ``strong`` as a share of the strong pairs between photos of the model; 0 without any.
+        wrong: for each strong pair between photos of the model the chance that its own pose is wrong.
     """
 
     pairs: tuple[Contradiction, ...]
     strong: int
-    strong_share: float
+    wrong: tuple[float, ...]
 
 
 def model_contradictions(
@@ -73,13 +74,15 @@ def model_contradictions(
         poses: ``cam_from_world`` by photo id.
         min_evidence: pairs that are less likely are not asked.
     """
-    found, strong = [], 0
+    found = []
+    wrong = []
     for a, b in sorted((min(edge), max(edge)) for edge in graph.edges):
         evidence = float(graph.edges[a, b].get("evidence", 0.0))
         pose = relative_pose(graph, a, b)
         if evidence < min_evidence or pose is None or a not in poses or b not in poses:
             continue
-        strong += evidence >= STRONG
+        if evidence >= STRONG:
+            wrong.append(chance_of_wrong(graph, a, b))
         turn, direction = _disagreement(pose, poses[a], poses[b])
         if float(graph.edges[a, b].get("angle", 0.0)) < MIN_PARALLAX:
             direction = math.nan
@@ -87,7 +90,32 @@ def model_contradictions(
             found.append(Contradiction((a, b), evidence, turn, direction))
     found.sort(key=lambda one: (-one.evidence, one.pair))
     among = sum(one.evidence >= STRONG for one in found)
-    return ModelContradictions(tuple(found), among, among / strong if strong else 0.0)
+    return ModelContradictions(tuple(found), among, tuple(wrong))
+
+
+def chance_of_wrong(graph: ViewGraph, a: int, b: int) -> float:
+    """The chance that a pair's own pose is wrong.
+
+    Loops praise the poses that point matches put in place of a dense field's, since look-alikes agree with each other;
+    for a verdict on a model they stay as likely as they were before.
+    """
+    edge = graph.edges[a, b]
+    evidence = float(edge.get("evidence", 0.0))
+    return 1.0 - (min(evidence, CONTRADICTED_CHANCE) if edge.get("by_points", False) else evidence)
+
+
+def chance_of_so_many(chances: Sequence[float], count: int) -> float:
+    """The chance that ``count`` or more of independent events happen (Poisson binomial distribution).
+
+    Args:
+        chances: of each event, 0 to 1.
+    """
+    fewer = np.zeros(count)  # chance of exactly 0, 1, … count - 1 events
+    fewer[:1] = 1.0
+    for chance in chances:
+        fewer[1:] = fewer[1:] * (1 - chance) + fewer[:-1] * chance
+        fewer[:1] *= 1 - chance
+    return float(np.clip(1.0 - fewer.sum(), 0.0, 1.0))
 
 
 def _disagreement(

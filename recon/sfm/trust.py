@@ -14,7 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from recon.core.colmap import pycolmap
-from recon.graph.contradictions import missing_pairs, model_contradictions, overlap_shares
+from recon.graph.contradictions import (
+    chance_of_so_many,
+    missing_pairs,
+    model_contradictions,
+    overlap_shares,
+)
 from recon.graph.loops import STRONG
 from recon.graph.types import Tracks, ViewGraph
 from recon.photos.types import PhotoSet
@@ -86,7 +91,7 @@ class Thresholds:
             noise; both must be passed.
         contradicted: share of the pairs of photos whose tracks the model mostly throws away.
         far_turn, far_direction: degrees of rotation or direction by which a strong pair contradicts the model.
-        far_pairs, far_share: how many strong pairs may do so, and which share of all strong pairs; both must be passed.
+        far_chance: chance that so many strong pairs are wrong and the model right, below which they are a doubt.
         missing_pairs, missing_share: how many of the pairs that were tried, and that must match by the model, may not
             have matched, and which share of them; both must be passed.
         given_moves, given_bends: up to which movement of the centres (share of their extent) and of the points (share
@@ -109,8 +114,7 @@ class Thresholds:
     contradicted: float = 0.15
     far_turn: float = 8.0
     far_direction: float = 45.0
-    far_pairs: int = 0
-    far_share: float = 0.05
+    far_chance: float = 0.25
     missing_pairs: int = 2
     missing_share: float = 0.3
     given_moves: float = 0.008
@@ -143,6 +147,7 @@ class Figures:
         contradicted_pairs: share of the pairs of photos whose tracks the model mostly throws away.
         far_pairs: pairs of photos, by name, whose own relative pose is likely right and far from the model's.
         far_share: their share of the likely pairs.
+        far_chance: the chance that so many or more of the likely pairs are wrong, and the model is right.
         missing_pairs: pairs of photos, by name, that the model says must match, and that were tried in vain.
         missing_share: their share of the tried pairs that must match.
         loose_photos: photos held by few or clumped points.
@@ -175,6 +180,7 @@ class Figures:
     contradicted_pairs: float
     far_pairs: tuple[str, ...] = ()
     far_share: float = 0.0
+    far_chance: float = 1.0
     missing_pairs: tuple[str, ...] = ()
     missing_share: float = 0.0
     loose_photos: tuple[str, ...] = ()
@@ -297,7 +303,7 @@ def figures_of(
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
     # Poses of pairs that were told by other cameras than the model's say nothing of it.
     changed = not cameras_open and any(test.taken for test in tests)
-    far, far_share = ((), 0.0) if changed else far_pairs(model, photos, graph)
+    far, far_share, far_chance = ((), 0.0, 1.0) if changed else far_pairs(model, photos, graph)
     missing, must = _missing(model, photos, graph, arrays, tried)
     odd, odd_focal = odd_cameras(arrays, photos, centres_tested=free_centre)
     return Figures(
@@ -322,6 +328,7 @@ def figures_of(
         contradicted_pairs=contradicted_share(tracks, arrays, held),
         far_pairs=far,
         far_share=far_share,
+        far_chance=far_chance,
         missing_pairs=missing,
         missing_share=len(missing) / max(must, 1),
         loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
@@ -353,8 +360,9 @@ def far_pairs(
     photos: PhotoSet,
     graph: ViewGraph,
     thresholds: Thresholds | None = None,
-) -> tuple[tuple[str, ...], float]:
-    """The likely pairs whose own pose is far from the model's, "a and b", and their share of the likely pairs.
+) -> tuple[tuple[str, ...], float, float]:
+    """The likely pairs whose own pose is far from the model's, "a and b"; their share of the likely pairs; the chance
+    that so many or more of these are wrong.
 
     With a guessed focal length the pose of a right pair may be far off too: such pairs are not asked.
     """
@@ -367,7 +375,7 @@ def far_pairs(
     found = model_contradictions(graph, poses, min_evidence=STRONG)
     far = [one for one in found.pairs if one.turn > limits.far_turn or one.direction > limits.far_direction]
     names = tuple(" and ".join(photos.photos[i].name for i in one.pair) for one in far)
-    return names, found.strong_share * len(far) / max(found.strong, 1)
+    return names, len(far) / max(len(found.wrong), 1), chance_of_so_many(found.wrong, len(far))
 
 
 def _missing(
@@ -647,12 +655,12 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
         )
     # Poses of pairs that were told by a wrong EXIF say nothing of a model that found the focal length.
     other_focal = f.odd_focal and f.focal_deviation <= t.told_focal
-    if not other_focal and len(f.far_pairs) > t.far_pairs and f.far_share > t.far_share:
+    if not other_focal and f.far_pairs and f.far_chance < t.far_chance:
         reasons.append(
             Reason(
                 "doubtful",
-                f"{len(f.far_pairs)} pairs of photos that match well say that their cameras stood otherwise: "
-                f"{_some(f.far_pairs)}",
+                f"{len(f.far_pairs)} pairs of photos that match well say that their cameras stood otherwise, more than "
+                f"chance explains: {_some(f.far_pairs)}",
                 "Repeated things (windows, tiles) may be mistaken for each other: look where the cameras of these "
                 "photos stand in the report",
             )

@@ -88,7 +88,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
-from recon.graph.contradictions import missing_pairs, model_contradictions, overlap_shares
+from recon.graph.contradictions import chance_of_so_many, missing_pairs, model_contradictions, overlap_shares
 from recon.graph.types import TwoViewGeometry
 from recon.graph.view_graph import PairEvidence, build_view_graph
 from recon.photos.types import Photo, PhotoSet
@@ -62,7 +63,7 @@ def test_a_folded_model_contradicts_the_pairs_across_the_fold_and_no_others() ->
     found = model_contradictions(graph, folded)
     assert [one.pair for one in found.pairs] == [(3, 4)]
     assert found.strong == 1
-    assert found.strong_share == 1 / 7
+    assert found.wrong == pytest.approx([0.05] * 7)
     assert found.pairs[0].turn > 90
     weak = view_graph(poses, (1,), chance=0.3)
     assert model_contradictions(weak, folded).pairs == ()
@@ -100,3 +101,23 @@ def test_a_folded_model_predicts_pairs_that_are_missing() -> None:
     assert must >= 4
     without = {i: pose for i, pose in folded.items() if i != 4}
     assert (0, 4) not in overlap_shares(every, without, cameras, again)
+
+
+def test_poses_that_points_put_in_place_of_a_field_s_stay_as_likely_as_before_loops() -> None:
+    poses = ring()
+    graph = view_graph(poses, (1,))
+    graph.edges[2, 3]["by_points"] = True
+    wrong = model_contradictions(graph, poses).wrong
+    assert sorted(wrong) == pytest.approx([0.05] * 6 + [0.2])
+
+
+def test_the_chance_of_so_many_is_that_of_counting_every_outcome() -> None:
+    chances = [0.3, 0.02, 0.5, 0.11]
+    for count in range(6):
+        told = 0.0
+        for happened in product((0, 1), repeat=len(chances)):
+            if sum(happened) >= count:
+                told += float(np.prod([p if h else 1 - p for p, h in zip(chances, happened, strict=True)]))
+        assert chance_of_so_many(chances, count) == pytest.approx(told, abs=1e-12)
+    assert chance_of_so_many([], 0) == 1.0
+    assert chance_of_so_many([], 1) == 0.0

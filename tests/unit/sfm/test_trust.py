@@ -263,11 +263,11 @@ FINE = Figures(
         ({"systematic_px": 0.5}, "doubtful", "place in the photo"),
         ({"contradicted_pairs": 0.3}, "doubtful", "30% of the pairs"),
         (
-            {"far_pairs": ("a and b", "b and c"), "far_share": 0.1},
+            {"far_pairs": ("a and b", "b and c"), "far_chance": 0.1},
             "doubtful",
-            "stood otherwise: a and b, b and c",
+            "stood otherwise, more than chance explains: a and b, b and c",
         ),
-        ({"far_pairs": ("a and b",), "far_share": 0.02}, "sound", ""),
+        ({"far_pairs": ("a and b", "b and c", "d and e"), "far_chance": 0.8}, "sound", ""),
         ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.4}, "doubtful", "do not match: a and b"),
         ({"missing_pairs": ("a and b",) * 4, "missing_share": 0.1}, "sound", ""),
         (
@@ -276,7 +276,7 @@ FINE = Figures(
             "1.3 times",
         ),
         ({"odd_focal": ("the camera of a.jpg has 1.3 times",)}, "sound", ""),
-        ({"odd_focal": ("a",), "far_pairs": ("a and b", "b and c"), "far_share": 0.1}, "sound", ""),
+        ({"odd_focal": ("a",), "far_pairs": ("a and b", "b and c"), "far_chance": 0.1}, "sound", ""),
         ({"models": 2, "second_model": 3, "registered": 6}, "doubtful", "2 models"),
         ({"loose_photos": ("a.jpg", "b.jpg", "c.jpg")}, "doubtful", "a.jpg"),
         ({"odd_cameras": ("the camera of a.jpg looks past",)}, "doubtful", "Unusual camera"),
@@ -310,13 +310,18 @@ def test_likely_pairs_that_saw_their_cameras_elsewhere_are_named() -> None:
     moved[2] = moved[6]  # the model took photo 2 for one of photo 6's place
     model = map_known(photos, tracks, dict(enumerate(moved)), MappingSettings(threads=1)).best
     assert model is not None
-    named, share = far_pairs(model, photos, graph)
+    named, share, chance = far_pairs(model, photos, graph)
     assert named
     assert all("photo02.jpg" in one for one in named)
     assert 0.05 < share < 0.5
+    assert chance < 0.1
     right = map_known(photos, tracks, dict(enumerate(scene.poses)), MappingSettings(threads=1)).best
     assert right is not None
-    assert far_pairs(right, photos, graph) == ((), 0.0)
+    assert far_pairs(right, photos, graph) == ((), 0.0, 1.0)
+    # As many contradictions are no doubt where every pair is wrong with a chance of a fifth.
+    for edge in graph.edges:
+        graph.edges[edge].update(evidence=0.95, by_points=True)
+    assert far_pairs(model, photos, graph)[2] > chance
 
 
 def test_known_cameras_are_never_odd() -> None:
