@@ -223,8 +223,12 @@ def test_a_sweep(tmp_path: Path) -> None:
 
 def test_seeds_give_a_spread_and_what_comes_again(small: Scene, tmp_path: Path) -> None:
     options = replace(OPTIONS, seeds=2, stop_after="map", pictures=0)
-    (entry,) = compare_scene(small, contenders(["sift"], SETTINGS), options, tmp_path).entries
-    assert entry.error == ""
+    entry, dense = compare_scene(small, contenders(["sift", "dis"], SETTINGS), options, tmp_path).entries
+    assert entry.error == dense.error == ""
+    # Each seed computes its own fields, so that their cost is in the range.
+    fields = [{path.name for path in (tmp_path / name).iterdir()} for name in ("fields", "fields.seed-1")]
+    assert len(fields[0]) == len(fields[1]) == 10
+    assert fields[0] & fields[1]
     low, high = entry.spread["poses.mean_error"]
     assert low <= entry.metrics["poses.mean_error"] <= high
     # Matches do not depend on the seed: what the verification's sampling leaves differs by a few.
