@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any, ClassVar, Literal
-from uuid import uuid4
 
 import numpy as np
-from jaxtyping import Float64, Int32
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
@@ -19,12 +16,8 @@ from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
-from recon.surface.texture.texturing import texture_mesh
-from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
-from recon.tasks.texturing import MESH, WHOLE, FacesOfView
-
-SEEN = "texture_views"
-"""What the photos see of the mesh, while it is textured."""
+from recon.surface.texture.types import TextureOptions
+from recon.tasks.texturing import WHOLE, texture_by_views
 
 _FILES = ("textured.*", "texture.*", "texture_*")
 
@@ -107,7 +100,7 @@ class TextureStage:
         scene = DenseScene(run, WHOLE, work.memory)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
-        mesh, report = _textured(work, scene, vertices, faces, options_of(TextureOptions, settings))
+        mesh, report = texture_by_views(work, scene, vertices, faces, options_of(TextureOptions, settings))
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
         pictures = {}
@@ -152,22 +145,3 @@ class TextureStage:
             },
         )
         return figures
-
-
-def _textured(
-    work: StageContext,
-    scene: DenseScene,
-    vertices: Float64[np.ndarray, "n 3"],
-    faces: Int32[np.ndarray, "m 3"],
-    options: TextureOptions,
-) -> tuple[TexturedMesh, TextureReport]:
-    """The textured mesh; what each view sees of it is found by the workers."""
-    with work.fresh_directory(SEEN) as folder:
-        with work.write_into(folder, MESH) as path, path.open("wb") as out:
-            np.savez(out, vertices=vertices, faces=faces)
-        with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
-            views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
-        seen = (task.read(view) for view in views)
-        found = texture_mesh(vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen)
-    work.remove(SEEN)
-    return found

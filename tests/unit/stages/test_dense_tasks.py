@@ -20,12 +20,12 @@ from recon.run.folder import DEPTH, RunFolder, write_depth
 from recon.stages import fuse
 from recon.stages.fuse import FuseSettings, FuseStage
 from recon.stages.mesh import PARTS, MeshSettings, MeshStage
-from recon.stages.texture import SEEN, TextureStage
+from recon.stages.texture import TextureStage
 from recon.surface.meshing import poisson_mesh
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
 from recon.tasks.meshing import MeshPart
-from recon.tasks.texturing import FacesOfView
+from recon.tasks.texturing import SEEN, FacesOfView
 from tests.unit.surface.test_blocks import away, waves
 
 
