@@ -358,7 +358,7 @@ def open_cluster(
             ) from error
         stack.callback(_close, client)
         cluster = Cluster(client, address, workers is not None, log)
-        _check_workers(cluster, root)
+        check_workers(cluster, root)
         yield cluster
 
 
@@ -373,7 +373,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _check_workers(cluster: Cluster, root: Path) -> None:
+def check_workers(cluster: Cluster, root: Path) -> None:
     """See that there are workers, of our versions, which read and write the workspace."""
     try:
         cluster.client.wait_for_workers(1, timeout=_NO_WORKER_SECONDS)

@@ -67,7 +67,7 @@ def compared(small: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sc
         result = compare_scene(small, chosen, OPTIONS, out)
         write_comparison([result], out)
     finally:
-        registry._registered.pop(BrokenMatcher.name)
+        registry.registered.pop(BrokenMatcher.name)
     return result, out
 
 
@@ -104,7 +104,7 @@ def test_exit_code_where_every_matcher_failed(
         told = ["--matchers", BrokenMatcher.name, "--quality", "preview", "--in-process"]
         assert main(["compare", str(small.photos), "--out", str(tmp_path), *told]) == 1
     finally:
-        registry._registered.pop(BrokenMatcher.name)
+        registry.registered.pop(BrokenMatcher.name)
     said = capsys.readouterr()
     assert f"{BrokenMatcher.name} failed: " in said.out
     assert "nothing matches here" in said.out
@@ -123,7 +123,7 @@ def test_again_from_the_disk(
 
     monkeypatch.setattr(Job, "run", nothing)
     monkeypatch.setattr("recon.compare.evaluation.evaluate_run", nothing)
-    monkeypatch.setattr("recon.compare.pictures._draw_all", nothing)
+    monkeypatch.setattr("recon.compare.pictures.draw_all", nothing)
     again = compare_scene(small, contenders(["dis"], SETTINGS), OPTIONS, out)
     assert again.entries[0].error == ""
     assert again.entries[0].metrics == result.entries[0].metrics

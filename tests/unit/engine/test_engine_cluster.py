@@ -114,7 +114,7 @@ class FakeClient:
 
 def check(client: FakeClient, root: Path) -> cluster.Cluster:
     one = cluster.Cluster(client, "tcp://scheduler:1", False, logging.getLogger("recon"))
-    cluster._check_workers(one, root)
+    cluster.check_workers(one, root)
     return one
 
 

@@ -50,7 +50,7 @@ def build_levels(
         inverse_diagonal = _inverse_diagonal(weights, excess)
         height, width = excess.shape[0] - 2, excess.shape[1] - 2
         if height * width <= _DIRECT_SIZE:
-            inverse = np.linalg.pinv(_dense(weights, excess))
+            inverse = np.linalg.pinv(dense_matrix(weights, excess))
             levels.append(Level(weights, excess, inverse_diagonal, None, inverse))
             return levels
         transfer = _transfer(weights, excess)
@@ -82,9 +82,10 @@ def cycle(
     sweep_up(level.weights, level.inverse_diagonal, f, x)
 
 
-def _dense(
+def dense_matrix(
     weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
 ) -> Float64[np.ndarray, "n n"]:
+    """The equations as a plain matrix, pixels in rows from the top."""
     height, width = excess.shape[0] - 2, excess.shape[1] - 2
     matrix = np.zeros((height * width, height * width))
     for y in range(height):
