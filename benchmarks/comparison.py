@@ -170,6 +170,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=REPOSITORY / "comparison-output")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seeds", type=int, default=1, help="runs per matcher; ranges over them are shown")
+    parser.add_argument(
+        "--once", nargs="*", default=[], metavar="MATCHER", help="one run of these all the same"
+    )
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--write-only", action="store_true", help="write the document from what is there")
     args = parser.parse_args()
@@ -204,6 +207,7 @@ def compare(case: Case, args: argparse.Namespace) -> None:
         threads=args.threads,
         leave_out=case.leave_out,
         seeds=args.seeds,
+        once=tuple(args.once),
     )
     usual = FURTHER if case.part == "further" else MATCHERS
     chosen = contenders(args.only or usual, (*SETTINGS, *args.overrides))

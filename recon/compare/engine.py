@@ -175,7 +175,8 @@ def _run_all(
     outcomes: dict[str, list[Outcome]] = {}
     result.poses_text = poses_in_words(options)
     for number, contender in enumerate(ordered, 1):
-        for seed in range(options.seed, options.seed + options.seeds):
+        seeds = 1 if contender.label in options.once else options.seeds
+        for seed in range(options.seed, options.seed + seeds):
             root = run_folder(out, contender.label, options, seed)
             given = poses_place(
                 scene, options, contender.label, lambda label: run_folder(out, label, options, options.seed)

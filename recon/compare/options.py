@@ -17,6 +17,7 @@ class Options:
     Attributes:
         pictures: pairs and photos that the page shows of each scene.
         labels: of all contenders (``compare_scene`` sets them).
+        once: labels of contenders that run with the first seed alone.
     """
 
     poses: str = option(
@@ -42,3 +43,4 @@ class Options:
     )
     pictures: int = 3
     labels: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
