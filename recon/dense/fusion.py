@@ -175,8 +175,13 @@ class FusionMaps:
         """
         self.views = views
         self._areas = [view.height * view.width for view in views]
+        depth, plane, confidence, rgb, size = arrays
         self._maps = _Maps(
-            *arrays,
+            depth=depth,
+            plane=plane,
+            confidence=confidence,
+            rgb=rgb,
+            size=size,
             offsets=np.concatenate([[0], np.cumsum(self._areas)[:-1]]).astype(np.int64),
             heights=np.array([view.height for view in views], np.int64),
             widths=np.array([view.width for view in views], np.int64),
