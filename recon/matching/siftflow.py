@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -166,19 +167,14 @@ def sift_flow_pyramid(
     default = 0.0
     for level in range(levels, 0, -1):
         sift_a, sift_b = pyramid_a[level - 1], pyramid_b[level - 1]
-        height, width = sift_a.shape[:2]
+        mask_a, mask_b = masks_a[level - 1], masks_b[level - 1]
+        width = sift_a.shape[1]
         top = level == levels and initial is None
-        drift = _size_offset((height, width), sift_b.shape[:2])
-        stretch = _whole(drift)
+        stretch = _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
         if initial is not None:
             centre = np.rint(initial).astype(np.int32)
-        elif flow is None and guide is not None:
-            centre = np.rint(_resized_flow(guide.flow, (height, width))).astype(np.int32)
-        elif flow is None:
-            centre = stretch
         else:
-            coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
-            centre = np.rint(drift + 2 * _enlarge(flow - coarse_drift, (height, width))).astype(np.int32)
+            centre = _window_centres(pyramid_a, pyramid_b, level, flow, guide)
         radius = settings.top_window if top else settings.window + level - 1
         if top and guide is not None:
             spread = math.ceil(guide.spread * width / guide.flow.shape[1])
@@ -189,9 +185,7 @@ def sift_flow_pyramid(
         gamma = settings.gamma * 2 ** (level - 1)
         planes = np.ascontiguousarray(np.moveaxis(centre, -1, 0))
         relative = np.ascontiguousarray(np.moveaxis(centre - stretch, -1, 0))
-        costs, default = data_costs(
-            sift_a, sift_b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
-        )
+        costs, default = data_costs(sift_a, sift_b, mask_a, mask_b, planes, radius, scale, threads)
         labels = solve(
             costs,
             relative,
@@ -217,13 +211,29 @@ def sift_flow_pyramid(
                 sift_b,
                 settings=settings,
                 gamma=gamma,
-                mask_a=masks_a[level - 1],
-                mask_b=masks_b[level - 1],
+                mask_a=mask_a,
+                mask_b=mask_b,
                 default_cost=default,
             )
         )
     assert flow is not None
     return SiftFlowResult(flow, energies[-1], default, tuple(energies))
+
+
+def _window_centres(
+    pyramid_a: Sequence[UInt8[np.ndarray, "_ _ c"]],
+    pyramid_b: Sequence[UInt8[np.ndarray, "_ _ c"]],
+    level: int,
+    flow: Float32[np.ndarray, "h2 w2 2"] | None,
+    guide: Guide | None,
+) -> Int32[np.ndarray, "h w 2"]:
+    """Where the windows of a level lie: round the flow of the coarser level; at the coarsest, of a guide or none."""
+    size = pyramid_a[level - 1].shape[:2]
+    drift = _size_offset(size, pyramid_b[level - 1].shape[:2])
+    if flow is not None:
+        coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
+        return np.rint(drift + 2 * _enlarge(flow - coarse_drift, size)).astype(np.int32)
+    return _whole(drift) if guide is None else np.rint(_resized_flow(guide.flow, size)).astype(np.int32)
 
 
 def flow_energy(

@@ -23,7 +23,7 @@ from recon.sfm.mapping import (
 )
 from recon.sfm.reregistration import reregister_photos
 from recon.sfm.tested_mapping import map_with_tested_cameras
-from recon.sfm.trust import Trust, figures_of, judge
+from recon.sfm.trust import MappingFacts, Trust, figures_of, judge
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,21 @@ def verdict_on(final: FinalModel, graph: ViewGraph, tried: Iterable[tuple[int, i
     Args:
         tried: pairs of photos (ids) that were matched, or found not to match.
     """
+    facts = MappingFacts(
+        models=tuple(model.num_reg_images() for model in final.result.reconstructions),
+        intrinsics_fixed=final.guess_stayed,
+        free_centre=bool(final.options.free_centres),
+        tests=final.tests,
+        cameras_open=final.still_open,
+    )
     figures = figures_of(
         final.model,
         final.photos,
         graph,
         final.tracks,
-        models=tuple(model.num_reg_images() for model in final.result.reconstructions),
+        facts=facts,
         tried=tried,
         halves=halves_of(final.model, final.photos, final.options),
-        intrinsics_fixed=final.guess_stayed,
-        free_centre=bool(final.options.free_centres),
-        tests=final.tests,
-        cameras_open=final.still_open,
         seed=final.options.seed,
     )
     return judge(figures)
