@@ -4,7 +4,7 @@ Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulat
        [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
-``whole``: runs of a street that closes, N and 4 N photos, quality preview, --memory 1G: processor seconds a photo and
+``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and
 peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
@@ -36,7 +36,7 @@ from _common import machine, table
 
 from recon.cli.options import image_size
 from recon.core.cameras import PinholeView
-from recon.core.mesh import FusedCloud
+from recon.core.mesh import FusedCloud, mesh_to_open3d
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
@@ -45,7 +45,16 @@ from recon.matching.types import DenseMatch, FlowField
 from recon.run.folder import FIELDS, GRAPH
 from recon.run.forecast import Workload, plan, stage_costs
 from recon.run.matches import FLOWS, write_dense_match
-from recon.surface.meshing import block_mesh, clean_mesh, mesh_of_blocks, plan_of_cloud, poisson_mesh
+from recon.surface.blocks import join_blocks
+from recon.surface.meshing import (
+    block_mesh,
+    clean_mesh,
+    cleaned_patch,
+    plan_of_points,
+    poisson_mesh,
+    settle_on_points,
+    settled_patch,
+)
 from recon.synthetic.files import write_scene
 from recon.synthetic.large import large_scene_parts, make_large_scene, street_path
 from recon.synthetic.materials import facade_albedo
@@ -132,14 +141,14 @@ def one_more(count: int, size: tuple[int, int], folder: Path, more: Sequence[str
     print(table(rows, ["stage", "without it, CPU s", "when it came, CPU s", "share", "kept"]))
 
 
-def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
+def whole_runs(count: int, size: tuple[int, int], folder: Path, memory: str, more: Sequence[str]) -> None:
     """Runs of a street with N and 4 N photos, from photos to the report."""
     manifests, rows = [], []
     for photos in (count, 4 * count):
         scene, root = folder / f"street{photos}", folder / f"run{photos}"
         if not (scene / "images").exists():
             write_scene(make_large_scene("street", photos, size), scene)
-        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", "1G", *more)
+        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", memory, *more)
         manifest = read_manifest(root)
         assert manifest is not None
         manifests.append(manifest.stages)
@@ -159,7 +168,7 @@ def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[s
         rows.append(
             [title, *(f"{x:.2f}" for x in each), _ratio(*each), *(f"{x:.0f}" for x in peaks), _ratio(*peaks)]
         )
-    print(f"\nstreets of {count} and {4 * count} photos of {size[0]}x{size[1]} {' '.join(more)}\n")
+    print(f"\nstreets of {count} and {4 * count} photos of {size[0]}x{size[1]}, {memory} {' '.join(more)}\n")
     headers = (
         [f"CPU s a photo, {n} photos" for n in (count, 4 * count)],
         [f"peak MB, {n}" for n in (count, 4 * count)],
@@ -415,13 +424,20 @@ def mesh_alone(most: int, points: int) -> None:
     cloud = FusedCloud(xyz, normals.astype(np.float32), grey, zeros.astype(np.uint16), zeros, ones)
     del drawn
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    plan_, cell = plan_of_cloud(cloud, most)
-    if plan_.parts:
-        made = mesh_of_blocks(plan_, lambda block: block_mesh(cloud.rows(block.points), cell), cell)
+    plan_ = plan_of_points(cloud.xyz, most)
+    rows = plan_.rows(cloud.xyz)
+    if plan_.block.parts:
+        numbers = iter(rows)
+        patch = join_blocks(
+            plan_.block, lambda _: block_mesh(cloud.rows(next(numbers)), plan_.cell), plan_.cell
+        )
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        made = mesh_to_open3d(settled_patch(cleaned_patch(patch), plan_, lambda k: cloud.rows(rows[k])))
     else:
         made = poisson_mesh(cloud, threads=1)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    made = clean_mesh(made, support=cloud.xyz)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        made = clean_mesh(made, support=cloud.xyz)
+        settle_on_points(made, cloud)
     took = time.process_time() - began
     faces = np.asarray(made.triangles)
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
@@ -435,7 +451,7 @@ def mesh_alone(most: int, points: int) -> None:
     back.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(made))
     missed = back.compute_distance(o3d.core.Tensor(xyz[::10].copy())).numpy() > 0.1
     figures = [
-        len(plan_.leaves()),
+        len(rows),
         peak,
         took,
         len(faces),
@@ -493,6 +509,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int)
     parser.add_argument("--size", default="240x180")
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
+    parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
     parser.add_argument("--until", help="last stage of the runs, for more")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
@@ -514,7 +531,7 @@ def main() -> None:
                 args.photos or 24, size, folder, more + (["--stop-after", args.until] if args.until else [])
             )
         elif args.what == "whole":
-            whole_runs(args.photos or 100, size, folder, more)
+            whole_runs(args.photos or 100, size, folder, args.memory, more)
         elif args.what == "faults":
             faults(args.photos or 5, size, folder, more)
         elif args.what == "memory":

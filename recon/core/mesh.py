@@ -49,6 +49,20 @@ def mesh_from_open3d(mesh: Any) -> Mesh:
     return Mesh(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), rgb, uv, texture)
 
 
+def mesh_to_open3d(mesh: Mesh) -> Any:
+    """Convert to an Open3D ``TriangleMesh``, with normals and colours where there are some; without texture."""
+    import open3d as o3d
+
+    made = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    if mesh.normals is not None:
+        made.vertex_normals = o3d.utility.Vector3dVector(mesh.normals.astype(np.float64))
+    if mesh.rgb is not None:
+        made.vertex_colors = o3d.utility.Vector3dVector(mesh.rgb / 255.0)
+    return made
+
+
 @dataclass(frozen=True)
 class PointCloud:
     """Points; None where something is not known of them.

@@ -23,6 +23,7 @@ from recon.sfm.mapping import (
 )
 from recon.sfm.reregistration import reregister_photos
 from recon.sfm.tested_mapping import map_with_tested_cameras
+from recon.sfm.track_refinement import RefinementSettings
 from recon.sfm.trust import MappingFacts, Trust, figures_of, judge
 
 
@@ -83,9 +84,17 @@ def polished(
     images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
     *,
     threads: int,
+    memory: int | None = None,
 ) -> FinalModel:
-    """Align all observations of the first model once more and adjust it (``polish_model``)."""
-    better = polish_model(final.model, images, final.photos, final.tracks, final.options, threads=threads)
+    """Align all observations of the first model once more and adjust it (``polish_model``).
+
+    Args:
+        memory: of ``RefinementSettings``.
+    """
+    how = RefinementSettings(memory=memory)
+    better = polish_model(
+        final.model, images, final.photos, final.tracks, final.options, how, threads=threads
+    )
     return replace(final, result=final._with_model(better.model), tracks=better.tracks)
 
 

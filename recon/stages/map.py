@@ -121,7 +121,7 @@ class MapStage:
             for note in final.notes:
                 work.log.info(note)
         if settings.polish:
-            final = polished(final, run.greys(), threads=work.threads)
+            final = polished(final, run.greys(), threads=work.threads, memory=work.memory)
             database.write(final.photos, final.tracks)
         trust = verdict_on(final, graph, run.pairs) if given is None else None
         models = list(final.result.reconstructions)

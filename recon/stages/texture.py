@@ -11,13 +11,17 @@ from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.glb import upright_glb
 from recon.io.pictures import encode_picture
-from recon.io.surfaces import read_mesh
+from recon.io.surfaces import read_mesh_shape
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.types import TextureOptions
 from recon.tasks.texturing import WHOLE, texture_by_views
+
+# Bytes that collapsing edges takes for a face, and the part of a run's memory that it may have, in quarters
+# (``work.memory`` is one).
+_COLLAPSE_BYTES, _COLLAPSE_SHARE = 300, 2
 
 _FILES = ("textured.*", "texture.*", "texture_*")
 
@@ -88,12 +92,10 @@ class TextureStage:
                 work.remove("mesh", path.name)
         if not settings.enabled:
             return {"faces": 0}
-        mesh_file = read_mesh(work.path("mesh", "mesh.ply"))
-        # Copies: views would keep the whole Open3D mesh alive.
-        points, triangles = np.array(mesh_file.vertices), np.array(mesh_file.triangles, np.int32)
-        del mesh_file
-        vertices, faces = simplify_faces(points, triangles, settings.faces)
-        del points, triangles
+        most = max(2 * settings.faces, _COLLAPSE_SHARE * work.memory // _COLLAPSE_BYTES)
+        vertices, faces = simplify_faces(
+            *read_mesh_shape(work.path("mesh", "mesh.ply")), settings.faces, most
+        )
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)

@@ -109,7 +109,8 @@ class TracksStage:
         if settings.refine:
             greys = run.greys()
             # The observations are aligned jointly once the cameras are known; before, the reference is enough.
-            tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
+            how = RefinementSettings(joint=False, memory=work.memory)
+            tracks = refine_tracks(greys, tracks, how, threads=work.threads)
         run.write_tracks(tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
