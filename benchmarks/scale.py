@@ -8,10 +8,11 @@ Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulat
 peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
-``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the
-results are the same bytes. ``faults``: a worker killed in each stage in turn, then scheduler, workers or workspace gone
-while pairs are matched: what the command says, and whether the same command then ends with the bytes of an undisturbed
-run. ``parts``: points with 1 cm of noise on the surface of the aerial block, meshed as a whole and in parts.
+``workers``: one process on one core, two such processes at once (what the machine's two cores can do), and two
+workers on one core each: wall and processor seconds, and whether the results are the same bytes. ``faults``: a worker
+killed in each stage in turn, then scheduler, workers or workspace gone while pairs are matched: what the command says,
+and whether the same command then ends with the bytes of an undisturbed run. ``parts``: points with 1 cm of noise on the
+surface of the aerial block, meshed as a whole and in parts.
 ``simulate``: hours and disk of large sets by workers, from the measured costs of ``recon.run.forecast``.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import socket
@@ -279,21 +281,41 @@ def memory_growth(count: int, size: tuple[int, int], folder: Path, cache_mb: int
 
 
 def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
-    """Matching and depth by one process on one core, and by two workers on one core each."""
+    """One process on one core, two such processes at once, and two workers on one core each."""
     write_scene(wall(count, size), folder / "scene")
-    images, rows, walls = folder / "scene" / "images", [], []
-    for name, workers in (("one process", ()), ("two workers", ("--workers", "2"))):
-        root = folder / name.replace(" ", "-")
-        began = time.perf_counter()
-        reconstruct(images, root, size, "--stop-after", "texture", *workers, *more)
-        manifest = read_manifest(root)
-        assert manifest is not None
-        took = {stage: manifest.stages[stage].seconds for stage in SPREAD}
-        walls.append(took)
-        rows.append([name, *took.values(), time.perf_counter() - began])
-    rows.append(["ratio", *(walls[0][stage] / walls[1][stage] for stage in walls[0]), ""])
-    print(f"\n{count} photos of {size[0]}x{size[1]}, wall seconds\n")
-    print(table(rows, ["", *walls[0], "all"]))
+    images = folder / "scene" / "images"
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("two cores are needed")
+
+    def run(name: str, on: Sequence[int], *options: str) -> subprocess.Popen[bytes]:
+        command = command_of(images, folder / name, size, "--stop-after", "texture", *options, *more)
+        pin = ["taskset", "-c", ",".join(map(str, on))]
+        return subprocess.Popen([*pin, *command], stdout=subprocess.DEVNULL)
+
+    measured: list[tuple[str, list[str]]] = []
+    for title, runs in (
+        ("one process", [("one-process", cores[:1], ())]),
+        ("two processes at once", [(f"at-once-{core}", [core], ()) for core in cores]),
+        ("two workers", [("two-workers", cores, ("--workers", "2"))]),
+    ):
+        processes = [run(name, on, *options) for name, on, options in runs]
+        if any(process.wait() for process in processes):
+            raise SystemExit(f"{title}: a run failed")
+        measured.append((title, [name for name, _, _ in runs]))
+    rows, walls, works = [], [], []
+    for title, names in measured:
+        stages = [read_manifest(folder / name).stages for name in names]  # type: ignore[union-attr]
+        walls.append({one: max(each[one].seconds for each in stages) / len(names) for one in SPREAD})
+        works.append({one: sum(each[one].cpu_seconds for each in stages) / len(names) for one in SPREAD})
+        rows.append([f"{title}, wall s a run", *walls[-1].values()])
+        rows.append([f"{title}, CPU s a run", *works[-1].values()])
+    for i in (1, 2):
+        rows.append(
+            [f"**{measured[i][0]}, times as fast**", *(walls[0][one] / walls[i][one] for one in SPREAD)]
+        )
+    print(f"\n{count} photos of {size[0]}x{size[1]}\n")
+    print(table(rows, ["", *SPREAD]))
     print(f"\nfiles that differ: {differing(folder / 'one-process', folder / 'two-workers')}")
 
 

@@ -58,6 +58,7 @@ class Cluster:
         cpu_seconds: of all tasks so far.
         seconds: of each task so far.
         hangs_after: seconds after which a task may be taken to hang.
+        preparing: what the workers do before their first task.
     """
 
     client: Any
@@ -69,6 +70,7 @@ class Cluster:
     cpu_seconds: float = 0.0
     hangs_after: float = _HANGS_AFTER
     seconds: list[float] = field(default_factory=list)
+    preparing: list[Any] = field(default_factory=list)
 
     @property
     def threads(self) -> int:
@@ -109,6 +111,16 @@ class Cluster:
             raise self.gone() from error
         finally:
             mission.cancel()
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Have each worker import modules while this process does what is not spread; tasks wait for it.
+
+        Their libraries take seconds to load. A task is one thread's work, so OpenCV gets one, too.
+        """
+        self.preparing = [
+            self.client.submit(_prepare, tuple(modules), workers=[worker], pure=False, priority=1)
+            for worker in self.client.nthreads()
+        ]
 
     def check_memory(self, needed: int) -> None:
         """See that the largest task fits into every worker.
@@ -298,6 +310,16 @@ class _Mission:
             self.flying.clear()
 
 
+def _prepare(modules: Sequence[str]) -> None:
+    import importlib
+
+    import cv2
+
+    cv2.setNumThreads(1)
+    for name in modules:
+        importlib.import_module(name)
+
+
 def _timed(task: Callable[[Any], Any], item: Any) -> tuple[Any, float]:
     """The result of a task, and the processor seconds of its thread."""
     began = time.thread_time()
@@ -331,6 +353,7 @@ def open_cluster(
         "distributed.scheduler.worker-ttl": _WORKER_TTL,
         "distributed.comm.timeouts.connect": f"{_ANSWER_SECONDS}s",
         "distributed.worker.daemon": False,
+        "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))

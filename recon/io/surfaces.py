@@ -55,12 +55,10 @@ def write_points_ply(path: Path, cloud: FusedCloud | Iterable[FusedCloud], count
     """
     if isinstance(cloud, FusedCloud):
         whole, count = cloud, len(cloud)
-        parts = (whole.rows(slice(i, i + _ROWS)) for i in range(0, max(count, 1), _ROWS))
-    else:
-        parts = iter(cloud)
+        cloud = (whole.rows(slice(i, i + _ROWS)) for i in range(0, max(count, 1), _ROWS))
     written, layout = 0, _POINT
     with open(path, "wb") as file:
-        for part in parts:
+        for part in cloud:
             if file.tell() == 0:
                 layout = _layout_of(part)
                 file.write(_header_of(layout, count or 0))
@@ -146,8 +144,7 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
             mapped = np.memmap(path, dtype, "r", start, (count,))
             some = np.empty(-(-count // every), dtype)
             for first in range(0, len(some), _ROWS):
-                rows = slice(first * every, (first + _ROWS) * every, every)
-                some[first : first + _ROWS] = mapped[rows]
+                some[first : first + _ROWS] = mapped[first * every : (first + _ROWS) * every : every]
                 release([mapped])
             return some
         data = file.read(count * dtype.itemsize)
@@ -445,12 +442,12 @@ def write_mesh_ply(path: Path, mesh: Mesh, offset: npt.NDArray[np.float64]) -> N
         for start in range(0, len(mesh.vertices), _ROWS):
             chosen = slice(start, start + _ROWS)
             xyz = mesh.vertices[chosen] + offset
-            rows = np.empty(len(xyz), _MESH_VERTEX)
+            vertices = np.empty(len(xyz), _MESH_VERTEX)
             for i, axis in enumerate("xyz"):
-                rows[axis], rows["n" + axis] = xyz[:, i], normals[chosen, i]
+                vertices[axis], vertices["n" + axis] = xyz[:, i], normals[chosen, i]
             for i, name in enumerate(("red", "green", "blue")):
-                rows[name] = rgb[chosen, i]
-            file.write(rows.tobytes())
+                vertices[name] = rgb[chosen, i]
+            file.write(vertices.tobytes())
         for start in range(0, len(mesh.faces), _ROWS):
             corners = mesh.faces[start : start + _ROWS]
             triangles = np.empty(len(corners), _TRIANGLE)
