@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing from Python 3.11 on
@@ -36,6 +36,37 @@ class Mesh:
     def textured(self) -> bool:
         """True where there is a texture to draw."""
         return self.uv is not None and self.texture is not None
+
+
+@dataclass(frozen=True)
+class VertexMesh:
+    """A triangle mesh as graphics hardware has it: texture coordinates belong to vertices, not to corners of faces.
+
+    So vertices are repeated where charts of a texture meet. ``Mesh`` has each place once, as computing on a surface
+    asks for: whoever draws takes this one, whoever measures the other.
+
+    Attributes:
+        vertices: (n, 3), finite; in double precision as read, in single with a scene's offset taken away.
+        faces: (m, 3) vertex indices, counter-clockwise seen from outside.
+        rgb: (n, 3) colours of the vertices; None where the file has none.
+        uv: (n, 2) texture coordinates, v up; None without texture.
+        texture: (h, w, 3), first row at v = 1.
+    """
+
+    vertices: Float[np.ndarray, "n 3"]
+    faces: Int32[np.ndarray, "m 3"]
+    rgb: UInt8[np.ndarray, "n 3"] | None = None
+    uv: Float32[np.ndarray, "n 2"] | None = None
+    texture: UInt8[np.ndarray, "h w 3"] | None = None
+
+    @property
+    def textured(self) -> bool:
+        """True where there is a texture to draw."""
+        return self.uv is not None and self.texture is not None
+
+    def near(self, offset: Float64[np.ndarray, "3"]) -> VertexMesh:
+        """Take an offset away, which brings the mesh near the origin, and go over to single precision."""
+        return replace(self, vertices=(self.vertices - offset).astype(np.float32))
 
 
 def mesh_from_open3d(mesh: Any) -> Mesh:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import photo_id, points_from_colmap
+from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_points, resize_rgb, working_size
 from recon.core.undistort import undistort_photo, undistort_points
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
@@ -25,7 +26,6 @@ from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.render.match_lines import match_lines_picture
 from recon.render.pictures import depth_picture
-from recon.render.scene import ViewMesh
 from recon.report.charts import pair_text
 from recon.report.content import (
     Histogram,
@@ -86,7 +86,7 @@ def gather(
     run: RunFolder,
     manifest: Manifest,
     summary: Mapping[str, Any],
-    mesh: Callable[[], ViewMesh],
+    mesh: Callable[[], VertexMesh],
     spread: Spread,
     failure: str = "",
 ) -> ReportContent:
@@ -126,7 +126,7 @@ class _Gatherer:
         run: RunFolder,
         manifest: Manifest,
         summary: Mapping[str, Any],
-        mesh: Callable[[], ViewMesh],
+        mesh: Callable[[], VertexMesh],
         spread: Spread,
         failure: str,
     ) -> None:
