@@ -114,27 +114,39 @@ def spread(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int], limit: int) ->
     return xy[np.sort(kept)]
 
 
-@njit(cache=True, nogil=True)
-def _suppress(xs: np.ndarray, ys: np.ndarray, radius: float, width: int, height: int) -> np.ndarray:
+def _suppress(
+    xs: Float32[np.ndarray, " n"], ys: Float32[np.ndarray, " n"], radius: float, width: int, height: int
+) -> Bool[np.ndarray, " n"]:
     """Greedy suppression: True for points with no earlier kept point nearer than ``radius``."""
     cell = max(radius, 1.0)
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
-    head = np.full((rows, columns), -1, np.int64)
+    # The points of each cell are a linked list; a border of empty cells.
+    head = np.full((rows + 2, columns + 2), -1, np.int64)
     following = np.full(len(xs), -1, np.int64)
-    kept = np.zeros(len(xs), np.bool_)
+    place = np.stack(
+        [
+            np.clip((ys.astype(np.float64) / cell).astype(np.int64), 0, rows - 1),
+            np.clip((xs.astype(np.float64) / cell).astype(np.int64), 0, columns - 1),
+        ],
+        1,
+    )
+    _suppress_in_cells(xs, ys, radius, place, head, following)
+    return np.asarray(following > -2)
+
+
+@njit(cache=True, nogil=True)
+def _suppress_in_cells(xs, ys, radius, place, head, following):  # type: ignore[no-untyped-def]
+    """Links the points that are kept; ``following`` of the others becomes -2."""
     for i in range(len(xs)):
-        cx = min(max(int(xs[i] / cell), 0), columns - 1)
-        cy = min(max(int(ys[i] / cell), 0), rows - 1)
+        cy, cx = place[i, 0], place[i, 1]
         free = True
-        for v in range(max(cy - 1, 0), min(cy + 2, rows)):
-            for u in range(max(cx - 1, 0), min(cx + 2, columns)):
+        for v in range(cy, cy + 3):
+            for u in range(cx, cx + 3):
                 k = head[v, u]
                 while k >= 0 and free:
-                    if (xs[k] - xs[i]) ** 2 + (ys[k] - ys[i]) ** 2 < radius * radius:
-                        free = False
+                    dx, dy = xs[k] - xs[i], ys[k] - ys[i]
+                    free = dx * dx + dy * dy >= radius * radius
                     k = following[k]
+        following[i] = head[cy + 1, cx + 1] if free else -2
         if free:
-            kept[i] = True
-            following[i] = head[cy, cx]
-            head[cy, cx] = i
-    return kept
+            head[cy + 1, cx + 1] = i
