@@ -331,7 +331,10 @@ def faults(count: int, size: tuple[int, int], folder: Path, more: Sequence[str])
     process = started(images, root, size, *small, "--workers", "2")
     killed = [stage for stage in SPREAD if in_stage(process, root, stage) and kill_worker(process)]
     rows.append([f"a worker killed in {', '.join(killed)}", *ended(process), differing(whole, root), ""])
-    for what in ("scheduler killed in match", "workspace gone in match", "workers gone in match"):
+    cases = ["scheduler killed in match", "workspace gone in match", "workers gone in match"]
+    if os.geteuid() == 0:  # a mount, as nothing else keeps root from writing
+        cases.append("workspace read-only in match")
+    for what in cases:
         root = folder / what.replace(" ", "-")
         helpers = started_cluster(folder)
         process = started(images, root, size, *small, "--cluster", helpers[0][1])
@@ -341,12 +344,17 @@ def faults(count: int, size: tuple[int, int], folder: Path, more: Sequence[str])
         elif what.startswith("workers"):
             for one, _ in helpers[1:]:
                 one.kill()
-        else:
+        elif what.startswith("workspace gone"):
             root.rename(folder / "elsewhere")
+        else:
+            subprocess.run(["mount", "--bind", root, root], check=True)
+            subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
         code, said = ended(process)
+        if what.startswith("workspace read-only"):
+            subprocess.run(["umount", root], check=True)
         for one, _ in helpers:
             one.kill()
-        if what.startswith("workspace"):
+        if what.startswith("workspace gone"):
             shutil.rmtree(root, ignore_errors=True)
             (folder / "elsewhere").rename(root)
         done = sum(path.is_dir() for path in (root / INCOMPLETE).glob("flows*/*_*"))
