@@ -19,19 +19,13 @@ from recon.io.obj import to_obj
 from recon.io.surfaces import write_mesh, write_mesh_ply
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.blocks import join_blocks
 from recon.surface.meshing import (
     clean_mesh,
-    cleaned_patch,
     poisson_mesh,
     settle_on_points,
-    settled_patch,
     tsdf_mesh,
 )
-from recon.tasks.meshing import MeshPart, cloud_near_origin, cloud_size, divide_cloud, views_and_offset
-
-PARTS = "mesh_parts"
-"""Meshes of the parts of a large cloud, until they are joined."""
+from recon.tasks.meshing import EMPTY, cloud_near_origin, cloud_size, mesh_by_parts, views_and_offset
 
 
 class MeshSettings(BaseModel):
@@ -75,7 +69,7 @@ class MeshStage:
         views, offset = views_and_offset(run)
         most = min(settings.block_points, max(_LEAST_PART, _POISSON_SHARE * work.memory // _POISSON_BYTES))
         if settings.method == "poisson" and points > most:
-            made, parts = _by_parts(work, offset, most, settings.depth)
+            made, parts = mesh_by_parts(work, offset, most, settings.depth)
             _write_parts(work, settings, made, views, offset)
             return {"vertices": len(made.vertices), "faces": len(made.faces), "parts": parts}
         cloud = cloud_near_origin(run, offset)
@@ -86,7 +80,7 @@ class MeshStage:
             mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)
         mesh = clean_mesh(mesh, support=cloud.xyz)
         if len(mesh.triangles) == 0:
-            raise ReconError(_EMPTY)
+            raise ReconError(EMPTY)
         if settings.method == "poisson":
             settle_on_points(mesh, cloud)
         _write_more(work, settings, mesh, views, offset)
@@ -94,8 +88,6 @@ class MeshStage:
             write_mesh(path, mesh)
         return {"vertices": len(mesh.vertices), "faces": len(mesh.triangles)}
 
-
-_EMPTY = "the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf"
 
 # Bytes that Poisson takes for a point, and the part of a run's memory that it may have, in quarters (``work.memory`` is
 # one). Margins would be most of parts that are smaller than the least.
@@ -126,21 +118,6 @@ def _write_more(
                     np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
                 )
             )
-
-
-def _by_parts(work: StageContext, offset: npt.NDArray[np.float64], most: int, depth: int) -> tuple[Mesh, int]:
-    """The mesh of a large cloud near the origin, its parts by the workers, and how many there are."""
-    with work.resumable_directory(PARTS) as folder:
-        plan = divide_cloud(RunFolder.of(work), offset, folder, most)
-        task = MeshPart(work.root, folder, most, plan.cell, depth)
-        numbers = work.spread(task, range(len(plan.block.leaves())), "meshing", task.lost)
-        in_order = iter(numbers)
-        joined = cleaned_patch(join_blocks(plan.block, lambda _: task.read(next(in_order)), plan.cell))
-        if len(joined.faces) == 0:
-            raise ReconError(_EMPTY)
-        made = settled_patch(joined, plan, task.points)
-    work.remove(PARTS)
-    return made, len(numbers)
 
 
 def _write_parts(

@@ -11,11 +11,18 @@ import numpy.typing as npt
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
-from recon.core.mesh import FusedCloud
+from recon.core.mesh import FusedCloud, Mesh
+from recon.engine.stage import StageContext
+from recon.errors import ReconError
 from recon.io.surfaces import ply_elements, points_in_parts, read_points_ply
 from recon.run.folder import CLOUD, RunFolder
-from recon.surface.blocks import Patch
-from recon.surface.meshing import PartsPlan, block_mesh, plan_of_points
+from recon.surface.blocks import Patch, join_blocks
+from recon.surface.meshing import PartsPlan, block_mesh, cleaned_patch, plan_of_points, settled_patch
+
+PARTS = "mesh_parts"
+"""Meshes of the parts of a large cloud, until they are joined."""
+
+EMPTY = "the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf"
 
 _SAMPLE = 1_000_000
 """Points by which the parts are planned."""
@@ -134,3 +141,20 @@ class MeshPart:
             temporary.open("wb") as out,
         ):
             np.savez(out, xyz=patch.xyz, faces=patch.faces)
+
+
+def mesh_by_parts(
+    work: StageContext, offset: npt.NDArray[np.float64], most: int, depth: int
+) -> tuple[Mesh, int]:
+    """The mesh of a large cloud near the origin, its parts by the workers, and how many there are."""
+    with work.resumable_directory(PARTS) as folder:
+        plan = divide_cloud(RunFolder.of(work), offset, folder, most)
+        task = MeshPart(work.root, folder, most, plan.cell, depth)
+        numbers = work.spread(task, range(len(plan.block.leaves())), "meshing", task.lost)
+        in_order = iter(numbers)
+        joined = cleaned_patch(join_blocks(plan.block, lambda _: task.read(next(in_order)), plan.cell))
+        if len(joined.faces) == 0:
+            raise ReconError(EMPTY)
+        made = settled_patch(joined, plan, task.points)
+    work.remove(PARTS)
+    return made, len(numbers)

@@ -1,4 +1,4 @@
-"""Stages after depth whose work is tasks: in this process, and as other processes do them."""
+"""Tasks of the stages after depth: in this process, and as other processes do them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from recon.run.folder import DEPTH, RunFolder, write_depth
 from recon.stages import fuse
 from recon.stages import mesh as mesh_stage
 from recon.stages.fuse import FuseSettings, FuseStage
-from recon.stages.mesh import PARTS, MeshSettings, MeshStage
+from recon.stages.mesh import MeshSettings, MeshStage
 from recon.stages.texture import TextureStage
 from recon.surface.meshing import poisson_mesh
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
-from recon.tasks.meshing import MeshPart, divide_cloud, views_and_offset
+from recon.tasks.meshing import PARTS, MeshPart, divide_cloud, views_and_offset
 from recon.tasks.texturing import SEEN, FacesOfView
 from tests.unit.surface.test_blocks import away, waves
 
