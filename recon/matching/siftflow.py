@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -60,15 +61,23 @@ class SiftFlowResult:
 
     Attributes:
         flow: target minus source, whole pixels, float32.
-        energy: the flow's energy at full size, in units of descriptor difference.
         default_cost: what pixels without data at their target paid: the median of all costs plus the smallest one.
-        level_energies: energy of each pyramid level's flow, coarsest first (the last one is ``energy``).
+        measure: computes ``level_energies``.
     """
 
     flow: Float32[np.ndarray, "h w 2"]
-    energy: float
     default_cost: float
-    level_energies: tuple[float, ...]
+    measure: Callable[[], tuple[float, ...]]
+
+    @cached_property
+    def level_energies(self) -> tuple[float, ...]:
+        """Energy of each pyramid level's flow, coarsest first, in units of descriptor difference."""
+        return self.measure()
+
+    @property
+    def energy(self) -> float:
+        """The flow's energy at full size."""
+        return self.level_energies[-1]
 
 
 def sift_flow(
@@ -163,7 +172,7 @@ def sift_flow_pyramid(
     # Costs must fit 16 bit: a truncation beyond the limit scales every cost.
     scale = min(1.0, MAX_TRUNCATION / settings.d)
     flow: Float32[np.ndarray, "h w 2"] | None = None
-    energies = []
+    found = []
     default = 0.0
     for level in range(levels, 0, -1):
         sift_a, sift_b = pyramid_a[level - 1], pyramid_b[level - 1]
@@ -204,20 +213,25 @@ def sift_flow_pyramid(
                 settings.polish,
             )  # fmt: skip
         flow = (whole + stretch).astype(np.float32)
-        energies.append(
+        found.append((level, flow, default))
+    assert flow is not None
+
+    def measure() -> tuple[float, ...]:
+        return tuple(
             flow_energy(
                 flow,
-                sift_a,
-                sift_b,
+                pyramid_a[level - 1],
+                pyramid_b[level - 1],
                 settings=settings,
-                gamma=gamma,
-                mask_a=mask_a,
-                mask_b=mask_b,
+                gamma=settings.gamma * 2 ** (level - 1),
+                mask_a=masks_a[level - 1],
+                mask_b=masks_b[level - 1],
                 default_cost=default,
             )
+            for level, flow, default in found
         )
-    assert flow is not None
-    return SiftFlowResult(flow, energies[-1], default, tuple(energies))
+
+    return SiftFlowResult(flow, default, measure)
 
 
 def _window_centres(
@@ -254,7 +268,7 @@ def flow_energy(
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
-    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, default_cost)
+    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, float(default_cost))
     relative = flow - _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
     displacement = float(np.abs(relative).sum(dtype=np.float64)) * (
         settings.gamma if gamma is None else gamma
