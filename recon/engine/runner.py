@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import gc
 import hashlib
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recon.core.memory import machine_memory
+from recon.core.memory import give_memory_back, machine_memory
 from recon.engine.forecast import seconds_to_go, time_in_words
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
@@ -385,7 +384,7 @@ class _Run:
             record.checksums = checksums(self.workspace.root, record.written, self.options.results)
         record.state = "done"
         self.workspace.save()
-        _give_memory_back()
+        give_memory_back()
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
         self.took[stage.name] = record.seconds
         self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost}){self.to_go()}")
@@ -494,14 +493,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _give_memory_back() -> None:
-    """Hand freed memory back to the system: glibc would keep a gigabyte of it after a mesh."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-    if trim is not None:
-        trim(0)
 
 
 @contextmanager

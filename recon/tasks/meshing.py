@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
+from recon.core.memory import give_memory_back
 from recon.core.mesh import FusedCloud, Mesh
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
@@ -105,6 +106,7 @@ class MeshPart:
         path = self.file(number)
         if not path.exists():
             self._write(path, block_mesh(self.points(number), self.cell, self.depth))
+            give_memory_back()
         return number
 
     def points(self, number: int) -> FusedCloud:
