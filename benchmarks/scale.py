@@ -280,7 +280,7 @@ def memory_growth(count: int, size: tuple[int, int], folder: Path, cache_mb: int
     print(table(rows, ["photos", "depth, peak MB", "with fusion, peak MB"]))
 
 
-def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
+def two_workers(count: int, size: tuple[int, int], folder: Path, until: str, more: Sequence[str]) -> None:
     """One process on one core, two such processes at once, and two workers on one core each."""
     write_scene(wall(count, size), folder / "scene")
     images = folder / "scene" / "images"
@@ -289,7 +289,7 @@ def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[
         raise SystemExit("two cores are needed")
 
     def run(name: str, on: Sequence[int], *options: str) -> subprocess.Popen[bytes]:
-        command = command_of(images, folder / name, size, "--stop-after", "texture", *options, *more)
+        command = command_of(images, folder / name, size, "--stop-after", until, *options, *more)
         pin = ["taskset", "-c", ",".join(map(str, on))]
         return subprocess.Popen([*pin, *command], stdout=subprocess.DEVNULL)
 
@@ -304,18 +304,19 @@ def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[
             raise SystemExit(f"{title}: a run failed")
         measured.append((title, [name for name, _, _ in runs]))
     rows, walls, works = [], [], []
+    spread = SPREAD[: SPREAD.index(until) + 1]
     for title, names in measured:
         stages = [read_manifest(folder / name).stages for name in names]  # type: ignore[union-attr]
-        walls.append({one: max(each[one].seconds for each in stages) / len(names) for one in SPREAD})
-        works.append({one: sum(each[one].cpu_seconds for each in stages) / len(names) for one in SPREAD})
+        walls.append({one: max(each[one].seconds for each in stages) / len(names) for one in spread})
+        works.append({one: sum(each[one].cpu_seconds for each in stages) / len(names) for one in spread})
         rows.append([f"{title}, wall s a run", *walls[-1].values()])
         rows.append([f"{title}, CPU s a run", *works[-1].values()])
     for i in (1, 2):
         rows.append(
-            [f"**{measured[i][0]}, times as fast**", *(walls[0][one] / walls[i][one] for one in SPREAD)]
+            [f"**{measured[i][0]}, times as fast**", *(walls[0][one] / walls[i][one] for one in spread)]
         )
     print(f"\n{count} photos of {size[0]}x{size[1]}\n")
-    print(table(rows, ["", *SPREAD]))
+    print(table(rows, ["", *spread]))
     print(f"\nfiles that differ: {differing(folder / 'one-process', folder / 'two-workers')}")
 
 
@@ -414,7 +415,7 @@ def started_cluster(folder: Path) -> list[tuple[subprocess.Popen[str], str]]:
 
 
 def differing(one: Path, two: Path) -> str:
-    """How many files of two runs were compared, and which are not the same."""
+    """How many files of a run were compared with another one's, and which are not the same."""
     places = (
         "features",
         "sparse_matches.npz",
@@ -423,7 +424,7 @@ def differing(one: Path, two: Path) -> str:
         "dense/depth",
         "dense/points.ply",
     )
-    paths = [one / place for place in (*places, "mesh/mesh.ply")]
+    paths = [one / place for place in (*places, "mesh/mesh.ply") if (one / place).exists()]
     files = [path for place in paths for path in ([place] if place.is_file() else sorted(place.iterdir()))]
     files += [path for path in (one / FLOWS).rglob("*") if path.is_file() and "/c/" in path.as_posix()]
     others = [two / path.relative_to(one) for path in files]
@@ -540,7 +541,7 @@ def main() -> None:
     parser.add_argument("--size", default="240x180")
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
     parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
-    parser.add_argument("--until", help="last stage of the runs, for more")
+    parser.add_argument("--until", help="last stage of the runs, for more and workers")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
     args = parser.parse_args()
@@ -567,7 +568,7 @@ def main() -> None:
         elif args.what == "memory":
             memory_growth(args.photos or 24, size, folder, args.cache)
         elif args.what == "workers":
-            two_workers(args.photos or 8, size, folder, more)
+            two_workers(args.photos or 8, size, folder, args.until or "texture", more)
         elif args.what == "parts":
             mesh_parts(args.photos or 400_000)
         else:

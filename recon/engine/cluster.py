@@ -60,7 +60,7 @@ class Cluster:
         cpu_seconds: of all tasks so far.
         seconds: of each task so far.
         hangs_after: seconds after which a task may be taken to hang.
-        preparing: what the workers do before their first task.
+        preparing: what the workers do while they have no task.
     """
 
     client: Any
@@ -115,13 +115,15 @@ class Cluster:
             mission.cancel()
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Have each worker import modules while this process does what is not spread; tasks wait for it.
+        """Have each worker import modules, one after the other, while it has no task.
 
-        Their libraries take seconds to load. A task is one thread's work, so OpenCV gets one, too.
+        Libraries take seconds to load. A task is one thread's work, so OpenCV gets one, too.
         """
+        workers = list(self.client.nthreads())
         self.preparing = [
-            self.client.submit(_prepare, tuple(modules), workers=[worker], pure=False, priority=1)
-            for worker in self.client.nthreads()
+            self.client.submit(_prepare, module, workers=[worker], pure=False, priority=-1)
+            for module in modules
+            for worker in workers
         ]
 
     def check_memory(self, needed: int) -> None:
@@ -331,14 +333,13 @@ class _Mission:
             self.flying.clear()
 
 
-def _prepare(modules: Sequence[str]) -> None:
+def _prepare(module: str) -> None:
     import importlib
 
     import cv2
 
     cv2.setNumThreads(1)
-    for name in modules:
-        importlib.import_module(name)
+    importlib.import_module(module)
 
 
 def _timed(task: Callable[[Any], Any], items: Sequence[Any]) -> list[tuple[Any, float]]:
