@@ -36,7 +36,6 @@ import numpy as np
 import psutil
 from _common import machine, table
 
-from recon.cli.options import image_size
 from recon.core.cameras import PinholeView
 from recon.core.mesh import FusedCloud, mesh_to_open3d
 from recon.engine.stage import StageContext
@@ -44,6 +43,7 @@ from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
 from recon.io.manifest import read_manifest
 from recon.matching.types import DenseMatch, FlowField
+from recon.options import image_size
 from recon.run.folder import FIELDS, GRAPH
 from recon.run.forecast import Workload, plan, stage_costs
 from recon.run.matches import FLOWS, write_dense_match

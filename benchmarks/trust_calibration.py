@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 from _common import data_root, machine, table
+from _lenses import bay, photograph_lenses
 from PIL import Image
 from trust_cases import pinhole
 
@@ -52,7 +53,6 @@ from recon.run.matches import save_sparse_match
 from recon.sfm.camera_tests import CameraTest
 from recon.sfm.evidence import centre_differences, extent_of, model_arrays, uncertainty
 from recon.sfm.trust import Figures, Thresholds, judge
-from recon.synthetic.lenses import bay, photograph_lenses
 from recon.synthetic.paths import look_at
 
 SIZE = (400, 300)

@@ -26,11 +26,11 @@ from typing import Any
 import cv2
 import numpy as np
 from _common import machine, table
+from _lenses import LensPhoto, bay, photograph_lenses
 from PIL import Image
 
 from recon.core.cameras import Intrinsics
 from recon.photos.panoramas import VIEWS, view_matrix, view_of_panorama
-from recon.synthetic.lenses import LensPhoto, bay, photograph_lenses
 from recon.synthetic.paths import look_at
 
 SIZE = (480, 360)

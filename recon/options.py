@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import Any, TypeVar
 
+from recon.errors import UsageError
+
 Value = TypeVar("Value")
+
+
+def image_size(text: str, option: str, largest: int = 8192) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT.
+
+    Raises:
+        UsageError: it is none, or a side is not 16 to ``largest`` pixels.
+    """
+    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    if not match or not all(16 <= int(side) <= largest for side in match.groups()):
+        raise UsageError(f"{option} {text}: it is WIDTHxHEIGHT, each 16 to {largest}; for example 960x540")
+    return int(match.group(1)), int(match.group(2))
 
 
 def option(default: Value, help: str, **more: Any) -> Value:

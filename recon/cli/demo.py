@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from recon.cli.options import image_size
 from recon.cli.results import list_results
 from recon.cli.signals import stoppable
+from recon.options import image_size
 
 
 def demo(

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import typer
-
-from recon.errors import UsageError
 
 
 def takes_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,15 +50,3 @@ def takes_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def _group(parameter: inspect.Parameter) -> str | None:
     return getattr(parameter.default, "rich_help_panel", None)
-
-
-def image_size(text: str, option: str) -> tuple[int, int]:
-    """Read WIDTHxHEIGHT.
-
-    Raises:
-        UsageError: it is none, or a side is not 16 to 8192 pixels.
-    """
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if not match or not all(16 <= int(side) <= 8192 for side in match.groups()):
-        raise UsageError(f"{option} {text}: it is WIDTHxHEIGHT, each 16 to 8192; for example 960x540")
-    return int(match.group(1)), int(match.group(2))

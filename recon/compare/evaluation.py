@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,14 +165,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there complete, or not at all."""
     with atomic_path(path, durable=False) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def finite(value: Any) -> Any:
-    """The same value with None where a number is not finite, for JSON that every reader takes."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(one) for one in value]
-    return value

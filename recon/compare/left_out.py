@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from recon.compare.evaluation import finite, write_text
+from recon.compare.evaluation import write_text
 from recon.compare.options import Options
 from recon.compare.results import FIELDS, Entry, Log, SceneResult, add_samples, poses_place, workspaces
 from recon.compare.running import Job, run_job
@@ -22,7 +22,7 @@ from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
 from recon.evaluation.repeats import predict_left_out as predict_from_run
-from recon.io.files import parse_json
+from recon.io.files import finite, parse_json
 from recon.io.manifest import read_manifest
 from recon.io.pictures import read_bgr, write_bgr
 from recon.photos.types import Photo

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from recon.compare.evaluation import finite
 from recon.compare.metrics import key_metrics
 from recon.compare.results import Entry, SceneResult, interval
 from recon.evaluation.metrics import describe
 from recon.evaluation.report import Curve
+from recon.io.files import finite
 
 FORMAT = 1
 

@@ -32,6 +32,8 @@ __all__ = [
     "pose_of_image",
     "pycolmap",
     "read_reconstruction",
+    "write_camera",
+    "write_image",
 ]
 
 # Else its log is written to files in the system's temporary folder too, one for each run and level.
@@ -73,6 +75,32 @@ def camera_from_intrinsics(intrinsics: Intrinsics, camera_id: int = 1) -> pycolm
     camera.principal_point_y += HALF_PIXEL
     camera.has_prior_focal_length = intrinsics.known or intrinsics.has_focal_prior
     return camera
+
+
+def write_camera(database: pycolmap.Database, intrinsics: Intrinsics, number: int) -> None:
+    """Write a camera of a database, and the rig that it is alone in; both get this number."""
+    camera = camera_from_intrinsics(intrinsics, number)
+    database.write_camera(camera, use_camera_id=True)
+    rig = pycolmap.Rig(rig_id=number)
+    rig.add_ref_sensor(camera.sensor_id)
+    database.write_rig(rig, use_rig_id=True)
+
+
+def write_image(
+    database: pycolmap.Database, name: str, number: int, camera: int, keypoints: Float[np.ndarray, "n 2"]
+) -> None:
+    """Write an image of a database with its key points, and the frame that it is alone in.
+
+    Args:
+        number: of image and frame. camera: number of its camera and rig.
+        keypoints: in recon's pixel convention.
+    """
+    image = pycolmap.Image(name=name, image_id=number, camera_id=camera)
+    database.write_image(image, use_image_id=True)
+    frame = pycolmap.Frame(frame_id=number, rig_id=camera)
+    frame.add_data_id(image.data_id)
+    database.write_frame(frame, use_frame_id=True)
+    database.write_keypoints(number, points_to_colmap(keypoints.astype(np.float32)))
 
 
 def intrinsics_from_camera(

@@ -18,7 +18,7 @@ from typing import Any
 from recon.datasets.cards import Card, RemoteFile
 from recon.errors import ReconError, UsageError
 from recon.io.download import Progress, discard, download, file_digest, file_name
-from recon.io.files import parse_json
+from recon.io.files import read_texts
 
 _RECORD = ".fetched.json"
 
@@ -75,7 +75,7 @@ def fetch(
     if not card.files:
         raise ReconError(by_hand(card, root))
     wanted = [one for one in card.files if not one.part or one.part in set(parts)]
-    record = _read_record(folder)
+    record = read_texts(folder / _RECORD)
     downloaded, kept = [], []
     for one in wanted:
         name = one.url.rsplit("/", 1)[-1]
@@ -234,14 +234,6 @@ def _inside(folder: Path, name: str) -> None:
 
 
 # ---- what was fetched ----------------------------------------------------------------------------
-
-
-def _read_record(folder: Path) -> dict[str, str]:
-    try:
-        document = parse_json((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(k): str(v) for k, v in document.items()} if isinstance(document, dict) else {}
 
 
 def _write_record(folder: Path, record: dict[str, str]) -> None:

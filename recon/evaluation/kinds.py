@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from recon.evaluation.report import RunReport
 from recon.evaluation.run import evaluate_run
 from recon.evaluation.sources import SURFACE_SUFFIXES, has_faces, read_truth
 from recon.io.depth_maps import read_depth_map
+from recon.io.files import finite
 from recon.io.flo import read_flo
 from recon.io.manifest import MANIFEST
 from recon.run.folder import RunFolder, find_cloud, find_mesh
@@ -206,7 +206,7 @@ class Judgement:
     def to_json(self) -> Any:
         """As JSON values; null for what cannot be had, and for a miss."""
         report = self.report
-        return _finite(
+        return finite(
             {
                 "what": self.what,
                 "run": str(self.run),
@@ -228,17 +228,6 @@ class Judgement:
                 "notes": list(report.notes),
             }
         )
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _surface_files(run: Path, options: SurfaceOptions) -> RunFolder:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.colmap import camera_from_intrinsics, points_to_colmap, pycolmap
+from recon.core.colmap import pycolmap, write_camera, write_image
 from recon.errors import ReconError, UsageError
 from recon.exports.export import Export, Format
 from recon.exports.files import Pairs
@@ -81,18 +81,9 @@ def write_database(path: Path, scene: Scene, pairs: Pairs) -> None:
     """Write cameras, photos, features and matches as COLMAP's database."""
     with pycolmap.Database.open(path) as database:
         for row, intrinsics in enumerate(scene.cameras):
-            camera = camera_from_intrinsics(intrinsics, row + 1)
-            database.write_camera(camera, use_camera_id=True)
-            rig = pycolmap.Rig(rig_id=row + 1)
-            rig.add_ref_sensor(camera.sensor_id)
-            database.write_rig(rig, use_rig_id=True)
+            write_camera(database, intrinsics, row + 1)
         for row, view in enumerate(scene.views):
-            image = pycolmap.Image(name=view.name, image_id=row + 1, camera_id=view.camera + 1)
-            database.write_image(image, use_image_id=True)
-            frame = pycolmap.Frame(frame_id=row + 1, rig_id=view.camera + 1)
-            frame.add_data_id(image.data_id)
-            database.write_frame(frame, use_frame_id=True)
-            database.write_keypoints(row + 1, points_to_colmap(view.keypoints.astype(np.float32)))
+            write_image(database, view.name, row + 1, view.camera + 1, view.keypoints)
         for (a, b), rows in pairs.items():
             matches = np.ascontiguousarray(rows, np.uint32)
             database.write_matches(a + 1, b + 1, matches)

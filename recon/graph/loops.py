@@ -64,7 +64,7 @@ def loop_words(errors: Mapping[Loop, float], *, tolerance: float, span: float) -
     ``MISSED`` that is anywhere up to ``span``; loops with a wrong pair are anywhere but for a share ``ACCIDENTAL``.
 
     Args:
-        errors: of ``rotation_loop_errors`` or ``flow_loop_errors``.
+        errors: of ``rotation_loop_errors`` or ``flow_loop_error``.
         tolerance: error up to which a loop counts as closed, same unit.
         span: largest error that there can be.
     """

@@ -20,7 +20,7 @@ Edges join photos whose pair was verified. Directed quantities go from the lower
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -46,9 +46,6 @@ from recon.photos.types import PhotoSet
 
 Leg = tuple[FlowField, "Bool[np.ndarray, 'h w']"]
 """Flow from one photo to another at matching size, and its consistent pixels."""
-
-FlowLookup = Callable[[int, int], "Leg | None"]
-"""The flow from one photo to another, None where there is none."""
 
 
 # Signs of a pair that its edge keeps under their own names.
@@ -214,31 +211,18 @@ def rotation_loop_errors(graph: ViewGraph) -> dict[Loop, float]:
     return errors
 
 
-def flow_loop_errors(
-    graph: ViewGraph,
-    flow_between: FlowLookup,
-    *,
-    step: int = 8,
-    min_points: int = 20,
-) -> dict[Loop, float]:
-    """Median distance (matching pixels) by which the flow chained round a loop a→b→c→a misses its start.
-
-    Starts are the consistent pixels of a on a grid of ``step`` pixels. A chain ends where the nearest pixel
-    of the next flow is not consistent; loops with fewer than ``min_points`` full rounds are left out: three
-    views that share no surface say nothing about each other.
-    """
-    errors = {}
-    for a, b, c in three_view_loops(graph):
-        legs = (flow_between(a, b), flow_between(b, c), flow_between(c, a))
-        known = [leg for leg in legs if leg is not None]
-        error = flow_loop_error(known, step=step, min_points=min_points) if len(known) == 3 else None
-        if error is not None:
-            errors[(a, b, c)] = error
-    return errors
-
-
 def flow_loop_error(legs: Sequence[Leg], *, step: int = 8, min_points: int = 20) -> float | None:
-    """The miss of the flow chained along the legs of one loop (see ``flow_loop_errors``); None with too few rounds."""
+    """Median distance (matching pixels) by which the flow chained round a loop misses its start.
+
+    Starts are the consistent pixels of the first photo on a grid of ``step`` pixels. A chain ends where the nearest
+    pixel of the next flow is not consistent.
+
+    Args:
+        legs: flow and consistent pixels from each photo of the loop to the next.
+
+    Returns:
+        None with fewer than ``min_points`` full rounds: views that share no surface say nothing about each other.
+    """
     consistent = legs[0][1]
     grid = np.zeros_like(consistent)
     grid[step // 2 :: step, step // 2 :: step] = True
@@ -325,7 +309,7 @@ def judge_pairs(
 
     Args:
         graph: edges have ``evidence``; edges without it count as even.
-        flow_errors: of ``flow_loop_errors``; None where there is no dense flow.
+        flow_errors: of ``flow_loop_error``; None where there is no dense flow.
         loops: False judges each pair by itself.
         max_rotation_loop: degrees. max_flow_loop: pixels at matching size.
     """

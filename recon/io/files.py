@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,26 @@ def sync_tree(root: Path, check: bool = False) -> None:
                 check_growth(Path(folder, name))
             sync_file(Path(folder, name))
         sync_directory(Path(folder))
+
+
+def finite(value: Any) -> Any:
+    """The same value with None where a number is not finite, for JSON that every reader takes."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return value
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Read a JSON table of texts by name; empty where there is none that can be read."""
+    try:
+        stored = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(text) for name, text in stored.items()} if isinstance(stored, dict) else {}
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -131,13 +131,7 @@ def _from_json(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsics
             f"{path}: knows none of the photos (it has {_some(known)}, the photos are "
             f"{_some(photo.name for photo in photos)}); names must agree"
         )
-    return {
-        photo.name: resized_to_photo(
-            known[by_name[photo.name]], photo.original_width, photo.original_height, f"{path}: {photo.name}"
-        )
-        for photo in photos
-        if photo.name in by_name
-    }
+    return _at_photos(photos, {photo: known[name] for photo, name in by_name.items()}, path)
 
 
 def _from_colmap(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsics]:
@@ -165,15 +159,19 @@ def _from_colmap(path: Path, photos: Sequence[SizedPhoto]) -> dict[str, Intrinsi
             f"{path}: none of its cameras fits the photos: {_some(photo.name for photo in photos)}; "
             "keep COLMAP's images.txt beside it, or give a cameras.json"
         )
+    return _at_photos(photos, {photo: cameras[number] for photo, number in camera_of.items()}, path)
+
+
+def _at_photos(
+    photos: Sequence[SizedPhoto], known: Mapping[str, Intrinsics], path: Path
+) -> dict[str, Intrinsics]:
+    """The intrinsics of the photos that have some, at the photos' size."""
     return {
         photo.name: resized_to_photo(
-            cameras[camera_of[photo.name]],
-            photo.original_width,
-            photo.original_height,
-            f"{path}: {photo.name}",
+            known[photo.name], photo.original_width, photo.original_height, f"{path}: {photo.name}"
         )
         for photo in photos
-        if photo.name in camera_of
+        if photo.name in known
     }
 
 

@@ -129,23 +129,6 @@ def _places(sources: Sequence[Path | str]) -> tuple[list[Path], Path]:
     return places, places[0] if len(places) == 1 and places[0].is_dir() else _common_folder(places)
 
 
-def scan_folder(folder: Path | str, exclude: Iterable[Path | str] = ()) -> tuple[PhotoFile, ...]:
-    """Find all photos below a folder, sorted by name.
-
-    Hidden files and folders, workspaces, and the folders in ``exclude`` are passed over; links are followed.
-
-    Raises:
-        UsageError: the folder is not there or is no folder.
-        ReconError: it cannot be read.
-    """
-    root = Path(folder).expanduser()
-    if not root.exists():
-        raise UsageError(f"{root}: there is no such folder; give the folder that holds the photos")
-    if not root.is_dir():
-        raise UsageError(f"{root}: is a file; give the folder that holds the photos")
-    return find_photos([root], exclude).photos
-
-
 def _expand(source: Path) -> Iterator[Path]:
     """The files and folders that one source stands for."""
     if source.is_dir():

@@ -23,6 +23,7 @@ from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run
 from recon.io.files import parse_json
 from recon.io.pictures import encode_picture
+from recon.options import image_size
 from recon.render import trajectories, video
 from recon.render.canvas import (
     Canvas,
@@ -62,7 +63,7 @@ def run_render(path: Path, out: Path, options: RenderOptions) -> ExportReport:
         UsageError: options that make no sense, or a file of poses that is not there.
         ReconError: the result lacks what is to be drawn, or the film cannot be written.
     """
-    width, height = _size(options.size)
+    width, height = image_size(options.size, "--size", _MAX_SIDE)
     background = _background(options.background)
     film = _kind(out, options)
     scene = open_view_scene(path, options.photos)
@@ -88,13 +89,6 @@ def run_render(path: Path, out: Path, options: RenderOptions) -> ExportReport:
 
 
 # What the user said
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if not match or not all(16 <= int(side) <= _MAX_SIDE for side in match.groups()):
-        raise UsageError(f"--size {text}: it is WIDTHxHEIGHT, each 16 to {_MAX_SIDE}; for example 960x540")
-    return int(match.group(1)), int(match.group(2))
 
 
 def _background(text: str) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from recon.io.files import AtomicFolder, parse_json
+from recon.io.files import AtomicFolder, read_texts
 from recon.run.shared_fields import copy_into_place
 
 KEYS = "keys.json"
@@ -55,11 +55,7 @@ class KeptItems:
 
 def read_keys(folder: Path) -> dict[str, str]:
     """The keys that a folder of results keeps, by file name; empty where it keeps none that can be read."""
-    try:
-        stored = parse_json((folder / KEYS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(name): str(key) for name, key in stored.items()} if isinstance(stored, dict) else {}
+    return read_texts(folder / KEYS)
 
 
 def write_keys(files: AtomicFolder, folder: Path, keys: Mapping[str, str]) -> None:

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import (
     HALF_PIXEL,
-    camera_from_intrinsics,
     image_id,
     intrinsics_from_camera,
     photo_id,
@@ -20,6 +19,8 @@ from recon.core.colmap import (
     points_to_colmap,
     pose_of_image,
     pycolmap,
+    write_camera,
+    write_image,
 )
 from recon.core.posed import Camera
 from recon.graph.tracks import PhotoRows
@@ -64,20 +65,9 @@ def write_database(
         leftover.unlink(missing_ok=True)
     with pycolmap.Database.open(partial) as database:
         for index, intrinsics in enumerate(photos.cameras):
-            camera = camera_from_intrinsics(intrinsics, index + 1)
-            database.write_camera(camera, use_camera_id=True)
-            rig = pycolmap.Rig(rig_id=index + 1)
-            rig.add_ref_sensor(camera.sensor_id)
-            database.write_rig(rig, use_rig_id=True)
+            write_camera(database, intrinsics, index + 1)
         for photo in photos.photos:
-            image = pycolmap.Image(name=photo.name, image_id=image_id(photo.id), camera_id=photo.camera + 1)
-            database.write_image(image, use_image_id=True)
-            frame = pycolmap.Frame(frame_id=image_id(photo.id), rig_id=photo.camera + 1)
-            frame.add_data_id(image.data_id)
-            database.write_frame(frame, use_frame_id=True)
-            database.write_keypoints(
-                image_id(photo.id), points_to_colmap(keypoints[photo.id].astype(np.float32))
-            )
+            write_image(database, photo.name, image_id(photo.id), photo.camera + 1, keypoints[photo.id])
         for (a, b), rows in pairs.items():
             geometry = geometries[(a, b)]
             inliers = geometry.inliers if len(geometry.inliers) == len(rows) else np.ones(len(rows), bool)

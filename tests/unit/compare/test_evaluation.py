@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from recon.compare import evaluation as evaluations
-from recon.compare.evaluation import Evaluation, difference, evaluated, finite
+from recon.compare.evaluation import Evaluation, difference, evaluated
 from recon.compare.metrics import key_metrics, written
 from recon.compare.plan import Scene
 from recon.compare.results import rank
 from recon.compare.tables import standing
 from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
+from recon.io.files import finite
 from tests.support.compare_inputs import entries, entry, evaluation
 
 

@@ -19,7 +19,7 @@ from recon.graph.view_graph import (
     PairEvidence,
     build_view_graph,
     components,
-    flow_loop_errors,
+    flow_loop_error,
     judge_pairs,
     prune_by_inliers,
     relative_pose,
@@ -173,20 +173,31 @@ def flows(shifts: np.ndarray, wrong: tuple[int, int] | None = None):  # type: ig
     return between
 
 
+def loop_errors(graph: nx.Graph, between) -> dict[tuple[int, int, int], float | None]:  # type: ignore[no-untyped-def]
+    return {
+        (a, b, c): flow_loop_error([between(a, b), between(b, c), between(c, a)], step=4)
+        for a, b, c in three_view_loops(graph)
+    }
+
+
 def test_flow_chained_round_a_loop() -> None:
     shifts = np.random.default_rng(0).uniform(-3, 3, (4, 2))
     graph = rotated_graph(4, 1, chance=0.9)
-    exact = flow_loop_errors(graph, flows(shifts), step=4)
+    exact = loop_errors(graph, flows(shifts))
     assert len(exact) == 4
     assert max(exact.values()) < 1e-4
-    spoiled = flow_loop_errors(graph, flows(shifts, wrong=(0, 2)), step=4)
+    spoiled = loop_errors(graph, flows(shifts, wrong=(0, 2)))
     for loop, error in spoiled.items():
         assert error == pytest.approx(7.0 if {0, 2} <= set(loop) else 0.0, abs=1e-3)
     kept = judge_pairs(graph, spoiled, max_flow_loop=2.0).kept
     assert not kept.has_edge(0, 2)
     assert kept.number_of_edges() == 5
-    # A pair without flow has no loops to answer for.
-    assert flow_loop_errors(graph, lambda *_: None) == {}
+    # Photos that share no surface say nothing.
+    nothing = (
+        FlowField(np.zeros((48, 64, 2), np.float32), np.zeros((48, 64), np.float32)),
+        np.zeros((48, 64), bool),
+    )
+    assert set(loop_errors(graph, lambda *_: nothing).values()) == {None}
 
 
 def test_pruning_by_inliers() -> None:

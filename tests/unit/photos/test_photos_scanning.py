@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from recon.errors import UsageError
-from recon.photos.scanning import PhotoFile, file_sha256, find_masks, find_photos, scan_folder
+from recon.photos.scanning import PhotoFile, file_sha256, find_masks, find_photos
 
 
 def touch(root: Path, *names: str) -> None:
@@ -23,7 +23,7 @@ def touch(root: Path, *names: str) -> None:
 def test_nested_folders_sorted_by_name_without_what_is_no_photo(tmp_path: Path) -> None:
     touch(tmp_path, "b.JPG", "a/2.png", "a/10.tiff", "a/deep/x.webp", "notes.txt", "info.json", ".hidden.jpg")
     touch(tmp_path, ".thumbs/a.jpg", "y.heic")
-    assert [one.name for one in scan_folder(tmp_path)] == [
+    assert [one.name for one in find_photos([tmp_path]).photos] == [
         "a/10.tiff",
         "a/2.png",
         "a/deep/x.webp",
@@ -42,23 +42,16 @@ def test_workspaces_and_excluded_folders_are_passed_over(tmp_path: Path) -> None
         "masks/a.png",
         "new/b.png",
     )
-    assert [one.name for one in scan_folder(tmp_path, [tmp_path / "masks", tmp_path / "new"])] == ["a.jpg"]
+    assert [one.name for one in find_photos([tmp_path], [tmp_path / "masks", tmp_path / "new"]).photos] == [
+        "a.jpg"
+    ]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     touch(tmp_path, "photos/a.jpg", "elsewhere/b.jpg")
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
-    assert sorted(one.name for one in scan_folder(tmp_path / "photos")) == ["a.jpg", "more/b.jpg"]
-
-
-def test_wrong_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg")
-    with pytest.raises(UsageError, match="no such folder"):
-        scan_folder(tmp_path / "nope")
-    with pytest.raises(UsageError, match="is a file"):
-        scan_folder(tmp_path / "a.jpg")
-    assert scan_folder(tmp_path, []) != ()
+    assert sorted(one.name for one in find_photos([tmp_path / "photos"]).photos) == ["a.jpg", "more/b.jpg"]
 
 
 def test_masks_in_both_ways_of_naming(tmp_path: Path) -> None:
