@@ -26,7 +26,7 @@ from repeated_structure import RIGHT_DEGREES, pair_error
 from scipy.optimize import isotonic_regression, minimize
 
 from recon.datasets.given_cameras import read_cameras
-from recon.graph.contradictions import chance_of_so_many, chance_of_wrong, model_contradictions
+from recon.graph.contradictions import chance_of_so_many, model_contradictions
 from recon.graph.evidence import (
     DENSE_FEATURES,
     SPARSE_FEATURES,
@@ -53,7 +53,7 @@ def graph_and_truth(out: Path) -> tuple[nx.Graph, dict[str, np.ndarray]]:
 
 
 def far_from_truth(out: Path) -> list[tuple[float, bool, bool]]:
-    """Of every pair with a pose: its chance as verdicts take it, whether points made the pose, and whether it is far
+    """Of every pair with a pose: its chance after loops, whether points made the pose, and whether it is far
     from the truth by the measure of verdicts."""
     graph, truth = graph_and_truth(out)
     poses = {i: truth[name] for i, name in nx.get_node_attributes(graph, "name").items() if name in truth}
@@ -63,7 +63,7 @@ def far_from_truth(out: Path) -> list[tuple[float, bool, bool]]:
         one.pair for one in found.pairs if one.turn > limits.far_turn or one.direction > limits.far_direction
     }
     return [
-        (1 - chance_of_wrong(graph, a, b), bool(graph.edges[a, b].get("by_points", False)), (a, b) in far)
+        (float(graph.edges[a, b]["evidence"]), bool(graph.edges[a, b].get("by_points", False)), (a, b) in far)
         for a, b in sorted((min(edge), max(edge)) for edge in graph.edges)
         if relative_pose(graph, a, b) is not None and a in poses and b in poses
     ]
@@ -146,7 +146,7 @@ def after_loops(runs: Sequence[Path]) -> None:
             )
     rows = []
     for run, some in found.items():
-        strong = [(p, far) for p, _, far in some if p >= STRONG - 1e-9]
+        strong = [(p, far) for p, _, far in some if p >= STRONG]
         wrong, far = [1 - p for p, _ in strong], sum(far for _, far in strong)
         rows.append([run.name, len(strong), math.fsum(wrong), far, chance_of_so_many(wrong, far)])
     headers = ["workspace", "likely pairs", "wrong, expected", "far", "chance of so many"]

@@ -253,6 +253,24 @@ class FilterOptions:
     smooth_min_views: int = 4
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How the sure depth of a view and that of other views go together.
+
+    Attributes:
+        confirmed: pixels whose depth other views confirm, by at least as many as look through it.
+        crossed: pixels whose depth more views look through than confirm.
+    """
+
+    confirmed: int
+    crossed: int
+
+    @property
+    def share(self) -> float:
+        """Confirmed pixels as a share of both; NaN without any."""
+        return self.confirmed / (self.confirmed + self.crossed) if self.confirmed + self.crossed else math.nan
+
+
 def trusted_depth(found: DepthMap, min_confidence: float) -> DepthMap:
     """The depth map without the depths of too little confidence."""
     depth = np.where(found.confidence >= min_confidence, found.depth, 0).astype(np.float32)
@@ -267,8 +285,10 @@ def filter_view(
     asked: Sequence[int],
     options: FilterOptions,
     smooth: Bool[np.ndarray, "h w"] | None = None,
-) -> DepthMap:
+) -> tuple[DepthMap, Agreement]:
     """The depth map of one view with only the pixels that other views confirm; see ``filter_depths``.
+
+    Beside it, how far the view's depth of enough confidence agrees with the others'.
 
     Args:
         found: the depth map of the view.
@@ -296,13 +316,18 @@ def filter_view(
     if elsewhere:
         _, more = _ask(views, mine.depth, trusted, index, elsewhere, limits)
         through = through + more
+    sure = (found.confidence >= options.min_confidence) & (mine.depth > 0)
+    agreement = Agreement(
+        confirmed=int((sure & (agree > 0) & (through <= agree)).sum()),
+        crossed=int((sure & (through > agree)).sum()),
+    )
     keep &= through <= agree
     if options.min_speckle_pixels > 1:
         keep &= remove_speckles(
             np.where(keep, mine.depth, 0).astype(np.float32), min_pixels=options.min_speckle_pixels
         )
     confidence = 1 - (1 - mine.confidence) * 0.75 ** agree.astype(np.float32)
-    return replace(mine, confidence=confidence).only(keep)
+    return replace(mine, confidence=confidence).only(keep), agreement
 
 
 def filter_depths(
@@ -338,6 +363,6 @@ def filter_depths(
         asked = [j for j in (range(len(views)) if neighbours is None else neighbours[i]) if j != i]
         return filter_view(
             views, depth_maps[i], trusted, i, asked, chosen, None if smooth is None else smooth[i]
-        )
+        )[0]
 
     return map_ordered(one, range(len(views)), threads)

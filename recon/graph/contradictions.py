@@ -11,7 +11,6 @@ from jaxtyping import Float, Float64
 
 from recon.core.cameras import Intrinsics
 from recon.graph.loops import STRONG
-from recon.graph.pair_verification import CONTRADICTED_CHANCE
 from recon.graph.types import ViewGraph
 from recon.graph.view_graph import relative_pose
 
@@ -82,7 +81,7 @@ def model_contradictions(
         if evidence < min_evidence or pose is None or a not in poses or b not in poses:
             continue
         if evidence >= STRONG:
-            wrong.append(chance_of_wrong(graph, a, b))
+            wrong.append(1.0 - evidence)
         turn, direction = _disagreement(pose, poses[a], poses[b])
         if float(graph.edges[a, b].get("angle", 0.0)) < MIN_PARALLAX:
             direction = math.nan
@@ -91,17 +90,6 @@ def model_contradictions(
     found.sort(key=lambda one: (-one.evidence, one.pair))
     among = sum(one.evidence >= STRONG for one in found)
     return ModelContradictions(tuple(found), among, tuple(wrong))
-
-
-def chance_of_wrong(graph: ViewGraph, a: int, b: int) -> float:
-    """The chance that a pair's own pose is wrong.
-
-    Loops praise the poses that point matches put in place of a dense field's, since look-alikes agree with each other;
-    for a verdict on a model they stay as likely as they were before.
-    """
-    edge = graph.edges[a, b]
-    evidence = float(edge.get("evidence", 0.0))
-    return 1.0 - (min(evidence, CONTRADICTED_CHANCE) if edge.get("by_points", False) else evidence)
 
 
 def chance_of_so_many(chances: Sequence[float], count: int) -> float:

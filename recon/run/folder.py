@@ -803,8 +803,16 @@ class RunFolder:
         return list(self._stored(MAPPING, "map", _Mapping).left_out)
 
     def trust(self) -> dict[str, Any] | None:
-        """Verdict on the cameras (``Trust.as_json``); None where that was not asked."""
-        return self._stored(TRUST, "map", dict[str, Any]) if self.path(TRUST).exists() else None
+        """Verdict on the cameras (``Trust.as_json``), with what depth says of them where it is there; None where that
+        was not asked."""
+        if not self.path(TRUST).exists():
+            return None
+        from recon.sfm.trust import DEPTH_FIGURES, with_depth
+
+        trust = self._stored(TRUST, "map", dict[str, Any])
+        depth = None if self.manifest is None else self.manifest.stages.get("depth")
+        counts = depth.counts if depth is not None and depth.state == "done" else {}
+        return with_depth(trust, {key: counts[key] for key in DEPTH_FIGURES if key in counts})
 
     def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:
         """Write COLMAP models, the chosen one first, and which photos are in none.
@@ -910,12 +918,12 @@ class RunFolder:
             return found
         return replace(found, vertices=found.vertices * np.float32(self.scale))
 
-    def write_cloud(self, cloud: FusedCloud | Iterable[FusedCloud], count: int | None = None) -> None:
-        """Write the dense points; see ``write_points_ply``."""
+    def write_cloud(self, cloud: FusedCloud) -> None:
+        """Write the dense points."""
         from recon.io.surfaces import write_points_ply
 
         with self.files.writing(CLOUD) as path:
-            write_points_ply(path, cloud, count)
+            write_points_ply(path, cloud)
 
 
 def write_points(path: Path, points: InterestPoints) -> None:

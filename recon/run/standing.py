@@ -62,6 +62,7 @@ class Standing:
     Attributes:
         settings: hash of the settings and the version of the stage.
         triangulated, covered: shares of the pixels that flow gave a depth, and that have one in the end.
+        agreement: share of the sure depth that other views confirm; see ``recon.dense.filtering.Agreement``.
         scale: depth on disk over the depth that was computed: the unit of the world may have changed since.
     """
 
@@ -70,6 +71,7 @@ class Standing:
     sources: tuple[Posed, ...]
     triangulated: float = 0.0
     covered: float = 0.0
+    agreement: float | None = None
     scale: float = 1.0
 
     def scale_to(self, now: Mapping[str, Posed], depth: Float32[np.ndarray, "h w"]) -> float | None:
@@ -165,6 +167,7 @@ def _standing(stored: Mapping[str, Any]) -> Standing:
         tuple(posed(one) for one in stored["sources"]),
         float(stored["triangulated"]),
         float(stored["covered"]),
+        None if stored["agreement"] is None else float(stored["agreement"]),
         float(stored["scale"]),
     )
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ PLAUSIBLE_PRIOR = 1.2
 # A photo with fewer points, or with points in a smaller share of its area, is held loosely.
 MIN_POINTS = 30
 MIN_SPREAD = 0.12
+# A photo of whose sure depth others confirm less than this share, and look through the rest, does not fit to them.
+PHOTO_AGREES = 0.7
 # Deviations from the adjustment alone are too small, since neighbouring tracks err alike: this makes up for it. Summed
 # over blocks of the photos instead of single tracks, they are 1.2 to 1.4 times as large on real scenes.
 COVARIANCE_FACTOR = 1.4
@@ -98,6 +100,7 @@ class Thresholds:
             of the scene) it does not matter that the photos speak for other cameras.
         open_moves: movement of the centres by other cameras that are only likely, from which it matters.
         told_focal: deviation of a focal length (relative) up to which the photos are believed against EXIF.
+        crossed: share of the photos whose depth others look through; two at least.
         loose: share of the photos that are held loosely.
         angle, base: degrees and base to depth below which depth is hardly determined.
     """
@@ -121,6 +124,7 @@ class Thresholds:
     given_bends: float = 0.01
     open_moves: float = 0.01
     told_focal: float = 0.01
+    crossed: float = 0.2
     loose: float = 0.2
     angle: float = 2.0
     base: float = 0.03
@@ -256,67 +260,61 @@ class Trust:
         }
 
 
-@dataclass(frozen=True)
-class MappingFacts:
-    """What mapping tells of a model beside itself.
-
-    Attributes:
-        models: number of photos of every model that was found, the largest first.
-        intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
-        free_centre: principal points were adjusted.
-        tests: of the cameras, on tracks held out.
-        cameras_open: they spoke for other cameras than those of the model.
-    """
-
-    models: tuple[int, ...] = ()
-    intrinsics_fixed: bool = False
-    free_centre: bool = False
-    tests: tuple[CameraTest, ...] = ()
-    cameras_open: bool = False
-
-
 def figures_of(
     model: pycolmap.Reconstruction,
     photos: PhotoSet,
     graph: ViewGraph,
     tracks: Tracks,
     *,
-    facts: MappingFacts | None = None,
+    models: tuple[int, ...] = (),
     tried: Iterable[tuple[int, int]] = (),
     halves: tuple[Mapping[int, Float[np.ndarray, "3"]], Mapping[int, Float[np.ndarray, "3"]]] | None = None,
+    intrinsics_fixed: bool = False,
+    free_centre: bool = False,
+    tests: tuple[CameraTest, ...] = (),
+    cameras_open: bool = False,
     seed: int = 0,
 ) -> Figures:
     """Gather what speaks for and against a model.
 
     Args:
         tracks: those whose observations are the model's keypoints.
+        models: number of photos of every model that was found, the largest first.
         tried: pairs of photos (ids) that were matched, or found not to match.
         halves: camera centres by photo id from two halves of the tracks.
+        intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
+        free_centre: principal points were adjusted.
+        tests: of the cameras, on tracks held out.
+        cameras_open: they spoke for other cameras than those of the model.
     """
-    facts = facts or MappingFacts()
     arrays = model_arrays(model, photos)
     noise = noise_px(arrays)
     xyz, held = points_of_tracks(model, photos, tracks)
     used, seen = used_share(tracks, arrays, np.isfinite(xyz).all(axis=1))
-    planar, turns = _planar_and_turns(tracks, photos, graph, arrays, noise, seed)
+    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
+    planar = sum(one == "H" for one in edges) / max(len(edges), 1)
+    turns = turns_of(tracks, photos, arrays.photos, noise, seed)
+    if planar > ALL_PLANAR:  # of a flat thing, or from one place; then photos may have been zoomed as well
+        zoomed = turns_of(tracks, photos, arrays.photos, noise, seed, zoomed=True)
+        turns = max(turns, zoomed, key=lambda one: one.share)
     seen_under = parallax(arrays)
     extent = max(arrays.extent, 1e-300)
-    spread = uncertainty(arrays, free_centre=facts.free_centre)
+    spread = uncertainty(arrays, free_centre=free_centre)
     centre = np.hypot(COVARIANCE_FACTOR * spread.centre / extent, MODEL_DEVIATION)
     differences = None if halves is None else centre_differences(*halves) / extent
     count, share = spread_of_points(arrays)
     loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
     # Poses of pairs that were told by other cameras than the model's say nothing of it.
-    changed = not facts.cameras_open and any(test.taken for test in facts.tests)
+    changed = not cameras_open and any(test.taken for test in tests)
     far, far_share, far_chance = ((), 0.0, 1.0) if changed else far_pairs(model, photos, graph)
     missing, must = _missing(model, photos, graph, arrays, tried)
-    odd, odd_focal = odd_cameras(arrays, photos, centres_tested=facts.free_centre)
+    odd, odd_focal = odd_cameras(arrays, photos, centres_tested=free_centre)
     return Figures(
         photos=len(photos.photos),
         registered=len(arrays.photos),
-        models=max(len(facts.models), 1),
-        second_model=facts.models[1] if len(facts.models) > 1 else 0,
+        models=max(len(models), 1),
+        second_model=models[1] if len(models) > 1 else 0,
         tracks=seen,
         tracks_used=used,
         noise_px=noise,
@@ -340,24 +338,11 @@ def figures_of(
         loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
         odd_cameras=odd,
         odd_focal=odd_focal,
-        intrinsics_fixed=facts.intrinsics_fixed,
+        intrinsics_fixed=intrinsics_fixed,
         guessed_focal=any(not (camera.known or camera.has_focal_prior) for camera in photos.cameras),
-        camera_tests=facts.tests,
-        cameras_open=facts.cameras_open,
+        camera_tests=tests,
+        cameras_open=cameras_open,
     )
-
-
-def _planar_and_turns(
-    tracks: Tracks, photos: PhotoSet, graph: ViewGraph, arrays: ModelArrays, noise: float, seed: int
-) -> tuple[float, TurnFit]:
-    """The share of the pairs that a plane or a turn explains, and how much of the tracks turns explain."""
-    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
-    planar = sum(one == "H" for one in edges) / max(len(edges), 1)
-    turns = turns_of(tracks, photos, arrays.photos, noise, seed)
-    if planar > ALL_PLANAR:  # of a flat thing, or from one place; then photos may have been zoomed as well
-        zoomed = turns_of(tracks, photos, arrays.photos, noise, seed, zoomed=True)
-        turns = max(turns, zoomed, key=lambda one: one.share)
-    return planar, turns
 
 
 def turns_of(
@@ -477,6 +462,58 @@ def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
     reasons.sort(key=lambda reason: -VERDICTS.index(reason.verdict))
     verdict = reasons[0].verdict if reasons else "sound"
     return Trust(verdict, tuple(reasons), figures)
+
+
+DEPTH_FIGURES = ("depth_agreement", "crossed_photos", "depth_maps")
+"""Of the counts of the stage ``depth``, those that a verdict rests on."""
+
+
+def depth_figures(agreement: Sequence[float | None]) -> dict[str, Any]:
+    """``DEPTH_FIGURES``: how the depths of the photos go together.
+
+    Args:
+        agreement: of each photo, the share of its sure depth that others confirm rather than look through; None
+            without any.
+    """
+    known = [one for one in agreement if one is not None]
+    if not known:
+        return {"depth_maps": len(agreement)}
+    median, crossed = round(float(np.median(known)), 3), sum(one < PHOTO_AGREES for one in known)
+    return {"depth_maps": len(agreement), "depth_agreement": median, "crossed_photos": crossed}
+
+
+def depth_reason(figures: Mapping[str, Any], thresholds: Thresholds | None = None) -> Reason | None:
+    """The reason against cameras whose photos give depths that do not fit together; None without one.
+
+    Args:
+        figures: of ``depth_figures``, among others.
+    """
+    crossed, photos = figures.get("crossed_photos", 0), figures.get("depth_maps", 0)
+    if crossed < 2 or crossed <= (thresholds or Thresholds()).crossed * photos:
+        return None
+    return Reason(
+        "doubtful",
+        f"The depths of {crossed} of {photos} photos do not fit to those of the others, which look through what these "
+        "photos see",
+        "Look at the cameras in the report: repeated things (windows, tiles) may be mistaken for each other, so that "
+        "photos stand in a wrong place",
+    )
+
+
+def with_depth(trust: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict as ``Trust.as_json`` gives it, with what the depth of the photos adds (``depth_figures``)."""
+    if not figures:
+        return dict(trust)
+    reason = depth_reason(figures)
+    reasons = [*trust["reasons"], *([] if reason is None else [asdict(reason)])]
+    reasons.sort(key=lambda one: -VERDICTS.index(one["verdict"]))
+    verdict = reasons[0]["verdict"] if reasons else trust["verdict"]
+    return {
+        **trust,
+        "verdict": verdict,
+        "reasons": reasons,
+        "figures": {**(trust["figures"] or {}), **figures},
+    }
 
 
 def meaning(trust: Mapping[str, Any]) -> str:

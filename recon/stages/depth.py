@@ -21,7 +21,8 @@ from recon.run.dense_scene import DenseScene
 from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder, read_depth, write_depth
 from recon.run.shared_fields import content_key
 from recon.run.standing import VIEWS, Posed, Standing, posed_photos, read_standings, standings_to_json
-from recon.tasks.depth import PLAN, DepthOptions, DepthTask, steps_of
+from recon.sfm.trust import depth_figures, depth_reason
+from recon.tasks.depth import PLAN, DepthOptions, DepthTask, ViewShares, steps_of
 
 
 class DepthSettings(BaseModel):
@@ -56,7 +57,7 @@ class DepthStage:
     """Triangulates flow per pixel, refines depth and normals by photo-consistency, filters across views."""
 
     name: ClassVar[str] = "depth"
-    version: ClassVar[int] = 11
+    version: ClassVar[int] = 12
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
 
@@ -74,7 +75,7 @@ class DepthStage:
                     json.dumps({"neighbours": neighbours, "kept": sorted(kept)}), encoding="utf-8"
                 )
             todo = [index for index in range(len(today)) if index not in kept]
-            shares: dict[str, list[float]] = {}
+            shares: dict[str, list[ViewShares]] = {}
             with closing(DepthTask(work.root, folder, options, work.memory, uuid4().hex)) as task:
                 steps = steps_of(options)
                 for number, step in enumerate(steps):
@@ -82,11 +83,13 @@ class DepthStage:
                     what = _DOING[step.rstrip("0123456789")]
                     shares[step] = work.spread(one, todo, what, one.lost, (number, len(steps)))
             standings = dict(kept)
-            for index, triangulated, covered in zip(todo, shares["flow"], shares["final"], strict=True):
+            for index, first, last in zip(todo, shares["flow"], shares["final"], strict=True):
                 sources = tuple(today[k] for k in neighbours[index])
-                standings[index] = Standing(identity, today[index], sources, triangulated, covered)
+                standings[index] = Standing(
+                    identity, today[index], sources, first.covered, last.covered, last.agreement
+                )
             notes = {f"{scene.views[index].photo_id}.npz": standings[index] for index in sorted(standings)}
-            for leftover in (*folder.glob("*_*.npz"), folder / PLAN):
+            for leftover in (*folder.glob("*_*"), folder / PLAN):
                 leftover.unlink()
             for name, value in (
                 (VIEWS, standings_to_json(notes)),
@@ -100,8 +103,12 @@ class DepthStage:
                 "no depth could be found in any photo, although the cameras are known: the photos may show too little "
                 "texture, or the matches are too few; try --quality high"
             )
+        figures = depth_figures([view.agreement for view in all_views])
+        reason = depth_reason(figures)
+        if reason is not None:
+            work.warn(f"{reason.verdict}: {reason.what}. {reason.advice}")
         return {
-            "depth_maps": len(today),
+            **figures,
             "triangulated_share": round(float(np.mean([view.triangulated for view in all_views])), 3),
             "covered_share": round(float(np.mean([view.covered for view in all_views])), 3),
             **({KEPT: len(kept)} if kept else {}),

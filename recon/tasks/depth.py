@@ -6,8 +6,11 @@ they did then; see ``Standing``.
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -50,6 +53,18 @@ class DepthOptions:
     filter: FilterOptions
 
 
+class ViewShares(NamedTuple):
+    """What a step tells of a view.
+
+    Attributes:
+        covered: share of the pixels that have a depth.
+        agreement: of the last step: ``Agreement.share``; None where nothing was compared, and of other steps.
+    """
+
+    covered: float
+    agreement: float | None = None
+
+
 @dataclass(frozen=True)
 class DepthTask:
     """One step for one view. Calling it makes the file of the step, unless it is there.
@@ -68,12 +83,12 @@ class DepthTask:
     token: str
     step: str = "flow"
 
-    def __call__(self, index: int) -> float:
-        """Make the step's file of a view; returns the share of the pixels that have a depth."""
+    def __call__(self, index: int) -> ViewShares:
+        """Make the step's file of a view."""
         task = replace(self, step="")
         return _open.get(task, lambda: _Depths(task)).make(self.step, index)
 
-    def lost(self, index: int) -> float:
+    def lost(self, index: int) -> ViewShares:
         """Write an empty map for a view that ended its worker each time."""
         task = replace(self, step="")
         return _open.get(task, lambda: _Depths(task)).write_nothing(self.step, index)
@@ -112,7 +127,7 @@ class _Depths:
         path = self.file("final" if index in self.kept else step, index)
         return self.scene.cache.get(path.name, lambda: read_depth(path), _bytes_of)
 
-    def make(self, step: str, index: int) -> float:
+    def make(self, step: str, index: int) -> ViewShares:
         path = self.file(step, index)
         if not path.exists():
             before = self.steps[self.steps.index(step) - 1]
@@ -124,15 +139,22 @@ class _Depths:
                 found = self._refined(before, index, final=step.startswith("geometric"))
             with self.scene.run.files.write_into(self.folder, path.name) as temporary:
                 write_depth(temporary, found)
-        return float((self.depth(step, index).depth > 0).mean())
+        covered = float((self.depth(step, index).depth > 0).mean())
+        note = self._note(index)
+        told = step == "final" and note.exists()
+        return ViewShares(covered, parse_json(note.read_text(encoding="utf-8")) if told else None)
 
-    def write_nothing(self, step: str, index: int) -> float:
+    def _note(self, index: int) -> Path:
+        """File of the agreement of a view."""
+        return self.folder / f"agreement_{self.scene.views[index].photo_id}.json"
+
+    def write_nothing(self, step: str, index: int) -> ViewShares:
         view = self.scene.views[index]
         none = np.zeros((view.height, view.width), np.float32)
         path = self.file(step, index)
         with self.scene.run.files.write_into(self.folder, path.name) as temporary:
             write_depth(temporary, DepthMap(none, np.zeros((*none.shape, 3), np.float32), none))
-        return 0.0
+        return ViewShares(0.0)
 
     def _up(self, index: int) -> Float64[np.ndarray, "3"] | None:
         """The direction that a view and its sources have as up; None where they do not tell."""
@@ -167,7 +189,10 @@ class _Depths:
         smooth = smooth_regions(scene.greys[index], max_deviation=options.smooth_deviation)
         asked = [j for j in self.neighbours[index] if j != index]
         mine = self.depth(before, index)
-        found = filter_view(scene.views, mine, trusted, index, asked, options.filter, smooth)
+        found, agreement = filter_view(scene.views, mine, trusted, index, asked, options.filter, smooth)
+        if not math.isnan(agreement.share):
+            with scene.run.files.write_into(self.folder, self._note(index).name) as temporary:
+                temporary.write_text(json.dumps(agreement.share), encoding="utf-8")
         return found.only(~background_fringe(scene.images[index], found.depth))
 
 

@@ -32,7 +32,7 @@ class _Fusion:
 
 @dataclass(frozen=True)
 class FuseView:
-    """Writes the points that a view owns, and tells how many they are.
+    """Writes the points that a view owns.
 
     Attributes:
         root: the workspace.
@@ -50,10 +50,9 @@ class FuseView:
 
     def __call__(self, index: int) -> int:
         fusion = _open.get(self, self._opened)
-        cloud = fusion.maps.points(index, fusion.seeing[index], self.rules)
-        self._write(index, cloud)
+        self._write(index, fusion.maps.points(index, fusion.seeing[index], self.rules))
         fusion.release()
-        return len(cloud)
+        return index
 
     def open(
         self, maps: FusionMaps, seeing: Sequence[Sequence[int]], release_maps: Callable[[], None]
@@ -79,7 +78,7 @@ class FuseView:
     def lost(self, index: int) -> int:
         """A view that ended its worker each time makes no points."""
         self._write(index, join_clouds([]))
-        return 0
+        return index
 
     def _write(self, index: int, cloud: FusedCloud) -> None:
         arrays = {one.name: getattr(cloud, one.name) for one in fields(FusedCloud)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from scipy.spatial import cKDTree
 
 from recon.dense.filtering import (
+    FilterOptions,
     background_fringe,
     consistent_views,
     filter_depths,
+    filter_view,
     remove_speckles,
     smooth_regions,
 )
@@ -108,6 +111,21 @@ def test_floaters_confirmed_by_one_accomplice_fall_to_those_who_see_through():
     # Some of the floaters' pixels lie beyond the accomplice's own.
     assert (pair[0].depth[middle] > 0).mean() > 0.8
     assert (everyone[0].depth[middle] > 0).mean() < 0.1
+
+
+def test_agreement_is_the_share_of_sure_depth_that_others_do_not_look_through():
+    views, maps, _ = scene(4)
+    options = FilterOptions()
+    _, right = filter_view(views, maps[0], maps, 0, (1, 2, 3), options)
+    assert right.share == 1.0
+    depth = maps[0].depth.copy()
+    depth[30:60, 40:90] *= 0.8
+    _, spoiled = filter_view(views, replace(maps[0], depth=depth), maps, 0, (1, 2, 3), options)
+    seen = np.logical_or.reduce([overlap(v, world_points(views[0], depth)) for v in views[1:]])
+    assert spoiled.crossed == pytest.approx(seen[30:60, 40:90].sum(), rel=0.1)
+    assert spoiled.confirmed == pytest.approx(right.confirmed - seen[30:60, 40:90].sum(), rel=0.1)
+    unsure = replace(maps[0], confidence=maps[0].confidence * np.float32(0.05))
+    assert math.isnan(filter_view(views, unsure, maps, 0, (1, 2, 3), options)[1].share)
 
 
 def test_low_confidence_neither_stays_nor_confirms():

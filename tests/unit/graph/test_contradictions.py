@@ -103,14 +103,6 @@ def test_a_folded_model_predicts_pairs_that_are_missing() -> None:
     assert (0, 4) not in overlap_shares(every, without, cameras, again)
 
 
-def test_poses_that_points_put_in_place_of_a_field_s_stay_as_likely_as_before_loops() -> None:
-    poses = ring()
-    graph = view_graph(poses, (1,))
-    graph.edges[2, 3]["by_points"] = True
-    wrong = model_contradictions(graph, poses).wrong
-    assert sorted(wrong) == pytest.approx([0.05] * 6 + [0.2])
-
-
 def test_the_chance_of_so_many_is_that_of_counting_every_outcome() -> None:
     chances = [0.3, 0.02, 0.5, 0.11]
     for count in range(6):

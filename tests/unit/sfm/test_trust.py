@@ -24,7 +24,7 @@ from recon.sfm.mapping import (
     refine_model,
     with_model_first,
 )
-from recon.sfm.trust import Figures, far_pairs, figures_of, judge, trust_in_words
+from recon.sfm.trust import Figures, depth_figures, far_pairs, figures_of, judge, trust_in_words, with_depth
 from tests.support.sfm_scene import (
     KNOWN,
     RING,
@@ -128,7 +128,7 @@ def test_stated_deviations_are_those_of_repeated_noise(ring) -> None:  # type: i
     stated = uncertainty(model_arrays(result.best, photos)).centre
     xyz, _ = points_of_tracks(result.best, photos, tracks)
     names = [photo.name for photo in photos.photos]
-    settings = replace(ONE_THREAD, refine_principal_point=False, loss_scale=100.0)
+    settings = replace(ONE_THREAD, refine_principal_point=False, loss_scale_px=100.0)
     errors = []
     for seed in range(8):
         fresh = exact_tracks(scene, noise=0.4, seed=100 + seed)
@@ -170,6 +170,32 @@ def test_deviations_from_sparse_factors_are_those_of_the_whole_matrix(ring, monk
         np.testing.assert_allclose(parts.centre, whole.centre, rtol=1e-3)
         np.testing.assert_allclose(parts.focal, whole.focal, rtol=1e-3)
         assert parts.free == whole.free
+
+
+@pytest.mark.parametrize(
+    ("before", "agreement", "after"),
+    [
+        ({}, [0.99] * 10, "sound"),
+        ({}, [0.99] * 7 + [0.3, 0.1, 0.6], "doubtful"),
+        ({}, [0.99] * 2 + [0.3], "sound"),  # one photo may have bad depth for itself
+        ({}, [0.99] * 8 + [0.3, 0.1], "sound"),
+        ({}, [], "sound"),
+        ({"halves_difference": 0.1}, [0.99] * 10, "doubtful"),
+        ({"turns_explain": 0.95}, [0.1] * 10, "not a reconstruction"),
+    ],
+)
+def test_depths_that_do_not_fit_together_are_a_doubt(
+    before: dict[str, float], agreement: list[float], after: str
+) -> None:
+    trust = judge(replace(FINE, **before)).as_json()  # type: ignore[arg-type]
+    told = with_depth(trust, depth_figures(agreement))
+    assert told["verdict"] == after
+    wrong = sum(one < 0.7 for one in agreement)
+    said = wrong > 1 and wrong > 0.2 * len(agreement)
+    assert len(told["reasons"]) - len(trust["reasons"]) == said
+    assert (f"The depths of {wrong} of {len(agreement)} photos" in trust_in_words(told)) == said
+    if agreement:
+        assert told["figures"]["depth_agreement"] == pytest.approx(np.median(agreement), abs=1e-3)
 
 
 def test_a_focal_length_that_the_photos_do_not_tell_is_uncertain() -> None:
@@ -318,9 +344,9 @@ def test_likely_pairs_that_saw_their_cameras_elsewhere_are_named() -> None:
     right = map_known(photos, tracks, dict(enumerate(scene.poses)), MappingSettings(threads=1)).best
     assert right is not None
     assert far_pairs(right, photos, graph) == ((), 0.0, 1.0)
-    # As many contradictions are no doubt where every pair is wrong with a chance of a fifth.
+    # The less likely the pairs, the less do as many contradictions say.
     for edge in graph.edges:
-        graph.edges[edge].update(evidence=0.95, by_points=True)
+        graph.edges[edge]["evidence"] = 0.85
     assert far_pairs(model, photos, graph)[2] > chance
 
 

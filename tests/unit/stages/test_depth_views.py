@@ -18,7 +18,7 @@ from recon.engine.stage import StageContext
 from recon.matching.types import DenseMatch, FlowField
 from recon.run.folder import FIELDS, GRAPH, RunFolder
 from recon.run.matches import FLOWS, write_dense_match
-from recon.run.standing import Posed, Standing
+from recon.run.standing import VIEWS, Posed, Standing, read_standings
 from recon.stages.depth import DepthStage
 from recon.synthetic.runs import write_true_run
 from tests.support.dense_scenes import exact_flow, make_views, plane_depth, texture, world_points
@@ -60,6 +60,7 @@ def test_views_are_taken_over_when_their_sources_stay(tmp_path: Path) -> None:
     write_run(old, views[:5])
     first = depth_stage(old, "a", memory=1 << 16)  # no map stays in memory
     assert "kept_of_before" not in first
+    assert first["depth_agreement"] > 0.95
     again = tmp_path / "again"
     write_run(again, views[:5])
     depth_stage(again, "a", threads=3)
@@ -77,6 +78,9 @@ def test_views_are_taken_over_when_their_sources_stay(tmp_path: Path) -> None:
     kept = counts["kept_of_before"]
     assert 1 <= kept < 5
     assert counts["depth_maps"] == 6
+    agreement = [one.agreement for _, one in read_standings(new / "dense" / "depth" / VIEWS).values()]
+    assert None not in agreement
+    assert counts["depth_agreement"] == pytest.approx(np.median(agreement), abs=1e-3)
     same = 0
     for number in range(1, 6):
         before, after = RunFolder(old).depth_map(number - 1), RunFolder(new).depth_map(number)
