@@ -161,10 +161,11 @@ def describe(
     edges = np.linspace(0, ladder.height, 4 * threads + 1).astype(np.int64)
     per_octave = np.float32((len(ladder.scale) - 1) / math.log2(ladder.scale[-1] / ladder.scale[0]))
     window = _cell_window()
+    channels = ladder.channels.astype(np.float32).reshape(-1)
 
     def rows(part: int) -> None:
         _gather(
-            ladder.channels.reshape(-1),
+            channels,
             ladder.layout,
             ladder.unit,
             ladder.scale[0],
