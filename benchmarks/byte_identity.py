@@ -54,6 +54,12 @@ _VARYING = re.compile(
     rb'"[a-z_]*(?:seconds|memory|peak|_mb|started|machine|host|pid|time|date|load)[a-z_]*": *(?:"[^"]*"|[-0-9.e]+)'
     rb"|[-0-9.]+ *(?:ms|s|min|h|MB|GB|MiB|GiB)\b"
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?"
+    # Checksums of files that hold times; rows of the tables of times in report.html and summary.txt.
+    rb'|"(?:matching|mesh/texture)\.json": *"[0-9a-f]{32}"'
+    rb'|<td class="bar-cell"><span style="width:[\d.]+%"></span>[\d.]*</td>\s*<td>[\d.]*</td><td>[\d.]*</td>'
+    rb'|<th scope="row">in all</th>(?:<td>[\d.]*</td>)+'
+    rb"|^(?:[a-z]+|in all) +[\d.]+ +\d+$",
+    re.MULTILINE,
 )
 _LEFT_OUT = {"run.log", ".lock"}
 _SCENE = """
@@ -195,7 +201,8 @@ class Maker:
 
     def hashes_of(self, folder: Path) -> dict[str, str]:
         """Hashes of the files below a folder, without where it lies."""
-        names = {str(folder): b"<part>", str(self.root.resolve()): b"<root>", str(self.code): b"<code>"}
+        names = {str(one): b"<part>" for one in (folder, self.run.resolve())}
+        names |= {str(self.root.resolve()): b"<root>", str(self.code): b"<code>"}
         return hashes(folder, names) if folder.is_dir() else {}
 
 

@@ -81,7 +81,6 @@ class Case:
     leave_out: int = 0
     part: str = "results"
     other_looks: bool = False
-    stop_after: str = "mesh"
 
 
 CASES = (
@@ -112,11 +111,10 @@ CASES = (
     Case(
         "further-looks",
         "the same façade, but every second photo looks otherwise: tones rise and fall (v becomes 1 - |2v - 1|) and red "
-        "and blue are exchanged, as no change of exposure does; cameras only",
+        "and blue are exchanged, as no change of exposure does",
         "facade",
         part="further",
         other_looks=True,
-        stop_after="map",
     ),
 )
 
@@ -141,7 +139,24 @@ COLUMNS = (
 )
 
 # Measures of a whole run, whose noise only further seeds show.
-SPREAD = ("points.f_20mm", "mesh.f_20mm", "cost.seconds_per_pair", "cost.seconds")
+SPREAD = (
+    "points.f_20mm",
+    "mesh.f_20mm",
+    "run.depth_share",
+    "photo_consistency",
+    "cost.seconds_per_pair",
+    "cost.seconds",
+    "cost.peak_memory_mb",
+)
+
+MARKS = (
+    "**Bold**: best of the scene. ≈: cannot be told from the best (95% paired bootstrap over the same photos or "
+    "pairs, or ranges over seeds that overlap). ↓: worse than the best by more than that. A column with ° in its "
+    "heading is of one run of each matcher and no mean over photos or pairs: nothing says how large its noise is, so "
+    "nothing in it is marked, and its differences must not be taken for the matchers'. ?: the same of one figure. In "
+    "square brackets: of fewer photos than others placed, not compared. In round ones: smallest and largest over the "
+    "seeds, with the median before them."
+)
 
 
 def main() -> None:
@@ -155,6 +170,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=REPOSITORY / "comparison-output")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seeds", type=int, default=1, help="runs per matcher; ranges over them are shown")
+    parser.add_argument(
+        "--once", nargs="*", default=[], metavar="MATCHER", help="one run of these all the same"
+    )
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--write-only", action="store_true", help="write the document from what is there")
     args = parser.parse_args()
@@ -188,8 +206,8 @@ def compare(case: Case, args: argparse.Namespace) -> None:
         quality="preview",
         threads=args.threads,
         leave_out=case.leave_out,
-        stop_after=case.stop_after,
         seeds=args.seeds,
+        once=tuple(args.once),
     )
     usual = FURTHER if case.part == "further" else MATCHERS
     chosen = contenders(args.only or usual, (*SETTINGS, *args.overrides))
@@ -269,9 +287,7 @@ def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]], 
         + ".",
         f"Settings beyond quality `preview`: {', '.join(f'`{text}`' for text in SETTINGS)}.",
         "",
-        "**Bold**: best of the scene. ≈: cannot be told from the best (95% paired bootstrap over the same photos or "
-        "pairs, or ranges over seeds that overlap). No mark: worse, or there is nothing to say how large the noise is. "
-        "In brackets: smallest and largest over the seeds.",
+        MARKS,
         "",
         "### How often best, or not to be told from the best",
         "",
@@ -328,16 +344,38 @@ def scene_table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
                 text = f"{1000 * value:.1f} mm"
             else:
                 text = written(value, unit)
-            if name in SPREAD and one["spread"].get(name):
-                text += " ({} to {})".format(*(written(end, unit) for end in one["spread"][name]))
-            mark = standing(scene["rankings"].get(name), one["label"])
-            row.append(f"**{text}**" if mark == "best" else f"{text} ≈" if mark else text)
+            ends = one["spread"].get(name)
+            if name in SPREAD and ends and ends[0] < ends[1]:
+                text += " ({} to {})".format(*(written(end, unit) for end in ends))
+            row.append(marked(text, scene, name, one) if value is not None else text)
         rows.append(row)
-    return table(rows, ["matcher", *(heading for _, heading in columns)])
+    headings = [heading if tested(scene, name) else f"{heading}°" for name, heading in columns]
+    return table(rows, ["matcher", *headings])
+
+
+def tested(scene: dict[str, Any], name: str) -> bool:
+    """True where noise is known of a measure, for two matchers at least."""
+    return bool(scene["rankings"].get(name, {}).get("tested"))
+
+
+def marked(text: str, scene: dict[str, Any], name: str, one: dict[str, Any]) -> str:
+    """A figure with what can be said of it beside the best of its scene."""
+    if not tested(scene, name):
+        return text
+    verdict = standing(scene["rankings"][name], one["label"])
+    placed = [
+        c["metrics"].get("registered.share", c["metrics"].get("run.registered", 0.0))
+        for c in (one, *scene["contenders"])
+    ]
+    if not verdict and name.startswith("poses.") and placed[0] < max(placed):
+        return f"[{text}]"
+    return {"best": f"**{text}**", "within noise": f"{text} ≈", "worse": f"{text} ↓"}.get(
+        verdict, f"{text} ?"
+    )
 
 
 def wins(found: Sequence[tuple[Case, dict[str, Any]]]) -> str:
-    """How often each matcher is best or ties, by measure."""
+    """How often each matcher is best or ties, by measure whose noise is known."""
     judged = [
         ("poses.auc_5", "cameras, AUC 5°"),
         ("matches.precision_1px", "precision 1 px"),
@@ -346,12 +384,13 @@ def wins(found: Sequence[tuple[Case, dict[str, Any]]]) -> str:
         ("mesh.f_20mm", "mesh F 20 mm"),
         ("photo_consistency", "photo-consistency"),
     ]
+    judged = [one for one in judged if any(tested(scene, one[0]) for _, scene in found)]
     labels = list(dict.fromkeys(one["label"] for _, scene in found for one in scene["contenders"]))
     rows = []
     for label in labels:
         row = [label]
         for name, _ in judged:
-            scenes = [scene for _, scene in found if name in scene["rankings"]]
+            scenes = [scene for _, scene in found if tested(scene, name)]
             marks = [standing(scene["rankings"][name], label) for scene in scenes]
             row.append(f"{marks.count('best')} + {marks.count('within noise')} of {len(scenes)}")
         done = sum(

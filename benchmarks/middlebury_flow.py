@@ -5,7 +5,9 @@
 Average endpoint error (pixels of the target) and average angular error (degrees) of the flow at every pixel whose
 true flow is known and points into the target, without and with sub-pixel refinement. A method that ends in
 "+aligned" first resamples the target into the source's frame by what sparse matches agree on. With --keep, every
-result is written to a file at once, and what is in the file is not computed again.
+result is written to a file at once, and what is in the file is not computed again. --minus then prints the mean
+difference of the endpoint error from a matcher of which the file has the same sets (method none), with its 95% interval
+(bootstrap over the sets: with four of them wide, and no more than a hint).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import cv2
 import numpy as np
 from _common import data_root, machine, table
 
+from recon.evaluation.bootstrap import paired_difference
 from recon.evaluation.flow import known_flow
 from recon.features.interest_points import extract_interest_points, match_interest_points
 from recon.io.flo import read_flo
@@ -131,6 +134,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further matcher settings")
     parser.add_argument("--matcher", default="siftflow")
     parser.add_argument("--keep", type=Path, help="file for the results, one JSON line each")
+    parser.add_argument("--minus", metavar="MATCHER", help="compare with this one's results in the kept file")
     arguments = parser.parse_args()
     extra = dict(item.split("=", 1) for item in arguments.set)
 
@@ -170,6 +174,20 @@ def main() -> None:
         rows.append([f"{factor:g}", "mean", method, *np.mean(values, 0).tolist(), ""])
     print()
     print(table(rows, headers))
+    for factor, method in mean if arguments.minus else ():
+        mine, other = (
+            {
+                name: done[key][-5]
+                for name in arguments.sets
+                if (key := f"{who} {arguments.shrink} {factor:g} {name} {how}") in done
+            }
+            for who, how in ((f"{arguments.matcher} {extra}", method), (f"{arguments.minus} {{}}", "none"))
+        )
+        test = paired_difference(mine, other)
+        print(
+            f"\ntarget {factor:g}, {method} minus {arguments.minus}: AEE {test.difference:+.4f} "
+            f"[{test.low:+.4f}, {test.high:+.4f}] over {test.count} sets"
+        )
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulat
        [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
-``whole``: runs of a street that closes, N and 4 N photos, quality preview, --memory 1G: processor seconds a photo and
+``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and
 peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
-``workers``: matching and depth by one process and by two workers, each on one core: wall seconds, and whether the
-results are the same bytes. ``faults``: a worker killed in each stage in turn, then scheduler, workers or workspace gone
-while pairs are matched: what the command says, and whether the same command then ends with the bytes of an undisturbed
-run. ``parts``: points with 1 cm of noise on the surface of the aerial block, meshed as a whole and in parts.
+``workers``: one process on one core, two such processes at once (what the machine's two cores can do), and two
+workers on one core each: wall and processor seconds, and whether the results are the same bytes. ``faults``: a worker
+killed in each stage in turn, then scheduler, workers or workspace gone while pairs are matched: what the command says,
+and whether the same command then ends with the bytes of an undisturbed run. ``parts``: points with 1 cm of noise on the
+surface of the aerial block, meshed as a whole and in parts.
 ``simulate``: hours and disk of large sets by workers, from the measured costs of ``recon.run.forecast``.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import socket
@@ -35,7 +37,7 @@ import psutil
 from _common import machine, table
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import FusedCloud
+from recon.core.mesh import FusedCloud, mesh_to_open3d
 from recon.engine.stage import StageContext
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
@@ -45,7 +47,16 @@ from recon.options import image_size
 from recon.run.folder import FIELDS, GRAPH
 from recon.run.forecast import Workload, plan, stage_costs
 from recon.run.matches import FLOWS, write_dense_match
-from recon.surface.meshing import block_mesh, clean_mesh, mesh_of_blocks, plan_of_cloud, poisson_mesh
+from recon.surface.blocks import join_blocks
+from recon.surface.meshing import (
+    block_mesh,
+    clean_mesh,
+    cleaned_patch,
+    plan_of_points,
+    poisson_mesh,
+    settle_on_points,
+    settled_patch,
+)
 from recon.synthetic.files import write_scene
 from recon.synthetic.large import large_scene_parts, make_large_scene, street_path
 from recon.synthetic.materials import facade_albedo
@@ -132,14 +143,14 @@ def one_more(count: int, size: tuple[int, int], folder: Path, more: Sequence[str
     print(table(rows, ["stage", "without it, CPU s", "when it came, CPU s", "share", "kept"]))
 
 
-def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
+def whole_runs(count: int, size: tuple[int, int], folder: Path, memory: str, more: Sequence[str]) -> None:
     """Runs of a street with N and 4 N photos, from photos to the report."""
     manifests, rows = [], []
     for photos in (count, 4 * count):
         scene, root = folder / f"street{photos}", folder / f"run{photos}"
         if not (scene / "images").exists():
             write_scene(make_large_scene("street", photos, size), scene)
-        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", "1G", *more)
+        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", memory, *more)
         manifest = read_manifest(root)
         assert manifest is not None
         manifests.append(manifest.stages)
@@ -159,7 +170,7 @@ def whole_runs(count: int, size: tuple[int, int], folder: Path, more: Sequence[s
         rows.append(
             [title, *(f"{x:.2f}" for x in each), _ratio(*each), *(f"{x:.0f}" for x in peaks), _ratio(*peaks)]
         )
-    print(f"\nstreets of {count} and {4 * count} photos of {size[0]}x{size[1]} {' '.join(more)}\n")
+    print(f"\nstreets of {count} and {4 * count} photos of {size[0]}x{size[1]}, {memory} {' '.join(more)}\n")
     headers = (
         [f"CPU s a photo, {n} photos" for n in (count, 4 * count)],
         [f"peak MB, {n}" for n in (count, 4 * count)],
@@ -269,22 +280,43 @@ def memory_growth(count: int, size: tuple[int, int], folder: Path, cache_mb: int
     print(table(rows, ["photos", "depth, peak MB", "with fusion, peak MB"]))
 
 
-def two_workers(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
-    """Matching and depth by one process on one core, and by two workers on one core each."""
+def two_workers(count: int, size: tuple[int, int], folder: Path, until: str, more: Sequence[str]) -> None:
+    """One process on one core, two such processes at once, and two workers on one core each."""
     write_scene(wall(count, size), folder / "scene")
-    images, rows, walls = folder / "scene" / "images", [], []
-    for name, workers in (("one process", ()), ("two workers", ("--workers", "2"))):
-        root = folder / name.replace(" ", "-")
-        began = time.perf_counter()
-        reconstruct(images, root, size, "--stop-after", "texture", *workers, *more)
-        manifest = read_manifest(root)
-        assert manifest is not None
-        took = {stage: manifest.stages[stage].seconds for stage in SPREAD}
-        walls.append(took)
-        rows.append([name, *took.values(), time.perf_counter() - began])
-    rows.append(["ratio", *(walls[0][stage] / walls[1][stage] for stage in walls[0]), ""])
-    print(f"\n{count} photos of {size[0]}x{size[1]}, wall seconds\n")
-    print(table(rows, ["", *walls[0], "all"]))
+    images = folder / "scene" / "images"
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("two cores are needed")
+
+    def run(name: str, on: Sequence[int], *options: str) -> subprocess.Popen[bytes]:
+        command = command_of(images, folder / name, size, "--stop-after", until, *options, *more)
+        pin = ["taskset", "-c", ",".join(map(str, on))]
+        return subprocess.Popen([*pin, *command], stdout=subprocess.DEVNULL)
+
+    measured: list[tuple[str, list[str]]] = []
+    for title, runs in (
+        ("one process", [("one-process", cores[:1], ())]),
+        ("two processes at once", [(f"at-once-{core}", [core], ()) for core in cores]),
+        ("two workers", [("two-workers", cores, ("--workers", "2"))]),
+    ):
+        processes = [run(name, on, *options) for name, on, options in runs]
+        if any(process.wait() for process in processes):
+            raise SystemExit(f"{title}: a run failed")
+        measured.append((title, [name for name, _, _ in runs]))
+    rows, walls, works = [], [], []
+    spread = SPREAD[: SPREAD.index(until) + 1]
+    for title, names in measured:
+        stages = [read_manifest(folder / name).stages for name in names]  # type: ignore[union-attr]
+        walls.append({one: max(each[one].seconds for each in stages) / len(names) for one in spread})
+        works.append({one: sum(each[one].cpu_seconds for each in stages) / len(names) for one in spread})
+        rows.append([f"{title}, wall s a run", *walls[-1].values()])
+        rows.append([f"{title}, CPU s a run", *works[-1].values()])
+    for i in (1, 2):
+        rows.append(
+            [f"**{measured[i][0]}, times as fast**", *(walls[0][one] / walls[i][one] for one in spread)]
+        )
+    print(f"\n{count} photos of {size[0]}x{size[1]}\n")
+    print(table(rows, ["", *spread]))
     print(f"\nfiles that differ: {differing(folder / 'one-process', folder / 'two-workers')}")
 
 
@@ -300,7 +332,10 @@ def faults(count: int, size: tuple[int, int], folder: Path, more: Sequence[str])
     process = started(images, root, size, *small, "--workers", "2")
     killed = [stage for stage in SPREAD if in_stage(process, root, stage) and kill_worker(process)]
     rows.append([f"a worker killed in {', '.join(killed)}", *ended(process), differing(whole, root), ""])
-    for what in ("scheduler killed in match", "workspace gone in match", "workers gone in match"):
+    cases = ["scheduler killed in match", "workspace gone in match", "workers gone in match"]
+    if os.geteuid() == 0:  # a mount, as nothing else keeps root from writing
+        cases.append("workspace read-only in match")
+    for what in cases:
         root = folder / what.replace(" ", "-")
         helpers = started_cluster(folder)
         process = started(images, root, size, *small, "--cluster", helpers[0][1])
@@ -310,12 +345,17 @@ def faults(count: int, size: tuple[int, int], folder: Path, more: Sequence[str])
         elif what.startswith("workers"):
             for one, _ in helpers[1:]:
                 one.kill()
-        else:
+        elif what.startswith("workspace gone"):
             root.rename(folder / "elsewhere")
+        else:
+            subprocess.run(["mount", "--bind", root, root], check=True)
+            subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
         code, said = ended(process)
+        if what.startswith("workspace read-only"):
+            subprocess.run(["umount", root], check=True)
         for one, _ in helpers:
             one.kill()
-        if what.startswith("workspace"):
+        if what.startswith("workspace gone"):
             shutil.rmtree(root, ignore_errors=True)
             (folder / "elsewhere").rename(root)
         done = sum(path.is_dir() for path in (root / INCOMPLETE).glob("flows*/*_*"))
@@ -375,7 +415,7 @@ def started_cluster(folder: Path) -> list[tuple[subprocess.Popen[str], str]]:
 
 
 def differing(one: Path, two: Path) -> str:
-    """How many files of two runs were compared, and which are not the same."""
+    """How many files of a run were compared with another one's, and which are not the same."""
     places = (
         "features",
         "sparse_matches.npz",
@@ -384,7 +424,7 @@ def differing(one: Path, two: Path) -> str:
         "dense/depth",
         "dense/points.ply",
     )
-    paths = [one / place for place in (*places, "mesh/mesh.ply")]
+    paths = [one / place for place in (*places, "mesh/mesh.ply") if (one / place).exists()]
     files = [path for place in paths for path in ([place] if place.is_file() else sorted(place.iterdir()))]
     files += [path for path in (one / FLOWS).rglob("*") if path.is_file() and "/c/" in path.as_posix()]
     others = [two / path.relative_to(one) for path in files]
@@ -415,13 +455,20 @@ def mesh_alone(most: int, points: int) -> None:
     cloud = FusedCloud(xyz, normals.astype(np.float32), grey, zeros.astype(np.uint16), zeros, ones)
     del drawn
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    plan_, cell = plan_of_cloud(cloud, most)
-    if plan_.parts:
-        made = mesh_of_blocks(plan_, lambda block: block_mesh(cloud.rows(block.points), cell), cell)
+    plan_ = plan_of_points(cloud.xyz, most)
+    rows = plan_.rows(cloud.xyz)
+    if plan_.block.parts:
+        numbers = iter(rows)
+        patch = join_blocks(
+            plan_.block, lambda _: block_mesh(cloud.rows(next(numbers)), plan_.cell), plan_.cell
+        )
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        made = mesh_to_open3d(settled_patch(cleaned_patch(patch), plan_, lambda k: cloud.rows(rows[k])))
     else:
         made = poisson_mesh(cloud, threads=1)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    made = clean_mesh(made, support=cloud.xyz)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        made = clean_mesh(made, support=cloud.xyz)
+        settle_on_points(made, cloud)
     took = time.process_time() - began
     faces = np.asarray(made.triangles)
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
@@ -435,7 +482,7 @@ def mesh_alone(most: int, points: int) -> None:
     back.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(made))
     missed = back.compute_distance(o3d.core.Tensor(xyz[::10].copy())).numpy() > 0.1
     figures = [
-        len(plan_.leaves()),
+        len(rows),
         peak,
         took,
         len(faces),
@@ -493,7 +540,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int)
     parser.add_argument("--size", default="240x180")
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
-    parser.add_argument("--until", help="last stage of the runs, for more")
+    parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
+    parser.add_argument("--until", help="last stage of the runs, for more and workers")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
     args = parser.parse_args()
@@ -514,13 +562,13 @@ def main() -> None:
                 args.photos or 24, size, folder, more + (["--stop-after", args.until] if args.until else [])
             )
         elif args.what == "whole":
-            whole_runs(args.photos or 100, size, folder, more)
+            whole_runs(args.photos or 100, size, folder, args.memory, more)
         elif args.what == "faults":
             faults(args.photos or 5, size, folder, more)
         elif args.what == "memory":
             memory_growth(args.photos or 24, size, folder, args.cache)
         elif args.what == "workers":
-            two_workers(args.photos or 8, size, folder, more)
+            two_workers(args.photos or 8, size, folder, args.until or "texture", more)
         elif args.what == "parts":
             mesh_parts(args.photos or 400_000)
         else:

@@ -8,7 +8,8 @@ training or validation pair shows; --pairs takes fewer of them, evenly spread. A
 class alone is tested on both: on the other class it shows what carries over. "untrained" are transforms that leave
 layers as they are, random gates, and thresholds set from training pairs. Rows already in the results file are not
 computed again, so that several processes may share the work. A second table compares each row with HPF and mutual
-filter on the same pairs: difference and its 95% interval (paired bootstrap over pairs).
+filter on the same pairs: difference and its 95% interval (paired bootstrap over pairs). Its last row takes for each
+class the checkpoint that was trained on the other one alone: what carries over to a class not trained on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from recon.training.dhpf import untrained_network
 
 CLASSES = ("Car", "Duck")
 AGAINST = "HPF, and mutual filter"
+HELD_OUT = "DHPF strong, trained on the other class"
 
 
 def main() -> None:
@@ -72,7 +74,7 @@ def main() -> None:
     }
     for entry in arguments.alone:
         name, _, file = entry.partition("=")
-        methods[f"DHPF strong, {name} alone"] = {"method": "dhpf", "checkpoint": file}
+        methods[alone(name)] = {"method": "dhpf", "checkpoint": file}
     for name, options in methods.items():
         skip = any(key in options and not options[key] for key in ("checkpoint", "layers"))
         if skip or (arguments.only and name not in arguments.only) or name in read(arguments.results):
@@ -101,8 +103,26 @@ def main() -> None:
     print(table(rows, ["method", *CLASSES, "both", "ms per pair", "layers"]))
     others = [name for name in methods if name != AGAINST and "scores" in known.get(name, {})]
     if "scores" in known.get(AGAINST, {}) and others:
-        shown = [[name, *differences(known[name]["scores"], known[AGAINST]["scores"])] for name in others]
+        compared = {name: known[name]["scores"] for name in others}
+        if all(alone(category) in compared for category in CLASSES):
+            compared[HELD_OUT] = held_out({category: compared[alone(category)] for category in CLASSES})
+        shown = [[name, *differences(scores, known[AGAINST]["scores"])] for name, scores in compared.items()]
         print(f"\n{table(shown, ['minus ' + AGAINST, *CLASSES, 'both'])}")
+
+
+def alone(category: str) -> str:
+    """The row of the checkpoint trained on one class alone."""
+    return f"DHPF strong, {category} alone"
+
+
+def held_out(scores: dict[str, list]) -> list:
+    """Every pair's score by the checkpoint that was trained on the other class.
+
+    Args:
+        scores: by the class that a checkpoint was trained on: class and PCK of every pair, in one order.
+    """
+    first, second = (scores[category] for category in CLASSES)
+    return [b if a[0] == CLASSES[0] else a for a, b in zip(first, second, strict=True)]
 
 
 def differences(mine: list, others: list) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recon.engine.recipe import Recipe
     from recon.engine.runner import RunOptions, RunSummary
     from recon.engine.stage import Stage
+    from recon.run.inputs import RunInputs
 
 __all__ = [
     "DenseOpticalFlow",
@@ -119,20 +120,11 @@ def reconstruct(
     from recon.engine.recipe import load_recipe
     from recon.engine.runner import RunOptions
     from recon.photos.scanning import source_folder
-    from recon.run.inputs import RunInputs
 
     sources = [str(photos)] if isinstance(photos, (str, Path)) else [str(one) for one in photos]
     source = source_folder(sources)
-    if frames is not None and frames < 2:
-        raise UsageError(f"--frames {frames}: a reconstruction needs two or more")
     every = stages()
-    inputs = RunInputs(
-        tuple(sources),
-        frames,
-        None if intrinsics is None else str(intrinsics),
-        None if masks is None else str(masks),
-        camera_sharing,
-    )
+    inputs = _inputs(sources, frames, intrinsics, masks, camera_sharing)
     options = RunOptions(
         inputs=inputs,
         described=inputs.described(),
@@ -153,6 +145,26 @@ def reconstruct(
     if camera_model is not None:
         overrides = (*overrides, f"photos.camera_model={camera_model}")
     return _run_and_report(every, load_recipe(recipe, every, quality, overrides), Path(out), options)
+
+
+def _inputs(
+    photos: Sequence[str],
+    frames: int | None,
+    intrinsics: str | Path | None,
+    masks: str | Path | None,
+    camera_sharing: str | None,
+) -> RunInputs:
+    from recon.run.inputs import RunInputs
+
+    if frames is not None and frames < 2:
+        raise UsageError(f"--frames {frames}: a reconstruction needs two or more")
+    return RunInputs(
+        tuple(photos),
+        frames,
+        None if intrinsics is None else str(intrinsics),
+        None if masks is None else str(masks),
+        camera_sharing,
+    )
 
 
 def _costs(root: Path, recipe: Recipe, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

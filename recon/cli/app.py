@@ -87,22 +87,22 @@ def main(arguments: Sequence[str] | None = None, program: str = "recon") -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except UsageError as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except ReconError as error:
-        return _fail(str(error), 1)
+        return fail(str(error), 1)
     except ImportError as error:
-        return _fail(f"{error}\n'recon doctor' says what is missing and how to mend it", 1)
+        return fail(f"{error}\n'recon doctor' says what is missing and how to mend it", 1)
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = error.filename or "a result, or a compiled kernel, cannot be written"
-        return _fail(f"{where}: {error.strerror}; free some space, or choose another --out", 1)
+        return fail(f"{where}: {error.strerror}; free some space, or choose another --out", 1)
     except MemoryError:
-        return _fail("not enough memory; try --quality preview, or fewer --threads", 1)
+        return fail("not enough memory; try --quality preview, or fewer --threads", 1)
     return 0
 
 
-def _fail(message: str, code: int) -> int:
+def fail(message: str, code: int) -> int:
     """Print an error and return its exit code; ends at once if workers still run, as they do after Ctrl-C."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     if any(one.name.startswith(WORKER) for one in threading.enumerate()):

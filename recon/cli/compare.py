@@ -38,13 +38,6 @@ def compare(
         help="Change one setting for all, or for one matcher; may be repeated.",
     ),
     masks: Path | None = typer.Option(None, help="Folder of masks, as for reconstruct."),
-    sweep: str | None = typer.Option(
-        None,
-        metavar="DIFFICULTY=V1,V2,...",
-        help="Render a scene at each value of a difficulty and compare over them, for example zoom=1,2,3,4.",
-    ),
-    sweep_photos: int = typer.Option(6, min=3, help="Photos of each rendered scene."),
-    sweep_size: str = typer.Option("480x360", metavar="WxH", help="Size of the rendered photos."),
     *,
     options: Options,
 ) -> None:
@@ -58,11 +51,11 @@ def compare(
 
     chosen = contenders(matchers.split(","), set_, recipe)
     with stoppable():
-        if sweep is not None:
+        if options.sweep is not None:
             from recon.compare.sweep import compare_sweep, parse_sweep
 
             files = compare_sweep(
-                parse_sweep(sweep, photos, sweep_photos, sweep_size, options.seed),
+                parse_sweep(options.sweep, photos, options.sweep_photos, options.sweep_size, options.seed),
                 chosen,
                 options,
                 out,

@@ -175,13 +175,16 @@ def _run_all(
     outcomes: dict[str, list[Outcome]] = {}
     result.poses_text = poses_in_words(options)
     for number, contender in enumerate(ordered, 1):
-        for seed in range(options.seed, options.seed + options.seeds):
+        seeds = 1 if contender.label in options.once else options.seeds
+        for seed in range(options.seed, options.seed + seeds):
             root = run_folder(out, contender.label, options, seed)
             given = poses_place(
                 scene, options, contender.label, lambda label: run_folder(out, label, options, options.seed)
             )
             more = (f"map.poses={json.dumps(given)}",) if given else ()
-            job = _job(scene, contender, options, root, intrinsics, seed, more, out / FIELDS)
+            # Every seed has fields of its own: read from another's, they would cost nothing.
+            fields = out / (FIELDS if seed == options.seed else f"{FIELDS}.seed-{seed}")
+            job = _job(scene, contender, options, root, intrinsics, seed, more, fields)
             which = f" (seed {seed})" if options.seeds > 1 else ""
             say(f"{scene.name}: {contender.label}{which}, {number} of {len(ordered)}")
             outcome = run_job(job, workspaces(out), isolate=options.isolate)
@@ -225,10 +228,11 @@ def _judge(
             except (ReconError, ValueError) as error:
                 say(f"{scene.name}: {contender.label} could not be judged: {error}")
                 entry.warnings = (*entry.warnings, f"could not be judged: {error}")
+        seconds = {n: r.seconds for n, r in records.items() if r.state == "done"}
+        _charge_fields(root, metrics, records, seconds)
         found.append(metrics)
         if number == 0:
-            entry.stage_seconds = {n: r.seconds for n, r in records.items() if r.state == "done"}
-            _charge_fields(entry, metrics, records)
+            entry.stage_seconds = seconds
             entry.failed_stage = next((n for n, r in records.items() if r.state == "failed"), "")
             entry.warnings = (
                 *entry.warnings,
@@ -245,18 +249,20 @@ def _judge(
     return entry
 
 
-def _charge_fields(entry: Entry, metrics: dict[str, float], records: Mapping[str, StageRecord]) -> None:
+def _charge_fields(
+    root: Path, metrics: dict[str, float], records: Mapping[str, StageRecord], seconds: dict[str, float]
+) -> None:
     """Dense fields that another contender's run left cost as much as if they had been computed here."""
     record = records.get("fields")
     if record is None or record.state != "done":
         return
-    manifest = read_manifest(entry.root)
+    manifest = read_manifest(root)
     threads = 1 if manifest is None else int(manifest.run.get("threads", 1))
     counts = record.counts
     alone = float(counts.get("seconds_per_pair", 0.0)) * float(counts.get("pairs", 0)) / max(threads, 1)
     saved = alone - record.seconds
     if saved > 0:
-        entry.stage_seconds["fields"] = alone
+        seconds["fields"] = alone
         if "cost.seconds" in metrics:
             metrics["cost.seconds"] += saved
 

@@ -17,8 +17,16 @@ class Options:
     Attributes:
         pictures: pairs and photos that the page shows of each scene.
         labels: of all contenders (``compare_scene`` sets them).
+        once: labels of contenders that run with the first seed alone.
     """
 
+    sweep: str | None = option(
+        None,
+        "Render a scene at each value of a difficulty and compare over them, for example zoom=1,2,3,4.",
+        metavar="DIFFICULTY=V1,V2,...",
+    )
+    sweep_photos: int = option(6, "Photos of each rendered scene.", min=3)
+    sweep_size: str = option("480x360", "Size of the rendered photos.", metavar="WxH")
     poses: str = option(
         EACH,
         "Whose cameras the densification uses: each (its own), gt (the true ones), the name of one of the matchers, "
@@ -42,3 +50,4 @@ class Options:
     )
     pictures: int = 3
     labels: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()

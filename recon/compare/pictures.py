@@ -71,12 +71,13 @@ def draw(result: SceneResult) -> None:
     except (OSError, ValueError):
         stored = {}
     if stored.get("key") != key:
-        stored = {"key": key, **_draw_all(result, folder)}
+        stored = {"key": key, **draw_all(result, folder)}
         write_text(index, json.dumps(stored, indent=1))
     result.pictures = {name: value for name, value in stored.items() if name != "key"}
 
 
-def _draw_all(result: SceneResult, folder: Path) -> dict[str, Any]:
+def draw_all(result: SceneResult, folder: Path) -> dict[str, Any]:
+    """Draw every picture of a scene anew; what the page says of them."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jpg"):
         old.unlink()
@@ -112,7 +113,7 @@ def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
     shared = RunFolder(result.folder / "shared")
     photos, listing = shared.photo_set.photos, shared.pair_entries
     found = []
-    for number, chosen in enumerate(_easy_to_hard(listing, result.options.pictures)):
+    for number, chosen in enumerate(from_easy_to_hard(listing, result.options.pictures)):
         a, b = photos[chosen["i"]], photos[chosen["j"]]
         images = shared.rgb(a), shared.rgb(b)
         panels = []
@@ -139,7 +140,7 @@ def _pairs(result: SceneResult, folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _easy_to_hard(listing: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def from_easy_to_hard(listing: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
     """Pairs from the most to the least sparse evidence, evenly spread."""
     ordered = sorted(listing, key=lambda pair: (-pair["sparse_inliers"], pair["i"], pair["j"]))
     rows = sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))})
@@ -226,7 +227,7 @@ def _match_picture(
     picture = np.full((height, 2 * half, 3), 128, np.uint8)
     picture[: panels[0].shape[0], :half] = panels[0]
     picture[: panels[1].shape[0], half : 2 * half] = panels[1]
-    for row in _spread_rows(matches.xy_a, a.shape[1], a.shape[0]):
+    for row in spread_rows(matches.xy_a, a.shape[1], a.shape[0]):
         start = (matches.xy_a[row] + 0.5) * scales[0] - 0.5
         end = (matches.xy_b[row] + 0.5) * scales[1] - 0.5 + [half, 0]
         color = _BLUE if errors is None else _color(float(errors[row]))
@@ -242,7 +243,7 @@ def _color(error: float) -> tuple[int, int, int]:
     return _BLUE if error <= _GOOD else _YELLOW if error <= _FAIR else _RED
 
 
-def _spread_rows(xy: Float[np.ndarray, "n 2"], width: int, height: int) -> list[int]:
+def spread_rows(xy: Float[np.ndarray, "n 2"], width: int, height: int) -> list[int]:
     """At most ``_LINES`` matches, the same number of cells across the photo each giving one of its own."""
     if len(xy) == 0:
         return []

@@ -9,7 +9,7 @@ from recon.compare.metrics import with_unit, written
 from recon.compare.tables import standing
 from recon.io.files import parse_json
 
-_MARKS = {"best": "*", "within noise": "~", "": " "}
+_MARKS = {"best": "*", "within noise": "~", "worse": " ", "": " "}
 
 
 def summary(path: Path) -> str:

@@ -153,9 +153,11 @@ def as_csv(data: dict[str, Any]) -> str:
 
 
 def standing(ranking: dict[str, Any] | None, label: str) -> str:
-    """ "best", "within noise" (of the best) or nothing."""
+    """ "best", "within noise" (of the best), "worse" (by more than the noise) or nothing, where that is not known."""
     if ranking is None:
         return ""
     if ranking["best"] == label:
         return "best"
-    return "within noise" if label in ranking["inside_noise"] else ""
+    if label in ranking["inside_noise"]:
+        return "within noise"
+    return "worse" if label in ranking["tested"] else ""

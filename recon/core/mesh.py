@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8, UInt16
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing from Python 3.11 on
@@ -38,6 +38,37 @@ class Mesh:
         return self.uv is not None and self.texture is not None
 
 
+@dataclass(frozen=True)
+class VertexMesh:
+    """A triangle mesh as graphics hardware has it: texture coordinates belong to vertices, not to corners of faces.
+
+    So vertices are repeated where charts of a texture meet. ``Mesh`` has each place once, as computing on a surface
+    asks for: whoever draws takes this one, whoever measures the other.
+
+    Attributes:
+        vertices: (n, 3), finite; in double precision as read, in single with a scene's offset taken away.
+        faces: (m, 3) vertex indices, counter-clockwise seen from outside.
+        rgb: (n, 3) colours of the vertices; None where the file has none.
+        uv: (n, 2) texture coordinates, v up; None without texture.
+        texture: (h, w, 3), first row at v = 1.
+    """
+
+    vertices: Float[np.ndarray, "n 3"]
+    faces: Int32[np.ndarray, "m 3"]
+    rgb: UInt8[np.ndarray, "n 3"] | None = None
+    uv: Float32[np.ndarray, "n 2"] | None = None
+    texture: UInt8[np.ndarray, "h w 3"] | None = None
+
+    @property
+    def textured(self) -> bool:
+        """True where there is a texture to draw."""
+        return self.uv is not None and self.texture is not None
+
+    def near(self, offset: Float64[np.ndarray, "3"]) -> VertexMesh:
+        """Take an offset away, which brings the mesh near the origin, and go over to single precision."""
+        return replace(self, vertices=(self.vertices - offset).astype(np.float32))
+
+
 def mesh_from_open3d(mesh: Any) -> Mesh:
     """Convert an Open3D ``TriangleMesh``; a texture is taken along if it has exactly one."""
     rgb = uv = texture = None
@@ -47,6 +78,20 @@ def mesh_from_open3d(mesh: Any) -> Mesh:
         uv = np.asarray(mesh.triangle_uvs, np.float32).reshape(-1, 3, 2)
         texture = np.ascontiguousarray(np.asarray(mesh.textures[0])[..., :3])
     return Mesh(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), rgb, uv, texture)
+
+
+def mesh_to_open3d(mesh: Mesh) -> Any:
+    """Convert to an Open3D ``TriangleMesh``, with normals and colours where there are some; without texture."""
+    import open3d as o3d
+
+    made = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    if mesh.normals is not None:
+        made.vertex_normals = o3d.utility.Vector3dVector(mesh.normals.astype(np.float64))
+    if mesh.rgb is not None:
+        made.vertex_colors = o3d.utility.Vector3dVector(mesh.rgb / 255.0)
+    return made
 
 
 @dataclass(frozen=True)

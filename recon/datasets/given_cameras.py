@@ -93,6 +93,21 @@ def given_poses(photos: PhotoSet, cameras: Mapping[str, Camera]) -> dict[int, Fl
     return {photo: camera.cam_from_world for photo, camera in _by_photo(photos, cameras).items()}
 
 
+def photos_with_given_cameras(
+    photos: PhotoSet, where: str
+) -> tuple[PhotoSet, dict[int, Float64[np.ndarray, "3 4"]] | None]:
+    """The photo set with the intrinsics that are to be used, and the poses by photo id; None to estimate them.
+
+    Args:
+        where: ``ESTIMATE``, or as ``read_cameras`` takes it, with its errors.
+    """
+    if where == ESTIMATE:
+        return photos, None
+    cameras = read_cameras(where)
+    photos = with_given_intrinsics(photos, cameras, where)
+    return photos, given_poses(photos, cameras)
+
+
 def _by_photo(photos: PhotoSet, cameras: Mapping[str, Camera]) -> dict[int, Camera]:
     """Cameras by photo id: the same name, else the same file name where that is unique on both sides."""
     files = Counter(PurePosixPath(name).name for name in cameras)

@@ -17,6 +17,7 @@ from recon.core.memory import Scratch
 from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
 from recon.dense.neighbours import views_that_may_see
+from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
 # A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
@@ -25,177 +26,123 @@ _FOOTPRINT_STEP = 1.25
 
 
 class _Maps(NamedTuple):
-    """The maps of all views, pixel after pixel and view after view, and the cameras, for the kernels."""
+    """The maps of all views, pixel after pixel and view after view, and the cameras, for the kernel.
+
+    Attributes:
+        depth, confidence, rgb: of each pixel.
+        plane: (3,) of each pixel, its normal in pixel coordinates: its product with (x, y, 1) is that of the normal
+            with the ray through (x, y).
+        size: of each pixel the side of the square that it covers on the surface, in coarse steps so that owners
+            change rarely.
+        offsets, heights, widths: of each view.
+        normals: (views, 3, 3) from ``plane`` to the normal in the world.
+    """
 
     depth: npt.NDArray[np.float32]
-    normal: npt.NDArray[np.float32]
+    plane: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     rgb: npt.NDArray[np.uint8]
+    size: npt.NDArray[np.int16]
     offsets: npt.NDArray[np.int64]
     heights: npt.NDArray[np.int64]
     widths: npt.NDArray[np.int64]
-    K: npt.NDArray[np.float64]
-    R: npt.NDArray[np.float64]
-    t: npt.NDArray[np.float64]
+    normals: npt.NDArray[np.float64]
 
 
 class _Rules(NamedTuple):
-    """When views agree; ``log_step`` is the logarithm of the step in which sizes of pixels are compared."""
+    """When views agree."""
 
     max_px: float
     max_relative: float
     min_cosine: float
     min_views: int
-    log_step: float
 
 
-class _Points(NamedTuple):
-    """Arrays that receive the points of a view."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fuse_view(index, others, pairs, maps, rules, work, out):  # type: ignore[no-untyped-def]
+    """Points of one view that no other view owns, of those that may see the same; returns how many.
 
-    xyz: npt.NDArray[np.float32]
-    normal: npt.NDArray[np.float32]
-    colour: npt.NDArray[np.uint8]
-    seen: npt.NDArray[np.uint16]
-    confidence: npt.NDArray[np.float32]
+    Every access to an array adds to the time that compiling takes, so there are loops over the three axes.
 
-
-# Inlined: a call that takes arrays counts their references, which would double the time.
-@njit(cache=True, nogil=True, inline="always")
-def _ray(K, j, x, y):  # type: ignore[no-untyped-def]
-    """Direction of a pixel of view ``j`` with depth 1, in its camera."""
-    down = (y - K[j, 1, 2]) / K[j, 1, 1]
-    return (x - K[j, 0, 2] - K[j, 0, 1] * down) / K[j, 0, 0], down
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _turned_back(R, j, a, b, c):  # type: ignore[no-untyped-def]
-    """A direction of the camera in the world."""
-    return (
-        R[j, 0, 0] * a + R[j, 1, 0] * b + R[j, 2, 0] * c,
-        R[j, 0, 1] * a + R[j, 1, 1] * b + R[j, 2, 1] * c,
-        R[j, 0, 2] * a + R[j, 1, 2] * b + R[j, 2, 2] * c,
-    )
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _in_camera(R, t, j, a, b, c):  # type: ignore[no-untyped-def]
-    """A point of the world in the camera."""
-    return (
-        R[j, 0, 0] * a + R[j, 0, 1] * b + R[j, 0, 2] * c + t[j, 0],
-        R[j, 1, 0] * a + R[j, 1, 1] * b + R[j, 1, 2] * c + t[j, 1],
-        R[j, 2, 0] * a + R[j, 2, 1] * b + R[j, 2, 2] * c + t[j, 2],
-    )
-
-
-@njit(cache=True, nogil=True)
-def _footprint(z, focal, facing, log_step):  # type: ignore[no-untyped-def]
-    """Side of the square that a pixel covers on the surface, in coarse steps so that owners change rarely."""
-    return round(math.log(z / math.sqrt(focal) / math.sqrt(max(facing, 0.1))) / log_step)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _seen_by(maps, rules, index, x, y, point, normal, j):  # type: ignore[no-untyped-def]
-    """True if view ``j`` sees the point that pixel (x, y) of view ``index`` shows.
-
-    Returns its pixel in the flat arrays (-1 where it does not), its own point there, its normal, and the side of its
-    pixel on the surface.
+    Args:
+        pairs: (others, 2, 3, 4) float64, from (x z, y z, z, 1) of this view to the other's (x z, y z, z), and back.
+        work: (5, 9) float64.
+        out: (n, 11) float32: (x z, y z, z) in this view, normal (shorter than 1), colour, views, and the best
+            confidence of a point.
     """
-    nothing = (0.0, 0.0, 0.0)
-    K, R, t = maps.K, maps.R, maps.t
-    q0, q1, q2 = _in_camera(R, t, j, point[0], point[1], point[2])
-    if q2 <= 0:
-        return -1, nothing, nothing, 0
-    u = (K[j, 0, 0] * q0 + K[j, 0, 1] * q1) / q2 + K[j, 0, 2]
-    v = K[j, 1, 1] * q1 / q2 + K[j, 1, 2]
-    iu, iv = math.floor(u + 0.5), math.floor(v + 0.5)
-    if iu < 0 or iv < 0 or iu >= maps.widths[j] or iv >= maps.heights[j]:
-        return -1, nothing, nothing, 0
-    there = maps.offsets[j] + iv * maps.widths[j] + iu
-    zj = np.float64(maps.depth[there])
-    if zj <= 0 or abs(zj - q2) > rules.max_relative * q2:
-        return -1, nothing, nothing, 0
-    # The other view's own point at that pixel's ray, moved to where ours projects.
-    jx, jy = _ray(K, j, u, v)
-    px, py = _ray(K, j, iu, iv)
-    k0, k1, k2 = maps.normal[there, 0], maps.normal[there, 1], maps.normal[there, 2]
-    below = k0 * jx + k1 * jy + k2
-    if below < -0.1:
-        zj = zj * (k0 * px + k1 * py + k2) / below
-        if abs(zj - q2) > rules.max_relative * q2:
-            return -1, nothing, nothing, 0
-    own = _turned_back(R, j, jx * zj - t[j, 0], jy * zj - t[j, 1], zj - t[j, 2])
-    # Back in the view that asks.
-    b0, b1, b2 = _in_camera(R, t, index, own[0], own[1], own[2])
-    if b2 <= 0:
-        return -1, nothing, nothing, 0
-    ex = (K[index, 0, 0] * b0 + K[index, 0, 1] * b1) / b2 + K[index, 0, 2] - x
-    ey = K[index, 1, 1] * b1 / b2 + K[index, 1, 2] - y
-    if ex * ex + ey * ey > rules.max_px * rules.max_px:
-        return -1, nothing, nothing, 0
-    facing = _turned_back(R, j, k0, k1, k2)
-    if rules.min_cosine > facing[0] * normal[0] + facing[1] * normal[1] + facing[2] * normal[2]:
-        return -1, nothing, nothing, 0
-    slant = -below / math.sqrt(jx * jx + jy * jy + 1.0)
-    return there, own, facing, _footprint(zj, K[j, 0, 0] * K[j, 1, 1], slant, rules.log_step)
-
-
-@njit(cache=True, nogil=True)
-def _fuse_view(index, others, maps, rules, out):  # type: ignore[no-untyped-def]
-    """Points of one view that no other view owns, of those that may see the same; returns how many."""
-    base = maps.offsets[index]
-    K, R, t = maps.K, maps.R, maps.t
+    there, own, facing, normal, sums = work[0], work[1], work[2], work[3], work[4]
+    wide = maps.widths[index]
     made = 0
-    for y in range(maps.heights[index]):
-        for x in range(maps.widths[index]):
-            at = base + y * maps.widths[index] + x
-            z = maps.depth[at]
-            if z <= 0:
-                continue
-            xx, yy = _ray(K, index, x, y)
-            point = _turned_back(R, index, xx * z - t[index, 0], yy * z - t[index, 1], z - t[index, 2])
-            n0, n1, n2 = maps.normal[at, 0], maps.normal[at, 1], maps.normal[at, 2]
-            normal = _turned_back(R, index, n0, n1, n2)
-            slant = -(n0 * xx + n1 * yy + n2) / math.sqrt(xx * xx + yy * yy + 1.0)
-            mine = _footprint(z, K[index, 0, 0] * K[index, 1, 1], slant, rules.log_step)
-            weight = maps.confidence[at] + 1e-3
-            total = weight
-            s0, s1, s2 = point[0] * weight, point[1] * weight, point[2] * weight
-            m0, m1, m2 = normal[0] * weight, normal[1] * weight, normal[2] * weight
-            r0, r1, r2 = maps.rgb[at, 0] * weight, maps.rgb[at, 1] * weight, maps.rgb[at, 2] * weight
-            views = 1
-            owned = True
-            best = maps.confidence[at]
-            for j in others:
-                there, own, facing, theirs = _seen_by(maps, rules, index, x, y, point, normal, j)
-                if there < 0:
-                    continue
-                if theirs < mine or (theirs == mine and j < index):
-                    owned = False
-                    break
-                weight = maps.confidence[there] + 1e-3
-                total += weight
-                s0, s1, s2 = s0 + own[0] * weight, s1 + own[1] * weight, s2 + own[2] * weight
-                m0, m1, m2 = m0 + facing[0] * weight, m1 + facing[1] * weight, m2 + facing[2] * weight
-                r0 += maps.rgb[there, 0] * weight
-                r1 += maps.rgb[there, 1] * weight
-                r2 += maps.rgb[there, 2] * weight
-                views += 1
-                best = max(best, maps.confidence[there])
-            length = math.sqrt(m0 * m0 + m1 * m1 + m2 * m2)
-            if not owned or views < rules.min_views or length <= 0:
-                continue
-            out.xyz[made, 0], out.xyz[made, 1], out.xyz[made, 2] = s0 / total, s1 / total, s2 / total
-            out.normal[made, 0], out.normal[made, 1], out.normal[made, 2] = (
-                m0 / length,
-                m1 / length,
-                m2 / length,
+    for pixel in range(maps.heights[index] * wide):
+        y, x = pixel // wide, pixel % wide
+        at = maps.offsets[index] + pixel
+        z = maps.depth[at]
+        if z <= 0:
+            continue
+        best = maps.confidence[at]
+        weight = best + 1e-3
+        total = weight
+        for c in range(3):
+            turn = maps.normals[index, c]
+            normal[c] = (
+                turn[0] * maps.plane[at, 0] + turn[1] * maps.plane[at, 1] + turn[2] * maps.plane[at, 2]
             )
-            out.colour[made, 0] = np.uint8(min(255.0, r0 / total + 0.5))
-            out.colour[made, 1] = np.uint8(min(255.0, r1 / total + 0.5))
-            out.colour[made, 2] = np.uint8(min(255.0, r2 / total + 0.5))
-            out.seen[made] = views
-            out.confidence[made] = best
-            made += 1
+            sums[c] = weight * z * (x if c == 0 else y if c == 1 else 1)
+            sums[3 + c] = weight * normal[c]
+            sums[6 + c] = weight * maps.rgb[at, c]
+        views = 1
+        for k in range(len(others)):
+            j = others[k]
+            for c in range(3):
+                row = pairs[k, 0, c]
+                there[c] = (row[0] * x + row[1] * y + row[2]) * z + row[3]
+            if there[2] <= 0:
+                continue
+            u, v = there[0] / there[2], there[1] / there[2]
+            iu, iv = math.floor(u + 0.5), math.floor(v + 0.5)
+            if iu < 0 or iv < 0 or iu >= maps.widths[j] or iv >= maps.heights[j]:
+                continue
+            to = maps.offsets[j] + iv * maps.widths[j] + iu
+            zj = np.float64(maps.depth[to])
+            if zj <= 0 or abs(zj - there[2]) > rules.max_relative * there[2]:
+                continue
+            # The other view's own point at that pixel's ray, moved to where ours projects.
+            p0, p1, p2 = maps.plane[to, 0], maps.plane[to, 1], maps.plane[to, 2]
+            below = p0 * u + p1 * v + p2
+            if below < -0.1:
+                zj = zj * (p0 * iu + p1 * iv + p2) / below
+                if abs(zj - there[2]) > rules.max_relative * there[2]:
+                    continue
+            cosine = 0.0
+            for c in range(3):
+                turn = maps.normals[j, c]
+                facing[c] = turn[0] * p0 + turn[1] * p1 + turn[2] * p2
+                cosine += facing[c] * normal[c]
+                # Back in the view that asks.
+                row = pairs[k, 1, c]
+                own[c] = (row[0] * u + row[1] * v + row[2]) * zj + row[3]
+            ex, ey = own[0] - x * own[2], own[1] - y * own[2]
+            reach = rules.max_px * own[2]
+            if own[2] <= 0 or ex * ex + ey * ey > reach * reach or cosine < rules.min_cosine:
+                continue
+            if maps.size[to] < maps.size[at] or (maps.size[to] == maps.size[at] and j < index):
+                views = 0
+                break
+            weight = maps.confidence[to] + 1e-3
+            for c in range(3):
+                sums[c] += weight * own[c]
+                sums[3 + c] += weight * facing[c]
+                sums[6 + c] += weight * maps.rgb[to, c]
+            total += weight
+            best = max(best, maps.confidence[to])
+            views += 1
+        if views < rules.min_views:
+            continue
+        for c in range(9):
+            out[made, c] = sums[c] / total
+        out[made, 9] = views
+        out[made, 10] = best
+        made += 1
     return made
 
 
@@ -228,18 +175,19 @@ class FusionMaps:
         """
         self.views = views
         self._areas = [view.height * view.width for view in views]
-        depth, normal, confidence, rgb = arrays
+        depth, plane, confidence, rgb, size = arrays
         self._maps = _Maps(
             depth=depth,
-            normal=normal,
+            plane=plane,
             confidence=confidence,
             rgb=rgb,
+            size=size,
             offsets=np.concatenate([[0], np.cumsum(self._areas)[:-1]]).astype(np.int64),
             heights=np.array([view.height for view in views], np.int64),
             widths=np.array([view.width for view in views], np.int64),
-            K=np.stack([v.K for v in views]).astype(np.float64),
-            R=np.stack([v.cam_from_world[:, :3] for v in views]).astype(np.float64),
-            t=np.stack([v.cam_from_world[:, 3] for v in views]).astype(np.float64),
+            normals=np.ascontiguousarray(
+                [view.cam_from_world[:, :3].T @ view.K.T for view in views], np.float64
+            ),
         )
 
     KINDS: ClassVar[tuple[tuple[tuple[int, ...], type], ...]] = (
@@ -247,8 +195,9 @@ class FusionMaps:
         ((3,), np.float32),
         ((), np.float32),
         ((3,), np.uint8),
+        ((), np.int16),
     )
-    """Shape and type of a pixel's depth, normal, confidence and colour."""
+    """Shape and type of a pixel's depth, normal in pixel coordinates, confidence, colour and size."""
 
     @staticmethod
     def pixels(views: Sequence[PinholeView]) -> int:
@@ -268,10 +217,12 @@ class FusionMaps:
             raise ValueError(f"depth map and photo of {view.name} differ in size")
         facing = depth_map.normal.any(axis=-1)
         usable = np.where(facing if mask is None else facing & mask, depth_map.depth, 0).astype(np.float32)
+        plane = depth_map.normal.reshape(-1, 3) @ np.linalg.inv(view.K).astype(np.float32)
         first = int(self._maps.offsets[index])
         rows = slice(first, first + self._areas[index])
         self._maps.depth[rows], self._maps.confidence[rows] = usable.ravel(), depth_map.confidence.ravel()
-        self._maps.normal[rows], self._maps.rgb[rows] = depth_map.normal.reshape(-1, 3), image.reshape(-1, 3)
+        self._maps.plane[rows], self._maps.rgb[rows] = plane, image.reshape(-1, 3)
+        self._maps.size[rows] = _footprint(view, usable, plane).ravel()
         return views_that_may_see(self.views, index, usable)
 
     def points(self, index: int, others: Sequence[int], rules: FusionRules) -> FusedCloud:
@@ -280,30 +231,50 @@ class FusionMaps:
         Args:
             others: of ``fill``.
         """
-        size = self._areas[index]
-        out = _Points(
-            np.empty((size, 3), np.float32),
-            np.empty((size, 3), np.float32),
-            np.empty((size, 3), np.uint8),
-            np.empty(size, np.uint16),
-            np.empty(size, np.float32),
-        )
+        view = self.views[index]
+        out = np.empty((self._areas[index], 11), np.float32)
         agree = _Rules(
             float(rules.max_reprojection_px),
             float(rules.max_relative_depth),
             math.cos(math.radians(rules.max_normal_angle_deg)),
             int(rules.min_views),
-            math.log(_FOOTPRINT_STEP),
         )
-        made = _fuse_view(index, np.array(others, np.int64), self._maps, agree, out)
+        pairs = np.zeros((len(others), 2, 3, 4))
+        for there_and_back, j in zip(pairs, others, strict=True):
+            for P, (M, v) in zip(
+                there_and_back,
+                (projection_of(self.views[j], view), projection_of(view, self.views[j])),
+                strict=True,
+            ):
+                P[:, :3], P[:, 3] = M, v
+        made = _fuse_view(index, np.array(others, np.int64), pairs, self._maps, agree, np.empty((5, 9)), out)
+        found = out[:made]
+        local = found[:, :3] @ np.linalg.inv(view.K).T
+        R, t = view.cam_from_world[:, :3], view.cam_from_world[:, 3]
         return FusedCloud(
-            out.xyz[:made].copy(),
-            out.normal[:made].copy(),
-            out.colour[:made].copy(),
-            out.seen[:made].copy(),
-            np.full(made, self.views[index].photo_id, np.int32),
-            out.confidence[:made].copy(),
+            ((local - t) @ R).astype(np.float32),
+            found[:, 3:6] / np.maximum(np.linalg.norm(found[:, 3:6], axis=1, keepdims=True), 1e-12),
+            np.minimum(found[:, 6:9] + np.float32(0.5), np.float32(255)).astype(np.uint8),
+            found[:, 9].astype(np.uint16),
+            np.full(made, view.photo_id, np.int32),
+            found[:, 10].copy(),
         )
+
+
+def _footprint(
+    view: PinholeView, depth: npt.NDArray[np.float32], plane: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int16]:
+    """Side of the square that each pixel covers on the surface, in steps of ``_FOOTPRINT_STEP``; 0 without depth."""
+    h, w = depth.shape
+    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
+    a, b, c = np.moveaxis(plane.reshape(h, w, 3), -1, 0)
+    inverse = np.linalg.inv(view.K).astype(np.float32)
+    down = inverse[1, 1] * y + inverse[1, 2]
+    along = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
+    slant = -(a * x + b * y + c) / np.sqrt(along * along + down * down + 1)
+    area = np.where(depth > 0, depth, 1) ** 2 / np.maximum(slant, np.float32(0.1))
+    steps = np.log(area / np.float32(view.K[0, 0] * view.K[1, 1])) / (2 * math.log(_FOOTPRINT_STEP))
+    return np.asarray(np.rint(steps), np.int16)
 
 
 def fuse_depth_maps(

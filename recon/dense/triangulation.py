@@ -36,129 +36,107 @@ class FlowToView:
     consistent: Bool[np.ndarray, "h w"]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _agreement(rows, count, value, max_px):  # type: ignore[no-untyped-def]
+    """How ``count`` rows of ``_triangulate`` agree with an inverse depth.
+
+    Returns:
+        Confidence-weighted agreement and number of those whose flow lies within max_px of the projection, and the
+        normal equation of a Gauss-Newton step over these. Their ``rows[:, 9]`` is at most 1.
+    """
+    score = 0.0
+    n = 0
+    jj = 0.0
+    jr = 0.0
+    for k in range(count):
+        row = rows[k]
+        row[9] = 2.0
+        pz = row[2] + row[5] * value
+        if pz <= 0.0:
+            continue
+        pu = (row[0] + row[3] * value) / pz
+        pv = (row[1] + row[4] * value) / pz
+        ru, rv = row[6] - pu, row[7] - pv
+        error = (ru * ru + rv * rv) / (max_px * max_px)
+        if error > 1.0:
+            continue
+        row[9] = error
+        ju, jv = (row[3] - pu * row[5]) / pz, (row[4] - pv * row[5]) / pz
+        score += row[8] * (1.0 - 0.5 * error)
+        n += 1
+        jj += row[8] * (ju * ju + jv * jv)
+        jr += row[8] * (ju * ru + jv * rv)
+    return score, n, jj, jr
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _triangulate(  # type: ignore[no-untyped-def]
-    targets, weights, consistent, M, v, centre_dir, Kinv, max_px, min_angle, min_neighbours, depth, confidence, support
+    targets, weights, consistent, P, centre_dir, Kinv, max_px, min_angle, min_neighbours, rows, depth, confidence
 ):  # fmt: skip
-    """Inverse depth per pixel: the candidate that most neighbours agree with, then least squares over those."""
+    """Inverse depth per pixel: the candidate that most neighbours agree with, then least squares over those.
+
+    ``P`` is (views, 3, 4): M and v of ``projection_of``. ``rows`` (views, 11) is room for a pixel's neighbours: M times
+    the pixel, v, where its flow points, its weight, its error, and which neighbour it is.
+    """
     views, h, w = consistent.shape
     for y in range(h):
         for x in range(w):
-            best_score = 0.0
-            best_w = 0.0
-            best_n = 0
+            count = 0
             for k in range(views):
                 if not consistent[k, y, x]:
                     continue
-                # Inverse depth at which the pixel lands nearest to where the flow of neighbour k says.
-                candidate = _solve_one(M[k], v[k], x, y, targets[k, y, x, 0], targets[k, y, x, 1])
+                row = rows[count]
+                for c in range(3):
+                    line = P[k, c]
+                    row[c] = line[0] * x + line[1] * y + line[2]
+                    row[3 + c] = line[3]
+                row[6], row[7] = targets[k, y, x, 0], targets[k, y, x, 1]
+                row[8], row[10] = weights[k, y, x], k
+                count += 1
+            score, value, n = 0.0, 0.0, 0
+            for k in range(count):
+                row = rows[k]
+                # Inverse depth at which the pixel lands nearest to where the flow of this neighbour says:
+                # (a + v w) x target = 0 are two equations linear in w.
+                tu, tv = row[6], row[7]
+                c0, d0 = row[0] - tu * row[2], row[3] - tu * row[5]
+                c1, d1 = row[1] - tv * row[2], row[4] - tv * row[5]
+                square = d0 * d0 + d1 * d1
+                candidate = -(c0 * d0 + c1 * d1) / square if square > 1e-30 else -1.0
                 if candidate <= 0.0:
                     continue
-                score, n = _score(targets, weights, consistent, M, v, x, y, candidate, max_px)
-                if score > best_score:
-                    best_score, best_w, best_n = score, candidate, n
-            if best_n < min_neighbours:
+                found, agreeing, _, _ = _agreement(rows, count, candidate, max_px)
+                if found > score:
+                    score, value, n = found, candidate, agreeing
+            if n < min_neighbours:
                 continue
-            value = best_w
             # Gauss-Newton over the agreeing neighbours; their set is taken anew each time.
-            for _ in range(3):
-                jj = 0.0
-                jr = 0.0
-                for k in range(views):
-                    if not consistent[k, y, x]:
-                        continue
-                    pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
-                    if pz <= 0.0:
-                        continue
-                    pu = (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
-                    pv = (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
-                    ru = targets[k, y, x, 0] - pu
-                    rv = targets[k, y, x, 1] - pv
-                    if ru * ru + rv * rv > max_px * max_px:
-                        continue
-                    ju = (v[k, 0] - pu * v[k, 2]) / pz
-                    jv = (v[k, 1] - pv * v[k, 2]) / pz
-                    jj += weights[k, y, x] * (ju * ju + jv * jv)
-                    jr += weights[k, y, x] * (ju * ru + jv * rv)
-                if jj <= 0.0:
+            for step in range(4):
+                score, n, jj, jr = _agreement(rows, count, value, max_px)
+                if jj <= 0.0 or step == 3:
                     break
                 value += jr / jj
                 if value <= 0.0:
                     break
-            if value <= 0.0:
-                continue
-            score, n = _score(targets, weights, consistent, M, v, x, y, value, max_px)
-            if n < min_neighbours:
+            if value <= 0.0 or n < min_neighbours:
                 continue
             # Widest angle between the reference's ray and the ray of an agreeing neighbour.
             X0 = (Kinv[0, 0] * x + Kinv[0, 1] * y + Kinv[0, 2]) / value
             X1 = (Kinv[1, 1] * y + Kinv[1, 2]) / value
             X2 = 1.0 / value
             length = math.sqrt(X0 * X0 + X1 * X1 + X2 * X2)
-            widest = 0.0
-            for k in range(views):
-                if not consistent[k, y, x]:
+            least = 1.0
+            for k in range(count):
+                if rows[k, 9] > 1.0:
                     continue
-                pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
-                if pz <= 0.0:
-                    continue
-                ru = (
-                    targets[k, y, x, 0]
-                    - (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
-                )
-                rv = (
-                    targets[k, y, x, 1]
-                    - (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
-                )
-                if ru * ru + rv * rv > max_px * max_px:
-                    continue
-                d0 = X0 - centre_dir[k, 0]
-                d1 = X1 - centre_dir[k, 1]
-                d2 = X2 - centre_dir[k, 2]
-                cosine = (X0 * d0 + X1 * d1 + X2 * d2) / (
-                    length * math.sqrt(d0 * d0 + d1 * d1 + d2 * d2) + 1e-30
-                )
-                widest = max(widest, math.acos(min(1.0, max(-1.0, cosine))))
-            if widest < min_angle:
+                centre = centre_dir[int(rows[k, 10])]
+                d0, d1, d2 = X0 - centre[0], X1 - centre[1], X2 - centre[2]
+                apart = length * math.sqrt(d0 * d0 + d1 * d1 + d2 * d2) + 1e-30
+                least = min(least, (X0 * d0 + X1 * d1 + X2 * d2) / apart)
+            if math.acos(max(-1.0, least)) < min_angle:
                 continue
             depth[y, x] = 1.0 / value
-            support[y, x] = n
             confidence[y, x] = min(1.0, score / n) * (1.0 - 0.5**n)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _solve_one(M, v, x, y, tu, tv):  # type: ignore[no-untyped-def]
-    """Inverse depth of least algebraic error for one target, weighted to be the geometric one after a second pass."""
-    a0 = M[0, 0] * x + M[0, 1] * y + M[0, 2]
-    a1 = M[1, 0] * x + M[1, 1] * y + M[1, 2]
-    a2 = M[2, 0] * x + M[2, 1] * y + M[2, 2]
-    # (a + v w) x target = 0: two equations linear in w.
-    c0, d0 = a0 - tu * a2, v[0] - tu * v[2]
-    c1, d1 = a1 - tv * a2, v[1] - tv * v[2]
-    square = d0 * d0 + d1 * d1
-    if square <= 1e-30:
-        return -1.0
-    return -(c0 * d0 + c1 * d1) / square
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _score(targets, weights, consistent, M, v, x, y, value, max_px):  # type: ignore[no-untyped-def]
-    """Confidence-weighted agreement and number of neighbours whose flow lies within max_px of the projection."""
-    score = 0.0
-    n = 0
-    for k in range(consistent.shape[0]):
-        if not consistent[k, y, x]:
-            continue
-        pz = M[k, 2, 0] * x + M[k, 2, 1] * y + M[k, 2, 2] + v[k, 2] * value
-        if pz <= 0.0:
-            continue
-        ru = targets[k, y, x, 0] - (M[k, 0, 0] * x + M[k, 0, 1] * y + M[k, 0, 2] + v[k, 0] * value) / pz
-        rv = targets[k, y, x, 1] - (M[k, 1, 0] * x + M[k, 1, 1] * y + M[k, 1, 2] + v[k, 1] * value) / pz
-        error = (ru * ru + rv * rv) / (max_px * max_px)
-        if error <= 1.0:
-            score += weights[k, y, x] * (1.0 - 0.5 * error)
-            n += 1
-    return score, n
 
 
 def triangulate_flow(
@@ -209,14 +187,12 @@ def triangulate_flow(
     weights = np.stack([np.maximum(n.confidence, 0.05) for n in used]).astype(np.float32)
     consistent = np.stack([n.consistent & np.isfinite(n.flow).all(-1) for n in used])
     models = [projection_of(n.view, reference) for n in used]
-    M = np.stack([m[0] for m in models])
-    v = np.stack([m[1] for m in models])
+    P = np.stack([np.column_stack(model) for model in models])
     R, t = reference.cam_from_world[:, :3], reference.cam_from_world[:, 3]
     centres = np.stack([R @ n.view.center + t for n in used])
-    support = np.zeros((h, w), np.uint8)
     _triangulate(
-        targets, weights, consistent, M, v, centres, np.linalg.inv(reference.K), float(max_reprojection_px),
-        math.radians(min_angle_deg), min_views - 1, depth, confidence, support,
+        targets, weights, consistent, P, centres, np.linalg.inv(reference.K), float(max_reprojection_px),
+        math.radians(min_angle_deg), min_views - 1, np.empty((len(used), 11)), depth, confidence,
     )  # fmt: skip
     planes = planes_from_depth(depth)
     normal = normals_from_planes(reference, *planes)

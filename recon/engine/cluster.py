@@ -33,6 +33,8 @@ _SHARED_SECONDS = 10.0
 some seconds."""
 _QUEUED = 3
 """Tasks a worker thread has at hand: enough that it never waits, few enough that Ctrl-C ends soon."""
+_BATCH_SECONDS, _SHARES = 0.25, 4
+"""Items that take less go to a worker together, for about so long; each thread gets what is left in so many shares."""
 _DEATHS = 2
 """A photo whose task ended so many workers of ours, and as many again when it was alone, is left out."""
 _NO_WORKER_SECONDS = 60.0
@@ -58,6 +60,7 @@ class Cluster:
         cpu_seconds: of all tasks so far.
         seconds: of each task so far.
         hangs_after: seconds after which a task may be taken to hang.
+        preparing: what the workers do while they have no task.
     """
 
     client: Any
@@ -69,6 +72,7 @@ class Cluster:
     cpu_seconds: float = 0.0
     hangs_after: float = _HANGS_AFTER
     seconds: list[float] = field(default_factory=list)
+    preparing: list[Any] = field(default_factory=list)
 
     @property
     def threads(self) -> int:
@@ -109,6 +113,18 @@ class Cluster:
             raise self.gone() from error
         finally:
             mission.cancel()
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Have each worker import modules, one after the other, while it has no task.
+
+        Libraries take seconds to load. A task is one thread's work, so OpenCV gets one, too.
+        """
+        workers = list(self.client.nthreads())
+        self.preparing = [
+            self.client.submit(_prepare, module, workers=[worker], pure=False, priority=-1)
+            for module in modules
+            for worker in workers
+        ]
 
     def check_memory(self, needed: int) -> None:
         """See that the largest task fits into every worker.
@@ -161,7 +177,9 @@ class _Mission:
         self.task, self.items, self.on_done, self.lost = task, items, on_done, lost
         self.results: list[Any] = [None] * len(items)
         self.waiting = iter(range(len(items)))
-        self.flying: dict[Any, int] = {}
+        self.begun = 0
+        self.seconds: list[float] = []
+        self.flying: dict[Any, list[int]] = {}
         self.suspects: list[int] = []
         self.since: dict[str, tuple[str, float]] = {}
         self.losses: Counter[int] = Counter()
@@ -180,67 +198,83 @@ class _Mission:
         from distributed import as_completed
 
         done = as_completed()
-        for index in itertools.islice(waiting, ahead):
-            done.add(self._submit(index))
+
+        def more() -> None:
+            while len(self.flying) < ahead:
+                batch = list(itertools.islice(waiting, self._batch_size()))
+                if not batch:
+                    return
+                self.begun += len(batch)
+                done.add(self._submit(batch))
+
+        more()
         looked = time.monotonic()
         while self.flying:
             ready = done.next_batch(block=False) if done.has_ready() else []
             for future in ready:
                 if future in self.flying and not self._land(future, killed):
                     done.add(self._submit(self._lost(future)))
-                for index in itertools.islice(waiting, max(0, ahead - len(self.flying))):
-                    done.add(self._submit(index))
+                more()
             if time.monotonic() - looked > _LOOK_EVERY:
                 looked = time.monotonic()
                 self._look(killed)
             if not ready:
-                time.sleep(0.01)
+                time.sleep(0.02)
 
-    def _submit(self, index: int) -> Any:
+    def _batch_size(self) -> int:
+        """Items that go to a worker at once, as handing over takes 10 ms: more where they are short, few at the end."""
+        if not self.seconds:
+            return 1
+        usual = max(statistics.median(self.seconds[-50:]), 1e-4)
+        left = (len(self.items) - self.begun) // (_SHARES * self.cluster.threads)
+        return max(1, min(int(_BATCH_SECONDS / usual), left))
+
+    def _submit(self, batch: list[int]) -> Any:
         future = self.client.submit(
             _timed,
             self.task,
-            self.items[index],
-            key=f"{self.name}-{index}-{uuid.uuid4().hex[:8]}",
+            [self.items[index] for index in batch],
+            key=f"{self.name}-{batch[0]}-{uuid.uuid4().hex[:8]}",
             pure=False,
         )
-        self.flying[future] = index
+        self.flying[future] = batch
         return future
 
     def _land(self, future: Any, killed: Callable[[int, str], None]) -> bool:
-        """Take a result, or what an item failed with; false where the result is lost."""
+        """Take results, or what an item failed with; false where the results are lost."""
         from distributed import CancelledError, KilledWorker
 
         if future.status in ("cancelled", "lost"):
             return False
-        index = self.flying[future]
         try:
-            self.results[index], seconds = future.result(timeout=_RESULT_SECONDS)
+            found = future.result(timeout=_RESULT_SECONDS)
         except CancelledError:
             return False
         except KilledWorker as error:
-            self._forget(future)
-            killed(index, f"each worker that took it died, the last one was {error.last_worker.address}")
+            for index in self._forget(future):
+                killed(index, f"each worker that took it died, the last one was {error.last_worker.address}")
             return True
-        self._forget(future)
-        self.cluster.cpu_seconds += seconds
-        self.cluster.seconds.append(seconds)
-        self.on_done()
+        for index, (result, seconds) in zip(self._forget(future), found, strict=True):
+            self.results[index] = result
+            self.cluster.cpu_seconds += seconds
+            self.cluster.seconds.append(seconds)
+            self.seconds.append(seconds)
+            self.on_done()
         return True
 
-    def _lost(self, future: Any) -> int:
-        """The item whose result was lost with the worker that held it; it is to be done again.
+    def _lost(self, future: Any) -> list[int]:
+        """The items whose results were lost with the worker that held them; they are to be done again.
 
         Raises:
             ReconError: the scheduler is gone, or it happened too often.
         """
-        index = self._forget(future)
-        self.losses[index] += 1
-        if not self.cluster.alive or self.losses[index] > _LOSSES:
+        batch = self._forget(future)
+        self.losses.update(batch)
+        if not self.cluster.alive or max(self.losses[index] for index in batch) > _LOSSES:
             raise self.cluster.gone()
-        return index
+        return batch
 
-    def _forget(self, future: Any) -> int:
+    def _forget(self, future: Any) -> list[int]:
         self.since.pop(future.key, None)
         return self.flying.pop(future)
 
@@ -283,10 +317,11 @@ class _Mission:
 
     def _free(self, future: Any, worker: str, killed: Callable[[int, str], None]) -> None:
         """End the process of a worker on which a task hangs; its nanny starts another one."""
-        index = self._forget(future)
+        batch = self._forget(future)
         self.client.cancel([future], force=True)
         self.client.restart_workers([worker], timeout=_ANSWER_SECONDS, raise_for_error=False)
-        killed(index, f"it took more than {self._limit():.0f} s on {worker}, which was restarted")
+        for index in batch:
+            killed(index, f"it took more than {self._limit():.0f} s on {worker}, which was restarted")
 
     def cancel(self) -> None:
         """Take back what is queued."""
@@ -298,11 +333,23 @@ class _Mission:
             self.flying.clear()
 
 
-def _timed(task: Callable[[Any], Any], item: Any) -> tuple[Any, float]:
-    """The result of a task, and the processor seconds of its thread."""
-    began = time.thread_time()
-    result = task(item)
-    return result, time.thread_time() - began
+def _prepare(module: str) -> None:
+    import importlib
+
+    import cv2
+
+    cv2.setNumThreads(1)
+    importlib.import_module(module)
+
+
+def _timed(task: Callable[[Any], Any], items: Sequence[Any]) -> list[tuple[Any, float]]:
+    """The results of a task, and the processor seconds of its thread for each."""
+    found = []
+    for item in items:
+        began = time.thread_time()
+        result = task(item)
+        found.append((result, time.thread_time() - began))
+    return found
 
 
 @contextmanager
@@ -331,6 +378,7 @@ def open_cluster(
         "distributed.scheduler.worker-ttl": _WORKER_TTL,
         "distributed.comm.timeouts.connect": f"{_ANSWER_SECONDS}s",
         "distributed.worker.daemon": False,
+        "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
@@ -358,7 +406,7 @@ def open_cluster(
             ) from error
         stack.callback(_close, client)
         cluster = Cluster(client, address, workers is not None, log)
-        _check_workers(cluster, root)
+        check_workers(cluster, root)
         yield cluster
 
 
@@ -373,7 +421,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _check_workers(cluster: Cluster, root: Path) -> None:
+def check_workers(cluster: Cluster, root: Path) -> None:
     """See that there are workers, of our versions, which read and write the workspace."""
     try:
         cluster.client.wait_for_workers(1, timeout=_NO_WORKER_SECONDS)

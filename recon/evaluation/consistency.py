@@ -138,7 +138,7 @@ def photo_consistency(
     for i, view in enumerate(views):
         rows = np.flatnonzero(compared & visible[i] & (rank[i] >= 1) & (rank[i] <= neighbours))
         if len(rows):
-            score = _correlation(own[rows], _sample(view, grid[rows]))
+            score = patch_correlation(own[rows], _sample(view, grid[rows]))
             good = np.isfinite(score)
             total[rows[good]] += score[good]
             number[rows[good]] += 1
@@ -257,7 +257,9 @@ def _sample(view: PhotoView, grid: Float64[np.ndarray, "n k 3"]) -> Float32[np.n
     return values.reshape(len(grid), columns)
 
 
-def _correlation(a: Float32[np.ndarray, "n k"], b: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:
+def patch_correlation(
+    a: Float32[np.ndarray, "n k"], b: Float32[np.ndarray, "n k"]
+) -> Float64[np.ndarray, " n"]:
     """Normalised cross-correlation of patches; NaN where one has no texture or leaves its photo."""
     p = a.astype(np.float64) - a.mean(axis=1, keepdims=True)
     q = b.astype(np.float64) - b.mean(axis=1, keepdims=True)

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from numba import njit
 
 from recon.core.parallel import map_ordered
-from recon.features import _krylov, _multigrid
+from recon.features import krylov, multigrid
 from recon.features.interest_points import subset
 from recon.features.types import InterestPoints, ScaleMap
 
@@ -48,7 +48,7 @@ _SLOW = 0.4  # a multigrid that leaves more of the error than this per cycle get
 
 @dataclass(frozen=True)
 class Equations:
-    """The linear system of one image in the form that ``_multigrid`` describes, with a border of one
+    """The linear system of one image in the form that ``multigrid`` describes, with a border of one
     pixel. ``jumpy``: neighbouring weights differ by orders of magnitude."""
 
     weights: Float32[np.ndarray, "8 hp wp"]
@@ -167,7 +167,7 @@ def _equations(
     _fill(image, seeds, kind, weights, excess, right)
     jumpy = kind == 2
     if jumpy:
-        _krylov.balance(weights, excess, right)
+        krylov.balance(weights, excess, right)
     known = seeds[seeds > 0]
     start = np.zeros_like(seeds)
     start[1:-1, 1:-1] = known.mean()
@@ -190,19 +190,19 @@ def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp
     x = equations.start.copy()
     if not equations.jumpy and _by_cycles(equations, x, target):
         return x
-    levels = _multigrid.build_levels(equations.weights, equations.excess)
-    if _krylov.krylov(levels, x, equations.right, target):
+    levels = multigrid.build_levels(equations.weights, equations.excess)
+    if krylov.krylov(levels, x, equations.right, target):
         return x
     return _solve_directly(equations)
 
 
 def _by_cycles(equations: Equations, x: Float64[np.ndarray, "hp wp"], target: float) -> bool:
     """Improve x in place by plain V-cycles; False if they are too slow."""
-    levels = _multigrid.build_levels(equations.weights, equations.excess)
+    levels = multigrid.build_levels(equations.weights, equations.excess)
     before = np.inf
     for _ in range(_MAX_CYCLES):
         previous = x.copy()
-        _multigrid.cycle(levels, x, equations.right)
+        multigrid.cycle(levels, x, equations.right)
         change = float(np.abs(x - previous).max())
         if change == 0.0:
             return True
@@ -224,7 +224,7 @@ def _solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
     inside = equations.weights[:, 1:-1, 1:-1].astype(np.float64)
     rows, columns = [index.ravel()], [index.ravel()]
     values = [(equations.excess[1:-1, 1:-1] + inside.sum(axis=0)).ravel()]
-    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+    for k, (dy, dx) in enumerate(multigrid.OFFSETS):
         used = inside[k] != 0
         rows.append(index[used])
         columns.append(index[used] + dy * width + dx)

@@ -161,7 +161,7 @@ def against_stronger_chains(
             parts.union(a, b)
             tree.add_edge(a, b)
             continue
-        path = _chain(tree, a, b, _MAX_CHAIN)
+        path = path_in_tree(tree, a, b, _MAX_CHAIN)
         steps = [(min(p, q), max(p, q)) for p, q in pairwise(path)]
         if not steps or min(chance[step] for step in steps) < min_chance:
             continue
@@ -178,7 +178,7 @@ def against_stronger_chains(
     return refused[::-1]
 
 
-def _chain(tree: ViewGraph, a: int, b: int, most: int) -> list[int]:
+def path_in_tree(tree: ViewGraph, a: int, b: int, most: int) -> list[int]:
     """The way from a to b in a tree, found from both ends; empty where it has more than ``most`` edges."""
     came: tuple[dict[int, int | None], dict[int, int | None]] = ({a: None}, {b: None})
     fronts = [[a], [b]]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int
 from numba import njit
 from scipy.spatial import cKDTree
 
@@ -49,94 +48,6 @@ class TrackSettings:
     loop_error: float = 2.0
     min_length: int = 2
     extend: bool = True
-
-
-def find_anchors(
-    grey: UInt8[np.ndarray, "h w"] | Float32[np.ndarray, "h w"],
-    *,
-    limit: int = 3000,
-    spacing: float = 8.0,
-    mask: Bool[np.ndarray, "h w"] | None = None,
-    border: int = 12,
-    min_eigenvalue: float = 4.0,
-) -> Float32[np.ndarray, "n 2"]:
-    """Corners of a photo, strongest first, at least ``spacing`` pixels apart.
-
-    Shi & Tomasi, "Good Features to Track", CVPR 1994: maxima of the smaller eigenvalue of the structure
-    tensor, here of Gaussian derivatives (sigma 1) summed over a Gaussian window (sigma 2). Spread by adaptive
-    non-maximal suppression on a grid rather than by one threshold for the whole photo, so that a dim wall
-    gets its share.
-
-    Args:
-        grey: luminance in 0…255.
-        limit: upper bound of the number of corners; taken evenly from all parts of the photo.
-        min_eigenvalue: weaker corners (squared grey levels per pixel) drown in sensor noise.
-    """
-    image = cv2.GaussianBlur(np.asarray(grey, np.float32), (0, 0), 1.0)
-    gx = cv2.Scharr(image, cv2.CV_32F, 1, 0, scale=1 / 32)
-    gy = cv2.Scharr(image, cv2.CV_32F, 0, 1, scale=1 / 32)
-    a = cv2.GaussianBlur(gx * gx, (0, 0), 2.0)
-    b = cv2.GaussianBlur(gx * gy, (0, 0), 2.0)
-    c = cv2.GaussianBlur(gy * gy, (0, 0), 2.0)
-    response = 0.5 * (a + c) - np.sqrt(0.25 * (a - c) ** 2 + b * b)
-    height, width = response.shape
-    if mask is not None:
-        response = np.where(cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0, response, 0)
-    response[:border] = response[height - border :] = 0
-    response[:, :border] = response[:, width - border :] = 0
-    peaks = (response >= cv2.dilate(response, np.ones((3, 3), np.uint8))) & (response > min_eigenvalue)
-    ys, xs = np.nonzero(peaks)
-    order = np.lexsort((xs, ys, -response[ys, xs]))
-    chosen = _suppress(
-        xs[order].astype(np.float32), ys[order].astype(np.float32), float(spacing), width, height
-    )
-    xs, ys = xs[order][chosen], ys[order][chosen]
-    return spread(np.stack([xs, ys], axis=1).astype(np.float32), (width, height), limit)
-
-
-def spread(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int], limit: int) -> Float32[np.ndarray, "m 2"]:
-    """At most ``limit`` of the points (best first), taken in turns from the cells of a grid."""
-    if len(xy) <= limit:
-        return xy
-    width, height = size
-    cell = max(1.0, float(np.sqrt(width * height / limit)) * 2.0)
-    cell_of = (xy[:, 1] // cell).astype(np.int64) * (int(width // cell) + 1) + (xy[:, 0] // cell).astype(
-        np.int64
-    )
-    order = np.argsort(cell_of, kind="stable")
-    sorted_cells = cell_of[order]
-    starts = np.r_[0, np.nonzero(np.diff(sorted_cells))[0] + 1]
-    rank = np.empty(len(xy), np.int64)
-    rank[order] = np.arange(len(xy)) - np.repeat(starts, np.diff(np.r_[starts, len(xy)]))
-    # Best of every cell, then second best of every cell, and so on.
-    kept = np.lexsort((np.arange(len(xy)), rank))[:limit]
-    return xy[np.sort(kept)]
-
-
-@njit(cache=True, nogil=True)
-def _suppress(xs: np.ndarray, ys: np.ndarray, radius: float, width: int, height: int) -> np.ndarray:
-    """Greedy suppression: True for points with no earlier kept point nearer than ``radius``."""
-    cell = max(radius, 1.0)
-    columns, rows = int(width / cell) + 1, int(height / cell) + 1
-    head = np.full((rows, columns), -1, np.int64)
-    following = np.full(len(xs), -1, np.int64)
-    kept = np.zeros(len(xs), np.bool_)
-    for i in range(len(xs)):
-        cx = min(max(int(xs[i] / cell), 0), columns - 1)
-        cy = min(max(int(ys[i] / cell), 0), rows - 1)
-        free = True
-        for v in range(max(cy - 1, 0), min(cy + 2, rows)):
-            for u in range(max(cx - 1, 0), min(cx + 2, columns)):
-                k = head[v, u]
-                while k >= 0 and free:
-                    if (xs[k] - xs[i]) ** 2 + (ys[k] - ys[i]) ** 2 < radius * radius:
-                        free = False
-                    k = following[k]
-        if free:
-            kept[i] = True
-            following[i] = head[cy, cx]
-            head[cy, cx] = i
-    return kept
 
 
 def flow_turn(

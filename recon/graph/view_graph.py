@@ -404,3 +404,10 @@ def components(graph: ViewGraph) -> list[list[int]]:
 def spanning_tree(graph: ViewGraph) -> ViewGraph:
     """The spanning tree (forest) of the strongest pairs."""
     return nx.maximum_spanning_tree(graph, weight="weight")
+
+
+def mark_spanning_tree(graph: ViewGraph) -> None:
+    """Note at each edge, as ``tree``, whether it is one of the maximum spanning tree."""
+    tree = {frozenset(edge) for edge in spanning_tree(graph).edges}
+    for a, b in graph.edges:
+        graph.edges[a, b]["tree"] = frozenset((a, b)) in tree

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float64, Int32
 
-from recon.core.mesh import FusedCloud
+from recon.core.memory import release
+from recon.core.mesh import FusedCloud, Mesh
 from recon.errors import ReconError, UsageError, reading
 from recon.io.glb import GlbBuilder, linear_of_srgb, model_from_scene, read_glb
 
@@ -32,16 +36,48 @@ _PLY_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4"
 MESH_FORMATS = (".ply", ".obj", ".glb")
 
 
-def write_points_ply(path: Path, cloud: FusedCloud) -> None:
+_ROWS = 200_000
+"""Points or faces that are read or written at once."""
+
+
+def write_points_ply(path: Path, cloud: FusedCloud | Iterable[FusedCloud], count: int | None = None) -> None:
     """Writes a cloud as a binary little-endian PLY that common viewers open.
 
     Vertex properties: x y z (float, or double if the cloud's are), nx ny nz (float), red green blue (uchar),
         view_count (ushort), reference_view (int) and confidence (float).
+
+    Args:
+        cloud: or its parts, one after the other; all have coordinates of one type.
+        count: points of all parts together; needed for parts.
+
+    Raises:
+        ValueError: the parts hold another number of points.
     """
+    if isinstance(cloud, FusedCloud):
+        whole, count = cloud, len(cloud)
+        cloud = (whole.rows(slice(i, i + _ROWS)) for i in range(0, max(count, 1), _ROWS))
+    written, layout = 0, _POINT
+    with open(path, "wb") as file:
+        for part in cloud:
+            if file.tell() == 0:
+                layout = _layout_of(part)
+                file.write(_header_of(layout, count or 0))
+            file.write(_rows_of(part, layout).tobytes())
+            written += len(part)
+        if file.tell() == 0:
+            file.write(_header_of(layout, 0))
+    if written != count:
+        raise ValueError(f"{written} points where {count} were announced")
+
+
+def _layout_of(cloud: FusedCloud) -> np.dtype[Any]:
     double = cloud.xyz.dtype == np.float64
     names = _POINT.names or ()
-    layout = [(name, "<f8" if double and name in "xyz" else _POINT[name].str) for name in names]
-    rows = np.empty(len(cloud), np.dtype(layout))
+    return np.dtype([(name, "<f8" if double and name in "xyz" else _POINT[name].str) for name in names])
+
+
+def _rows_of(cloud: FusedCloud, layout: np.dtype[Any]) -> npt.NDArray[Any]:
+    rows = np.empty(len(cloud), layout)
     for i, axis in enumerate("xyz"):
         rows[axis] = cloud.xyz[:, i]
         rows["n" + axis] = cloud.normals[:, i]
@@ -50,17 +86,23 @@ def write_points_ply(path: Path, cloud: FusedCloud) -> None:
     rows["view_count"] = cloud.view_count
     rows["reference_view"] = cloud.reference_view
     rows["confidence"] = cloud.confidence
-    with open(path, "wb") as file:
-        file.write(ply_header(rows))
-        file.write(rows.tobytes())
+    return rows
 
 
 def ply_header(rows: npt.NDArray[Any], comments: tuple[str, ...] = ()) -> bytes:
     """The header of a binary little-endian PLY with these vertices, one field of the rows for each property."""
+    return _header_of(rows.dtype, len(rows), comments)
+
+
+def _header_of(
+    layout: np.dtype[Any], count: int, comments: tuple[str, ...] = (), faces: int | None = None
+) -> bytes:
     lines = ["ply", "format binary_little_endian 1.0", *(f"comment {text}" for text in comments)]
-    lines.append(f"element vertex {len(rows)}")
-    for name in rows.dtype.names or ():
-        lines.append(f"property {_PLY_NAMES[rows.dtype[name].str[1:]]} {name}")
+    lines.append(f"element vertex {count}")
+    for name in layout.names or ():
+        lines.append(f"property {_PLY_NAMES[layout[name].str[1:]]} {name}")
+    if faces is not None:
+        lines += [f"element face {faces}", "property list uchar uint vertex_indices"]
     return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace")
 
 
@@ -84,19 +126,14 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
     """
     with reading(path), open(path, "rb") as file:
-        kind, elements, properties = _ply_header(path, file)
-        count = elements.get("vertex", 0)
-        first = next((name for name, size in elements.items() if size), "vertex")
-        if first != "vertex" or not {"x", "y", "z"} <= {name for name, _ in properties}:
-            raise ReconError(f"{path} does not begin with vertices that have x, y and z")
-        order = ">" if kind == "binary_big_endian" else "<"
-        dtype = np.dtype([(name, order + code) for name, code in properties])
+        kind, count, dtype = _vertices_of(path, file)
         if kind == "ascii":
-            text = np.loadtxt(file, max_rows=count, ndmin=2) if count else np.zeros((0, len(properties)))
+            names = dtype.names or ()
+            text = np.loadtxt(file, max_rows=count, ndmin=2) if count else np.zeros((0, len(names)))
             if text.shape[0] < count:
                 raise ReconError(f"{path} is cut short: {text.shape[0]} of {count} points")
             rows = np.empty(count, dtype)
-            for i, (name, _) in enumerate(properties):
+            for i, name in enumerate(names):
                 rows[name] = text[:, i]
             return rows[::every]
         if every > 1:
@@ -104,7 +141,12 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
             there = (file.seek(0, 2) - start) // dtype.itemsize
             if there < count:
                 raise ReconError(f"{path} is cut short: {there} of {count} points")
-            return np.array(np.memmap(path, dtype, "r", start, (count,))[::every])
+            mapped = np.memmap(path, dtype, "r", start, (count,))
+            some = np.empty(-(-count // every), dtype)
+            for first in range(0, len(some), _ROWS):
+                some[first : first + _ROWS] = mapped[first * every : (first + _ROWS) * every : every]
+                release([mapped])
+            return some
         data = file.read(count * dtype.itemsize)
         if len(data) < count * dtype.itemsize:
             raise ReconError(f"{path} is cut short: {len(data) // dtype.itemsize} of {count} points")
@@ -119,7 +161,57 @@ def read_points_ply(path: Path) -> FusedCloud:
     Raises:
         ReconError: when the file is not a PLY with x, y and z, or is cut short.
     """
-    rows = read_ply_vertices(path)
+    parts = points_in_parts(path)
+    first = next(parts)
+    count = ply_elements(path).get("vertex", 0)
+    if len(first) == count:
+        return first
+    names = [one.name for one in fields(FusedCloud)]
+    whole = {}
+    for name in names:
+        values = getattr(first, name)
+        whole[name] = np.empty((count, *values.shape[1:]), values.dtype)
+    at = 0
+    for part in itertools.chain([first], parts):
+        for name in names:
+            whole[name][at : at + len(part)] = getattr(part, name)
+        at += len(part)
+    return FusedCloud(**whole)
+
+
+def points_in_parts(path: Path) -> Iterator[FusedCloud]:
+    """As ``read_points_ply``, some points after the others, at least one part; an ASCII file comes in one.
+
+    Raises:
+        ReconError: as of ``read_points_ply``.
+    """
+    with reading(path), open(path, "rb") as file:
+        kind, count, dtype = _vertices_of(path, file)
+        if kind == "ascii":
+            yield _cloud_of(read_ply_vertices(path))
+            return
+        for start in range(0, max(count, 1), _ROWS):
+            size = min(_ROWS, count - start)
+            data = file.read(size * dtype.itemsize)
+            if len(data) < size * dtype.itemsize:
+                raise ReconError(
+                    f"{path} is cut short: {start + len(data) // dtype.itemsize} of {count} points"
+                )
+            yield _cloud_of(np.frombuffer(data, dtype))
+
+
+def thin_points(path: Path, most: int) -> FusedCloud:
+    """As ``read_points_ply``; of a cloud with more points every second, third and so on, so that ``most`` to twice as
+    many are left.
+
+    Raises:
+        ReconError: as of ``read_points_ply``.
+    """
+    step = max(1, ply_elements(path).get("vertex", 0) // most)
+    return read_points_ply(path) if step == 1 else _cloud_of(read_ply_vertices(path, step))
+
+
+def _cloud_of(rows: npt.NDArray[Any]) -> FusedCloud:
     place = np.float64 if any(rows.dtype[axis] == np.float64 for axis in "xyz") else np.float32
 
     def column(name: str, kind: Any) -> npt.NDArray[Any]:
@@ -135,6 +227,16 @@ def read_points_ply(path: Path) -> FusedCloud:
         column("reference_view", np.int32),
         column("confidence", np.float32),
     )
+
+
+def _vertices_of(path: Path, file: BinaryIO) -> tuple[str, int, np.dtype[Any]]:
+    """Kind ("ascii", ...), number and layout of the vertices with which a PLY begins; the file is left before them."""
+    kind, elements, properties = _ply_header(path, file)
+    first = next((name for name, size in elements.items() if size), "vertex")
+    if first != "vertex" or not {"x", "y", "z"} <= {name for name, _ in properties}:
+        raise ReconError(f"{path} does not begin with vertices that have x, y and z")
+    order = ">" if kind == "binary_big_endian" else "<"
+    return kind, elements.get("vertex", 0), np.dtype([(name, order + code) for name, code in properties])
 
 
 @dataclass(frozen=True)
@@ -317,6 +419,90 @@ def read_mesh(path: Path) -> Any:
         if path.suffix.lower() == ".glb":
             mesh.transform(model_from_scene(read_glb(path.read_bytes())[0]))
     return mesh
+
+
+_MESH_VERTEX = np.dtype(
+    [(name, "<f8") for name in ("x", "y", "z", "nx", "ny", "nz")]
+    + [(c, "u1") for c in ("red", "green", "blue")]
+)
+_TRIANGLE = np.dtype([("corners", "u1"), ("vertex", "<u4", 3)])
+
+
+def write_mesh_ply(path: Path, mesh: Mesh, offset: npt.NDArray[np.float64]) -> None:
+    """Writes a mesh with normals and colours as binary PLY, as ``write_mesh`` does, without a copy of it.
+
+    Args:
+        offset: (3,) is added to the vertices.
+    """
+    normals, rgb = mesh.normals, mesh.rgb
+    assert normals is not None
+    assert rgb is not None
+    with open(path, "wb") as file:
+        file.write(_header_of(_MESH_VERTEX, len(mesh.vertices), faces=len(mesh.faces)))
+        for start in range(0, len(mesh.vertices), _ROWS):
+            chosen = slice(start, start + _ROWS)
+            xyz = mesh.vertices[chosen] + offset
+            vertices = np.empty(len(xyz), _MESH_VERTEX)
+            for i, axis in enumerate("xyz"):
+                vertices[axis], vertices["n" + axis] = xyz[:, i], normals[chosen, i]
+            for i, name in enumerate(("red", "green", "blue")):
+                vertices[name] = rgb[chosen, i]
+            file.write(vertices.tobytes())
+        for start in range(0, len(mesh.faces), _ROWS):
+            corners = mesh.faces[start : start + _ROWS]
+            triangles = np.empty(len(corners), _TRIANGLE)
+            triangles["corners"], triangles["vertex"] = 3, corners
+            file.write(triangles.tobytes())
+
+
+def read_mesh_shape(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Int32[np.ndarray, "m 3"]]:
+    """Vertices and triangles of a mesh; of a binary PLY of triangles without a second copy in memory.
+
+    Raises:
+        ReconError: as of ``read_mesh``.
+    """
+    if path.suffix.lower() == ".ply":
+        with reading(path), open(path, "rb") as file:
+            kind, _, _ = _ply_header(path, file)
+            at = file.tell()
+            file.seek(0)
+            _, layout = _ply_layout(path, file)
+            plain = kind == "binary_little_endian" and _is_plain(layout)
+            found = _plain_mesh(file, at, layout) if plain else None
+        if found is not None:
+            return found
+    mesh = read_mesh(path)
+    return np.array(mesh.vertices), np.array(mesh.triangles, np.int32)
+
+
+def _is_plain(layout: list[_Element]) -> bool:
+    """True where a PLY has vertices, and then faces that are one list of 32-bit indices each."""
+    if [one.name for one in layout] != ["vertex", "face"]:
+        return False
+    faces = layout[1].properties
+    return len(faces) == 1 and faces[0][0] in _PLY_CORNERS and faces[0][1:] in (("u4", "u1"), ("i4", "u1"))
+
+
+def _plain_mesh(
+    file: BinaryIO, at: int, layout: list[_Element]
+) -> tuple[Float64[np.ndarray, "n 3"], Int32[np.ndarray, "m 3"]] | None:
+    """Vertices and triangles; None where the file is cut short, or its faces are others than triangles of vertices."""
+    count, faces = (one.count for one in layout)
+    row = np.dtype([(name, "<" + code) for name, code, _ in layout[0].properties])
+    if not faces or file.seek(0, 2) < at + count * row.itemsize + faces * _TRIANGLE.itemsize:
+        return None
+    file.seek(at)
+    xyz, corners = np.empty((count, 3)), np.empty((faces, 3), np.int32)
+    for start in range(0, count, _ROWS):
+        rows = np.frombuffer(file.read(min(_ROWS, count - start) * row.itemsize), row)
+        for i, axis in enumerate("xyz"):
+            xyz[start : start + len(rows), i] = rows[axis]
+    for start in range(0, faces, _ROWS):
+        triangles = np.frombuffer(file.read(min(_ROWS, faces - start) * _TRIANGLE.itemsize), _TRIANGLE)
+        if (triangles["corners"] != 3).any() or triangles["vertex"].max() >= count:
+            return None
+        corners[start : start + len(triangles)] = triangles["vertex"]
+    return xyz, corners
 
 
 def _glb(mesh: Any) -> bytes:

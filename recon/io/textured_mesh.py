@@ -6,7 +6,6 @@ that name no material.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
-from recon.core.mesh import Mesh
+from recon.core.mesh import Mesh, VertexMesh
 from recon.errors import ReconError, reading
+from recon.io.glb import srgb_of_linear
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _OUTSIDE = 1e-3
@@ -37,15 +37,11 @@ def read_textured_mesh(path: Path) -> Mesh:
         ReconError: the file cannot be read, has no triangles, or has several textures of which one repeats itself.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ReconError(f"{path}: cannot be read: {error}") from error
     with reading(path):
         if path.suffix.lower() == ".obj":
-            return _read_obj(path, data.decode("utf-8", "replace"))
+            return _read_obj(path, path.read_text(encoding="utf-8", errors="replace"))
         if path.suffix.lower() == ".glb":
-            return _read_glb(path, data)
+            return _read_glb(path)
     raise ReconError(f"{path}: textured meshes are read from .obj and .glb files")
 
 
@@ -221,53 +217,81 @@ def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 # ---- binary glTF 2.0 -----------------------------------------------------------------------------
 
 
-def _read_glb(path: Path, data: bytes) -> Mesh:
-    import trimesh
-
-    try:
-        scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False)
-        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    except Exception as error:  # a damaged file surfaces as an error of any kind
-        raise ReconError(
-            f"{path}: is no GLB that can be read ({type(error).__name__}: {error}); only uncompressed "
-            "meshes with their buffers inside the file can"
-        ) from error
-    if not parts:
-        raise ReconError(f"{path}: has no triangles")
-    textures: dict[bytes, tuple[int, UInt8[np.ndarray, "_ _ 3"]]] = {}
-    uvs, colors, which = [], [], []
-    for part in parts:
-        material = getattr(part.visual, "material", None)
-        picture = getattr(material, "baseColorTexture", None)
-        uv = np.zeros((len(part.vertices), 2))
-        number = -1
-        if picture is not None:
-            pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
-            number = textures.setdefault(pixels.tobytes(), (len(textures), pixels))[0]
-            uv = np.asarray(getattr(part.visual, "uv"), np.float64)  # noqa: B009 (typed as optional)
-        uvs.append(uv[part.faces])
-        which.append(np.full(len(part.faces), number))
-        # Factors and colours are linear (section 3.9.2); recon's vertex colours are gamma-coded.
-        shade = np.ones((len(part.vertices), 3))
-        for values in (getattr(material, "baseColorFactor", None), _vertex_colors(part)):
-            if values is not None:
-                shade = shade * (np.asarray(values, np.float64)[..., :3] / 255)
-        colors.append(np.rint(np.clip(shade, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8))
-    pictures = [pixels for _, pixels in textures.values()]
-    corners = np.concatenate(uvs).reshape(-1, 2)
-    placed, texture = in_one_texture(path, corners, np.repeat(np.concatenate(which), 3), pictures)
-    offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+def _read_glb(path: Path) -> Mesh:
+    found = read_with_trimesh(path)
+    rgb = found.rgb
+    if rgb is None and found.texture is None:
+        rgb = np.full((len(found.vertices), 3), 255, np.uint8)
     return _welded(
         path,
-        np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
-        np.concatenate([np.asarray(p.faces) + start for p, start in zip(parts, offsets, strict=True)]),
-        placed.reshape(-1, 3, 2),
-        texture,
-        None if texture is not None else np.concatenate(colors),
+        found.vertices,
+        found.faces,
+        None if found.uv is None else found.uv[found.faces],
+        found.texture,
+        None if found.texture is not None else rgb,
     )
 
 
-def _vertex_colors(part: Any) -> UInt8[np.ndarray, "n c"] | None:
+def read_with_trimesh(path: Path) -> VertexMesh:
+    """Read a GLB or OBJ file, all its parts as one mesh.
+
+    Raises:
+        ReconError: the file cannot be read, has no triangles, or has several textures of which one repeats itself.
+    """
+    import trimesh
+
+    try:
+        scene = trimesh.load_scene(path, process=False)
+        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception as error:  # a damaged file surfaces as an error of any kind
+        raise ReconError(f"{path}: the mesh cannot be read ({type(error).__name__}: {error})") from error
+    if not parts:
+        raise ReconError(f"{path}: holds no triangles")
+    textures: dict[bytes, tuple[int, UInt8[np.ndarray, "_ _ 3"]]] = {}
+    uvs, colors, which = [], [], []
+    for part in parts:
+        uv, number = np.zeros((len(part.vertices), 2)), -1
+        material = getattr(part.visual, "material", None)
+        picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        own = getattr(part.visual, "uv", None)
+        if picture is not None and own is not None:
+            pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+            number = textures.setdefault(pixels.tobytes(), (len(textures), pixels))[0]
+            uv = np.asarray(own, np.float64)
+        uvs.append(uv)
+        which.append(np.full(len(uv), number))
+        factor = None if number >= 0 else getattr(material, "baseColorFactor", None)
+        colors.append(_colors(part, factor, linear=path.suffix.lower() == ".glb"))
+    pictures = [pixels for _, pixels in textures.values()]
+    placed, texture = in_one_texture(path, np.concatenate(uvs), np.concatenate(which), pictures)
+    rgb = None
+    if any(one is not None for one in colors):
+        grey = [np.full((len(part.vertices), 3), 128, np.uint8) for part in parts]
+        rgb = np.concatenate([other if one is None else one for one, other in zip(colors, grey, strict=True)])
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    return VertexMesh(
+        np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
+        np.concatenate(
+            [np.asarray(part.faces, np.int32) + start for part, start in zip(parts, starts, strict=True)]
+        ).astype(np.int32),
+        rgb,
+        None if texture is None else placed.astype(np.float32),
+        texture,
+    )
+
+
+def _colors(part: Any, factor: Any, *, linear: bool) -> UInt8[np.ndarray, "n 3"] | None:
+    """Colours of a part's vertices by its own and the material's factor; None where it has neither.
+
+    Args:
+        linear: they are, as in glTF (section 3.9.2); recon's colours are gamma-coded.
+    """
+    own = part.visual.vertex_attributes.get("color") if part.visual.kind == "texture" else None
     if part.visual.kind == "vertex":
-        return np.asarray(part.visual.vertex_colors)
-    return part.visual.vertex_attributes.get("color") if part.visual.kind == "texture" else None
+        own = part.visual.vertex_colors
+    if own is None and factor is None:
+        return None
+    shade = np.full((len(part.vertices), 3), 255, np.uint8) if own is None else np.asarray(own)[:, :3]
+    if factor is not None:
+        shade = shade * (np.asarray(factor, np.float64)[:3] / 255)
+    return srgb_of_linear(shade / np.float32(255)) if linear else np.asarray(shade, np.uint8)

@@ -12,7 +12,7 @@ import viser
 from jaxtyping import UInt8
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import PointCloud
+from recon.core.mesh import PointCloud, VertexMesh
 from recon.core.resize import resize_rgb, working_size
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
@@ -23,7 +23,7 @@ from recon.live.glb import drawn_glb
 from recon.live.tone import BRIGHTEST, before_tone_mapping, picture_before_tone_mapping
 from recon.render.frusta import photo_corners
 from recon.render.pictures import point_spacing
-from recon.render.scene import ViewMesh, ViewPhoto, ViewScene
+from recon.render.scene import ViewPhoto, ViewScene
 
 FRUSTA, PHOTOS, SPARSE, MESH = "/frusta", "/photos", "/sparse", "/mesh"
 
@@ -148,7 +148,7 @@ class MeshLayer:
     """The mesh, in its own colours or in those of a mode."""
 
     server: viser.ViserServer
-    mesh: ViewMesh
+    mesh: VertexMesh
     nearest: PointCloud | None = None
     _node: viser.SceneNodeHandle | None = None
     _drawn: object = None
@@ -229,7 +229,7 @@ def sparse_cloud(scene: ViewScene) -> PointCloud:
     )
 
 
-def vertex_normals(mesh: ViewMesh) -> np.ndarray:
+def vertex_normals(mesh: VertexMesh) -> np.ndarray:
     """Unit normals of the vertices; those that charts repeat get the same."""
     from recon.surface.texture.topology import vertex_normals as weighted
 
@@ -238,7 +238,7 @@ def vertex_normals(mesh: ViewMesh) -> np.ndarray:
     return weighted(vertices, back.reshape(-1)[mesh.faces].astype(np.int32))[back.reshape(-1)]
 
 
-def texture_at_vertices(mesh: ViewMesh) -> UInt8[np.ndarray, "n 3"] | None:
+def texture_at_vertices(mesh: VertexMesh) -> UInt8[np.ndarray, "n 3"] | None:
     """Colours of the vertices out of the texture, None without one."""
     if mesh.uv is None or mesh.texture is None:
         return None

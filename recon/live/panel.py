@@ -45,7 +45,7 @@ class Panel:
     def __init__(self, viewer: Viewer, label: str) -> None:
         self._viewer = viewer
         self._gui = gui = viewer.server.gui
-        self._control_on: Any = None
+        self.control_on: Any = None
         gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -66,7 +66,7 @@ class Panel:
         self._view()
         self._notes = gui.add_folder("Notes")
         with self._notes:
-            self._noted = gui.add_markdown("")
+            self.noted = gui.add_markdown("")
         self.show_notes(viewer.scene.notes)
 
     # What others read and write
@@ -89,7 +89,7 @@ class Panel:
     @property
     def marking(self) -> str:
         """The control point that clicks mark; empty while they do not."""
-        on = self._control_on is not None and bool(self._control_on.value)
+        on = self.control_on is not None and bool(self.control_on.value)
         return str(self._control_name.value).strip() if on else ""
 
     def name_control(self, name: str) -> None:
@@ -101,7 +101,7 @@ class Panel:
         self._control_picture.visible = picture is not None
         if picture is not None:
             self._control_picture.image = picture
-        self._control_text.content = text
+        self.control_text.content = text
 
     def show_legend(self, html: str) -> None:
         """Say what the colours mean."""
@@ -139,7 +139,7 @@ class Panel:
         if offset.any():
             place = ", ".join(f"{value:.10g}" for value in offset)
             lines.append(f"- drawn near the origin; ({place}) is added to the coordinates that are shown")
-        self._noted.content = "\n".join(lines)
+        self.noted.content = "\n".join(lines)
         self._notes.visible = bool(lines)
 
     def show_measure(self, text: str) -> None:
@@ -240,7 +240,7 @@ class Panel:
     def _control(self) -> None:
         viewer = self._viewer
         with self._gui.add_folder("Control points", expand_by_default=False):
-            self._control_on = self._gui.add_checkbox(
+            self.control_on = self._gui.add_checkbox(
                 "mark",
                 False,
                 hint="Clicks mark the point: in the photo that is looked through, or on the surface.",
@@ -249,14 +249,14 @@ class Panel:
             steps = self._gui.add_button_group("", ("new", "next photo"))
             here = self._gui.add_button_group("", ("accept", "remove"))
             nudge = self._gui.add_button_group("", ("←", "→", "↑", "↓"))
-            self._control_text = self._gui.add_markdown(
+            self.control_text = self._gui.add_markdown(
                 "Look through a photo and click where it shows the point; the other photos are proposed."
             )
             self._control_picture = self._gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
         for group in (steps, here, nudge):
             group.on_click(lambda event: viewer.mark(str(event.target.value)))
         self._control_name.on_update(lambda _: viewer.mark("show"))
-        self._control_on.on_update(lambda _: viewer.mark("show"))
+        self.control_on.on_update(lambda _: viewer.mark("show"))
 
     def _clipping(self) -> None:
         viewer = self._viewer

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import Mesh, PointCloud
+from recon.core.mesh import Mesh, PointCloud, VertexMesh
 from recon.core.raycasting import ray_scene, tensor
 from recon.core.resize import resize_points, working_size
 from recon.core.undistort import distort_points
 from recon.errors import ReconError
 from recon.live.clipping import ClipBox
 from recon.live.levels import Blocks
-from recon.render.scene import ViewMesh, ViewPhoto, ViewScene
+from recon.render.scene import ViewPhoto, ViewScene
 
 # A click finds points this close to its ray: a part of the picture's height (about seven pixels of 900).
 PICK_RADIUS = 0.008
@@ -187,7 +187,7 @@ class Surfaces:
         x, y = np.clip(x, 0, buffer.shape[1] - 1), np.clip(y, 0, buffer.shape[0] - 1)
         return bool(buffer[y, x] < depth * (1 - _HIDDEN))
 
-    def _ray_scene(self, mesh: ViewMesh) -> Any:
+    def _ray_scene(self, mesh: VertexMesh) -> Any:
         with self._lock:
             if self._rays is None:
                 self._rays = ray_scene(Mesh(mesh.vertices, mesh.faces))

@@ -92,11 +92,11 @@ class LiveViewer:
         self.start = start_viewpoint(scene)
         self.axes = level_axes(self.start)
         self._lock = threading.RLock()
-        self._clients: dict[int, _Client] = {}
-        self._photo: int | None = None
+        self.clients: dict[int, _Client] = {}
+        self.photo: int | None = None  # that is looked through
         self._followers: list[Callable[[Viewpoint], None]] = []
         self._photo_followers: list[Callable[[str | None], None]] = []
-        self._linked_at = 0.0
+        self.linked_at = 0.0  # when another viewer last moved this one's cameras
         self.blocks = build_blocks(scene.dense) if scene.dense is not None and len(scene.dense) else None
         self.surfaces = Surfaces(scene)
         self.shelf = PhotoShelf(scene.photos)
@@ -119,7 +119,7 @@ class LiveViewer:
         self.style = Style(PHOTO, ranges, truth.errors if truth is not None else None)
         self.marks = Marks(self.server, scene_size(scene))
         self.panel = Panel(self, label or scene.name)
-        self.server.scene.on_click()(self._scene_clicked)
+        self.server.scene.on_click()(self.scene_clicked)
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._gone)
         self.redraw()
@@ -136,7 +136,7 @@ class LiveViewer:
         """Let go of the port and all browsers."""
         self.cameras.end()
         self._ended = True
-        for client in list(self._clients.values()):
+        for client in list(self.clients.values()):
             if client.cloud is not None:
                 client.cloud.end()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -148,14 +148,14 @@ class LiveViewer:
         """Draw everything as the panel says."""
         with self._lock:
             show = self.panel.shown()
-            outside = self._photo is None  # other photos stand in the way of the one that is looked through
+            outside = self.photo is None  # other photos stand in the way of the one that is looked through
             self.cameras.show(show.frusta and outside, show.photos and outside)
             if self.sparse is not None:
                 self.sparse.draw(self.style, show.sparse)
             if self.mesh is not None:
                 self.mesh.draw(self.style, show.mesh)
             self.style = replace(self.style, visible=show.dense)
-            for client in self._clients.values():
+            for client in self.clients.values():
                 if client.cloud is not None:
                     client.cloud.restyle(self.style)
 
@@ -189,14 +189,14 @@ class LiveViewer:
 
     def place(self, viewpoint: Viewpoint) -> None:
         """Move the cameras of all browsers."""
-        self._linked_at = time.monotonic()
-        for client in list(self._clients.values()):
+        self.linked_at = time.monotonic()
+        for client in list(self.clients.values()):
             self._place(client, viewpoint)
 
     def reset_view(self) -> None:
         """Back to where the viewer started."""
         self.leave_photo()
-        for client in list(self._clients.values()):
+        for client in list(self.clients.values()):
             self._place(client, self.start)
         for follower in self._followers:
             follower(self.start)
@@ -223,8 +223,8 @@ class LiveViewer:
         """Put the browsers' cameras in the place of a photo's, with the photo over the model."""
         photo = self.scene.photos[row]
         with self._lock:
-            self._photo = row
-            for client in list(self._clients.values()):
+            self.photo = row
+            for client in list(self.clients.values()):
                 self._drop_overlay(client)
                 camera = client.handle.camera
                 depth = self._depth_of(row)
@@ -244,10 +244,10 @@ class LiveViewer:
     def leave_photo(self, tell: bool = True) -> None:
         """Take the photo away and show its camera again; the view stays where it is."""
         with self._lock:
-            if self._photo is None:
+            if self.photo is None:
                 return
-            self._photo = None
-            for client in self._clients.values():
+            self.photo = None
+            for client in self.clients.values():
                 self._drop_overlay(client)
                 with client.handle.atomic():
                     client.fov = client.handle.camera.fov = self.start.fov
@@ -260,7 +260,7 @@ class LiveViewer:
     def fade(self, opacity: float) -> None:
         """Let the photo cover the model more or less."""
         with self._lock:
-            for client in self._clients.values():
+            for client in self.clients.values():
                 if client.overlay is not None:
                     client.overlay.draw(opacity)
 
@@ -272,11 +272,6 @@ class LiveViewer:
         rows = [row for row, photo in enumerate(self.scene.photos) if photo.name == name]
         if rows:
             self.look_through(rows[0], tell=False)
-
-    @property
-    def photo(self) -> int | None:
-        """The photo that is looked through."""
-        return self._photo
 
     def start_at(self, viewpoint: Viewpoint) -> None:
         """Let browsers that come later begin here."""
@@ -338,7 +333,7 @@ class LiveViewer:
                 notes=(*self.scene.notes, *(note for note in notes if note not in known)),
             )
             self.blocks, self.surfaces = blocks, Surfaces(self.scene)
-            for client in self._clients.values():
+            for client in self.clients.values():
                 client.cloud = self._cloud_of(client, client.cloud)
         self.panel.show_notes(self.scene.notes)
 
@@ -348,7 +343,7 @@ class LiveViewer:
         with self._lock:
             client = _Client(handle, None, self.start.fov)
             client.cloud = self._cloud_of(client)
-            self._clients[handle.client_id] = client
+            self.clients[handle.client_id] = client
         handle.camera.max_orbit_distance = float("inf")
         handle.camera.min_orbit_distance = 1e-5 * scene_size(self.scene)
         handle.camera.on_update(lambda _: self._camera_moved(client))
@@ -368,7 +363,7 @@ class LiveViewer:
 
     def _gone(self, handle: viser.ClientHandle) -> None:
         with self._lock:
-            client = self._clients.pop(handle.client_id, None)
+            client = self.clients.pop(handle.client_id, None)
         if client is not None and client.cloud is not None:
             client.cloud.end()
 
@@ -394,7 +389,7 @@ class LiveViewer:
             return
         if client.overlay is not None and shift > 0.01:
             self.leave_photo()
-        if now - self._linked_at < _STAYS or (client.placed is not None and _near(camera, client.placed)):
+        if now - self.linked_at < _STAYS or (client.placed is not None and _near(camera, client.placed)):
             return
         viewpoint = Viewpoint(camera.position, camera.look_at, camera.up_direction, client.fov)
         if client.told is not None and _same(client.told, viewpoint):
@@ -404,20 +399,21 @@ class LiveViewer:
             follower(viewpoint)
 
     def _camera_clicked(self, row: int, client_id: int) -> None:
-        client = self._clients.get(client_id)
+        client = self.clients.get(client_id)
         if client is not None:
             client.camera_clicked_at = time.monotonic()
         threading.Thread(target=self.look_through, args=(row,), daemon=True).start()
 
-    def _scene_clicked(self, event: viser.SceneClickEvent) -> None:
-        client = self._clients.get(event.client_id)
+    def scene_clicked(self, event: viser.SceneClickEvent) -> None:
+        """Mark the point that a person clicked at, or look at it."""
+        client = self.clients.get(event.client_id)
         if client is None or time.monotonic() - client.camera_clicked_at < _SAME_CLICK:
             return
         origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
         direction = direction / np.linalg.norm(direction)
         name = self.panel.marking
-        if name and self._photo is not None:
-            if self.marking.mark_ray(name, self._photo, direction):
+        if name and self.photo is not None:
+            if self.marking.mark_ray(name, self.photo, direction):
                 self.show_marks()
             return
         found = pick(
@@ -451,18 +447,18 @@ class LiveViewer:
             self.panel.name_control(self.marking.next_name())
         elif name and act == "next photo":
             waiting = [one.photo for one in self.marking.of(name, self.surfaces) if not one.marked]
-            later = [row for row in sorted(waiting) if self._photo is None or row > self._photo]
+            later = [row for row in sorted(waiting) if self.photo is None or row > self.photo]
             if waiting:
                 self.look_through((later or sorted(waiting))[0])
-        elif name and self._photo is not None:
+        elif name and self.photo is not None:
             if act == "remove":
-                self.marking.remove(name, self._photo)
+                self.marking.remove(name, self.photo)
             elif act in _STEPS:
                 if act == "accept" and self.marking.place(name, self.surfaces) is None:
                     return
-                self._keep_proposal(name, self._photo)
+                self._keep_proposal(name, self.photo)
                 dx, dy = _STEPS[act]
-                self.marking.nudge(name, self._photo, dx, dy)
+                self.marking.nudge(name, self.photo, dx, dy)
         self.show_marks()
 
     def _keep_proposal(self, name: str, row: int) -> None:

@@ -168,57 +168,43 @@ def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def coarsen_costs(fine, fine_grid, grid, labels, cap, coarse):  # type: ignore[no-untyped-def]
-    """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``)."""
+def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # type: ignore[no-untyped-def]
+    """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``).
+
+    ``total`` (labels^2, n) and ``low`` (n) uint32 are room for the longest antidiagonal.
+    """
     squares = labels * labels
     fine_first, fine_top, height, width = fine_grid.first, fine_grid.top, fine_grid.height, fine_grid.width
     first, top = grid.first, grid.top
-    longest = 0
-    for t in range(first.shape[0] - 1):
-        longest = max(longest, first[t + 1] - first[t])
-    total = np.empty((squares, longest), np.uint32)
-    low = np.empty(longest, np.uint32)
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
-        for k in range(squares):
-            for i in range(n):
-                total[k, i] = np.uint32(0)
-        for dy in range(2):
-            for dx in range(2):
-                s = 2 * t + dy + dx
-                if s >= fine_first.shape[0] - 1:
-                    continue
-                m = fine_first[s + 1] - fine_first[s]
-                source = fine[fine_first[s] * squares : fine_first[s + 1] * squares]
-                # Children exist for coarse y in lo…hi - 1 only.
-                lo = n
-                hi = 0
-                for i in range(n):
-                    y = 2 * (top[t] + i) + dy
-                    x = 2 * (t - top[t] - i) + dx
-                    if y < height and x < width:
-                        lo = min(lo, i)
-                        hi = i + 1
-                if lo >= hi:
-                    continue
-                start = 2 * (top[t] + lo) + dy - fine_top[s]
-                for k in range(squares):
-                    row = source[k * m + start : (k + 1) * m]
-                    into = total[k, lo:hi]
-                    for i in range(hi - lo):
-                        into[i] = np.uint32(into[i] + np.uint32(row[2 * i]))
         for i in range(n):
             low[i] = np.uint32(0xFFFFFFFF)
         for k in range(squares):
-            row32 = total[k, :n]
+            row = total[k]
             for i in range(n):
-                low[i] = min(low[i], row32[i])
-        block = coarse[first[t] * squares : first[t + 1] * squares]
+                row[i] = np.uint32(0)
+            for child in range(4):
+                dy, dx = child // 2, child % 2
+                s = 2 * t + dy + dx
+                # Children exist for coarse y in lo…hi - 1 only: with x and y inside of the fine grid.
+                lo = max(0, t - top[t] - (width - 1 - dx) // 2)
+                hi = min(n, (height - 1 - dy) // 2 - top[t] + 1)
+                if lo >= hi:
+                    continue
+                m = fine_first[s + 1] - fine_first[s]
+                begin = fine_first[s] * squares + k * m + 2 * (top[t] + lo) + dy - fine_top[s]
+                source = fine[begin : begin + 2 * (hi - lo)]
+                for i in range(hi - lo):
+                    row[lo + i] = np.uint32(row[lo + i] + np.uint32(source[2 * i]))
+            for i in range(n):
+                low[i] = min(low[i], row[i])
+        begin = first[t] * squares
         for k in range(squares):
-            row32 = total[k, :n]
-            out = block[k * n : (k + 1) * n]
+            row = total[k]
+            out = coarse[begin + k * n : begin + (k + 1) * n]
             for i in range(n):
-                out[i] = np.uint16(min(np.uint32(row32[i] - low[i]), np.uint32(cap)))
+                out[i] = np.uint16(min(np.uint32(row[i] - low[i]), np.uint32(cap)))
 
 
 @njit(cache=True, nogil=True)
@@ -548,7 +534,9 @@ def propagate(
     if hierarchy > 0 and min(height, width) > 1:
         coarse = Diagonals.of((height + 1) // 2, (width + 1) // 2)
         coarse_costs = np.empty(coarse.height * coarse.width * labels * labels, np.uint16)
-        coarsen_costs(costs, layout, coarse, labels, COST_CAP, coarse_costs)
+        longest = min(coarse.height, coarse.width)
+        room = np.empty((labels * labels, longest), np.uint32), np.empty(longest, np.uint32)
+        coarsen_costs(costs, layout, coarse, labels, COST_CAP, *room, coarse_costs)
         above = propagate(
             coarse_costs,
             _halve_centres(centre),

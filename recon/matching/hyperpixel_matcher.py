@@ -293,7 +293,7 @@ class DhpfSiftFlowMatcher(SiftFlowMatcher):
         settings = self.settings
         assert isinstance(settings, DhpfSiftFlowSettings)
         first_ab, first_ba, layers = self._start.flows(a[1], b[1])
-        pyramid_a, scale_a, pyramid_b, scale_b, used = self._pair_descriptors(a[0], b[0], context)
+        pyramid_a, scale_a, pyramid_b, scale_b, used = self.pair_descriptors(a[0], b[0], context)
         a_to_b = self._from(first_ab, pyramid_a, pyramid_b)
         b_to_a = self._from(first_ba, pyramid_b, pyramid_a)
         if settings.subpixel:

@@ -104,7 +104,7 @@ def built_in(name: str) -> Callable[[_Class], _Class]:
 FAMILIES: dict[str, str] = {"vismatch": "recon.matching.vismatch_adapter:vismatch_matcher"}
 """Collections whose matchers are named ``FAMILY:NAME``: a function from the name to the class."""
 
-_registered: dict[str, tuple[type[Any], type[Any]]] = {}
+registered: dict[str, tuple[type[Any], type[Any]]] = {}
 """By name: the class as it was registered, and completed."""
 
 
@@ -121,9 +121,9 @@ def register(matcher: type[Any]) -> type[Any]:
         raise UsageError(f"{matcher.__name__} is not a matcher: it has no name")
     if name in BUILT_IN or name.partition(":")[0] in FAMILIES:
         raise UsageError(f"a matcher named {name!r} exists already; choose another name")
-    if _registered.get(name, (matcher,))[0] is not matcher:
+    if registered.get(name, (matcher,))[0] is not matcher:
         raise UsageError(f"a matcher named {name!r} exists already; choose another name")
-    _registered[name] = (matcher, complete(matcher, name))
+    registered[name] = (matcher, complete(matcher, name))
     return matcher
 
 
@@ -188,7 +188,7 @@ def available_matchers() -> dict[str, Capabilities]:
             found.setdefault(name, _matcher_class(name).capabilities)
         except UsageError:
             continue
-    found.update({name: cls.capabilities for name, (_, cls) in _registered.items()})
+    found.update({name: cls.capabilities for name, (_, cls) in registered.items()})
     return dict(sorted(found.items()))
 
 
@@ -224,8 +224,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _matcher_class(name: str) -> type[Any]:
-    if name in _registered:
-        return _registered[name][1]
+    if name in registered:
+        return registered[name][1]
     if name in BUILT_IN:
         return _imported(BUILT_IN[name].target)
     family, colon, member = name.partition(":")
@@ -242,7 +242,7 @@ def _matcher_class(name: str) -> type[Any]:
                 f"{type(error).__name__}: {error}"
             ) from error
         return complete(found, name)
-    names = sorted({*BUILT_IN, *_registered, *installed})
+    names = sorted({*BUILT_IN, *registered, *installed})
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     collections = ", ".join(f"{one}:NAME" for one in FAMILIES)

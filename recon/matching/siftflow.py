@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -59,15 +61,23 @@ class SiftFlowResult:
 
     Attributes:
         flow: target minus source, whole pixels, float32.
-        energy: the flow's energy at full size, in units of descriptor difference.
         default_cost: what pixels without data at their target paid: the median of all costs plus the smallest one.
-        level_energies: energy of each pyramid level's flow, coarsest first (the last one is ``energy``).
+        measure: computes ``level_energies``.
     """
 
     flow: Float32[np.ndarray, "h w 2"]
-    energy: float
     default_cost: float
-    level_energies: tuple[float, ...]
+    measure: Callable[[], tuple[float, ...]]
+
+    @cached_property
+    def level_energies(self) -> tuple[float, ...]:
+        """Energy of each pyramid level's flow, coarsest first, in units of descriptor difference."""
+        return self.measure()
+
+    @property
+    def energy(self) -> float:
+        """The flow's energy at full size."""
+        return self.level_energies[-1]
 
 
 def sift_flow(
@@ -162,23 +172,18 @@ def sift_flow_pyramid(
     # Costs must fit 16 bit: a truncation beyond the limit scales every cost.
     scale = min(1.0, MAX_TRUNCATION / settings.d)
     flow: Float32[np.ndarray, "h w 2"] | None = None
-    energies = []
+    found = []
     default = 0.0
     for level in range(levels, 0, -1):
         sift_a, sift_b = pyramid_a[level - 1], pyramid_b[level - 1]
-        height, width = sift_a.shape[:2]
+        mask_a, mask_b = masks_a[level - 1], masks_b[level - 1]
+        width = sift_a.shape[1]
         top = level == levels and initial is None
-        drift = _size_offset((height, width), sift_b.shape[:2])
-        stretch = _whole(drift)
+        stretch = _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
         if initial is not None:
             centre = np.rint(initial).astype(np.int32)
-        elif flow is None and guide is not None:
-            centre = np.rint(_resized_flow(guide.flow, (height, width))).astype(np.int32)
-        elif flow is None:
-            centre = stretch
         else:
-            coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
-            centre = np.rint(drift + 2 * _enlarge(flow - coarse_drift, (height, width))).astype(np.int32)
+            centre = _window_centres(pyramid_a, pyramid_b, level, flow, guide)
         radius = settings.top_window if top else settings.window + level - 1
         if top and guide is not None:
             spread = math.ceil(guide.spread * width / guide.flow.shape[1])
@@ -189,9 +194,7 @@ def sift_flow_pyramid(
         gamma = settings.gamma * 2 ** (level - 1)
         planes = np.ascontiguousarray(np.moveaxis(centre, -1, 0))
         relative = np.ascontiguousarray(np.moveaxis(centre - stretch, -1, 0))
-        costs, default = data_costs(
-            sift_a, sift_b, masks_a[level - 1], masks_b[level - 1], planes, radius, scale, threads
-        )
+        costs, default = data_costs(sift_a, sift_b, mask_a, mask_b, planes, radius, scale, threads)
         labels = solve(
             costs,
             relative,
@@ -210,20 +213,41 @@ def sift_flow_pyramid(
                 settings.polish,
             )  # fmt: skip
         flow = (whole + stretch).astype(np.float32)
-        energies.append(
+        found.append((level, flow, default))
+    assert flow is not None
+
+    def measure() -> tuple[float, ...]:
+        return tuple(
             flow_energy(
                 flow,
-                sift_a,
-                sift_b,
+                pyramid_a[level - 1],
+                pyramid_b[level - 1],
                 settings=settings,
-                gamma=gamma,
+                gamma=settings.gamma * 2 ** (level - 1),
                 mask_a=masks_a[level - 1],
                 mask_b=masks_b[level - 1],
                 default_cost=default,
             )
+            for level, flow, default in found
         )
-    assert flow is not None
-    return SiftFlowResult(flow, energies[-1], default, tuple(energies))
+
+    return SiftFlowResult(flow, default, measure)
+
+
+def _window_centres(
+    pyramid_a: Sequence[UInt8[np.ndarray, "_ _ c"]],
+    pyramid_b: Sequence[UInt8[np.ndarray, "_ _ c"]],
+    level: int,
+    flow: Float32[np.ndarray, "h2 w2 2"] | None,
+    guide: Guide | None,
+) -> Int32[np.ndarray, "h w 2"]:
+    """Where the windows of a level lie: round the flow of the coarser level; at the coarsest, of a guide or none."""
+    size = pyramid_a[level - 1].shape[:2]
+    drift = _size_offset(size, pyramid_b[level - 1].shape[:2])
+    if flow is not None:
+        coarse_drift = _size_offset(pyramid_a[level].shape[:2], pyramid_b[level].shape[:2])
+        return np.rint(drift + 2 * _enlarge(flow - coarse_drift, size)).astype(np.int32)
+    return _whole(drift) if guide is None else np.rint(_resized_flow(guide.flow, size)).astype(np.int32)
 
 
 def flow_energy(
@@ -244,7 +268,7 @@ def flow_energy(
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
-    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, default_cost)
+    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, float(default_cost))
     relative = flow - _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
     displacement = float(np.abs(relative).sum(dtype=np.float64)) * (
         settings.gamma if gamma is None else gamma

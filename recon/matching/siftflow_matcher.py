@@ -185,10 +185,10 @@ class SiftFlowMatcher:
     def _match_alike(self, a: Any, b: Any, context: PairContext) -> DenseMatch:
         """``match`` of images of about one size."""
         settings = self.settings
-        pyramid_a, scale_a, pyramid_b, scale_b, used = self._pair_descriptors(a, b, context)
+        pyramid_a, scale_a, pyramid_b, scale_b, used = self.pair_descriptors(a, b, context)
 
         def direction(source: Any, target: Any, own: DescriptorPyramid, other: DescriptorPyramid) -> Any:
-            resolved = _resolved(settings, own, other)
+            resolved = settings_for_pair(settings, own, other)
             guide = self._guide(source, target, context.seeds if source is a else _swapped(context.seeds))
             if guide is not None:
                 narrow = {
@@ -219,9 +219,9 @@ class SiftFlowMatcher:
     ) -> Float32[np.ndarray, "ha wa 2"]:
         """Flow in whole pixels between two SIFT images, one descriptor a pixel."""
         own, other = (self._pyramid(sift, None) for sift in (a, b))
-        return sift_flow_pyramid(own, other, settings=_resolved(self.settings, own, other)).flow
+        return sift_flow_pyramid(own, other, settings=settings_for_pair(self.settings, own, other)).flow
 
-    def _pair_descriptors(self, a: Any, b: Any, context: PairContext) -> tuple[Any, Any, Any, Any, str]:
+    def pair_descriptors(self, a: Any, b: Any, context: PairContext) -> tuple[Any, Any, Any, Any, str]:
         """Pyramids and scale maps of both images for this pair, and which propagation made them."""
         if a.pyramid is not None and b.pyramid is not None:
             return a.pyramid, a.scale_map, b.pyramid, b.scale_map, self._propagation
@@ -305,7 +305,9 @@ def _automatic_levels(size: tuple[int, ...]) -> int:
     return 1 + max(0, int(np.ceil(np.log2(max(size) / COARSEST_SIDE))))
 
 
-def _resolved(settings: FixedScaleSettings, a: DescriptorPyramid, b: DescriptorPyramid) -> SiftFlowSettings:
+def settings_for_pair(
+    settings: FixedScaleSettings, a: DescriptorPyramid, b: DescriptorPyramid
+) -> SiftFlowSettings:
     """The settings with automatic levels and window filled in."""
     levels = min(len(a.sift), len(b.sift))
     if settings.levels == 0:

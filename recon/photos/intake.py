@@ -192,3 +192,14 @@ def make_photo_set(
         for index, one in enumerate(usable)
     )
     return PhotoSet(photos, cameras, tuple(left_out), None if model == "auto" else model)
+
+
+def too_few_in_words(places: str, usable: Sequence[PhotoFacts], left_out: Sequence[LeftOut]) -> str:
+    """Why there are not two photos to reconstruct from, with the reasons of the first that were left out."""
+    found = f"only one photo can be used, {usable[0].candidate.name}" if usable else "no photo can be used"
+    text = f"{places}: {found}; a reconstruction needs two or more that overlap"
+    for one in left_out[:5]:
+        text += f"\n  {one.name}: {one.reason}"
+    if len(left_out) > 5:
+        text += f"\n  ... and {len(left_out) - 5} more"
+    return text

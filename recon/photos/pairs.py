@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -17,6 +18,8 @@ from recon.photos.types import PhotoSet
 Pair = tuple[int, int]
 """Photo ids (i, j) with i < j."""
 
+PairsMode = Literal["auto", "exhaustive", "sequential", "retrieval", "file"]
+
 _WORDS = 64
 """Size of the visual vocabulary: VLAD works with 64 words already (Jégou et al., CVPR 2010, table 2)."""
 _REST = 1.0
@@ -25,6 +28,36 @@ _REST_SHARE = 0.3
 """Of the matches of a pair; on a rendered turntable whose wall fills a quarter of the photos 0.32 and more."""
 _TRAINING_DESCRIPTORS = 20_000
 _DESCRIPTORS_PER_PHOTO = 1_500
+
+
+def candidate_pairs(
+    photo_set: PhotoSet,
+    mode: PairsMode,
+    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]],
+    *,
+    exhaustive_limit: int,
+    overlap: int,
+    loop: bool,
+    retrieved: int,
+    seed: int,
+) -> list[Pair]:
+    """Pairs of photos to look at, in order; with retrieval also neighbours in order, and along films.
+
+    Args:
+        mode: ``auto`` is exhaustive up to ``exhaustive_limit`` photos and retrieval beyond; not ``file``.
+        descriptors: of the interest points of each photo; read by retrieval only.
+        overlap, loop: as ``sequential_pairs`` and ``along_films`` take them.
+        retrieved: candidates per photo.
+    """
+    n = len(photo_set.photos)
+    if mode == "auto":
+        mode = "exhaustive" if n <= exhaustive_limit else "retrieval"
+    if mode == "exhaustive":
+        return list(exhaustive_pairs(n))
+    if mode == "sequential":
+        return list(sequential_pairs(n, overlap, loop))
+    found = retrieval_pairs(descriptors, retrieved, seed)
+    return sorted({*found, *pairwise(range(n)), *along_films(photo_set, overlap)})
 
 
 def exhaustive_pairs(n: int) -> tuple[Pair, ...]:

@@ -81,6 +81,14 @@ class Found:
     passed_over: tuple[LeftOut, ...] = ()
     folder: Path = Path()
 
+    @property
+    def passed_over_in_words(self) -> str:
+        """The files that were passed over, the first with their reasons."""
+        count = len(self.passed_over)
+        first = "; ".join(f"{one.name} {one.reason}" for one in self.passed_over[:5])
+        more = f"; and {count - 5} more" if count > 5 else ""
+        return f"passed over {count} file{'s' * (count > 1)}: {first}{more}"
+
 
 def find_photos(sources: Sequence[Path | str], exclude: Iterable[Path | str] = ()) -> Found:
     """Find the photos and films of folders, files, patterns and lists of names.

@@ -158,31 +158,18 @@ def _cast_bands(scene: Any, view: PinholeView) -> Any:
     """Cast the rays through all pixel centres, some rows at a time: (first row, Open3D's answer)."""
     rows = max(1, _RAYS // view.width)
     rays = np.empty((rows, view.width, 6), np.float32)
-    inverse = np.linalg.inv(view.K)
-    rotation = np.ascontiguousarray(view.cam_from_world[:, :3], np.float64)
+    inverse, rotation = np.linalg.inv(view.K), view.cam_from_world[:, :3]
+    rays[..., :3] = view.center
+    x = np.arange(view.width)
     for top in range(0, view.height, rows):
         number = min(rows, view.height - top)
-        _fill_rays(rays[:number], top, inverse, rotation, view.center)
+        y = np.arange(top, top + number)[:, None]
+        a = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
+        b = inverse[1, 1] * y + inverse[1, 2]
+        # Unit z in the camera: a ray's parameter is a z-depth.
+        for axis in range(3):
+            rays[:number, :, 3 + axis] = a * rotation[0, axis] + b * rotation[1, axis] + rotation[2, axis]
         yield top, scene.cast_rays(tensor(rays[:number].reshape(-1, 6)))
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill_rays(
-    rays: Float32[np.ndarray, "h w 6"],
-    top: int,
-    inverse: Float64[np.ndarray, "3 3"],
-    rotation: Float64[np.ndarray, "3 3"],
-    center: Float64[np.ndarray, "3"],
-) -> None:
-    """Origins and directions (unit z in the camera: a ray's parameter is a z-depth)."""
-    for row in range(rays.shape[0]):
-        for x in range(rays.shape[1]):
-            y = row + top
-            a = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
-            b = inverse[1, 1] * y + inverse[1, 2]
-            for axis in range(3):
-                rays[row, x, axis] = center[axis]
-                rays[row, x, 3 + axis] = a * rotation[0, axis] + b * rotation[1, axis] + rotation[2, axis]
 
 
 @numba.njit(cache=True, nogil=True)

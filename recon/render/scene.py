@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
-from recon.core.mesh import PointCloud
+from recon.core.mesh import PointCloud, VertexMesh
 from recon.core.resize import resize_rgb, working_size
 from recon.core.undistort import undistort_photo
 from recon.errors import ReconError
@@ -70,34 +70,6 @@ class ViewPhoto:
 
 
 @dataclass(frozen=True)
-class ViewMesh:
-    """Triangles, near the origin; None where the file does not say.
-
-    Attributes:
-        vertices: (n, 3), finite; in double precision as read, in single with the scene's offset taken away.
-        faces: (m, 3) vertex indices, counter-clockwise seen from outside.
-        rgb: (n, 3) colours of the vertices.
-        uv: (n, 2) texture coordinates of the vertices, v up; vertices are repeated where charts meet.
-        texture: (h, w, 3), first row at v = 1.
-    """
-
-    vertices: Float[np.ndarray, "n 3"]
-    faces: Int32[np.ndarray, "m 3"]
-    rgb: UInt8[np.ndarray, "n 3"] | None = None
-    uv: Float32[np.ndarray, "n 2"] | None = None
-    texture: UInt8[np.ndarray, "h w 3"] | None = None
-
-    @property
-    def textured(self) -> bool:
-        """True where there is a texture to draw."""
-        return self.uv is not None and self.texture is not None
-
-    def near(self, offset: Float64[np.ndarray, "3"]) -> ViewMesh:
-        """Take an offset away, which brings the mesh near the origin, and go over to single precision."""
-        return replace(self, vertices=(self.vertices - offset).astype(np.float32))
-
-
-@dataclass(frozen=True)
 class UnreadCloud:
     """A dense cloud of which only a sample was read so far.
 
@@ -131,7 +103,7 @@ class ViewScene:
     photos: tuple[ViewPhoto, ...] = ()
     sparse: Scene | None = None
     dense: PointCloud | None = None
-    mesh: ViewMesh | None = None
+    mesh: VertexMesh | None = None
     offset: Float64[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
     up: Float64[np.ndarray, "3"] = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
     georeference: Georeference | None = None

@@ -11,16 +11,16 @@ from jaxtyping import Float64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, up_of_photos
-from recon.core.mesh import PointCloud
+from recon.core.mesh import PointCloud, VertexMesh
 from recon.errors import ReconError, UsageError, reading
 from recon.exports.georeference import Georeference
 from recon.exports.precision import find_precision
 from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
-from recon.io.glb import model_from_scene, read_glb, srgb_of_linear
+from recon.io.glb import model_from_scene, read_glb
 from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
-from recon.io.textured_mesh import in_one_texture
-from recon.render.scene import UnreadCloud, ViewMesh, ViewPhoto, ViewScene
+from recon.io.textured_mesh import read_with_trimesh
+from recon.render.scene import UnreadCloud, ViewPhoto, ViewScene
 from recon.run.folder import GEOREFERENCE, MARKS, RunFolder
 from recon.run.state import old_results
 
@@ -138,7 +138,7 @@ def _without_cameras(path: Path, cloud_file: Path, mesh_file: Path | None, sampl
     return replace(first, name=_name(path), mesh=mesh, notes=(note, *first.notes, *notes))
 
 
-def _mesh(path: Path | None, offset: Float64[np.ndarray, "3"]) -> tuple[ViewMesh | None, tuple[str, ...]]:
+def _mesh(path: Path | None, offset: Float64[np.ndarray, "3"]) -> tuple[VertexMesh | None, tuple[str, ...]]:
     if path is None:
         return None, ()
     mesh, notes = read_view_mesh(path, in_model=True)
@@ -250,7 +250,7 @@ def _cloud_of_rows(
     return cloud, tuple(notes)
 
 
-def read_view_mesh(path: Path, in_model: bool = False) -> tuple[ViewMesh, tuple[str, ...]]:
+def read_view_mesh(path: Path, in_model: bool = False) -> tuple[VertexMesh, tuple[str, ...]]:
     """Read a mesh of a .ply, .obj or .glb file, its vertices in double precision, and notes.
 
     Args:
@@ -264,7 +264,7 @@ def read_view_mesh(path: Path, in_model: bool = False) -> tuple[ViewMesh, tuple[
         raise ReconError(f"{path}: a mesh is one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise ReconError(f"{path}: there is no such file")
-    mesh = _read_ply_mesh(path) if suffix == ".ply" else _read_with_trimesh(path)
+    mesh = _read_ply_mesh(path) if suffix == ".ply" else read_with_trimesh(path)
     if not len(mesh.faces):
         raise ReconError(f"{path}: holds no triangles")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
@@ -283,61 +283,12 @@ def read_view_mesh(path: Path, in_model: bool = False) -> tuple[ViewMesh, tuple[
     return replace(mesh, vertices=vertices, faces=faces), (lost,)
 
 
-def _read_ply_mesh(path: Path) -> ViewMesh:
+def _read_ply_mesh(path: Path) -> VertexMesh:
     mesh = read_mesh(path)
     rgb = None
     if mesh.has_vertex_colors():
         rgb = np.rint(np.clip(np.asarray(mesh.vertex_colors), 0.0, 1.0) * 255).astype(np.uint8)
-    return ViewMesh(np.array(mesh.vertices, np.float64), np.array(mesh.triangles, np.int32), rgb)
-
-
-def _read_with_trimesh(path: Path) -> ViewMesh:
-    import trimesh
-
-    try:
-        scene = trimesh.load_scene(path, process=False)
-        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh)]
-    except Exception as error:  # whatever a damaged file does to the parser
-        raise ReconError(f"{path}: the mesh cannot be read ({type(error).__name__}: {error})") from error
-    if not parts:
-        raise ReconError(f"{path}: holds no triangles")
-    pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
-    colors: list[UInt8[np.ndarray, "_ 3"] | None] = []
-    uvs, which = [], []
-    for part in parts:
-        count = len(part.vertices)
-        visual, uv, number = part.visual, np.zeros((count, 2)), -1
-        if isinstance(visual, trimesh.visual.TextureVisuals):
-            material = visual.material
-            image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-            if visual.uv is not None and image is not None:
-                uv, number = np.asarray(visual.uv, np.float64), len(pictures)
-                pictures.append(np.asarray(image.convert("RGB"), np.uint8))
-            own = visual.vertex_attributes.get("color")
-            visual = None if own is None else trimesh.visual.ColorVisuals(vertex_colors=own)
-        if visual is None or not visual.defined:
-            colors.append(None)
-        else:
-            colors.append(np.array(visual.vertex_colors[:, :3], np.uint8))
-        uvs.append(uv)
-        which.append(np.full(count, number))
-    rgb = None
-    if any(one is not None for one in colors):
-        grey = [np.full((len(part.vertices), 3), 128, np.uint8) for part in parts]
-        rgb = np.concatenate([other if one is None else one for one, other in zip(colors, grey, strict=True)])
-        if path.suffix.lower() == ".glb":
-            rgb = srgb_of_linear(rgb / np.float32(255))
-    uv, texture = in_one_texture(path, np.concatenate(uvs), np.concatenate(which), pictures)
-    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-    return ViewMesh(
-        np.concatenate([np.asarray(part.vertices, np.float64) for part in parts]),
-        np.concatenate(
-            [np.asarray(part.faces, np.int32) + start for part, start in zip(parts, starts, strict=True)]
-        ).astype(np.int32),
-        rgb,
-        None if texture is None else uv.astype(np.float32),
-        texture,
-    )
+    return VertexMesh(np.array(mesh.vertices, np.float64), np.array(mesh.triangles, np.int32), rgb)
 
 
 def _columns(rows: Any, names: tuple[str, ...], kind: Any) -> Any:

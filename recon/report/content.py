@@ -57,10 +57,15 @@ class PhotoEntry:
 
 @dataclass(frozen=True)
 class Points:
-    """A coloured cloud in the world; anything not finite is not shown."""
+    """A coloured cloud in the world; anything not finite is not shown.
+
+    Attributes:
+        of: points of the whole cloud where these are some of it, evenly taken; 0 where they are all.
+    """
 
     xyz: Float[np.ndarray, "n 3"]
     rgb: UInt8[np.ndarray, "n 3"]
+    of: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from jaxtyping import Float, Float32, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.colmap import photo_id, points_from_colmap
+from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_points, resize_rgb, working_size
 from recon.core.undistort import undistort_photo, undistort_points
 from recon.evaluation.matches import epipolar_distances, fundamental_matrix
 from recon.graph.two_view import sample_matches
 from recon.io.manifest import Manifest, counts_in_words
 from recon.io.pictures import encode_picture, read_bgr
-from recon.io.surfaces import read_points_ply
+from recon.io.surfaces import ply_elements, thin_points
 from recon.matching.types import SparseMatch
 from recon.photos.types import Photo
 from recon.render.match_lines import match_lines_picture
 from recon.render.pictures import depth_picture
-from recon.render.scene import ViewMesh
 from recon.report.charts import pair_text
 from recon.report.content import (
     Histogram,
@@ -78,12 +78,15 @@ _AGREES_PX = 2.0
 
 _MOST_DEPTH_MAPS = 24
 
+# Larger clouds are thinned when they are read.
+_MOST_POINTS = 3_000_000
+
 
 def gather(
     run: RunFolder,
     manifest: Manifest,
     summary: Mapping[str, Any],
-    mesh: Callable[[], ViewMesh],
+    mesh: Callable[[], VertexMesh],
     spread: Spread,
     failure: str = "",
 ) -> ReportContent:
@@ -123,7 +126,7 @@ class _Gatherer:
         run: RunFolder,
         manifest: Manifest,
         summary: Mapping[str, Any],
-        mesh: Callable[[], ViewMesh],
+        mesh: Callable[[], VertexMesh],
         spread: Spread,
         failure: str,
     ) -> None:
@@ -397,8 +400,9 @@ class _Gatherer:
         return jpeg(depth_picture(small), self.photos[number].name, f"depth on {covered:.0%} of the pixels")
 
     def _dense(self) -> None:
-        cloud = read_points_ply(self.run.path(CLOUD))
-        self.content.dense = Points(cloud.xyz, cloud.rgb)
+        path = self.run.path(CLOUD)
+        cloud = thin_points(path, _MOST_POINTS)
+        self.content.dense = Points(cloud.xyz, cloud.rgb, ply_elements(path)["vertex"])
 
     def _still(self) -> Picture | None:
         for name in ("cloud.png", "cameras_oblique.png"):

@@ -118,10 +118,11 @@ def add_points(blob: Blob, points: Points, box: Box, limit: int, seed: int = 0) 
     inside = len(rows)
     rows = np.random.default_rng(seed).permutation(rows)[:limit]
     rgb = points.rgb[rows] if points.rgb.any() else np.full((len(rows), 3), 150, np.uint8)
+    of = points.of or len(points.xyz)
     return {
         "count": len(rows),
-        "of": len(points.xyz),
-        "outside": len(points.xyz) - inside,
+        "of": of,
+        "outside": round((len(points.xyz) - inside) * (of / max(1, len(points.xyz)))),
         "xyz": blob.add(box.steps(points.xyz[rows])),
         "rgb": blob.add(np.ascontiguousarray(rgb)),
     }

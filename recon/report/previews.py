@@ -11,11 +11,11 @@ from jaxtyping import Float32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
-from recon.io.surfaces import read_points_ply
+from recon.core.mesh import VertexMesh
+from recon.io.surfaces import thin_points
 from recon.render import pictures
 from recon.render.canvas import Surface
 from recon.render.pictures import Picture
-from recon.render.scene import ViewMesh
 from recon.run.dense_scene import DenseScene, moved_views
 from recon.run.folder import CLOUD, RunFolder
 
@@ -31,7 +31,7 @@ _SHEET_SIDE = 640
 _CLOUD_POINTS = 1_500_000
 
 
-def previews(run: RunFolder, width: int, load_mesh: Callable[[], ViewMesh]) -> dict[str, Draw]:
+def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) -> dict[str, Draw]:
     """Prepare the pictures of a finished run, by file name; each is drawn when it is called.
 
     Args:
@@ -43,9 +43,8 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], ViewMesh]) -> d
 
     @cache
     def cloud() -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
-        points = read_points_ply(run.path(CLOUD))
-        step = max(1, len(points) // _CLOUD_POINTS)
-        return (points.xyz[::step] - offset).astype(np.float32), points.rgb[::step]
+        points = thin_points(run.path(CLOUD), _CLOUD_POINTS)
+        return (points.xyz - offset).astype(np.float32), points.rgb
 
     @cache
     def surface() -> Surface:

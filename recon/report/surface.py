@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
+from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_rgb, working_size
 from recon.io.manifest import Manifest
 from recon.io.pictures import encode_picture
-from recon.render.scene import ViewMesh
 from recon.render.scene_files import read_view_mesh
 from recon.report.content import Surface
 from recon.run.folder import RunFolder
@@ -25,7 +25,7 @@ _FACES = 200_000
 _TEXTURE_SIDE, _QUALITY = 2048, 80
 
 
-def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], ViewMesh]:
+def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], VertexMesh]:
     """Give the mesh of a run, read when it is asked for: the textured one, which has fewer faces, if there is one."""
     texture = manifest.stages.get("texture")
     path = run.path("mesh", "textured.glb")
@@ -34,7 +34,7 @@ def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], ViewMesh]:
     return cache(lambda: read_view_mesh(path, in_model=True)[0])
 
 
-def page_surface(run: RunFolder, mesh: ViewMesh) -> Surface:
+def page_surface(run: RunFolder, mesh: VertexMesh) -> Surface:
     """Make a mesh ready for the page: with its texture made smaller, or with fewer faces.
 
     Raises:
@@ -52,7 +52,7 @@ def page_surface(run: RunFolder, mesh: ViewMesh) -> Surface:
     return _clustered(mesh)
 
 
-def _clustered(mesh: ViewMesh) -> Surface:
+def _clustered(mesh: VertexMesh) -> Surface:
     """Vertices that fall into one cell of a grid become one: coarser than collapsing edges, and far faster."""
     import open3d as o3d
 

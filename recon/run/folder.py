@@ -918,12 +918,12 @@ class RunFolder:
             return found
         return replace(found, vertices=found.vertices * np.float32(self.scale))
 
-    def write_cloud(self, cloud: FusedCloud) -> None:
-        """Write the dense points."""
+    def write_cloud(self, cloud: FusedCloud | Iterable[FusedCloud], count: int | None = None) -> None:
+        """Write the dense points; see ``write_points_ply``."""
         from recon.io.surfaces import write_points_ply
 
         with self.files.writing(CLOUD) as path:
-            write_points_ply(path, cloud)
+            write_points_ply(path, cloud, count)
 
 
 def write_points(path: Path, points: InterestPoints) -> None:

@@ -70,6 +70,13 @@ class RunInputs:
         path = Path(self.intrinsics).expanduser()
         return [one for one in (path, path.with_name("images.txt")) if one.is_file()]
 
+    def files(self, found: Found) -> list[tuple[str, str, Path]]:
+        """Every file that the run reads: its kind, its name and its path."""
+        listed = [("photo", one.name, one.path) for one in found.photos]
+        listed += [("film", one.name, one.path) for one in found.films]
+        listed += [("mask", name, path) for name, path in sorted(self.masks_of(found).items())]
+        return listed + [("intrinsics", path.name, path) for path in self.intrinsics_files()]
+
     def sharing(self) -> CameraSharing | None:
         """The user's word on which photos share a camera, which goes before the recipe.
 

@@ -52,9 +52,9 @@ class MappingSettings:
     """Settings for finding cameras.
 
     Attributes:
-        loss_scale_px: the final bundle adjustment trusts residuals up to this size; larger ones count less
+        loss_scale: pixels; the final bundle adjustment trusts residuals up to this size; larger ones count less
             and less (Cauchy loss).
-        max_error_px: observations with a larger reprojection error are dropped before the final adjustment.
+        max_error: pixels; observations with a larger reprojection error are dropped before the final adjustment.
         min_triangulation_angle: degrees; points seen under a smaller angle are dropped.
         refine_principal_point: in the last adjustment, for cameras with unknown intrinsics that took at least
             ``MIN_PHOTOS_FOR_CENTRE`` photos. With fewer photos the principal point and the poses explain each
@@ -68,8 +68,8 @@ class MappingSettings:
             and wherever it is, since evidence asked for it.
     """
 
-    loss_scale_px: float = 1.0
-    max_error_px: float = 4.0
+    loss_scale: float = 1.0
+    max_error: float = 4.0
     min_triangulation_angle: float = 1.5
     refine_principal_point: bool = True
     min_pair_matches: int = 15
@@ -155,7 +155,7 @@ def _incremental_options(photos: PhotoSet, settings: MappingSettings) -> pycolma
         options.init_image_id1, options.init_image_id2 = (image_id(one) for one in settings.first_pair)
     # Tracks are few where photos overlap little, but checked against each other: half of COLMAP's 30 will do.
     options.mapper.abs_pose_min_num_inliers = MIN_POINTS_FOR_A_PHOTO
-    options.mapper.filter_max_reproj_error = settings.max_error_px
+    options.mapper.filter_max_reproj_error = settings.max_error
     options.mapper.filter_min_tri_angle = settings.min_triangulation_angle
     # Tracks come with their observations complete; two-view points carry photos at the rim of the set.
     options.triangulation.ignore_two_view_tracks = False
@@ -360,7 +360,7 @@ def triangulate_tracks(
     options = pycolmap.EstimateTriangulationOptions()
     options.residual_type = pycolmap.TriangulationResidualType.REPROJECTION_ERROR
     options.min_tri_angle = np.deg2rad(settings.min_triangulation_angle)
-    options.ransac.max_error = settings.max_error_px
+    options.ransac.max_error = settings.max_error
     options.ransac.random_seed = settings.seed
     poses = {
         photo: pycolmap.Rigid3d(posed.cam_from_world) for photo, posed in posed_cameras(model, photos).items()
@@ -416,7 +416,7 @@ def refine_model(
     for _ in range(rounds):
         adjust(model, settings, constant, refine_principal_point=False)
         manager = pycolmap.ObservationManager(model)
-        if manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle) == 0:
+        if manager.filter_all_points3D(settings.max_error, settings.min_triangulation_angle) == 0:
             break
     if settings.refine_principal_point and not settings.fixed_cameras:
         _refine_principal_points(model, settings, constant)
@@ -464,7 +464,7 @@ def adjust(
     options.print_summary = False
     options.refine_principal_point = refine_principal_point
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = settings.loss_scale_px
+    options.ceres.loss_function_scale = settings.loss_scale
     options.ceres.solver_options.num_threads = settings.threads
     options.ceres.solver_options.function_tolerance = 1e-9
     options.ceres.solver_options.gradient_tolerance = 1e-12

@@ -6,13 +6,10 @@ Photometric Direct Image Registration", PAMI 2008.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+from jaxtyping import Float32, Float64
 from numba import njit
 
-# Functions that one place alone calls are inlined before they are compiled: each compiled by itself and again with its
-# caller took a seventh longer to compile.
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
 
@@ -31,31 +28,15 @@ def sample(image: np.ndarray, x: float, y: float) -> float:
     wy1 = (1.5 * v - 2.5) * v * v + 1.0
     wy2 = ((-1.5 * v + 2.0) * v + 0.5) * v
     wy3 = (0.5 * v - 0.5) * v * v
-    if x0 >= 1 and y0 >= 1 and x0 + 2 < width and y0 + 2 < height:
-        a = (
-            image[y0 - 1, x0 - 1] * wx0
-            + image[y0 - 1, x0] * wx1
-            + image[y0 - 1, x0 + 1] * wx2
-            + image[y0 - 1, x0 + 2] * wx3
-        )
-        b = image[y0, x0 - 1] * wx0 + image[y0, x0] * wx1 + image[y0, x0 + 1] * wx2 + image[y0, x0 + 2] * wx3
-        c = (
-            image[y0 + 1, x0 - 1] * wx0
-            + image[y0 + 1, x0] * wx1
-            + image[y0 + 1, x0 + 1] * wx2
-            + image[y0 + 1, x0 + 2] * wx3
-        )
-        d = (
-            image[y0 + 2, x0 - 1] * wx0
-            + image[y0 + 2, x0] * wx1
-            + image[y0 + 2, x0 + 1] * wx2
-            + image[y0 + 2, x0 + 2] * wx3
-        )
-        return a * wy0 + b * wy1 + c * wy2 + d * wy3
+    inside = x0 >= 1 and y0 >= 1 and x0 + 2 < width and y0 + 2 < height
     total = 0.0
     for j in range(4):
-        yy = min(max(y0 - 1 + j, 0), height - 1)
         wy = wy0 if j == 0 else wy1 if j == 1 else wy2 if j == 2 else wy3
+        if inside:
+            row = image[y0 - 1 + j]
+            total += (row[x0 - 1] * wx0 + row[x0] * wx1 + row[x0 + 1] * wx2 + row[x0 + 2] * wx3) * wy
+            continue
+        yy = min(max(y0 - 1 + j, 0), height - 1)
         for i in range(4):
             xx = min(max(x0 - 1 + i, 0), width - 1)
             wx = wx0 if i == 0 else wx1 if i == 1 else wx2 if i == 2 else wx3
@@ -92,272 +73,186 @@ def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
     return True
 
 
-class _Buffers(NamedTuple):
-    """Working memory of the alignment of a patch; made once for all patches of a call.
-
-    Attributes:
-        weight: (n,) Gaussian window over the n samples of a patch.
-        patch: (side + 2, side + 2) of the source, with a border for derivatives.
-        template, moved: (n,) zero-mean samples of source and target.
-        J: (p, n) steepest descent images of the p parameters, without gain and offset.
-        H, factor: (p, p) their products, and room to factorise them.
-        delta: (p,) right side, then step.
-    """
-
-    weight: np.ndarray
-    patch: np.ndarray
-    template: np.ndarray
-    moved: np.ndarray
-    J: np.ndarray
-    H: np.ndarray
-    factor: np.ndarray
-    delta: np.ndarray
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _window(radius: int, weight: np.ndarray) -> float:
-    """Fill a Gaussian window and return its sum."""
-    side = 2 * radius + 1
-    total = 0.0
-    for v in range(side):
-        for u in range(side):
-            r2 = ((u - radius) ** 2 + (v - radius) ** 2) / (0.6 * radius + 0.6) ** 2
-            weight[v * side + u] = np.exp(-0.5 * r2)
-            total += weight[v * side + u]
-    return total
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _magnification(W: np.ndarray) -> float:
-    """Compute how many target pixels a source pixel covers along a side."""
-    w0 = W[2, 2]
-    px, py = W[0, 2] / w0, W[1, 2] / w0
-    a = (W[0, 0] - px * W[2, 0]) / w0
-    b = (W[0, 1] - px * W[2, 1]) / w0
-    c = (W[1, 0] - py * W[2, 0]) / w0
-    d = (W[1, 1] - py * W[2, 1]) / w0
-    return np.sqrt(abs(a * d - b * c))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _read_template(image: np.ndarray, x: float, y: float, step: float, room: _Buffers, total: float) -> float:
-    """Sample the source's patch and its zero-mean template; return the template's weighted power."""
-    inner = room.patch.shape[0] - 2
-    radius = inner // 2
-    for v in range(inner + 2):
-        for u in range(inner + 2):
-            room.patch[v, u] = sample(image, x + (u - radius - 1) * step, y + (v - radius - 1) * step)
-    mean = 0.0
-    for v in range(inner):
-        for u in range(inner):
-            k = v * inner + u
-            room.template[k] = room.patch[v + 1, u + 1]
-            mean += room.weight[k] * room.template[k]
-    mean /= total
-    power = 0.0
-    for k in range(inner * inner):
-        room.template[k] -= mean
-        power += room.weight[k] * room.template[k] * room.template[k]
-    return power
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _prepare_steps(step: float, room: _Buffers, total: float, power: float) -> None:
-    """Compute the steepest descent images with gain and offset projected out, and their products."""
-    patch, weight, template, J, H = room.patch, room.weight, room.template, room.J, room.H
-    parameters, size = J.shape
-    side = patch.shape[0] - 2
-    radius = side // 2
-    for v in range(side):
-        for u in range(side):
-            k = v * side + u
-            gx = 0.5 * (patch[v + 1, u + 2] - patch[v + 1, u]) / step
-            gy = 0.5 * (patch[v + 2, u + 1] - patch[v, u + 1]) / step
-            J[0, k] = gx
-            J[1, k] = gy
-            if parameters == 6:
-                # Scaled by the radius so that all six parameters are of the size of a pixel.
-                x, y = (u - radius) / radius, (v - radius) / radius
-                J[2, k] = gx * x
-                J[3, k] = gx * y
-                J[4, k] = gy * x
-                J[5, k] = gy * y
-    for p in range(parameters):
-        along, shift = 0.0, 0.0
-        for k in range(size):
-            shift += weight[k] * J[p, k]
-            along += weight[k] * J[p, k] * template[k]
-        shift /= total
-        along /= power
-        for k in range(size):
-            J[p, k] -= shift + along * template[k]
-    for p in range(parameters):
-        for q in range(p + 1):
-            s = 0.0
-            for k in range(size):
-                s += weight[k] * J[p, k] * J[q, k]
-            H[p, q] = s
-            H[q, p] = s
-    for p in range(parameters):
-        # A trace of damping keeps edges from sliding along themselves.
-        H[p, p] *= 1.0 + 1e-4
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _read_moved(image: np.ndarray, W: np.ndarray, step: float, room: _Buffers) -> tuple[bool, float]:
-    """Sample the target through a warp: whether all of the patch lies in the photo, and the weighted sum."""
-    side = room.patch.shape[0] - 2
-    radius = side // 2
-    height, width = image.shape
-    total = 0.0
-    for v in range(side):
-        y = (v - radius) * step
-        for u in range(side):
-            x = (u - radius) * step
-            w = W[2, 0] * x + W[2, 1] * y + W[2, 2]
-            tx = (W[0, 0] * x + W[0, 1] * y + W[0, 2]) / w
-            ty = (W[1, 0] * x + W[1, 1] * y + W[1, 2]) / w
-            if not (tx >= 0.0 and ty >= 0.0 and tx <= width - 1.0 and ty <= height - 1.0):
-                return False, 0.0
-            k = v * side + u
-            room.moved[k] = sample(image, tx, ty)
-            total += room.weight[k] * room.moved[k]
-    return True, total
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _compose(W: np.ndarray, delta: np.ndarray, unit: float) -> bool:
-    """Set W to W o step^-1 for a step of two or six parameters; False where the step is no sane map."""
-    s00, s01, s10, s11 = 1.0, 0.0, 0.0, 1.0
-    if len(delta) == 6:
-        s00 += delta[2] / unit
-        s01 += delta[3] / unit
-        s10 += delta[4] / unit
-        s11 += delta[5] / unit
-    det = s00 * s11 - s01 * s10
-    if not (det > 0.1 and det < 10.0):
-        return False
-    i00, i01 = s11 / det, -s01 / det
-    i10, i11 = -s10 / det, s00 / det
-    i02 = -(i00 * delta[0] + i01 * delta[1])
-    i12 = -(i10 * delta[0] + i11 * delta[1])
-    for r in range(3):
-        w0, w1, w2 = W[r, 0], W[r, 1], W[r, 2]
-        W[r, 0] = w0 * i00 + w1 * i10
-        W[r, 1] = w0 * i01 + w1 * i11
-        W[r, 2] = w0 * i02 + w1 * i12 + w2
-    return True
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _iterate(
-    image: np.ndarray, W: np.ndarray, step: float, scale: float, power: float, total: float,
-    iterations: int, room: _Buffers,
-) -> float:  # fmt: skip
-    """Align a prepared template by Gauss-Newton, W in place; the correlation, or -1 where it failed."""
-    parameters, size = room.J.shape
-    weight, template, moved, delta = room.weight, room.template, room.moved, room.delta
-    unit = (room.patch.shape[0] - 3) // 2 * step
-    correlation = -1.0
-    for _ in range(iterations):
-        inside, moved_mean = _read_moved(image, W, step, room)
-        if not inside:
-            return -1.0
-        moved_mean /= total
-        cross, moved_power = 0.0, 0.0
-        for k in range(size):
-            moved[k] -= moved_mean
-            cross += weight[k] * moved[k] * template[k]
-            moved_power += weight[k] * moved[k] * moved[k]
-        if moved_power < 1e-3 * total or cross <= 0.0:
-            return -1.0
-        correlation = cross / np.sqrt(power * moved_power)
-        gain = power / cross
-        for p in range(parameters):
-            s = 0.0
-            for k in range(size):
-                s += weight[k] * room.J[p, k] * (gain * moved[k] - template[k])
-            delta[p] = s
-        # Element by element: numba compiles the assignment of an array to a slice for seconds.
-        for p in range(parameters):
-            for q in range(parameters):
-                room.factor[p, q] = room.H[p, q]
-        if not _solve(room.factor, delta, parameters) or not _compose(W, delta, unit):
-            return -1.0
-        change = abs(delta[0]) + abs(delta[1])
-        for p in range(2, parameters):
-            change = max(change, abs(delta[p]))
-        if change * max(scale, 1.0) < CONVERGED_PX:
-            break
-    return correlation
-
-
-@njit(cache=True, nogil=True)
 def align_patches(
-    source: np.ndarray,
-    target: np.ndarray,
-    start: np.ndarray,
-    warps: np.ndarray,
+    source: Float32[np.ndarray, "l h w"],
+    target: Float32[np.ndarray, "l h2 w2"],
+    start: Float64[np.ndarray, "n 2"],
+    warps: Float64[np.ndarray, "n 3 3"],
     radius: int,
     iterations: int,
     parameters: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float64[np.ndarray, "n 3 3"], Float32[np.ndarray, " n"]]:
     """Align patches round points of the source to the target, inverse compositional.
 
     Args:
-        source, target: (levels, h, w) float32, of ``blur_levels``.
-        start: (n, 2) float64 points of the source.
-        warps: (n, 3, 3) float64 first guess: offset from the point (source pixels, homogeneous) to target
-            pixel.
+        source, target: of ``blur_levels``.
+        start: points of the source.
+        warps: first guess: offset from the point (source pixels, homogeneous) to target pixel.
         parameters: 6 estimates an affine map on top of the guess, 2 a translation.
 
     Returns:
-        Warps (n, 3, 3) float64, and the correlation of the aligned patches (n,) float32; -1 where the
-        alignment failed or left the photo.
+        Warps, and the correlation of the aligned patches; -1 where the alignment failed or left the photo.
     """
-    n = len(start)
-    side = 2 * radius + 1
-    size = side * side
-    out = warps.copy()
-    correlation = np.full(n, -1.0, np.float32)
-    height, width = source.shape[1], source.shape[2]
-    room = _Buffers(
-        np.empty(size),
-        np.empty((side + 2, side + 2)),
-        np.empty(size),
-        np.empty(size),
-        np.empty((parameters, size)),
-        np.empty((parameters, parameters)),
-        np.empty((parameters, parameters)),
-        np.empty(parameters),
-    )
-    total = _window(radius, room.weight)
-    for i in range(n):
-        W = out[i].copy()
-        # How many target pixels a source pixel covers decides at which step patches are sampled.
-        scale = _magnification(W)
-        if not (scale > 0.05 and scale < 20.0):
-            continue
-        level_s, level_t = 0, 0
-        if scale < 1.0:
-            level_s = min(int(np.rint(np.log2(1.0 / scale))), source.shape[0] - 1)
-        step = 2.0**level_s
-        if scale * step > 1.0:
-            level_t = min(int(np.rint(np.log2(scale * step))), target.shape[0] - 1)
-        reach = (radius + 1) * step
-        x, y = start[i, 0], start[i, 1]
-        if x < reach or y < reach or x > width - 1 - reach or y > height - 1 - reach:
-            continue
-        power = _read_template(source[level_s], x, y, step, room, total)
+    # How many target pixels a source pixel covers decides at which step patches are sampled.
+    homogeneous = warps[:, 2, 2]
+    with np.errstate(all="ignore"):
+        at = warps[:, :2, 2] / homogeneous[:, None]
+        linear = (warps[:, :2, :2] - at[:, :, None] * warps[:, 2:, :2]) / homogeneous[:, None, None]
+        scale = np.sqrt(np.abs(linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]))
+    usable = (scale > 0.05) & (scale < 20.0)
+    scale = np.where(usable, scale, 1.0)
+    levels = np.zeros((len(start), 2), np.int64)
+    levels[:, 0] = np.clip(np.rint(np.log2(1.0 / scale)), 0, len(source) - 1)
+    step = 2.0 ** levels[:, 0]
+    levels[:, 1] = np.clip(np.rint(np.log2(scale * step)), 0, len(target) - 1)
+    reach = (radius + 1) * step[:, None]
+    usable &= ((start >= reach) & (start <= np.array(source.shape[:0:-1]) - 1 - reach)).all(axis=1)
+    place = np.stack(np.meshgrid(*[np.arange(-radius, radius + 1.0)] * 2)).reshape(2, -1)
+    weight = np.exp(-0.5 * (np.square(place).sum(axis=0) / (0.6 * radius + 0.6) ** 2))
+    found = warps.copy()
+    correlation = np.full(len(start), -1.0, np.float32)
+    _align(
+        source, target, start, np.flatnonzero(usable), levels, step, scale, iterations, place, weight,
+        np.empty((2 * radius + 3, 2 * radius + 3)), np.empty((parameters + 2, len(weight))),
+        np.empty((2, parameters, parameters)), np.empty(parameters), found, correlation,
+    )  # fmt: skip
+    failed = correlation < 0
+    found[failed] = warps[failed]
+    return found, correlation
+
+
+# One function, and arrays made outside: each function that is called, and each kind of array made, is compiled besides.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _align(  # type: ignore[no-untyped-def]
+    source, target, start, usable, levels, steps, scales, iterations, place, weight, patch, room, normal,
+    delta, warps, correlation,
+):  # fmt: skip
+    """Gauss-Newton for ``align_patches``, of the ``usable`` points; changes ``warps`` and ``correlation``.
+
+    ``place`` holds offsets (x, y) of a patch's pixels. ``patch`` is room for samples of the source with a border for
+    derivatives; ``room`` for the steepest descent images without gain and offset (one row per parameter), the zero-mean
+    template and the zero-mean samples of the target; ``normal`` for the images' products and their factors.
+    """
+    parameters = len(delta)
+    template, moved = room[parameters], room[parameters + 1]
+    H, factor = normal[0], normal[1]
+    size = len(weight)
+    side = patch.shape[0] - 2
+    radius = side // 2
+    height, width = target.shape[1], target.shape[2]
+    total = 0.0
+    for k in range(size):
+        total += weight[k]
+    for i in usable:
+        step = steps[i]
+        image = source[levels[i, 0]]
+        for v in range(side + 2):
+            for u in range(side + 2):
+                patch[v, u] = sample(
+                    image, start[i, 0] + (u - radius - 1) * step, start[i, 1] + (v - radius - 1) * step
+                )
+        mean = 0.0
+        for k in range(size):
+            template[k] = patch[k // side + 1, k % side + 1]
+            mean += weight[k] * template[k]
+        mean /= total
+        power = 0.0
+        for k in range(size):
+            template[k] -= mean
+            power += weight[k] * template[k] * template[k]
         if power < 1e-3 * total:
             continue
-        _prepare_steps(step, room, total, power)
-        correlation[i] = _iterate(target[level_t], W, step, scale, power, total, iterations, room)
-        if correlation[i] >= 0.0:
+        for k in range(size):
+            v, u = k // side, k % side
+            gx = 0.5 * (patch[v + 1, u + 2] - patch[v + 1, u]) / step
+            gy = 0.5 * (patch[v + 2, u + 1] - patch[v, u + 1]) / step
+            room[0, k] = gx
+            room[1, k] = gy
+            if parameters == 6:
+                # Scaled by the radius so that all six parameters are of the size of a pixel.
+                x, y = place[0, k] / radius, place[1, k] / radius
+                room[2, k] = gx * x
+                room[3, k] = gx * y
+                room[4, k] = gy * x
+                room[5, k] = gy * y
+        for p in range(parameters):
+            image_p = room[p]
+            along, shift = 0.0, 0.0
+            for k in range(size):
+                shift += weight[k] * image_p[k]
+                along += weight[k] * image_p[k] * template[k]
+            shift /= total
+            along /= power
+            for k in range(size):
+                image_p[k] -= shift + along * template[k]
+            for q in range(p + 1):
+                image_q = room[q]
+                s = 0.0
+                for k in range(size):
+                    s += weight[k] * image_p[k] * image_q[k]
+                # A trace of damping keeps edges from sliding along themselves.
+                H[p, q] = s * (1.0 + 1e-4) if p == q else s
+        W = warps[i]
+        image = target[levels[i, 1]]
+        unit = radius * step
+        found = -1.0
+        for _ in range(iterations):
+            inside = True
+            mean = 0.0
+            for k in range(size):
+                x, y = place[0, k] * step, place[1, k] * step
+                w = W[2, 0] * x + W[2, 1] * y + W[2, 2]
+                tx = (W[0, 0] * x + W[0, 1] * y + W[0, 2]) / w
+                ty = (W[1, 0] * x + W[1, 1] * y + W[1, 2]) / w
+                inside = tx >= 0.0 and ty >= 0.0 and tx <= width - 1.0 and ty <= height - 1.0
+                if not inside:
+                    break
+                moved[k] = sample(image, tx, ty)
+                mean += weight[k] * moved[k]
+            mean /= total
+            cross, moved_power = 0.0, 0.0
+            for k in range(size):
+                moved[k] -= mean
+                cross += weight[k] * moved[k] * template[k]
+                moved_power += weight[k] * moved[k] * moved[k]
+            if not inside or moved_power < 1e-3 * total or cross <= 0.0:
+                found = -1.0
+                break
+            found = cross / np.sqrt(power * moved_power)
+            gain = power / cross
+            for p in range(parameters):
+                s = 0.0
+                for k in range(size):
+                    s += weight[k] * room[p, k] * (gain * moved[k] - template[k])
+                delta[p] = s
+                for q in range(p + 1):
+                    factor[p, q] = H[p, q]
+            if not _solve(factor, delta, parameters):
+                found = -1.0
+                break
+            # W becomes W o step^-1; a step that is no sane map fails.
+            s00, s01, s10, s11 = 1.0, 0.0, 0.0, 1.0
+            if parameters == 6:
+                s00, s01 = s00 + delta[2] / unit, delta[3] / unit
+                s10, s11 = delta[4] / unit, s11 + delta[5] / unit
+            det = s00 * s11 - s01 * s10
+            if not (det > 0.1 and det < 10.0):
+                found = -1.0
+                break
+            i00, i01, i10, i11 = s11 / det, -s01 / det, -s10 / det, s00 / det
+            i02 = -(i00 * delta[0] + i01 * delta[1])
+            i12 = -(i10 * delta[0] + i11 * delta[1])
             for r in range(3):
-                for c in range(3):
-                    out[i, r, c] = W[r, c]
-    return out, correlation
+                w0, w1 = W[r, 0], W[r, 1]
+                W[r, 0] = w0 * i00 + w1 * i10
+                W[r, 1] = w0 * i01 + w1 * i11
+                W[r, 2] = w0 * i02 + w1 * i12 + W[r, 2]
+            change = abs(delta[0]) + abs(delta[1])
+            for p in range(2, parameters):
+                change = max(change, abs(delta[p]))
+            if change * max(scales[i], 1.0) < CONVERGED_PX:
+                break
+        correlation[i] = found
 
 
 @njit(cache=True, nogil=True)

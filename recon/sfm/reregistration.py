@@ -58,7 +58,7 @@ def reregister_photos(
     moved: set[int] = set()
     for _ in range(_ROUNDS):
         found = {}
-        for photo in _misfits(model, photos, tracks, settings.max_error_px):
+        for photo in _misfits(model, photos, tracks, settings.max_error):
             pose = _majority_pose(model, photos, tracks, photo, settings)
             if pose is not None:
                 found[photo] = pose
@@ -73,7 +73,7 @@ def reregister_photos(
         xyz = triangulate_tracks(changed, photos, tracks, settings)
         model = model_from_tracks(changed, photos, tracks, xyz)
         manager = pycolmap.ObservationManager(model)
-        manager.filter_all_points3D(settings.max_error_px, settings.min_triangulation_angle)
+        manager.filter_all_points3D(settings.max_error, settings.min_triangulation_angle)
         refine_model(model, photos, settings)
     return Reregistered(model, tuple(sorted(moved)))
 
@@ -115,9 +115,9 @@ def _majority_pose(
         return None
     xy, seen = tracks.xy[rows], xyz[tracks.track_id[rows]]
     camera = posed_cameras(model, photos)[photo]
-    now = int(_within(camera.pixels(camera.to_camera(seen)), xy, settings.max_error_px).sum())
+    now = int(_within(camera.pixels(camera.to_camera(seen)), xy, settings.max_error).sum())
     options = pycolmap.AbsolutePoseEstimationOptions()
-    options.ransac.max_error = settings.max_error_px
+    options.ransac.max_error = settings.max_error
     options.ransac.random_seed = settings.seed
     lens = model.cameras[model.images[image_id(photo)].camera_id]
     found = pycolmap.estimate_and_refine_absolute_pose(

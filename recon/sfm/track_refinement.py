@@ -42,7 +42,7 @@ PLANE_NOISE = 0.01
 
 
 _BLURRED_PART = 8
-"""Blurred photos may take this part of the machine's memory: 12 MB for a photo of 1024 x 768."""
+"""Blurred photos may take this part of the machine's memory where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class RefinementSettings:
         joint: align all pairs of observations of a track, not only reference against the others.
         max_partners: in a joint refinement, each observation is aligned with at most so many others.
         keep_unrefined: keep observations that could not be aligned where they were instead of dropping them.
+        memory: bytes that blurred photos may take, 12 MB for one of 1024 x 768; None for an eighth of the machine's.
     """
 
     radius: int = 7
@@ -68,6 +69,7 @@ class RefinementSettings:
     joint: bool = True
     max_partners: int = 6
     keep_unrefined: bool = False
+    memory: int | None = None
 
 
 def refine_tracks(
@@ -94,7 +96,7 @@ def refine_tracks(
     assert tracks.is_reference is not None
     if len(tracks.track_id) == 0:
         return tracks
-    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist())
+    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist(), settings.memory)
     starts = np.nonzero(tracks.is_reference)[0]
     reference = np.empty(tracks.count, np.int64)
     reference[tracks.track_id[starts]] = starts
@@ -156,9 +158,10 @@ class _Pyramids(Mapping[int, Float32[np.ndarray, "levels h w"]]):
         self,
         images: Mapping[int, Float32[np.ndarray, "h w"]] | Sequence[Float32[np.ndarray, "h w"]],
         photos: Sequence[int],
+        memory: int | None,
     ) -> None:
         self._images, self._photos = images, photos
-        self._cache = BoundedCache(machine_memory() // _BLURRED_PART)
+        self._cache = BoundedCache(machine_memory() // _BLURRED_PART if memory is None else memory)
 
     def __getitem__(self, photo: int) -> Float32[np.ndarray, "levels h w"]:
         return self._cache.get(photo, lambda: blur_levels(self._images[photo]), lambda one: one.nbytes)
@@ -312,7 +315,7 @@ def refine_with_geometry(
     sources = reference[tracks.track_id[rows]]
     cameras = posed_cameras(model, photos)
     warps, sane, _ = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
-    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist())
+    pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist(), settings.memory)
     aligned = _align_warps(pyramids, tracks, tracks.xy, warps, sources, rows, settings, threads, parameters=2)
     good = aligned.good & sane
     xy, affinity = tracks.xy.copy(), tracks.affinity.copy()
@@ -378,7 +381,7 @@ def complete_tracks(
     new = np.arange(n, n + added)
     sources = reference[both.track_id[new]]
     warps, sane, _ = _plane_warps(both, xyz, cameras, sources, new, settings.radius, gradient)
-    pyramids = _Pyramids(images, np.unique(both.photo_id).tolist())
+    pyramids = _Pyramids(images, np.unique(both.photo_id).tolist(), settings.memory)
     aligned = _align_warps(pyramids, both, both.xy, warps, sources, new, settings, threads, parameters=2)
     good = aligned.good & sane
     both.xy[new[good]] = aligned.xy[good]

@@ -260,61 +260,67 @@ class Trust:
         }
 
 
+@dataclass(frozen=True)
+class MappingFacts:
+    """What mapping tells of a model beside itself.
+
+    Attributes:
+        models: number of photos of every model that was found, the largest first.
+        intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
+        free_centre: principal points were adjusted.
+        tests: of the cameras, on tracks held out.
+        cameras_open: they spoke for other cameras than those of the model.
+    """
+
+    models: tuple[int, ...] = ()
+    intrinsics_fixed: bool = False
+    free_centre: bool = False
+    tests: tuple[CameraTest, ...] = ()
+    cameras_open: bool = False
+
+
 def figures_of(
     model: pycolmap.Reconstruction,
     photos: PhotoSet,
     graph: ViewGraph,
     tracks: Tracks,
     *,
-    models: tuple[int, ...] = (),
+    facts: MappingFacts | None = None,
     tried: Iterable[tuple[int, int]] = (),
     halves: tuple[Mapping[int, Float[np.ndarray, "3"]], Mapping[int, Float[np.ndarray, "3"]]] | None = None,
-    intrinsics_fixed: bool = False,
-    free_centre: bool = False,
-    tests: tuple[CameraTest, ...] = (),
-    cameras_open: bool = False,
     seed: int = 0,
 ) -> Figures:
     """Gather what speaks for and against a model.
 
     Args:
         tracks: those whose observations are the model's keypoints.
-        models: number of photos of every model that was found, the largest first.
         tried: pairs of photos (ids) that were matched, or found not to match.
         halves: camera centres by photo id from two halves of the tracks.
-        intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
-        free_centre: principal points were adjusted.
-        tests: of the cameras, on tracks held out.
-        cameras_open: they spoke for other cameras than those of the model.
     """
+    facts = facts or MappingFacts()
     arrays = model_arrays(model, photos)
     noise = noise_px(arrays)
     xyz, held = points_of_tracks(model, photos, tracks)
     used, seen = used_share(tracks, arrays, np.isfinite(xyz).all(axis=1))
-    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
-    planar = sum(one == "H" for one in edges) / max(len(edges), 1)
-    turns = turns_of(tracks, photos, arrays.photos, noise, seed)
-    if planar > ALL_PLANAR:  # of a flat thing, or from one place; then photos may have been zoomed as well
-        zoomed = turns_of(tracks, photos, arrays.photos, noise, seed, zoomed=True)
-        turns = max(turns, zoomed, key=lambda one: one.share)
+    planar, turns = _planar_and_turns(tracks, photos, graph, arrays, noise, seed)
     seen_under = parallax(arrays)
     extent = max(arrays.extent, 1e-300)
-    spread = uncertainty(arrays, free_centre=free_centre)
+    spread = uncertainty(arrays, free_centre=facts.free_centre)
     centre = np.hypot(COVARIANCE_FACTOR * spread.centre / extent, MODEL_DEVIATION)
     differences = None if halves is None else centre_differences(*halves) / extent
     count, share = spread_of_points(arrays)
     loose = (count < MIN_POINTS) | (share < MIN_SPREAD)
     names = [photos.photos[i].name for i in arrays.photos.tolist()]
     # Poses of pairs that were told by other cameras than the model's say nothing of it.
-    changed = not cameras_open and any(test.taken for test in tests)
+    changed = not facts.cameras_open and any(test.taken for test in facts.tests)
     far, far_share, far_chance = ((), 0.0, 1.0) if changed else far_pairs(model, photos, graph)
     missing, must = _missing(model, photos, graph, arrays, tried)
-    odd, odd_focal = odd_cameras(arrays, photos, centres_tested=free_centre)
+    odd, odd_focal = odd_cameras(arrays, photos, centres_tested=facts.free_centre)
     return Figures(
         photos=len(photos.photos),
         registered=len(arrays.photos),
-        models=max(len(models), 1),
-        second_model=models[1] if len(models) > 1 else 0,
+        models=max(len(facts.models), 1),
+        second_model=facts.models[1] if len(facts.models) > 1 else 0,
         tracks=seen,
         tracks_used=used,
         noise_px=noise,
@@ -338,11 +344,24 @@ def figures_of(
         loose_photos=tuple(name for name, one in zip(names, loose.tolist(), strict=True) if one),
         odd_cameras=odd,
         odd_focal=odd_focal,
-        intrinsics_fixed=intrinsics_fixed,
+        intrinsics_fixed=facts.intrinsics_fixed,
         guessed_focal=any(not (camera.known or camera.has_focal_prior) for camera in photos.cameras),
-        camera_tests=tests,
-        cameras_open=cameras_open,
+        camera_tests=facts.tests,
+        cameras_open=facts.cameras_open,
     )
+
+
+def _planar_and_turns(
+    tracks: Tracks, photos: PhotoSet, graph: ViewGraph, arrays: ModelArrays, noise: float, seed: int
+) -> tuple[float, TurnFit]:
+    """The share of the pairs that a plane or a turn explains, and how much of the tracks turns explain."""
+    edges = [edge["model"] for _, _, edge in graph.edges(data=True)]
+    planar = sum(one == "H" for one in edges) / max(len(edges), 1)
+    turns = turns_of(tracks, photos, arrays.photos, noise, seed)
+    if planar > ALL_PLANAR:  # of a flat thing, or from one place; then photos may have been zoomed as well
+        zoomed = turns_of(tracks, photos, arrays.photos, noise, seed, zoomed=True)
+        turns = max(turns, zoomed, key=lambda one: one.share)
+    return planar, turns
 
 
 def turns_of(

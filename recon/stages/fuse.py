@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.core.memory import Scratch
-from recon.dense.fusion import FusionMaps, FusionRules, join_clouds
+from recon.core.mesh import FusedCloud
+from recon.dense.fusion import FusionMaps, FusionRules
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
@@ -63,14 +66,21 @@ class FuseStage:
                 path.write_text(json.dumps(seeing), encoding="utf-8")
             with closing(FuseView(work.root, folder, rules, scratch.files(), uuid4().hex)) as task:
                 task.open(maps, seeing, scratch.release)
-                parts = work.spread(task, range(len(views)), "fusion", task.lost)
-            cloud = join_clouds([task.read(index) for index in parts])
+                counts = work.spread(task, range(len(views)), "fusion", task.lost)
+            points, seen = sum(counts), 0
+            if points == 0:
+                raise ReconError(
+                    "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"
+                )
+            del maps
+
+            def parts() -> Iterator[FusedCloud]:
+                nonlocal seen
+                for index in range(len(views)):
+                    part = task.read(index)
+                    seen += int(part.view_count.sum(dtype=np.int64))
+                    yield replace(part, xyz=part.xyz + scene.offset) if scene.offset.any() else part
+
+            run.write_cloud(parts(), points)
         work.remove(PARTS)
-        if len(cloud) == 0:
-            raise ReconError(
-                "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"
-            )
-        if scene.offset.any():
-            cloud = replace(cloud, xyz=cloud.xyz + scene.offset)
-        run.write_cloud(cloud)
-        return {"points": len(cloud), "mean_views": round(float(cloud.view_count.mean()), 2)}
+        return {"points": points, "mean_views": round(seen / points, 2)}

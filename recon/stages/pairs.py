@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -18,16 +17,13 @@ from recon.core.memory import Lazy
 from recon.engine.stage import StageContext, options_of
 from recon.io.manifest import KEPT
 from recon.photos.pairs import (
-    along_films,
-    exhaustive_pairs,
+    PairsMode,
+    candidate_pairs,
     pairs_at_rest,
     pairs_from_file,
-    retrieval_pairs,
     select_pairs,
-    sequential_pairs,
     without_weak,
 )
-from recon.photos.types import PhotoSet
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair
 from recon.tasks.looks import LookAtPair, LookOptions, look_key
@@ -37,9 +33,7 @@ class PairsSettings(BaseModel):
     """Settings for choosing pairs."""
 
     model_config = ConfigDict(extra="forbid")
-    mode: Literal["auto", "exhaustive", "sequential", "retrieval", "file"] = Field(
-        "auto", description="auto: exhaustive for small sets, retrieval for larger ones"
-    )
+    mode: PairsMode = Field("auto", description="auto: exhaustive for small sets, retrieval for larger ones")
     file: str = Field("", description="with mode 'file': one pair of photo names a line")
     exhaustive_limit: int = Field(40, ge=2, description="auto looks at every pair up to so many photos")
     overlap: int = Field(5, ge=1, description="with mode 'sequential': neighbours on each side")
@@ -74,7 +68,19 @@ class PairsStage:
         run = RunFolder.of(work)
         photo_set = run.photo_set
         photos = photo_set.photos
-        candidates = _candidates(settings, photo_set, run, work)
+        if settings.mode == "file":
+            candidates = list(pairs_from_file(Path(settings.file), [photo.name for photo in photos]))
+        else:
+            candidates = candidate_pairs(
+                photo_set,
+                settings.mode,
+                Lazy(len(photos), lambda i: run.points(i).descriptors),
+                exhaustive_limit=settings.exhaustive_limit,
+                overlap=settings.overlap,
+                loop=settings.loop,
+                retrieved=settings.retrieved,
+                seed=work.seed,
+            )
         options = options_of(LookOptions, settings, seed=work.seed)
         keys = {pair: look_key(run, options, pair, self.version) for pair in candidates}
         known = run.kept_looks() if work.reuse else {}
@@ -135,24 +141,3 @@ def _tell_of_rest(
             "object (--masks, or NAME_mask.png beside the photos). "
             "Or the camera did not move: walk round what you photograph"
         )
-
-
-def _candidates(
-    settings: PairsSettings,
-    photo_set: PhotoSet,
-    run: RunFolder,
-    work: StageContext,
-) -> list[Pair]:
-    n = len(photo_set.photos)
-    mode = settings.mode
-    if mode == "auto":
-        mode = "exhaustive" if n <= settings.exhaustive_limit else "retrieval"
-    if mode == "exhaustive":
-        return list(exhaustive_pairs(n))
-    if mode == "sequential":
-        return list(sequential_pairs(n, settings.overlap, settings.loop))
-    if mode == "file":
-        return list(pairs_from_file(Path(settings.file), [photo.name for photo in photo_set.photos]))
-    descriptors = Lazy(n, lambda i: run.points(i).descriptors)
-    found = retrieval_pairs(descriptors, settings.retrieved, work.seed)
-    return sorted({*found, *pairwise(range(n)), *along_films(photo_set, settings.overlap)})

@@ -13,7 +13,13 @@ from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.io.pictures import encode_picture
 from recon.photos.cameras import CameraModel, CameraSharing
-from recon.photos.intake import PhotoFacts, make_photo_set, read_photo, without_duplicates
+from recon.photos.intake import (
+    PhotoFacts,
+    make_photo_set,
+    read_photo,
+    too_few_in_words,
+    without_duplicates,
+)
 from recon.photos.intrinsics import read_intrinsics
 from recon.photos.scanning import Found, PhotoFile, file_sha256
 from recon.photos.types import LeftOut
@@ -54,11 +60,7 @@ class PhotosStage:
         """Hash of names and contents of photos, masks and intrinsics."""
         inputs: RunInputs = work.inputs
         inputs.sharing()
-        found = inputs.find(work.root)
-        listed = [("photo", one.name, one.path) for one in found.photos]
-        listed += [("film", one.name, one.path) for one in found.films]
-        listed += [("mask", name, path) for name, path in sorted(inputs.masks_of(found).items())]
-        listed += [("intrinsics", path.name, path) for path in inputs.intrinsics_files()]
+        listed = inputs.files(inputs.find(work.root))
         hashes = work.map(file_sha256, [path for _, _, path in listed], "looking at the photos")
         digest = hashlib.sha256()
         for (kind, name, _), sha in zip(listed, hashes, strict=True):
@@ -95,7 +97,7 @@ class PhotosStage:
                 for path in (folder / photo_file(one.name), folder / mask_file(one.name)):
                     path.unlink(missing_ok=True)
             if len(usable) < 2:
-                raise ReconError(_too_few(inputs, usable, left_out))
+                raise ReconError(too_few_in_words(inputs.places, usable, left_out))
         candidates = [one.candidate for one in usable]
         known = read_intrinsics(inputs.intrinsics, candidates) if inputs.intrinsics else {}
         missing = [one.name for one in candidates if inputs.intrinsics and one.name not in known]
@@ -135,24 +137,10 @@ def _tell_what_was_found(
 ) -> None:
     """Tell of files that were passed over, and of photos that have no mask although others do."""
     if found.passed_over:
-        first = "; ".join(f"{one.name} {one.reason}" for one in found.passed_over[:5])
-        more = f"; and {len(found.passed_over) - 5} more" if len(found.passed_over) > 5 else ""
-        count = len(found.passed_over)
-        told = f"passed over {count} file{'s' * (count > 1)}: {first}{more}"
-        work.log.info(told, extra={"screen": True})
+        work.log.info(found.passed_over_in_words, extra={"screen": True})
     without = [one.name for one in files if one.name not in masks]
     if masks and without:
         names = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
         work.warn(f"masks for {len(masks)} of {len(files)} photos; these are used whole: {names}")
     elif masks:
         work.log.info("masks for all %d photos", len(files))
-
-
-def _too_few(inputs: RunInputs, usable: list[PhotoFacts], left_out: list[LeftOut]) -> str:
-    found = f"only one photo can be used, {usable[0].candidate.name}" if usable else "no photo can be used"
-    text = f"{inputs.places}: {found}; a reconstruction needs two or more that overlap"
-    for one in left_out[:5]:
-        text += f"\n  {one.name}: {one.reason}"
-    if len(left_out) > 5:
-        text += f"\n  ... and {len(left_out) - 5} more"
-    return text

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.mesh import VertexMesh
 from recon.engine.stage import StageContext
 from recon.engine.workspace import library_versions
 from recon.io.manifest import Manifest, read_manifest
 from recon.io.pictures import encode_picture
 from recon.run.folder import PICTURES, REPORT, SUMMARY, RunFolder
-
-if TYPE_CHECKING:
-    from recon.render.scene import ViewMesh
 
 
 class ReportSettings(BaseModel):
@@ -99,7 +97,7 @@ def _page(
     work: StageContext,
     manifest: Manifest,
     summary: dict[str, Any],
-    mesh: Callable[[], ViewMesh],
+    mesh: Callable[[], VertexMesh],
     failure: str = "",
 ) -> str:
     from recon.report.gather import gather
@@ -108,7 +106,7 @@ def _page(
     return report_html(gather(RunFolder.of(work), manifest, summary, mesh, work.map, failure))
 
 
-def _write_pictures(work: StageContext, width: int, mesh: Callable[[], ViewMesh]) -> list[str]:
+def _write_pictures(work: StageContext, width: int, mesh: Callable[[], VertexMesh]) -> list[str]:
     """Draw the preview pictures; return the names of those that could be drawn."""
     from recon.report.previews import previews
 

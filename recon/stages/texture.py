@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any, ClassVar, Literal
-from uuid import uuid4
 
 import numpy as np
-from jaxtyping import Float64, Int32
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.glb import upright_glb
 from recon.io.pictures import encode_picture
-from recon.io.surfaces import read_mesh
+from recon.io.surfaces import read_mesh_shape
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
-from recon.surface.texture.texturing import texture_mesh
-from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
-from recon.tasks.texturing import MESH, WHOLE, FacesOfView
+from recon.surface.texture.types import TextureOptions
+from recon.tasks.texturing import WHOLE, texture_by_views
 
-SEEN = "texture_views"
-"""What the photos see of the mesh, while it is textured."""
+# Bytes that collapsing edges takes for a face, and the part of a run's memory that it may have, in quarters
+# (``work.memory`` is one).
+_COLLAPSE_BYTES, _COLLAPSE_SHARE = 300, 2
 
 _FILES = ("textured.*", "texture.*", "texture_*")
 
@@ -95,19 +92,17 @@ class TextureStage:
                 work.remove("mesh", path.name)
         if not settings.enabled:
             return {"faces": 0}
-        mesh_file = read_mesh(work.path("mesh", "mesh.ply"))
-        # Copies: views would keep the whole Open3D mesh alive.
-        points, triangles = np.array(mesh_file.vertices), np.array(mesh_file.triangles, np.int32)
-        del mesh_file
-        vertices, faces = simplify_faces(points, triangles, settings.faces)
-        del points, triangles
+        most = max(2 * settings.faces, _COLLAPSE_SHARE * work.memory // _COLLAPSE_BYTES)
+        vertices, faces = simplify_faces(
+            *read_mesh_shape(work.path("mesh", "mesh.ply")), settings.faces, most
+        )
         if settings.close_holes > 0:
             extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
             vertices, faces = close_holes(vertices, faces, settings.close_holes * extent)
         scene = DenseScene(run, WHOLE, work.memory)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
-        mesh, report = _textured(work, scene, vertices, faces, options_of(TextureOptions, settings))
+        mesh, report = texture_by_views(work, scene, vertices, faces, options_of(TextureOptions, settings))
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
         pictures = {}
@@ -152,22 +147,3 @@ class TextureStage:
             },
         )
         return figures
-
-
-def _textured(
-    work: StageContext,
-    scene: DenseScene,
-    vertices: Float64[np.ndarray, "n 3"],
-    faces: Int32[np.ndarray, "m 3"],
-    options: TextureOptions,
-) -> tuple[TexturedMesh, TextureReport]:
-    """The textured mesh; what each view sees of it is found by the workers."""
-    with work.fresh_directory(SEEN) as folder:
-        with work.write_into(folder, MESH) as path, path.open("wb") as out:
-            np.savez(out, vertices=vertices, faces=faces)
-        with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
-            views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
-        seen = (task.read(view) for view in views)
-        found = texture_mesh(vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen)
-    work.remove(SEEN)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,21 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.engine.stage import StageContext, options_of
 from recon.features.types import MatchedPoints
 from recon.graph.agreement import agreeing_match
+from recon.graph.anchors import AnchorKind, anchors_of_photo, suppression_for
 from recon.graph.thinning import thin_tracks
-from recon.graph.tracks import TrackSettings, build_tracks, find_anchors, tracks_from_sparse
-from recon.graph.view_graph import FEW_POINTS
+from recon.graph.tracks import TrackSettings, build_tracks, tracks_from_sparse
 from recon.matching.types import DenseMatch
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair
 from recon.sfm.track_refinement import RefinementSettings, refine_tracks, with_references
-
-# A photo with fewer corners than this share of the tracks that may start in it shows a smooth surface: weak corners,
-# which the flow carries with what lies around them, are better than none there.
-_FEW_CORNERS = 0.5
-_WEAK_CORNER = 0.05
-# Where most photos have hardly any interest points, every track counts: they may lie this near to each other, pixels.
-_WEAK_SUPPRESSION = 2.0
 
 _SAME_POINT = 1e-3
 """Points of one photo that agree to so many pixels are the same point of a detector."""
@@ -38,7 +31,7 @@ class TracksSettings(BaseModel):
     """Source and number of the tracks."""
 
     model_config = ConfigDict(extra="forbid")
-    anchors: Literal["corners", "points", "both"] = Field(
+    anchors: AnchorKind = Field(
         "both", description="dense: what the flow carries: corners of the photo, its SIFT points, or both"
     )
     max_anchors: int = Field(
@@ -95,15 +88,8 @@ class TracksStage:
 
             def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
                 points = run.points(photo.id).xy
-                if settings.anchors == "points":
-                    return points
-                grey, mask, limit = run.grey(photo), run.mask(photo), 2 * settings.max_anchors
-                corners = find_anchors(grey, limit=limit, mask=mask)
-                if len(corners) < _FEW_CORNERS * settings.max_anchors:
-                    corners = find_anchors(
-                        grey, limit=limit, mask=mask, spacing=4.0, min_eigenvalue=_WEAK_CORNER
-                    )
-                return corners if settings.anchors == "corners" else np.concatenate([corners, points])
+                grey, mask = run.grey(photo), run.mask(photo)
+                return anchors_of_photo(grey, mask, points, settings.anchors, settings.max_anchors)
 
             anchors = work.map(anchors_of, photo_set.photos, "anchors")
             by_points = run.edges_by_points()
@@ -123,15 +109,11 @@ class TracksStage:
         if settings.refine:
             greys = run.greys()
             # The observations are aligned jointly once the cameras are known; before, the reference is enough.
-            tracks = refine_tracks(greys, tracks, RefinementSettings(joint=False), threads=work.threads)
+            how = RefinementSettings(joint=False, memory=work.memory)
+            tracks = refine_tracks(greys, tracks, how, threads=work.threads)
         run.write_tracks(tracks)
         length = len(tracks.track_id) / max(tracks.count, 1)
         return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
-
-
-def suppression_for(points: Sequence[int], suppression: float) -> float:
-    """Distance between tracks where photos have so many interest points: smaller where most show hardly any texture."""
-    return min(suppression, _WEAK_SUPPRESSION) if np.median(points) <= FEW_POINTS else suppression
 
 
 def _agreeing(run: RunFolder, photos: Sequence[Photo], pair: Pair, match: DenseMatch) -> DenseMatch:

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any, ClassVar
-from uuid import uuid4
 
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
-from recon.graph.loops import Loop
 from recon.graph.pair_verification import VerificationOptions
 from recon.graph.two_view import MIN_CONFIDENCE_ALONE, MIN_CONFIDENCE_SUPPORTED, ModelChoice
-from recon.graph.types import ViewGraph
 from recon.graph.view_graph import (
-    PairEvidence,
     build_view_graph,
     components,
     judge_pairs,
+    mark_spanning_tree,
     prune_by_inliers,
-    spanning_tree,
-    three_view_loops,
 )
 from recon.io.manifest import KEPT
 from recon.run.folder import GRAPH, VERIFICATION, RunFolder
-from recon.run.matches import Pair
-from recon.tasks.verification import (
-    KEPT_EVIDENCE,
-    KEPT_LOOPS,
-    FlowLoop,
-    VerifyPair,
-    evidence_keys,
-    evidence_text,
-    loop_keys,
-    read_evidence,
-    read_loops,
-)
+from recon.tasks.verification import flow_loops, verify_pairs
 
 EVERY_PAIR = "pair_evidence.graphml"
 """The view graph before anything was dropped, with the chance of every pair."""
@@ -102,7 +84,8 @@ class VerifyStage:
         matching = run.matching
         pairs = list(matching.pairs)
         is_dense = matching.kind == "dense"
-        found, evidence_kept = _evidence(run, pairs, settings, self.version, work)
+        options = options_of(VerificationOptions, settings, seed=work.seed)
+        found, evidence_kept = verify_pairs(run, pairs, options, self.version, work)
         every = build_view_graph(photo_set, found)
         least = settings.min_inliers if is_dense else settings.min_sparse_inliers
         graph = prune_by_inliers(every, min_inliers=least, min_ratio=settings.min_inlier_ratio)
@@ -110,7 +93,7 @@ class VerifyStage:
 
         judged = judge_pairs(
             graph,
-            _flow_loops(run, graph, found, self.version, work) if is_dense and settings.loops else None,
+            flow_loops(run, graph, found, self.version, work) if is_dense and settings.loops else None,
             loops=settings.loops,
             min_chance=settings.min_evidence,
             max_rotation_loop=settings.max_rotation_loop,
@@ -122,9 +105,7 @@ class VerifyStage:
         if len(parts) > 1:
             alone = ", ".join(photos[i].name for part in parts[1:] for i in part)
             work.warn(f"the view graph falls into {len(parts)} parts; not joined with the largest: {alone}")
-        tree = {tuple(sorted(edge)) for edge in spanning_tree(graph).edges}
-        for a, b in graph.edges:
-            graph.edges[a, b]["tree"] = (min(a, b), max(a, b)) in tree
+        mark_spanning_tree(graph)
         for a, b in judged.every.edges:
             every.edges[a, b].update(judged.every.edges[a, b])
         for name, one in ((GRAPH, graph), (EVERY_PAIR, every)):
@@ -156,38 +137,3 @@ class VerifyStage:
             "components": len(parts),
             **({KEPT: evidence_kept} if evidence_kept else {}),
         }
-
-
-def _evidence(
-    run: RunFolder, pairs: Sequence[Pair], settings: VerifySettings, version: int, work: StageContext
-) -> tuple[dict[Pair, PairEvidence], int]:
-    """The evidence of every pair, and for how many it was that of an earlier run."""
-    options = options_of(VerificationOptions, settings, seed=work.seed)
-    keys = evidence_keys(run, pairs, options, version)
-    before = read_evidence(run) if work.reuse else {}
-    known = {pair: before[key] for pair, key in keys.items() if key in before}
-    fresh = [pair for pair in pairs if pair not in known]
-    with closing(VerifyPair(work.root, options, uuid4().hex)) as task:
-        made = dict(zip(fresh, work.spread(task, fresh, "two-view geometry", task.lost), strict=True))
-    found = {pair: known[pair] if pair in known else made[pair] for pair in pairs}
-    work.write_text(KEPT_EVIDENCE, evidence_text({keys[pair]: found[pair] for pair in pairs if pair in keys}))
-    return found, len(known)
-
-
-def _flow_loops(
-    run: RunFolder, graph: ViewGraph, found: Mapping[Pair, PairEvidence], version: int, work: StageContext
-) -> dict[Loop, float]:
-    """The errors of the three-view loops whose pairs all have flow to go by; what an earlier run knew is taken over."""
-    loops = [
-        (a, b, c)
-        for a, b, c in three_view_loops(graph)
-        if not any(found[pair].by_points for pair in ((a, b), (b, c), (a, c)))
-    ]
-    keys = loop_keys(run, loops, version)
-    before = read_loops(run) if work.reuse else {}
-    fresh = [loop for loop in loops if keys.get(loop) not in before]
-    with closing(FlowLoop(work.root, uuid4().hex)) as task:
-        made = dict(zip(fresh, work.spread(task, fresh, "loops of flow", task.lost), strict=True))
-    errors = {loop: made[loop] if loop in made else before[keys[loop]] for loop in loops}
-    work.write_json(KEPT_LOOPS, {keys[loop]: error for loop, error in errors.items() if loop in keys})
-    return {loop: error for loop, error in errors.items() if error is not None}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
+from numba import njit
 from scipy.spatial import cKDTree
 
 from recon.core.cameras import PinholeView
-from recon.core.mesh import FusedCloud
+from recon.core.mesh import FusedCloud, Mesh
 from recon.dense.types import DepthMap
-from recon.surface.blocks import Block, Patch, join_blocks, plan_blocks
+from recon.surface.blocks import Block, Patch, compacted, plan_blocks
 
 # Deeper octrees overflow the memory of a small machine before they resolve anything.
 _MAX_OCTREE_DEPTH = 12
@@ -114,8 +116,42 @@ def _octree(cloud: FusedCloud, least_depth: int, cell: float) -> tuple[int, floa
     return wanted, max(_LEAST_SCALE, cell * 2**wanted / extent)
 
 
+@dataclass(frozen=True)
+class PartsPlan:
+    """The parts in which a cloud is meshed.
+
+    Attributes:
+        block: the parts and the planes between them.
+        cell: side of Poisson's smallest cells.
+    """
+
+    block: Block
+    cell: float
+
+    @property
+    def margin(self) -> float:
+        """How far a part reaches beyond the planes that bound it."""
+        return _MARGIN_CELLS * self.cell
+
+    def rows(self, xyz: Float[np.ndarray, "n 3"]) -> list[Int64[np.ndarray, " k"]]:
+        """The points of each part, margin included."""
+        return self.block.rows(xyz, self.margin)
+
+
+def plan_of_points(xyz: Float[np.ndarray, "n 3"], most: int, share: float = 1.0) -> PartsPlan:
+    """Plan the parts of a cloud.
+
+    Args:
+        xyz: its points, or some of them drawn by chance.
+        most: points of a part (``plan_blocks``).
+        share: of the cloud's points that were drawn. Distances on a surface shrink with the root of it.
+    """
+    cell = _CELL * point_spacing(xyz) * math.sqrt(share)
+    return PartsPlan(plan_blocks(xyz, max(1, round(most * share)), _MARGIN_CELLS * cell), cell)
+
+
 def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5) -> Patch:
-    """The Poisson mesh of a part of a cloud, without what is too far from its points.
+    """The Poisson mesh of a part of a cloud in single precision, without what is too far from its points.
 
     Args:
         cloud: points with normals.
@@ -123,36 +159,115 @@ def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5) -> Patch:
         depth: as of ``poisson_mesh``.
     """
     if len(cloud) < 10:
-        return Patch(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+        return Patch.empty()
     mesh = poisson_mesh(cloud, depth=depth, trim_quantile=0.0, threads=1, cell=cell)
     # Beyond the points of its part a surface closes as it likes, and may come back to where the parts are joined.
     reach = _REACH * cell / _CELL
     near, _ = cKDTree(cloud.xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
     mesh.remove_vertices_by_mask(~np.isfinite(near))
-    return Patch(
-        np.asarray(mesh.vertices).copy(),
-        np.asarray(mesh.triangles).astype(np.int64),
-        np.asarray(mesh.vertex_colors).copy(),
-    )
+    return Patch(np.asarray(mesh.vertices, np.float32), np.array(mesh.triangles, np.int32))
 
 
-def plan_of_cloud(cloud: FusedCloud, most: int) -> tuple[Block, float]:
-    """The parts in which a cloud is meshed (``recon.surface.blocks``), and the side of Poisson's smallest cells."""
-    cell = poisson_cell(cloud)
-    return plan_blocks(cloud.xyz, most, _MARGIN_CELLS * cell), cell
+def cleaned_patch(patch: Patch, *, min_island_share: float = 0.002, min_island_triangles: int = 100) -> Patch:
+    """A joined mesh without long triangles and islands, as ``clean_mesh`` does it, in little memory.
+
+    Islands are what no common vertex joins, and the limit of an edge is that of a million triangles. What is far from
+    all points is gone already (``block_mesh``).
+    """
+    some = patch.faces[:: max(1, len(patch.faces) // 1_000_000)]
+    corners = patch.xyz[some]
+    limit = 8.0 * float(np.median(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)))
+    keep = _longest_edges(patch.xyz, patch.faces) <= limit
+    faces = patch.faces[keep]
+    label = _islands(faces, len(patch.xyz))
+    sizes = np.bincount(label, minlength=1)
+    small = (sizes < min_island_triangles) | (sizes < min_island_share * len(faces))
+    small[int(sizes.argmax())] = False
+    return compacted(Patch(patch.xyz, faces[~small[label]]))
 
 
-def mesh_of_blocks(block: Block, patch_of: Callable[[Block], Patch], cell: float) -> Any:
-    """The ``open3d.geometry.TriangleMesh`` of a planned cloud, from the meshes of its parts."""
-    import open3d as o3d
+@njit(cache=True)
+def _longest_edges(xyz, faces):  # type: ignore[no-untyped-def]
+    """Longest edge of each face."""
+    out = np.empty(len(faces), np.float32)
+    for f in range(len(faces)):
+        most = 0.0
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            x, y, z = xyz[a, 0] - xyz[b, 0], xyz[a, 1] - xyz[b, 1], xyz[a, 2] - xyz[b, 2]
+            most = max(most, x * x + y * y + z * z)
+        out[f] = math.sqrt(most)
+    return out
 
-    joined = join_blocks(block, patch_of, cell)
-    mesh = o3d.geometry.TriangleMesh(
-        o3d.utility.Vector3dVector(joined.xyz), o3d.utility.Vector3iVector(joined.faces.astype(np.int32))
-    )
-    mesh.vertex_colors = o3d.utility.Vector3dVector(joined.rgb)
-    mesh.compute_vertex_normals()
-    return mesh
+
+@njit(cache=True)
+def _islands(faces, vertices):  # type: ignore[no-untyped-def]
+    """Name of the island of each face: the smallest of its vertices."""
+    parent = np.arange(vertices).astype(np.int32)
+    for _ in range(2):  # the second time all is joined
+        out = np.empty(len(faces), np.int32)
+        for f in range(len(faces)):
+            least = faces[f, 0]
+            for k in range(3):
+                root = faces[f, k]
+                while parent[root] != root:
+                    parent[root] = parent[parent[root]]
+                    root = parent[root]
+                if k == 0:
+                    least = root
+                elif root < least:
+                    parent[least] = root
+                    least = root
+                else:
+                    parent[root] = least
+            out[f] = least
+    return out
+
+
+@njit(cache=True)
+def vertex_normals(xyz, faces):  # type: ignore[no-untyped-def]
+    """Unit normals of vertices, faces weighted by their area; float32 (n, 3)."""
+    out = np.zeros((len(xyz), 3), np.float32)
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = xyz[b, 0] - xyz[a, 0], xyz[b, 1] - xyz[a, 1], xyz[b, 2] - xyz[a, 2]
+        vx, vy, vz = xyz[c, 0] - xyz[a, 0], xyz[c, 1] - xyz[a, 1], xyz[c, 2] - xyz[a, 2]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for k in (a, b, c):
+            out[k, 0] += nx
+            out[k, 1] += ny
+            out[k, 2] += nz
+    for i in range(len(out)):
+        length = math.sqrt(out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2)
+        if length > 0:
+            out[i] /= length
+        else:
+            out[i, 2] = 1.0
+    return out
+
+
+def settled_patch(patch: Patch, plan: PartsPlan, cloud_of: Callable[[int], FusedCloud]) -> Mesh:
+    """A joined mesh moved onto the points and coloured by them (``settle_on_points``), part by part.
+
+    Args:
+        patch: the mesh; its vertices are changed.
+        cloud_of: the points of a part, margin included.
+    """
+    normals = vertex_normals(patch.xyz, patch.faces)
+    rgb = np.full((len(patch.xyz), 3), 128, np.uint8)
+    for number, mine in enumerate(plan.block.rows(patch.xyz)):
+        cloud = cloud_of(number)
+        if len(mine) == 0 or len(cloud) < _SETTLING_POINTS:
+            continue
+        tree = cKDTree(cloud.xyz)
+        for first in range(0, len(mine), _SETTLING_CHUNK):
+            rows = mine[first : first + _SETTLING_CHUNK]
+            xyz, colours = _settled(
+                patch.xyz[rows].astype(np.float64), normals[rows], tree, cloud, plan.cell / _CELL
+            )
+            patch.xyz[rows] = xyz
+            rgb[rows] = np.round(colours * 255).clip(0, 255)
+    return Mesh(patch.xyz, patch.faces, rgb, normals=vertex_normals(patch.xyz, patch.faces))
 
 
 def tsdf_mesh(
@@ -298,21 +413,30 @@ def settle_on_points(mesh: Any, cloud: FusedCloud) -> None:
     colours = np.empty_like(xyz)
     for first in range(0, len(xyz), _SETTLING_CHUNK):
         rows = slice(first, first + _SETTLING_CHUNK)
-        distance, near = tree.query(xyz[rows], k=_SETTLING_POINTS, workers=-1)
-        weight = np.exp(-0.5 * (distance / (_SETTLING_SIGMA * spacing)) ** 2) + 1e-9
-        colours[rows] = np.einsum("nk,nkc->nc", weight, cloud.rgb[near] / 255.0) / weight.sum(
-            1, keepdims=True
-        )
-        planes = cloud.normals[near].astype(np.float64)
-        # Points of the other side of a thin wall have no say.
-        weight *= np.clip(np.einsum("nkc,nc->nk", planes, normals[rows]), 0, 1) ** 2
-        gap = np.einsum("nkc,nkc->nk", cloud.xyz[near] - xyz[rows, None], planes)
-        step = (weight * gap).sum(axis=1) / (weight.sum(axis=1) + 1e-12)
-        limit = _SETTLING_STEP * spacing
-        xyz[rows] += normals[rows] * np.clip(step, -limit, limit)[:, None]
+        xyz[rows], colours[rows] = _settled(xyz[rows], normals[rows], tree, cloud, spacing)
     mesh.vertices = o3d.utility.Vector3dVector(xyz)
     mesh.vertex_colors = o3d.utility.Vector3dVector(colours)
     mesh.compute_vertex_normals()
+
+
+def _settled(
+    xyz: Float64[np.ndarray, "k 3"],
+    normals: Float[np.ndarray, "k 3"],
+    tree: Any,
+    cloud: FusedCloud,
+    spacing: float,
+) -> tuple[Float64[np.ndarray, "k 3"], Float64[np.ndarray, "k 3"]]:
+    """Vertices moved onto the points, and their colours in 0…1."""
+    distance, near = tree.query(xyz, k=_SETTLING_POINTS, workers=-1)
+    weight = np.exp(-0.5 * (distance / (_SETTLING_SIGMA * spacing)) ** 2) + 1e-9
+    colours = np.einsum("nk,nkc->nc", weight, cloud.rgb[near] / 255.0) / weight.sum(1, keepdims=True)
+    planes = cloud.normals[near].astype(np.float64)
+    # Points of the other side of a thin wall have no say.
+    weight *= np.clip(np.einsum("nkc,nc->nk", planes, normals), 0, 1) ** 2
+    gap = np.einsum("nkc,nkc->nk", cloud.xyz[near] - xyz[:, None], planes)
+    step = (weight * gap).sum(axis=1) / (weight.sum(axis=1) + 1e-12)
+    limit = _SETTLING_STEP * spacing
+    return xyz + normals * np.clip(step, -limit, limit)[:, None], colours
 
 
 def mesh_arrays(mesh: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:

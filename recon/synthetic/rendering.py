@@ -80,12 +80,14 @@ def bake_lighting(mesh: Mesh, lighting: Lighting, seed: int = 0) -> Float32[np.n
             visible[:, column] += ~hidden
     visible /= max(lighting.samples, 1)
     if lighting.smoothing:
-        visible = _averaged(mesh, visible, lighting.smoothing)
+        visible = averaged_over_neighbours(mesh, visible, lighting.smoothing)
     visible[:, 0] *= np.clip(normals @ sun.astype(np.float32), 0, 1)
     return visible
 
 
-def _averaged(mesh: Mesh, values: Float32[np.ndarray, "n c"], times: int) -> Float32[np.ndarray, "n c"]:
+def averaged_over_neighbours(
+    mesh: Mesh, values: Float32[np.ndarray, "n c"], times: int
+) -> Float32[np.ndarray, "n c"]:
     """Replace the values at the vertices by the mean over themselves and their neighbours, so many times."""
     from scipy.sparse import coo_array
 

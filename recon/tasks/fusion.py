@@ -32,7 +32,7 @@ class _Fusion:
 
 @dataclass(frozen=True)
 class FuseView:
-    """Writes the points that a view owns.
+    """Writes the points that a view owns, and tells how many they are.
 
     Attributes:
         root: the workspace.
@@ -50,9 +50,10 @@ class FuseView:
 
     def __call__(self, index: int) -> int:
         fusion = _open.get(self, self._opened)
-        self._write(index, fusion.maps.points(index, fusion.seeing[index], self.rules))
+        cloud = fusion.maps.points(index, fusion.seeing[index], self.rules)
+        self._write(index, cloud)
         fusion.release()
-        return index
+        return len(cloud)
 
     def open(
         self, maps: FusionMaps, seeing: Sequence[Sequence[int]], release_maps: Callable[[], None]
@@ -78,7 +79,7 @@ class FuseView:
     def lost(self, index: int) -> int:
         """A view that ended its worker each time makes no points."""
         self._write(index, join_clouds([]))
-        return index
+        return 0
 
     def _write(self, index: int, cloud: FusedCloud) -> None:
         arrays = {one.name: getattr(cloud, one.name) for one in fields(FusedCloud)}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
+from jaxtyping import Float64, Int32
 
 from recon.core.cameras import PinholeView
 from recon.core.memory import Latest
+from recon.engine.stage import StageContext
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.texture.texturing import near_origin
+from recon.surface.texture.texturing import near_origin, texture_mesh
+from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.visibility import FacesInViews, SeenFaces
+
+SEEN = "texture_views"
+"""What the photos see of the mesh, while it is textured."""
 
 MESH = "mesh.npz"
 """The mesh beside the answers."""
@@ -72,3 +80,22 @@ class FacesOfView:
     def close(self) -> None:
         """Free what tasks of this process hold."""
         _open.clear()
+
+
+def texture_by_views(
+    work: StageContext,
+    scene: DenseScene,
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    options: TextureOptions,
+) -> tuple[TexturedMesh, TextureReport]:
+    """Texture a mesh; what each view sees of it is found by the workers."""
+    with work.fresh_directory(SEEN) as folder:
+        with work.write_into(folder, MESH) as path, path.open("wb") as out:
+            np.savez(out, vertices=vertices, faces=faces)
+        with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
+            views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
+        seen = (task.read(view) for view in views)
+        found = texture_mesh(vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen)
+    work.remove(SEEN)
+    return found

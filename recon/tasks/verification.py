@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from recon.core.memory import Latest
+from recon.engine.stage import StageContext
 from recon.graph.evidence import PairSigns
 from recon.graph.loops import Loop
 from recon.graph.pair_verification import VerificationOptions, verify_dense_pair, verify_sparse_pair
-from recon.graph.types import TwoViewGeometry
-from recon.graph.view_graph import PairEvidence, flow_loop_error
+from recon.graph.types import TwoViewGeometry, ViewGraph
+from recon.graph.view_graph import PairEvidence, flow_loop_error, three_view_loops
 from recon.io.files import parse_json
 from recon.matching.types import SparseMatch
 from recon.run.folder import RunFolder
@@ -112,7 +115,47 @@ class _Verifier:
         return verify_dense_pair(self.matches[pair], seen, min(map(len, points)), both, self.options)
 
 
-def evidence_keys(
+def verify_pairs(
+    run: RunFolder, pairs: Sequence[Pair], options: VerificationOptions, version: int, work: StageContext
+) -> tuple[dict[Pair, PairEvidence], int]:
+    """The evidence of every pair, and for how many it was that of an earlier run.
+
+    Args:
+        version: of the stage; what another version found is not taken over.
+    """
+    keys = _evidence_keys(run, pairs, options, version)
+    before = _read_evidence(run) if work.reuse else {}
+    known = {pair: before[key] for pair, key in keys.items() if key in before}
+    fresh = [pair for pair in pairs if pair not in known]
+    with closing(VerifyPair(work.root, options, uuid4().hex)) as task:
+        made = dict(zip(fresh, work.spread(task, fresh, "two-view geometry", task.lost), strict=True))
+    found = {pair: known[pair] if pair in known else made[pair] for pair in pairs}
+    work.write_text(
+        KEPT_EVIDENCE, _evidence_text({keys[pair]: found[pair] for pair in pairs if pair in keys})
+    )
+    return found, len(known)
+
+
+def flow_loops(
+    run: RunFolder, graph: ViewGraph, found: Mapping[Pair, PairEvidence], version: int, work: StageContext
+) -> dict[Loop, float]:
+    """The errors of the three-view loops whose pairs all have flow to go by; what an earlier run knew is taken over."""
+    loops = [
+        (a, b, c)
+        for a, b, c in three_view_loops(graph)
+        if not any(found[pair].by_points for pair in ((a, b), (b, c), (a, c)))
+    ]
+    keys = _loop_keys(run, loops, version)
+    before = _read_loops(run) if work.reuse else {}
+    fresh = [loop for loop in loops if keys.get(loop) not in before]
+    with closing(FlowLoop(work.root, uuid4().hex)) as task:
+        made = dict(zip(fresh, work.spread(task, fresh, "loops of flow", task.lost), strict=True))
+    errors = {loop: made[loop] if loop in made else before[keys[loop]] for loop in loops}
+    work.write_json(KEPT_LOOPS, {keys[loop]: error for loop, error in errors.items() if loop in keys})
+    return {loop: error for loop, error in errors.items() if error is not None}
+
+
+def _evidence_keys(
     run: RunFolder, pairs: Sequence[Pair], options: VerificationOptions, version: int
 ) -> dict[Pair, str]:
     """Hash of all that the evidence of each pair depends on; pairs whose match has no key are left out."""
@@ -135,7 +178,7 @@ def evidence_keys(
     return found
 
 
-def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
+def _read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
     """Read what an earlier run found, by key; empty where it left nothing that can be read."""
     try:
         stored = parse_json(run.path(KEPT_EVIDENCE).read_text(encoding="utf-8"))
@@ -144,7 +187,7 @@ def read_evidence(run: RunFolder) -> dict[str, PairEvidence]:
         return {}
 
 
-def loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop, str]:
+def _loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop, str]:
     """Hash of all that the error of each loop of flow depends on; loops with a match without a key are left out."""
     made = read_keys(run.path(FLOWS))
     found = {}
@@ -155,7 +198,7 @@ def loop_keys(run: RunFolder, loops: Sequence[Loop], version: int) -> dict[Loop,
     return found
 
 
-def read_loops(run: RunFolder) -> dict[str, float | None]:
+def _read_loops(run: RunFolder) -> dict[str, float | None]:
     """Read what an earlier run found of loops, by key; empty where it left nothing that can be read."""
     try:
         stored = parse_json(run.path(KEPT_LOOPS).read_text(encoding="utf-8"))
@@ -164,7 +207,7 @@ def read_loops(run: RunFolder) -> dict[str, float | None]:
         return {}
 
 
-def evidence_text(found: Mapping[str, PairEvidence]) -> str:
+def _evidence_text(found: Mapping[str, PairEvidence]) -> str:
     """The text of ``KEPT_EVIDENCE``."""
     return json.dumps({key: _stored(one) for key, one in found.items()}, indent=0) + "\n"
 

@@ -57,17 +57,17 @@ class _Annotated:
     def pair(self, index: int, epoch: int) -> TrainingPair:
         pair = self._pairs[index]
         mirror = pair.flip or bool(np.random.default_rng((self._seed, epoch, index)).random() < 0.5)
-        return _square(pair, mirror, self._by_box)
+        return square_pair(pair, mirror, self._by_box)
 
     def images(self) -> list[Path]:
         """The images of the training pairs."""
         return sorted({path for pair in self._pairs for path in (pair.source, pair.target)})
 
     def validation(self) -> list[TrainingPair]:
-        return [_square(pair, False, self._by_box) for pair in self._validation[:200]]
+        return [square_pair(pair, False, self._by_box) for pair in self._validation[:200]]
 
 
-def _square(pair: SemanticPair, mirror: bool, by_box: bool) -> TrainingPair:
+def square_pair(pair: SemanticPair, mirror: bool, by_box: bool) -> TrainingPair:
     """A pair brought to ``SIDE``, both images mirrored if asked for; its length, if asked for, is the target box's.
 
     Mirroring both keeps points in correspondence; left and right parts of an object change their names in both.

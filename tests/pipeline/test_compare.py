@@ -67,7 +67,7 @@ def compared(small: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sc
         result = compare_scene(small, chosen, OPTIONS, out)
         write_comparison([result], out)
     finally:
-        registry._registered.pop(BrokenMatcher.name)
+        registry.registered.pop(BrokenMatcher.name)
     return result, out
 
 
@@ -104,7 +104,7 @@ def test_exit_code_where_every_matcher_failed(
         told = ["--matchers", BrokenMatcher.name, "--quality", "preview", "--in-process"]
         assert main(["compare", str(small.photos), "--out", str(tmp_path), *told]) == 1
     finally:
-        registry._registered.pop(BrokenMatcher.name)
+        registry.registered.pop(BrokenMatcher.name)
     said = capsys.readouterr()
     assert f"{BrokenMatcher.name} failed: " in said.out
     assert "nothing matches here" in said.out
@@ -123,7 +123,7 @@ def test_again_from_the_disk(
 
     monkeypatch.setattr(Job, "run", nothing)
     monkeypatch.setattr("recon.compare.evaluation.evaluate_run", nothing)
-    monkeypatch.setattr("recon.compare.pictures._draw_all", nothing)
+    monkeypatch.setattr("recon.compare.pictures.draw_all", nothing)
     again = compare_scene(small, contenders(["dis"], SETTINGS), OPTIONS, out)
     assert again.entries[0].error == ""
     assert again.entries[0].metrics == result.entries[0].metrics
@@ -223,8 +223,12 @@ def test_a_sweep(tmp_path: Path) -> None:
 
 def test_seeds_give_a_spread_and_what_comes_again(small: Scene, tmp_path: Path) -> None:
     options = replace(OPTIONS, seeds=2, stop_after="map", pictures=0)
-    (entry,) = compare_scene(small, contenders(["sift"], SETTINGS), options, tmp_path).entries
-    assert entry.error == ""
+    entry, dense = compare_scene(small, contenders(["sift", "dis"], SETTINGS), options, tmp_path).entries
+    assert entry.error == dense.error == ""
+    # Each seed computes its own fields, so that their cost is in the range.
+    fields = [{path.name for path in (tmp_path / name).iterdir()} for name in ("fields", "fields.seed-1")]
+    assert len(fields[0]) == len(fields[1]) == 10
+    assert fields[0] & fields[1]
     low, high = entry.spread["poses.mean_error"]
     assert low <= entry.metrics["poses.mean_error"] <= high
     # Matches do not depend on the seed: what the verification's sampling leaves differs by a few.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -139,13 +140,13 @@ def bake(
             _paint(
                 texture,
                 owner,
-                layout.corners,
-                vertices,
-                faces,
                 mine,
-                blend.view,
-                blend.weight,
-                blend.correction,
+                layout.corners[mine],
+                _boxes(layout.corners[mine], margin, owner.shape),
+                vertices[faces[mine]],
+                blend.view[mine],
+                blend.weight[mine],
+                blend.correction[mine],
                 pixels,
                 places,
                 matrices,
@@ -166,19 +167,16 @@ def _cubic(x: float) -> float:
     return 0.0
 
 
-@numba.njit(cache=True, nogil=True)
-def _box(
-    corners: Float64[np.ndarray, "3 2"], margin: float, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """Texels that may lie on a face or within ``margin`` of it: left, right, top and bottom, inclusive."""
-    left = max(0, int(np.ceil(min(corners[0, 0], corners[1, 0], corners[2, 0]) - margin)))
-    right = min(width - 1, int(np.floor(max(corners[0, 0], corners[1, 0], corners[2, 0]) + margin)))
-    top = max(0, int(np.ceil(min(corners[0, 1], corners[1, 1], corners[2, 1]) - margin)))
-    bottom = min(height - 1, int(np.floor(max(corners[0, 1], corners[1, 1], corners[2, 1]) + margin)))
-    return left, right, top, bottom
+def _boxes(
+    corners: Float64[np.ndarray, "k 3 2"], margin: float, size: tuple[int, int]
+) -> Int64[np.ndarray, "k 4"]:
+    """Texels that may lie on a face or within ``margin`` of it: left, top, right and bottom, inclusive."""
+    first = np.maximum(np.ceil(corners.min(axis=1) - margin), 0)
+    last = np.minimum(np.floor(corners.max(axis=1) + margin), np.array(size[::-1]) - 1)
+    return np.concatenate([first, last], axis=1).astype(np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _on_face(
     corners: Float64[np.ndarray, "3 2"], x: int, y: int, margin: float, b: Float64[np.ndarray, "3"]
 ) -> bool:
@@ -202,35 +200,32 @@ def _on_face(
         b[c] /= total
     px = x0 + b[1] * ax + b[2] * bx
     py = y0 + b[1] * ay + b[2] * by
-    return (px - x) ** 2 + (py - y) ** 2 <= margin * margin
+    dx, dy = px - x, py - y
+    return dx * dx + dy * dy <= margin * margin
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _paint(
     texture: UInt8[np.ndarray, "h w 3"],
     owner: Int32[np.ndarray, "h w"],
-    corners: Float64[np.ndarray, "m 3 2"],
-    vertices: Float64[np.ndarray, "n 3"],
-    faces: Int32[np.ndarray, "m 3"],
-    chosen: Int64[np.ndarray, " c"],
-    view: Int16[np.ndarray, "m 4"],
-    weight: Float32[np.ndarray, "m 3 4"],
-    correction: Float32[np.ndarray, "m 3 4 3"],
+    names: Int64[np.ndarray, " k"],
+    corners: Float64[np.ndarray, "k 3 2"],
+    boxes: Int64[np.ndarray, "k 4"],
+    points: Float64[np.ndarray, "k 3 3"],
+    view: Int16[np.ndarray, "k 4"],
+    weight: Float32[np.ndarray, "k 3 4"],
+    correction: Float32[np.ndarray, "k 3 4 3"],
     pixels: UInt8[np.ndarray, " p"],
     places: Int64[np.ndarray, "v 3"],
     matrices: Float64[np.ndarray, "v 3 4"],
     gains: Float32[np.ndarray, "v 3"],
     margin: float,
 ) -> None:
-    height, width = owner.shape
-    b = np.empty(3)
-    color = np.empty(3)
-    wx = np.empty(4)
-    wy = np.empty(4)
-    for f in chosen:
-        left, right, top, bottom = _box(corners[f], margin, width, height)
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
+    work = np.empty((6, 4))
+    b, color, at, projected, wx, wy = work[0], work[1], work[2], work[3], work[4], work[5]
+    for f in range(len(names)):
+        for y in range(boxes[f, 1], boxes[f, 3] + 1):
+            for x in range(boxes[f, 0], boxes[f, 2] + 1):
                 if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
                     continue
                 for channel in range(3):
@@ -243,20 +238,18 @@ def _paint(
                     w = b[0] * weight[f, 0, k] + b[1] * weight[f, 1, k] + b[2] * weight[f, 2, k]
                     if w <= 1e-4:
                         continue
-                    P = matrices[v]
-                    lx = ly = lz = 0.0
                     for c in range(3):
-                        corner = faces[f, c]
-                        lx += b[c] * vertices[corner, 0]
-                        ly += b[c] * vertices[corner, 1]
-                        lz += b[c] * vertices[corner, 2]
-                    depth = P[2, 0] * lx + P[2, 1] * ly + P[2, 2] * lz + P[2, 3]
-                    if depth <= 0:
+                        at[c] = 0.0
+                        for corner in range(3):
+                            at[c] += b[corner] * points[f, corner, c]
+                    for c in range(3):
+                        P = matrices[v, c]
+                        projected[c] = P[0] * at[0] + P[1] * at[1] + P[2] * at[2] + P[3]
+                    if projected[2] <= 0:
                         continue
-                    u = (P[0, 0] * lx + P[0, 1] * ly + P[0, 2] * lz + P[0, 3]) / depth
-                    q = (P[1, 0] * lx + P[1, 1] * ly + P[1, 2] * lz + P[1, 3]) / depth
+                    u, q = projected[0] / projected[2], projected[1] / projected[2]
                     begin, ph, pw = places[v, 0], places[v, 1], places[v, 2]
-                    iu, iq = int(np.floor(u)), int(np.floor(q))
+                    iu, iq = math.floor(u), math.floor(q)
                     for tap in range(4):
                         wx[tap] = _cubic(u - (iu - 1 + tap))
                         wy[tap] = _cubic(q - (iq - 1 + tap))
@@ -279,7 +272,7 @@ def _paint(
                 for channel in range(3):
                     texture[y, x, channel] = np.uint8(min(max(color[channel] / total + 0.5, 0.0), 255.0))
                 # Owners of the margin are told apart from those inside: -2 - face.
-                owner[y, x] = f if margin == 0.0 else -2 - f
+                owner[y, x] = names[f] if margin == 0.0 else -2 - names[f]
 
 
 def paint_faces(
@@ -290,34 +283,31 @@ def paint_faces(
     corner_colors: Float32[np.ndarray, "k 3 3"],
 ) -> None:
     """Paint faces with colours interpolated from their corners, in place."""
+    count = len(chosen)
+    # As corrections of a black photo of one pixel, so that one kernel paints all.
+    view = np.full((count, _PHOTOS), -1, np.int16)
+    view[:, 0] = 0
+    correction = np.zeros((count, 3, _PHOTOS, 3), np.float32)
+    correction[:, :, 0] = corner_colors
+    corners = layout.corners[chosen]
     for margin in (0.0, _MARGIN):
-        _paint_flat(texture, owner, layout.corners, chosen.astype(np.int32), corner_colors, margin)
-
-
-@numba.njit(cache=True, nogil=True)
-def _paint_flat(
-    texture: UInt8[np.ndarray, "h w 3"],
-    owner: Int32[np.ndarray, "h w"],
-    corners: Float64[np.ndarray, "m 3 2"],
-    chosen: Int32[np.ndarray, " k"],
-    colors: Float32[np.ndarray, "k 3 3"],
-    margin: float,
-) -> None:
-    height, width = owner.shape
-    b = np.empty(3)
-    for n in range(len(chosen)):
-        f = chosen[n]
-        left, right, top, bottom = _box(corners[f], margin, width, height)
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                if owner[y, x] != -1 or not _on_face(corners[f], x, y, margin, b):
-                    continue
-                for channel in range(3):
-                    value = 0.0
-                    for c in range(3):
-                        value += b[c] * colors[n, c, channel]
-                    texture[y, x, channel] = np.uint8(min(max(value + 0.5, 0.0), 255.0))
-                owner[y, x] = f
+        _paint(
+            texture,
+            owner,
+            chosen.astype(np.int64),
+            corners,
+            _boxes(corners, margin, owner.shape),
+            np.zeros((count, 3, 3)),
+            view,
+            np.ones((count, 3, _PHOTOS), np.float32),
+            correction,
+            np.zeros(3, np.uint8),
+            np.array([[0, 1, 1]], np.int64),
+            np.array([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1.0]]]),
+            np.zeros((1, 3), np.float32),
+            margin,
+        )
+    owner[owner < -1] = -2 - owner[owner < -1]
 
 
 def fill_gaps(texture: UInt8[np.ndarray, "h w 3"], owner: Int32[np.ndarray, "h w"]) -> None:

@@ -182,21 +182,7 @@ def pack(
     """
     import xatlas
 
-    # Vertices of a chart are joined where they lie at one place: xatlas finds the charts by that.
-    flat = pixels.reshape(-1, 2)
-    low = np.full((count, 2), np.inf)
-    np.minimum.at(low, chart, pixels.min(axis=1))
-    low = np.floor(low)
-    local = flat - low[np.repeat(chart, 3)]
-    largest = float(local.max(initial=0.0))
-    key = np.column_stack([np.repeat(chart, 3), np.rint(local * 256).astype(np.int64)])
-    order = np.lexsort(key.T[::-1])
-    new = np.ones(len(order), bool)
-    new[1:] = (key[order][1:] != key[order][:-1]).any(axis=1)
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(new) - 1
-    points = local[order[new]]
-    triangles = number.reshape(-1, 3)
+    points, triangles, low, largest = _joined_corners(pixels, chart, count)
     materials = chart
     if block.min() > 0:
         w, h = block
@@ -222,22 +208,14 @@ def pack(
         options.resolution = max(1, side - _BORDER)
     atlas.generate(pack_options=options)
     mapping, _, uvs = atlas.get_mesh(0)
-    placed = uvs.astype(np.float64) * [atlas.width, atlas.height]
-    # Faces without area are left out by xatlas: a chart's move is that of most of its corners.
-    move = placed - points[mapping]
     owner = np.zeros(len(points), np.int64)
     owner[triangles.ravel()] = np.repeat(materials, 3)
     owner = owner[mapping]
-    put = (uvs > 0).any(axis=1)
     total = count + (1 if block.min() > 0 else 0)
-    offset = np.zeros((total, 2))
-    order = np.argsort(owner[put], kind="stable")
-    starts = np.searchsorted(owner[put][order], np.arange(total + 1))
-    moves = move[put][order]
-    for c in range(total):
-        part = moves[starts[c] : starts[c + 1]]
-        if len(part):
-            offset[c] = np.rint(np.median(part, axis=0))
+    # Faces without area are left out by xatlas: a chart's move is that of most of its corners.
+    put = (uvs > 0).any(axis=1)
+    moves = uvs.astype(np.float64) * [atlas.width, atlas.height] - points[mapping]
+    offset = _usual_moves(moves[put], owner[put], total)
     block_at = offset[count] if total > count else np.zeros(2)
     # Whole texels were added to the border for the bilinear look-up; texels are multiples of 16 for the GPU.
     width, height = (int(-(-(size + 2) // 16) * 16) for size in (atlas.width, atlas.height))
@@ -253,3 +231,40 @@ def pack(
     return Packed(
         offset[:count] - low, block_at, tiles[0] * width, tiles[1] * height, tiles, atlas.atlas_count, largest
     )
+
+
+def _joined_corners(
+    pixels: Float64[np.ndarray, "k 3 2"], chart: Int64[np.ndarray, " k"], count: int
+) -> tuple[Float64[np.ndarray, "p 2"], Int64[np.ndarray, "k 3"], Float64[np.ndarray, "c 2"], float]:
+    """Join the corners of a chart that lie at one place: xatlas finds the charts by that.
+
+    Returns:
+        Points, each chart's from zero on; the faces' indices of them; where each chart begins; the longest side of one.
+    """
+    flat = pixels.reshape(-1, 2)
+    low = np.full((count, 2), np.inf)
+    np.minimum.at(low, chart, pixels.min(axis=1))
+    low = np.floor(low)
+    local = flat - low[np.repeat(chart, 3)]
+    key = np.column_stack([np.repeat(chart, 3), np.rint(local * 256).astype(np.int64)])
+    order = np.lexsort(key.T[::-1])
+    new = np.ones(len(order), bool)
+    new[1:] = (key[order][1:] != key[order][:-1]).any(axis=1)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(new) - 1
+    return local[order[new]], number.reshape(-1, 3), low, float(local.max(initial=0.0))
+
+
+def _usual_moves(
+    moves: Float64[np.ndarray, "v 2"], owner: Int64[np.ndarray, " v"], count: int
+) -> Float64[np.ndarray, "c 2"]:
+    """The median move of each chart's points, in whole texels."""
+    offset = np.zeros((count, 2))
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(count + 1))
+    moves = moves[order]
+    for c in range(count):
+        part = moves[starts[c] : starts[c + 1]]
+        if len(part):
+            offset[c] = np.rint(np.median(part, axis=0))
+    return offset

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.sampling import sample_image
-from recon.surface.texture.bake import bake, blend_of_faces, fill_gaps, paint_faces
-from recon.surface.texture.charts import lay_out
+from recon.surface.texture.bake import FaceBlend, bake, blend_of_faces, fill_gaps, paint_faces
+from recon.surface.texture.charts import Layout, lay_out
 from recon.surface.texture.color import (
+    Agreement,
     blend_weights,
     diffuse_colors,
     find_agreement,
@@ -23,7 +24,13 @@ from recon.surface.texture.color import (
 from recon.surface.texture.topology import Adjacency, face_adjacency
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.view_selection import choose_views, drop_small_regions, face_costs, seam_lengths
-from recon.surface.texture.visibility import FacesInViews, SeenFaces, best_candidates, look_up
+from recon.surface.texture.visibility import (
+    Candidates,
+    FacesInViews,
+    SeenFaces,
+    best_candidates,
+    look_up,
+)
 
 
 class _Clock:
@@ -59,7 +66,6 @@ def texture_mesh(
         vertices, faces: a mesh with its faces counter-clockwise seen from outside.
         views, images: undistorted photos and their cameras.
         masks: True where a photo may be used.
-        options: see ``TextureOptions``.
         vertex_colors: used in parts of the mesh that no photo sees at all.
         seen: what each view sees (``FacesInViews`` of ``near_origin``); None looks for it here.
 
@@ -76,18 +82,13 @@ def texture_mesh(
     adjacency = face_adjacency(faces)
     clock.lap("adjacency")
     if seen is None:
-        mesh_in_views = FacesInViews(local, faces, options.max_angle)
-        used = [None] * len(near) if masks is None else masks
-        seen = (mesh_in_views.seen(*one) for one in zip(near, images, used, strict=True))
+        seen = _seen(FacesInViews(local, faces, options.max_angle), near, images, masks)
     candidates = best_candidates(len(faces), len(views), seen, options.candidates)
     clock.lap("visibility")
     gains = fit_gains(candidates, len(views)) if options.balance else np.ones((len(views), 3))
     agreement = find_agreement(candidates, gains, adjacency, reject_levels=options.reject_levels)
     clock.lap("consistency")
-    cost = face_costs(candidates, agreement)
-    seam = options.seam_cost * seam_lengths(local, faces, candidates)
-    labels = choose_views(cost, candidates.view, adjacency, seam)
-    labels = drop_small_regions(labels, cost, candidates, adjacency, seam)
+    labels = _best_views(local, faces, candidates, agreement, adjacency, options.seam_cost)
     clock.lap("best views")
     pixels = _corner_pixels(local, faces, labels, near)
     layout = lay_out(
@@ -99,20 +100,103 @@ def texture_mesh(
         padding=options.padding,
     )
     clock.lap("atlas")
-    share = blend_weights(faces, labels, len(vertices), len(views), options.blend_rings)
+    blend = _levelled(faces, len(vertices), labels, candidates, agreement, gains, options)
+    clock.lap("levelling")
+    colors = _surrounding_colors(faces, labels, agreement.color, vertex_colors, len(vertices))
+    texture, fill = _all_tiles(
+        layout,
+        labels,
+        faces,
+        colors,
+        lambda tile, mine: bake(local, faces, tile, blend, near, images, gains, mine),
+    )
+    clock.lap("texels")
+    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
+    mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart, layout.tiles)
+    before, after = _seam_medians(mesh, adjacency, local, near, images)
+    clock.lap("figures")
+    return mesh, TextureReport(
+        charts=layout.charts,
+        seen_share=float((labels >= 0).mean()),
+        rejected_share=_rejected_share(candidates, agreement),
+        fill=fill,
+        scale=layout.scale,
+        gains=tuple((float(r), float(g), float(b)) for r, g, b in gains),
+        seam_before=before,
+        seam_after=after,
+        seconds=clock.seconds,
+    )
+
+
+def _seen(
+    mesh: FacesInViews,
+    views: Sequence[PinholeView],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None,
+) -> Iterator[SeenFaces]:
+    for one in zip(views, images, [None] * len(views) if masks is None else masks, strict=True):
+        yield mesh.seen(*one)
+
+
+def _best_views(
+    vertices: Float64[np.ndarray, "n 3"],
+    faces: Int32[np.ndarray, "m 3"],
+    candidates: Candidates,
+    agreement: Agreement,
+    adjacency: Adjacency,
+    seam_cost: float,
+) -> Int32[np.ndarray, " m"]:
+    """The view of each face: sharp, in agreement with the others, with short seams and no small islands."""
+    cost = face_costs(candidates, agreement)
+    seam = seam_cost * seam_lengths(vertices, faces, candidates)
+    labels = choose_views(cost, candidates.view, adjacency, seam)
+    return drop_small_regions(labels, cost, candidates, adjacency, seam)
+
+
+def _levelled(
+    faces: Int32[np.ndarray, "m 3"],
+    vertices: int,
+    labels: Int32[np.ndarray, " m"],
+    candidates: Candidates,
+    agreement: Agreement,
+    gains: Float64[np.ndarray, "v 3"],
+    options: TextureOptions,
+) -> FaceBlend:
+    """The photos that each face blends, with the corrections that even out the seams."""
+    share = blend_weights(faces, labels, vertices, len(gains), options.blend_rings)
     at_vertices = solve_corrections(faces, share, candidates, agreement, gains, consensus=options.consensus)
     if not options.balance:
         at_vertices = replace(at_vertices, correction=np.zeros_like(at_vertices.correction))
-    clock.lap("levelling")
-    blend = blend_of_faces(faces, labels, candidates, agreement.accepted, at_vertices)
-    colors = np.zeros((len(vertices), 3))
-    if (labels < 0).any():
-        colors = _surrounding_colors(faces, labels, agreement.color, vertex_colors, len(vertices))
+    return blend_of_faces(faces, labels, candidates, agreement.accepted, at_vertices)
+
+
+def _rejected_share(candidates: Candidates, agreement: Agreement) -> float:
+    """Share of the views of faces that contradict the other views."""
+    valid = candidates.view >= 0
+    return float((valid & ~agreement.accepted).sum() / max(int(valid.sum()), 1))
+
+
+def _all_tiles(
+    layout: Layout,
+    labels: Int32[np.ndarray, " m"],
+    faces: Int32[np.ndarray, "m 3"],
+    colors: Float64[np.ndarray, "n 3"],
+    paint: Callable[
+        [Layout, Int64[np.ndarray, " k"]], tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, "h w"]]
+    ],
+) -> tuple[UInt8[np.ndarray, "th tw 3"], float]:
+    """The texture, tile beside tile, and the share of its texels that a face owns.
+
+    Args:
+        colors: of the vertices, for faces that no photo sees.
+        paint: paints some faces into a tile; its texels, and the face that owns each (-1 for none).
+    """
     texture = np.zeros((layout.height, layout.width, 3), np.uint8)
     tile_of_faces, painted = layout.tile_of_faces, 0
-    for number in range(tile_of_faces.max() + 1):
+    count = int(tile_of_faces.max()) + 1
+    for number in range(count):
         tile, mine = layout.tile(number), np.flatnonzero(tile_of_faces == number)
-        part, owner = bake(local, faces, tile, blend, near, images, gains, mine)
+        part, owner = paint(tile, mine)
         lost = mine[labels[mine] < 0].astype(np.int32)
         if len(lost):
             paint_faces(part, owner, tile, lost, colors[faces[lost]].astype(np.float32))
@@ -120,23 +204,7 @@ def texture_mesh(
         painted += int((owner >= 0).sum())
         x, y = layout.corner_of_tile(number)
         texture[y : y + tile.height, x : x + tile.width] = part
-    clock.lap("texels")
-    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
-    mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart, layout.tiles)
-    before, after = _seam_medians(mesh, adjacency, local, near, images)
-    clock.lap("figures")
-    valid = candidates.view >= 0
-    return mesh, TextureReport(
-        charts=layout.charts,
-        seen_share=float((labels >= 0).mean()),
-        rejected_share=float((valid & ~agreement.accepted).sum() / max(int(valid.sum()), 1)),
-        fill=painted / (tile.width * tile.height * (number + 1)),
-        scale=layout.scale,
-        gains=tuple((float(g[0]), float(g[1]), float(g[2])) for g in gains),
-        seam_before=before,
-        seam_after=after,
-        seconds=clock.seconds,
-    )
+    return texture, painted / (tile.width * tile.height * count)
 
 
 def _check(
@@ -197,8 +265,13 @@ def _surrounding_colors(
     vertex_colors: UInt8[np.ndarray, "n 3"] | None,
     vertices: int,
 ) -> Float64[np.ndarray, "n 3"]:
-    """Colours of all vertices: the mean of the faces round them that photos see, diffused to the others."""
+    """Colours of all vertices: the mean of the faces round them that photos see, diffused to the others.
+
+    Zero where photos see all faces: nobody asks.
+    """
     seen = labels >= 0
+    if seen.all():
+        return np.zeros((vertices, 3))
     corner = faces[seen].ravel()
     number = np.bincount(corner, minlength=vertices)
     total = np.stack(

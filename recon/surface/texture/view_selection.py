@@ -74,41 +74,13 @@ def choose_views(
     unary = np.where(usable, cost, _FAR).astype(np.float32)
     ids = np.where(usable, views, -1).astype(np.int16)
     slot = _trws(unary, ids, neighbour, back, weight, seen, iterations)
-    _icm(unary, ids, neighbour, weight, seen, slot, 10)
+    message = np.zeros((len(ids), 3, 1), np.float32)  # not asked for: all neighbours are decided
+    for _ in range(10):
+        if _choose(unary, ids, neighbour, weight, message, seen, slot, False) == 0:
+            break
     return np.where(seen, ids[np.arange(len(ids)), slot], -1).astype(np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
-def _best_slot(
-    unary: Float32[np.ndarray, "m k"],
-    ids: Int16[np.ndarray, "m k"],
-    neighbour: Int32[np.ndarray, "m 3"],
-    weight: Float32[np.ndarray, "m 3"],
-    message: Float32[np.ndarray, "m 3 k"],
-    slot: Int8[np.ndarray, " m"],
-    f: int,
-    decided: int,
-) -> int:
-    """Slot of least cost of a face, given the slots of neighbours below ``decided`` and messages from the others."""
-    lowest, pick = np.float32(np.inf), 0
-    for k in range(unary.shape[1]):
-        if ids[f, k] < 0:
-            continue
-        value = unary[f, k]
-        for j in range(3):
-            g = neighbour[f, j]
-            if g < 0:
-                continue
-            if g >= decided:
-                value += message[f, j, k]
-            elif ids[g, slot[g]] != ids[f, k]:
-                value += weight[f, j]
-        if value < lowest:
-            lowest, pick = value, k
-    return pick
-
-
-@numba.njit(cache=True, nogil=True)
 def _trws(
     unary: Float32[np.ndarray, "m k"],
     ids: Int16[np.ndarray, "m k"],
@@ -118,105 +90,132 @@ def _trws(
     seen: Bool[np.ndarray, " m"],
     iterations: int,
 ) -> Int8[np.ndarray, " m"]:
+    """Slot of each face by sequential tree-reweighted message passing; the best of all passes."""
     m, count = unary.shape
     message = np.zeros((m, 3, count), np.float32)
-    belief = np.empty(count, np.float32)
-    outgoing = np.empty(count, np.float32)
-    current = np.zeros(m, np.int8)
+    work = np.empty((2, count), np.float32)
     best = np.zeros(m, np.int8)
     best_energy = np.inf
-    for step in range(2 * iterations):
-        forward = step % 2 == 0
-        if forward:
-            # The labelling that goes with this pass: conditioned on what is decided, messages from the rest.
-            for f in range(m):
-                if seen[f]:
-                    current[f] = _best_slot(unary, ids, neighbour, weight, message, current, f, f)
-            energy = 0.0
-            for f in range(m):
-                if seen[f]:
-                    energy += unary[f, current[f]]
-                    for j in range(3):
-                        g = neighbour[f, j]
-                        if g > f and ids[g, current[g]] != ids[f, current[f]]:
-                            energy += weight[f, j]
-            if energy < best_energy:
-                best_energy = energy
-                # Not ``best[:] = current``: numba compiles that for seconds.
-                for f in range(m):
-                    best[f] = current[f]
-        for position in range(m):
-            f = position if forward else m - 1 - position
-            if not seen[f]:
-                continue
-            before = after = 0
-            for j in range(3):
-                g = neighbour[f, j]
-                if g >= 0:
-                    if (g < f) == forward:
-                        before += 1
-                    else:
-                        after += 1
-            if after == 0:
-                continue
-            gamma = np.float32(1.0 / max(before, after))
-            for k in range(count):
-                belief[k] = unary[f, k]
-                for j in range(3):
-                    if neighbour[f, j] >= 0:
-                        belief[k] += message[f, j, k]
-            for j in range(3):
-                g = neighbour[f, j]
-                if g < 0 or (g < f) == forward:
-                    continue
-                low = np.float32(np.inf)
-                for k in range(count):
-                    if ids[f, k] >= 0:
-                        outgoing[k] = gamma * belief[k] - message[f, j, k]
-                        low = min(low, outgoing[k])
-                limit = low + weight[f, j]
-                into = back[f, j]
-                least = np.float32(np.inf)
-                for kk in range(count):
-                    if ids[g, kk] < 0:
-                        message[g, into, kk] = 0
-                        continue
-                    value = limit
-                    for k in range(count):
-                        if ids[f, k] == ids[g, kk]:
-                            value = min(value, outgoing[k])
-                            break
-                    message[g, into, kk] = value
-                    least = min(least, value)
-                for kk in range(count):
-                    if ids[g, kk] >= 0:
-                        message[g, into, kk] -= least
+    rows = np.arange(m)
+    face, side = np.nonzero(neighbour > rows[:, None])
+    other, edge = neighbour[face, side], weight[face, side]
+    for _ in range(iterations):
+        # The labelling that goes with this pass: conditioned on what is decided, messages from the rest.
+        current = np.zeros(m, np.int8)
+        _choose(unary, ids, neighbour, weight, message, seen, current, True)
+        view = ids[rows, current]
+        energy = float(unary[rows, current].sum(dtype=np.float64, where=seen))
+        energy += float(edge.sum(dtype=np.float64, where=view[face] != view[other]))
+        if energy < best_energy:
+            best, best_energy = current, energy
+        for forward in (True, False):
+            _send(unary, ids, neighbour, back, weight, seen, message, work, forward)
     return best
 
 
 @numba.njit(cache=True, nogil=True)
-def _icm(
+def _choose(
     unary: Float32[np.ndarray, "m k"],
     ids: Int16[np.ndarray, "m k"],
     neighbour: Int32[np.ndarray, "m 3"],
     weight: Float32[np.ndarray, "m 3"],
+    message: Float32[np.ndarray, "m 3 k"],
     seen: Bool[np.ndarray, " m"],
     slot: Int8[np.ndarray, " m"],
-    sweeps: int,
-) -> None:
-    m = len(unary)
-    nothing = np.zeros((1, 3, 1), np.float32)
-    for _ in range(sweeps):
-        changed = 0
-        for f in range(m):
-            if not seen[f]:
+    in_turn: bool,
+) -> int:
+    """Give every face, in turn, its slot of least cost; returns how many changed.
+
+    The slots of all neighbours are given; ``in_turn`` only those of faces before, and the others' messages count.
+    """
+    m = len(seen)
+    changed = 0
+    for f in range(m):
+        if not seen[f]:
+            continue
+        decided = f if in_turn else m
+        lowest, pick = np.float32(np.inf), 0
+        for k in range(unary.shape[1]):
+            if ids[f, k] < 0:
                 continue
-            pick = _best_slot(unary, ids, neighbour, weight, nothing, slot, f, m)
-            if pick != slot[f]:
-                slot[f] = pick
-                changed += 1
-        if changed == 0:
-            break
+            value = unary[f, k]
+            for j in range(3):
+                g = neighbour[f, j]
+                if g < 0:
+                    continue
+                if g >= decided:
+                    value += message[f, j, k]
+                elif ids[g, slot[g]] != ids[f, k]:
+                    value += weight[f, j]
+            if value < lowest:
+                lowest, pick = value, k
+        if slot[f] != pick:
+            slot[f] = pick
+            changed += 1
+    return changed
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _send(
+    unary: Float32[np.ndarray, "m k"],
+    ids: Int16[np.ndarray, "m k"],
+    neighbour: Int32[np.ndarray, "m 3"],
+    back: Int32[np.ndarray, "m 3"],
+    weight: Float32[np.ndarray, "m 3"],
+    seen: Bool[np.ndarray, " m"],
+    message: Float32[np.ndarray, "m 3 k"],
+    work: Float32[np.ndarray, "2 k"],
+    forward: bool,
+) -> None:
+    """Messages of all faces to those after them, first to last; or to those before them, last to first."""
+    m, count = unary.shape
+    belief, outgoing = work[0], work[1]
+    for position in range(m):
+        f = position if forward else m - 1 - position
+        if not seen[f]:
+            continue
+        before = after = 0
+        for k in range(count):
+            belief[k] = unary[f, k]
+        for j in range(3):
+            g = neighbour[f, j]
+            if g < 0:
+                continue
+            if (g < f) == forward:
+                before += 1
+            else:
+                after += 1
+            for k in range(count):
+                belief[k] += message[f, j, k]
+        if after == 0:
+            continue
+        gamma = np.float32(1.0 / max(before, after))
+        for j in range(3):
+            g = neighbour[f, j]
+            if g < 0 or (g < f) == forward:
+                continue
+            low = np.float32(np.inf)
+            for k in range(count):
+                if ids[f, k] >= 0:
+                    outgoing[k] = gamma * belief[k] - message[f, j, k]
+                    low = min(low, outgoing[k])
+            limit = low + weight[f, j]
+            into = message[g, back[f, j]]
+            least = np.float32(np.inf)
+            for kk in range(count):
+                into[kk] = 0
+                if ids[g, kk] < 0:
+                    continue
+                value = limit
+                for k in range(count):
+                    if ids[f, k] == ids[g, kk]:
+                        value = min(value, outgoing[k])
+                        break
+                into[kk] = value
+                least = min(least, value)
+            for kk in range(count):
+                if ids[g, kk] >= 0:
+                    into[kk] -= least
 
 
 def drop_small_regions(

@@ -274,10 +274,10 @@ def test_a_failure_ends_at_once_while_workers_still_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(app.os, "_exit", codes.append)
     release = threading.Event()
     worker = threading.Thread(target=release.wait, args=(60,), name=f"{app.WORKER}_0", daemon=True)
-    app._fail("x", 1)
+    app.fail("x", 1)
     assert codes == []
     worker.start()
-    app._fail("x", 1)
+    app.fail("x", 1)
     release.set()
     assert codes == [1]
 

@@ -13,6 +13,7 @@ from recon.compare.evaluation import Evaluation, difference, evaluated
 from recon.compare.metrics import key_metrics, written
 from recon.compare.plan import Scene
 from recon.compare.results import rank
+from recon.compare.tables import standing
 from recon.evaluation.bootstrap import mean, paired_difference
 from recon.evaluation.report import RunReport, Samples
 from recon.io.files import finite
@@ -99,6 +100,12 @@ def test_seeds_that_overlap_are_the_same() -> None:
     assert rank([a, b])["mesh.f_20mm"].inside_noise == ("b",)
     b.spread["mesh.f_20mm"] = (0.6, 0.74)
     assert rank([a, b])["mesh.f_20mm"].inside_noise == ()
+
+
+def test_what_is_said_of_each_beside_the_best() -> None:
+    ranking = {"best": "a", "inside_noise": ["b"], "tested": ["b", "c"]}
+    assert [standing(ranking, label) for label in "abcd"] == ["best", "within noise", "worse", ""]
+    assert standing(None, "a") == ""
 
 
 def test_the_short_table_has_the_middle_threshold() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from recon.compare.engine import run_folder
 from recon.compare.left_out import choose
 from recon.compare.options import Options
-from recon.compare.pictures import _easy_to_hard, _spread_rows
+from recon.compare.pictures import from_easy_to_hard, spread_rows
 from recon.compare.plan import Scene
 from recon.compare.results import poses_in_words, poses_place
 from recon.evaluation.views import psnr_whole
@@ -72,15 +72,15 @@ def test_pairs_from_easy_to_hard() -> None:
     listing = [
         {"i": 0, "j": j, "sparse_inliers": n} for j, n in ((1, 5), (2, 900), (3, 40), (4, 300), (5, 70))
     ]
-    assert [pair["sparse_inliers"] for pair in _easy_to_hard(listing, 3)] == [900, 70, 5]
-    assert len(_easy_to_hard(listing[:1], 3)) == 1
+    assert [pair["sparse_inliers"] for pair in from_easy_to_hard(listing, 3)] == [900, 70, 5]
+    assert len(from_easy_to_hard(listing[:1], 3)) == 1
 
 
 def test_drawn_matches_are_spread() -> None:
     rng = np.random.default_rng(0)
     crowd = rng.uniform([0, 0], [30, 30], (5000, 2))
     alone = np.array([[600.0, 400.0], [300.0, 100.0]])
-    rows = _spread_rows(np.concatenate([crowd, alone]), 640, 480)
+    rows = spread_rows(np.concatenate([crowd, alone]), 640, 480)
     assert {5000, 5001} <= set(rows)
     assert len(rows) <= 60
-    assert _spread_rows(np.zeros((0, 2)), 640, 480) == []
+    assert spread_rows(np.zeros((0, 2)), 640, 480) == []

@@ -32,18 +32,18 @@ def test_two_processes_one_killed_and_a_number_that_kills_each(
 ) -> None:
     """The results are those of one process; what dies each time is left out and said, all else is done."""
     monkeypatch.setattr(cluster, "_DEATHS", 1)
-    alone = run(tmp_path / "alone")
-    assert alone.counts("spread") == {"squares": 12, "processes": 1, "here": 1}
-    shared = run(tmp_path / "shared", {"once": 3, "always": 7}, workers=2, memory=2 << 30)
+    alone = run(tmp_path / "alone", {"numbers": 60})
+    assert alone.counts("spread") == {"squares": 60, "processes": 1, "here": 1}
+    shared = run(tmp_path / "shared", {"numbers": 60, "once": 3, "always": 7}, workers=2, memory=2 << 30)
     counts = shared.counts("spread")
-    assert counts["squares"] == 11
+    assert counts["squares"] == 59
     assert counts["processes"] >= 2
     assert not counts["here"]
     (warning,) = shared.warnings
     assert warning.startswith("squaring: 7 is left out: each worker that took it died")
     expected = squares(tmp_path / "alone")
     del expected["7.txt"]
-    expected["done"] = expected["done"].replace("7, ", "")
+    expected["done"] = expected["done"].replace(" 7,", "")
     assert squares(tmp_path / "shared") == expected
 
 
@@ -60,7 +60,7 @@ def test_a_result_lost_before_it_was_fetched_is_made_again(
 
         def losing(*args: Any, **options: Any) -> Any:
             future = submit(*args, **options)
-            if abs(args[2]) == 3 and len(lost) < times:
+            if 3 in map(abs, args[2]) and len(lost) < times:
                 lost.append(future.key)
                 client.cancel([future], force=True)
             return future
@@ -74,6 +74,32 @@ def test_a_result_lost_before_it_was_fetched_is_made_again(
             with pytest.raises(ReconError, match="does not answer any more"):
                 mission.map(abs, range(6), lambda: done.append(1), lambda *_: None)
         assert len(lost) == times
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 30), (0.3, 1)])
+def test_short_items_go_to_a_worker_together(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
+) -> None:
+    from distributed import Client, LocalCluster
+
+    sizes: list[int] = []
+    monkeypatch.setattr(cluster, "_timed", lambda task, items: [(task(item), seconds) for item in items])
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as local, Client(local) as client:
+        mission = cluster.Cluster(client, local.scheduler_address, True, logging.getLogger("recon"))
+        submit = client.submit
+
+        def counting(*args: Any, **options: Any) -> Any:
+            sizes.append(len(args[2]))
+            return submit(*args, **options)
+
+        monkeypatch.setattr(client, "submit", counting)
+        done: list[int] = []
+        found = mission.map(abs, range(-100, 0), lambda: done.append(1), lambda *_: None)
+        assert found == list(range(100, 0, -1))
+        assert len(done) == sum(sizes) == 100
+    assert max(sizes) <= most
+    assert sizes[0] == sizes[-1] == 1
+    assert (max(sizes) > 1) == (seconds == 0.0)
 
 
 def test_a_scheduler_that_does_not_answer_ends_the_run_before_work(
@@ -114,7 +140,7 @@ class FakeClient:
 
 def check(client: FakeClient, root: Path) -> cluster.Cluster:
     one = cluster.Cluster(client, "tcp://scheduler:1", False, logging.getLogger("recon"))
-    cluster._check_workers(one, root)
+    cluster.check_workers(one, root)
     return one
 
 

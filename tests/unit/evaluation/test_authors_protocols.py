@@ -18,7 +18,7 @@ from recon.evaluation.semantic import reference_length
 from recon.hyperpixels.backbones import create_backbone, normalise
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hyperpixels"))
-from test_hyper_network import Tiny, tiny_network
+from tests.support.hyper_networks import Tiny, tiny_network
 
 
 @pytest.fixture(autouse=True)

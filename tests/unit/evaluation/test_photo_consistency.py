@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recon.core.cameras import PinholeView
-from recon.evaluation.consistency import PATCH, PhotoView, _correlation, photo_consistency
+from recon.evaluation.consistency import PATCH, PhotoView, patch_correlation, photo_consistency
 from tests.support.evaluation_run import Scene, center_of, make_scene
 
 
@@ -86,7 +86,7 @@ def test_correlation_is_numpys() -> None:
     b[0] = 0.5 * a[0] + 20  # exposure does not matter
     b[1] = 255 - a[1]
     b[2] = 7.0
-    found = _correlation(a, b)
+    found = patch_correlation(a, b)
     assert found[0] == pytest.approx(1.0)
     assert found[1] == pytest.approx(-1.0)
     assert np.isnan(found[2])

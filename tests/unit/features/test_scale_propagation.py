@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.features import _krylov, _multigrid, scale_propagation
+from recon.features import krylov, multigrid, scale_propagation
 from recon.features.scale_propagation import DEFAULT_SCALE, propagate_pair_scales, propagate_scales
 from recon.features.types import InterestPoints
 
@@ -218,7 +218,7 @@ def _random_equations(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     weights = np.zeros((8, height + 2, width + 2), np.float32)
     weights[:, 1:-1, 1:-1] = np.exp(rng.uniform(-8, 0, (8, height, width)))
-    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+    for k, (dy, dx) in enumerate(multigrid.OFFSETS):
         y, x = np.mgrid[:height, :width]
         outside = (y + dy < 0) | (y + dy >= height) | (x + dx < 0) | (x + dx >= width)
         weights[k, 1:-1, 1:-1][outside] = 0
@@ -230,10 +230,10 @@ def _random_equations(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def test_incomplete_factors_are_exact_where_the_matrix_has_entries() -> None:
     height, width = 8, 9
     weights, excess = _random_equations(height, width)
-    factors = _krylov.factorise(_multigrid.build_levels(weights, excess))[0]
+    factors = krylov.factorise(multigrid.build_levels(weights, excess))[0]
     n = height * width
     lower, upper = np.eye(n), np.eye(n)
-    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+    for k, (dy, dx) in enumerate(multigrid.OFFSETS):
         for y in range(height):
             for x in range(width):
                 if 0 <= y + dy < height and 0 <= x + dx < width:
@@ -243,14 +243,14 @@ def test_incomplete_factors_are_exact_where_the_matrix_has_entries() -> None:
                     else:
                         upper[at] = factors.upper[k - 4, y + 1, x + 1]
     product = lower @ np.diag(1 / factors.inverse_pivot[1:-1, 1:-1].ravel()) @ upper
-    matrix = _multigrid._dense(weights, excess)
+    matrix = multigrid.dense_matrix(weights, excess)
     used = matrix != 0
     assert np.allclose(product[used], matrix[used], atol=1e-5)
     assert not np.allclose(product, matrix, atol=1e-3)  # incomplete, after all
     right = np.zeros_like(excess)
     right[1:-1, 1:-1] = np.random.default_rng(2).standard_normal((height, width))
     x = right.copy()
-    _krylov._solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x)
+    krylov.solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x)
     assert np.allclose(product @ x[1:-1, 1:-1].ravel(), right[1:-1, 1:-1].ravel(), atol=1e-4)
 
 
@@ -260,15 +260,15 @@ def test_balancing_keeps_the_solution() -> None:
     right[3, 3] = 1.0
 
     def solution() -> np.ndarray:
-        return np.linalg.solve(_multigrid._dense(weights, excess), right[1:-1, 1:-1].ravel())
+        return np.linalg.solve(multigrid.dense_matrix(weights, excess), right[1:-1, 1:-1].ravel())
 
     def imbalance() -> float:
-        matrix = _multigrid._dense(weights, np.zeros_like(excess))
+        matrix = multigrid.dense_matrix(weights, np.zeros_like(excess))
         np.fill_diagonal(matrix, 0)
         return float(np.abs(np.log(matrix.sum(0) / matrix.sum(1))).mean())
 
     expected, before = solution(), imbalance()
-    _krylov.balance(weights, excess, right)
+    krylov.balance(weights, excess, right)
     assert np.allclose(solution(), expected, rtol=1e-4)
     assert imbalance() < 0.5 * before
 
@@ -279,14 +279,14 @@ def test_galerkin_product_is_the_triple_product() -> None:
     height, width = 9, 10
     weights = np.zeros((8, height + 2, width + 2), np.float32)
     weights[:, 1:-1, 1:-1] = rng.uniform(0.5, 1.5, (8, height, width))
-    for k, (dy, dx) in enumerate(_multigrid.OFFSETS):
+    for k, (dy, dx) in enumerate(multigrid.OFFSETS):
         for y in range(height):
             for x in range(width):
                 if not (0 <= y + dy < height and 0 <= x + dx < width):
                     weights[k, y + 1, x + 1] = 0
     excess = np.zeros((height + 2, width + 2))
     excess[4, 4] = 2.0
-    levels = _multigrid.build_levels(weights, excess)
+    levels = multigrid.build_levels(weights, excess)
     assert levels[0].transfer is not None
     rows, columns = (n - 2 for n in levels[1].excess.shape)
     interpolate = np.zeros((height * width, rows * columns))
@@ -299,8 +299,8 @@ def test_galerkin_product_is_the_triple_product() -> None:
                         interpolate[y * width + x, Y * columns + X] = levels[0].transfer[
                             1 + a, 1 + b, Y + 1, X + 1
                         ]
-    fine = _multigrid._dense(weights, excess)
-    coarse = _multigrid._dense(levels[1].weights, levels[1].excess)
+    fine = multigrid.dense_matrix(weights, excess)
+    coarse = multigrid.dense_matrix(levels[1].weights, levels[1].excess)
     assert np.allclose(coarse, interpolate.T @ fine @ interpolate, atol=1e-4)
     # Away from the pixel that is held, a constant is interpolated as that constant.
     assert np.allclose(interpolate.sum(axis=1)[-3 * width :], 1.0, atol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.graph.loops import _chain
+from recon.graph.loops import path_in_tree
 
 
 @settings(deadline=None, max_examples=60)
@@ -17,4 +17,4 @@ def test_the_way_in_a_tree_or_none_where_it_is_long(seed: int, nodes: int, most:
     tree = nx.Graph([(k, int(rng.integers(max(0, k - 3), k))) for k in range(1, nodes)])
     a, b = (int(k) for k in rng.choice(nodes, 2, replace=False))
     way = nx.shortest_path(tree, a, b)
-    assert _chain(tree, a, b, most) == (way if len(way) - 1 <= most else [])
+    assert path_in_tree(tree, a, b, most) == (way if len(way) - 1 <= most else [])

@@ -15,10 +15,8 @@ from recon.graph.tracks import (
     PhotoRows,
     TrackSettings,
     build_tracks,
-    find_anchors,
     make_tracks,
     select_observations,
-    spread,
     track_matches,
     tracks_from_sparse,
     transport,
@@ -246,48 +244,6 @@ def test_transport_keeps_to_one_side_of_a_depth_edge() -> None:
     )
     assert valid.all()
     assert abs(moved[0, 0] - 18.0) < 0.25
-
-
-def textured(seed: int, height: int = 200, width: int = 260) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    image = np.full((height, width), 100, np.uint8)
-    for _ in range(150):
-        x, y = rng.integers(0, width - 20), rng.integers(0, height - 20)
-        image[y : y + rng.integers(5, 20), x : x + rng.integers(5, 20)] = rng.integers(0, 255)
-    return image
-
-
-def test_anchors_are_spread_inside_the_mask() -> None:
-    image = textured(1)
-    mask = np.zeros(image.shape, bool)
-    mask[30:170, 40:200] = True
-    points = find_anchors(image, spacing=9.0, mask=mask)
-    assert len(points) > 40
-    assert mask[points[:, 1].astype(int), points[:, 0].astype(int)].all()
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(len(points))
-    assert distance.min() >= 9.0
-    assert len(find_anchors(image, limit=25)) == 25
-    assert len(find_anchors(np.full((100, 100), 80, np.uint8))) == 0
-
-
-def test_anchors_lie_on_corners() -> None:
-    image = np.zeros((120, 120), np.uint8)
-    image[40:80, 40:80] = 200
-    points = find_anchors(image)
-    corners = np.array([[39.5, 39.5], [79.5, 39.5], [39.5, 79.5], [79.5, 79.5]])
-    assert len(points) == 4
-    for corner in corners:
-        assert np.linalg.norm(points - corner, axis=1).min() < 2.5
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 1000), st.integers(1, 200))
-def test_spread_keeps_the_best_of_every_cell(seed: int, limit: int) -> None:
-    xy = np.random.default_rng(seed).uniform(0, 100, (150, 2)).astype(np.float32)
-    kept = spread(xy, (100, 100), limit)
-    assert len(kept) == min(limit, 150)
-    assert len(np.unique(kept, axis=0)) == len(kept)
-    np.testing.assert_array_equal(kept[0], xy[0])  # the best point of all is the best of its cell
 
 
 def sparse_from_truth(

@@ -5,47 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from recon.errors import ReconError, UsageError
-from recon.hyperpixels.backbones import BACKBONES, Backbone, Layer, create_backbone
+from recon.hyperpixels.backbones import BACKBONES, create_backbone
 from recon.hyperpixels.checkpoint import as_tensors, checkpoint_bytes, network_of
-from recon.hyperpixels.dhpf import DynamicHyperpixelFlow
 from recon.hyperpixels.gating import LayerGates, gumbel_noise, open_gates
 from recon.hyperpixels.safetensors import pack, unpack
-
-
-class Tiny(Backbone):
-    """A backbone of one's own is one class: three layers of strides 2, 4 and 8."""
-
-    name = "tiny"
-    layers = (Layer("a", 8, 2), Layer("b", 16, 4), Layer("c", 16, 8))
-    published = ()
-    reduction = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.made = nn.ModuleList(
-            nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in ((3, 8), (8, 16), (16, 16))
-        )
-        for conv in self.made:
-            conv.weight.data = torch.randn(conv.weight.shape, generator=generator) * 0.3
-        self._freeze()
-
-    def blocks(self):  # type: ignore[no-untyped-def]
-        for conv in self.made:
-            yield conv, nn.ReLU()
-
-
-def tiny_network(**more: object) -> DynamicHyperpixelFlow:
-    torch.manual_seed(1)
-    network = DynamicHyperpixelFlow(Tiny(), **more)  # type: ignore[arg-type]
-    return network.eval()
-
-
-def images(count: int = 1, size: tuple[int, int] = (32, 40), seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+from tests.support.hyper_networks import Tiny, images, tiny_network
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet-lite0", "resnet50", "dinov2-vits14"])

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from test_hyper_network import Tiny, images, tiny_network
-from test_hyper_training import batch
 
-from recon.cli import main
-from recon.datasets.semantic import divide
 from recon.errors import ReconError, UsageError
 from recon.hyperpixels.backbones import create_backbone
 from recon.hyperpixels.checkpoint import as_tensors, checkpoint_bytes, network_of
@@ -23,9 +16,7 @@ from recon.hyperpixels.losses import region_loss
 from recon.hyperpixels.safetensors import unpack
 from recon.hyperpixels.start import partly_learned, start_from_layers
 from recon.hyperpixels.training import Trainer, TrainingSettings
-from recon.training import pairs as training_pairs
-from recon.training.options import TrainingOptions
-from recon.training.pairs import training_data
+from tests.support.hyper_networks import Tiny, batch, images, tiny_network
 
 
 class Whole(Tiny):
@@ -136,103 +127,3 @@ def test_adam_goes_on_to_the_same_losses() -> None:
     second = Trainer(tiny_network(rectified=False), settings)
     second.load_state(first.state())
     assert [second.step(batch(seed=k)).loss for k in range(3, 6)] == losses[3:]
-
-
-@pytest.fixture(scope="module")
-def willow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """WILLOW with one class: windows of one texture, so that points correspond exactly."""
-    root = tmp_path_factory.mktemp("data") / "WILLOW-ObjectClass"
-    (root / "Car" / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    noise = cv2.GaussianBlur(rng.random((160, 200, 3)).astype(np.float32), (0, 0), 3)
-    whole = (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
-    points = rng.uniform([60, 50], [120, 100], (10, 2))
-    entries = []
-    for k in range(10):
-        x, y = rng.integers(0, 40, 2)
-        cv2.imwrite(str(root / "Car" / "images" / f"{k}.png"), whole[y : y + 120, x : x + 160])
-        entries.append({"name": f"{k}.png", "width": 160, "height": 120, "kps": (points - (x, y)).tolist()})
-    (root / "Car" / "keypoints.json").write_text(json.dumps({"images": entries}))
-    return root
-
-
-def test_warps_show_training_images_alone(willow: Path) -> None:
-    data = training_data(TrainingOptions("strong", "willow", willow, warps=True))
-    keypoints = training_data(TrainingOptions("strong", "willow", willow, warps=False))
-    names = divide(sorted(willow.glob("Car/images/*.png")), "trn")
-    assert len(data) == len(keypoints) + len(names)
-    warps = training_data(TrainingOptions("flow", "willow", willow, warps=True))
-    assert len(warps) == len(names) == 5
-    # The last pairs of the mixture are the warps.
-    pair, alone = data.pair(len(keypoints) + 1, 2), warps.pair(1, 2)
-    assert np.array_equal(pair.source, alone.source)
-    assert "warps of the 5 training images" in data.described
-
-
-@pytest.fixture
-def backbone(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    state = create_backbone("mobilenetv2").state_dict()
-    torch.save(
-        {key.replace("features_.", "features."): value for key, value in state.items()}, tmp_path / "b.pt"
-    )
-    return tmp_path / "b.pt"
-
-
-def test_training_and_layer_search_from_the_outside(
-    willow: Path,
-    backbone: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(training_pairs, "SIDE", 64)
-    common = ["--benchmark", "willow", "--root", str(willow), "--weights", str(backbone)]
-    options = (
-        "--warps --start layers --candidates 2,3,4,5 --objective region --optimiser adam --mu 0.5 --epochs 1"
-    )
-    assert main(["train", "dhpf", "--out", str(tmp_path / "t"), *common, *options.split()]) == 0
-    network = network_of(
-        *_read((tmp_path / "t" / "dhpf.safetensors").read_bytes()), "file", _loaded(backbone)
-    )
-    assert network.candidates == (2, 3, 4, 5)
-    assert not network.gates.rectified
-    rows = (tmp_path / "t" / "log.csv").read_text().splitlines()
-    assert len(rows) == 1 + (20 + 5) // 8 + 1
-    capsys.readouterr()
-    search = "--candidates 1,3,5 --beam 2 --depth 2 --limit 2 --cell 16"
-    assert main(["train", "hpf", *common, *search.split()]) == 0
-    out = capsys.readouterr().out
-    assert "1 layers: PCK@0.1" in out
-    layers = out.strip().splitlines()[-1].removeprefix("layers=").split(",")
-    assert set(layers) <= {"1", "3", "5"}
-
-
-def _read(content: bytes):  # type: ignore[no-untyped-def]
-    arrays, metadata = unpack(content)
-    return as_tensors(arrays), metadata
-
-
-def _loaded(path: Path):  # type: ignore[no-untyped-def]
-    backbone = create_backbone("mobilenetv2")
-    backbone.load(torch.load(path, weights_only=True), str(path))
-    return backbone
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--objective best", "--objective is paper or region"),
-        ("--optimiser newton", "--optimiser is sgd or adam"),
-        ("--supervision flow --warps", "--warps needs --benchmark"),
-        ("--supervision weak --benchmark willow --root x --warps", "have no classes"),
-    ],
-)
-def test_wrong_options_are_said(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = (
-        arguments
-        if "--benchmark" in arguments or "flow" in arguments
-        else f"{arguments} --benchmark willow --root x"
-    )
-    assert main(["train", "dhpf", "--out", "x", *words.split()]) == 2
-    assert message in capsys.readouterr().err

@@ -1,27 +1,19 @@
-"""Objectives against plain twins, training that learns, and runs that are stopped."""
+"""Objectives against plain twins, and training that learns."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from test_hyper_network import tiny_network
 
-from recon.datasets.semantic import SemanticPair
-from recon.datasets.types import true_camera
-from recon.errors import ReconError, UsageError
+from recon.errors import UsageError
 from recon.hyperpixels.backbones import normalise
 from recon.hyperpixels.losses import Annotations, matching_entropy, selection_loss, strong_loss, weak_loss
 from recon.hyperpixels.training import Trainer, TrainingPair, TrainingSettings, nearest_cells
-from recon.synthetic.warps import random_warp, visible_positions
-from recon.training import pairs as training_pairs
-from recon.training.dhpf import run_training
-from recon.training.options import TrainingOptions
+from tests.support.hyper_networks import batch, tiny_network
 
 
 def test_strong_loss_is_the_weighted_cross_entropy() -> None:
@@ -60,19 +52,6 @@ def test_entropy_of_a_known_distribution() -> None:
 def test_selection_loss_ties_each_layer_to_the_rate() -> None:
     selection = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     assert float(selection_loss(selection, 0.5)) == pytest.approx(0.5)
-
-
-def batch(count: int = 4, seed: int = 0) -> list[TrainingPair]:
-    """Textures and their shifted copies, with points that correspond."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for k in range(count):
-        whole = cv2.GaussianBlur(rng.random((56, 64, 3)).astype(np.float32), (0, 0), 2)
-        whole = (255 * (whole - whole.min()) / np.ptp(whole)).astype(np.uint8)
-        a, b = whole[8:40, 8:48].copy(), whole[4:36, 14:54].copy()
-        points = rng.uniform([8, 2], [38, 26], (12, 2))
-        pairs.append(TrainingPair(a, b, points, points + np.array([-6, 4]), f"class {k % 2}"))
-    return pairs
 
 
 @pytest.mark.parametrize("supervision", ["strong", "weak", "flow"])
@@ -117,101 +96,6 @@ def test_nearest_cells() -> None:
     grid = tiny_network().grid(32, 40)
     points = np.array([[0.0, 0.0], [5.9, 6.1], [39.0, 31.0], [-3, 90]])
     assert nearest_cells(grid, points).tolist() == [0, 21, 79, 70]
-
-
-def photos(folder: Path) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for k in range(6):
-        noise = cv2.GaussianBlur(rng.random((50, 60, 3)).astype(np.float32), (0, 0), 2)
-        cv2.imwrite(str(folder / f"{k}.png"), 255 * (noise - noise.min()) / np.ptp(noise))
-    return folder
-
-
-def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = photos(tmp_path / "photos")
-    monkeypatch.setattr(training_pairs, "SIDE", 48)
-    same = TrainingOptions(supervision="flow", photos=(folder,), epochs=3, batch=2, seed=5)
-    run_training(tmp_path / "whole", same, network=tiny_network())
-
-    class Killed(BaseException):
-        pass
-
-    real = Trainer.step
-    calls = []
-
-    def dies(self: Trainer, pairs: list[TrainingPair]) -> object:
-        calls.append(1)
-        if len(calls) == 5:
-            raise Killed
-        return real(self, pairs)
-
-    monkeypatch.setattr(Trainer, "step", dies)
-    with pytest.raises(Killed):
-        run_training(tmp_path / "part", same, network=tiny_network())
-    monkeypatch.setattr(Trainer, "step", real)
-    run_training(tmp_path / "part", same, network=tiny_network())
-
-    def log(name: str) -> list[list[str]]:
-        return [line.split(",")[:-1] for line in (tmp_path / name / "log.csv").read_text().splitlines()]
-
-    assert log("whole") == log("part")
-    assert len(log("whole")) == 1 + 3 * (3 + 1)  # a row per step and a validation per epoch
-    for name in ("dhpf.safetensors", "last.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
-    with pytest.raises(UsageError, match="other batch"):
-        run_training(tmp_path / "part", replace(same, batch=3), network=tiny_network())
-
-
-def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for folder, message in (("empty", "holds no photos"), ("nowhere", "no folder of photos")):
-        with pytest.raises(ReconError, match=message):
-            run_training(
-                tmp_path / "out",
-                TrainingOptions(supervision="flow", photos=(tmp_path / folder,)),
-                network=tiny_network(),
-            )
-
-
-def test_a_warp_is_where_it_says() -> None:
-    """The warped image, read at known places, shows the original's colours (up to the change of light)."""
-    rng = np.random.default_rng(1)
-    image = cv2.GaussianBlur(rng.random((80, 100, 3)).astype(np.float32), (0, 0), 3)
-    image = (255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
-    pair = random_warp(image, rng)
-    inside = ((pair.position > 2) & (pair.position < (97, 77))).all(-1)
-    assert inside.mean() > 0.5
-    original = cv2.remap(
-        pair.original.astype(np.float32), pair.position[..., 0], pair.position[..., 1], cv2.INTER_LINEAR
-    )
-    for channel in range(3):
-        correlation = np.corrcoef(original[inside][:, channel], pair.warped[inside][:, channel])[0, 1]
-        assert correlation > 0.97
-    # It bends: no affine map fits it, and it is one to one.
-    y, x = np.mgrid[0:80, 0:100]
-    design = np.column_stack([x.ravel(), y.ravel(), np.ones(x.size)])
-    flat = pair.position.reshape(-1, 2)
-    rest = flat - design @ np.linalg.lstsq(design, flat, rcond=None)[0]
-    assert 0.3 < np.abs(rest).max() < 40
-    jacobian = np.gradient(pair.position[..., 0], axis=1) * np.gradient(pair.position[..., 1], axis=0)
-    assert (jacobian > 0).mean() > 0.98
-
-
-def test_rendered_views_see_a_plane_where_algebra_says() -> None:
-    K = np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])
-    a = true_camera(64, 48, K, np.eye(3), np.zeros(3))
-    b = true_camera(64, 48, K, np.eye(3), np.array([-0.2, 0.1, 0.0]))
-    depth = np.full((48, 64), 2.0, np.float32)
-    hidden = depth.copy()
-    hidden[:, 40:] = 1.0  # something stands in front, for B
-    found = visible_positions(depth, hidden, a, b)
-    y, x = np.mgrid[0:48, 0:64]
-    expected = np.stack([x - 5, y + 2.5], -1)
-    seen = np.isfinite(found).all(-1)
-    np.testing.assert_allclose(found[seen], expected[seen], atol=1e-4)
-    inside = (expected[..., 0] >= 0) & (expected[..., 1] <= 47)
-    assert (seen == (inside & (np.rint(expected[..., 0]) < 40))).all()
 
 
 def test_rows_at_points_are_those_of_the_whole_correlation() -> None:
@@ -273,22 +157,3 @@ def test_points_are_easy_or_hard_after_the_mutual_filter_and_by_the_box(length: 
         unfiltered.append(by_hand(pair, c, 10, filtered=False))
     assert (found.matching, found.pck) == pytest.approx(tuple(np.mean(expected, 0)), rel=1e-4)
     assert not np.allclose(np.mean(expected, 0), np.mean(unfiltered, 0), rtol=1e-3)
-
-
-def test_a_pair_of_spair_is_judged_by_its_box(tmp_path: Path) -> None:
-    """Scaled to the square each way, as in the release; a benchmark that measures by image keeps the image's side."""
-    for name, (width, height) in (("a", (120, 80)), ("b", (200, 100))):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
-    pair = SemanticPair(
-        tmp_path / "a.png",
-        tmp_path / "b.png",
-        "cat",
-        np.array([[10.0, 10.0]]),
-        np.array([[20.0, 20.0]]),
-        (0.0, 0.0, 50.0, 50.0),
-        (10.0, 10.0, 60.0, 40.0),
-    )
-    assert training_pairs._square(pair, False, True).length == pytest.approx(
-        max(50 * 240 / 200, 30 * 240 / 100)
-    )
-    assert training_pairs._square(pair, True, False).length is None

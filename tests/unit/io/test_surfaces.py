@@ -11,9 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.core.mesh import FusedCloud
+from recon.core.mesh import FusedCloud, Mesh
 from recon.errors import ReconError, UsageError
-from recon.io.surfaces import read_mesh, read_points_ply, write_mesh, write_points_ply
+from recon.io import surfaces
+from recon.io.surfaces import (
+    points_in_parts,
+    read_mesh,
+    read_mesh_shape,
+    read_ply_vertices,
+    read_points_ply,
+    thin_points,
+    write_mesh,
+    write_mesh_ply,
+    write_points_ply,
+)
 
 
 def cloud_of(n, seed=0):
@@ -63,6 +74,59 @@ def test_open3d_reads_our_cloud_and_we_read_theirs(tmp_path):
         assert np.allclose(back.xyz, cloud.xyz, atol=1e-6)
         assert np.array_equal(back.rgb, cloud.rgb)
         assert not back.view_count.any()
+
+
+def test_parts_give_the_bytes_and_points_of_the_whole(tmp_path, monkeypatch):
+    cloud = cloud_of(1000)
+    write_points_ply(tmp_path / "whole.ply", cloud)
+    monkeypatch.setattr(surfaces, "_ROWS", 64)
+    write_points_ply(tmp_path / "again.ply", cloud)
+    write_points_ply(
+        tmp_path / "parts.ply", (cloud.rows(slice(i, i + 100)) for i in range(0, 1000, 100)), 1000
+    )
+    for name in ("again.ply", "parts.ply"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole.ply").read_bytes()
+    parts = list(points_in_parts(tmp_path / "whole.ply"))
+    assert [len(one) for one in parts] == [64] * 15 + [40]
+    assert np.array_equal(np.concatenate([one.confidence for one in parts]), cloud.confidence)
+    back, thin = read_points_ply(tmp_path / "whole.ply"), thin_points(tmp_path / "whole.ply", 300)
+    assert np.array_equal(back.xyz, cloud.xyz)
+    assert np.array_equal(thin.xyz, cloud.xyz[::3])
+    assert len(thin_points(tmp_path / "whole.ply", 600)) == 1000
+    assert np.array_equal(read_ply_vertices(tmp_path / "whole.ply", 7)["red"], cloud.rgb[::7, 0])
+    with pytest.raises(ValueError, match="1000 points where 999"):
+        write_points_ply(tmp_path / "wrong.ply", iter([cloud]), 999)
+
+
+def test_a_mesh_is_written_and_read_a_little_at_a_time(tmp_path, monkeypatch):
+    """As Open3D writes and reads it; polygons and damaged files are left to the other reader."""
+    theirs = box().subdivide_midpoint(2)
+    theirs.compute_vertex_normals()
+    mesh = Mesh(
+        np.asarray(theirs.vertices),
+        np.asarray(theirs.triangles),
+        np.rint(np.asarray(theirs.vertex_colors) * 255).astype(np.uint8),
+        normals=np.asarray(theirs.vertex_normals, np.float32),
+    )
+    monkeypatch.setattr(surfaces, "_ROWS", 7)
+    write_mesh_ply(tmp_path / "ours.ply", mesh, np.array([5e5, 4e6, 1.0]))
+    write_mesh(tmp_path / "theirs.ply", theirs)
+    back = read_mesh(tmp_path / "ours.ply")
+    assert np.array_equal(np.asarray(back.vertices) - [5e5, 4e6, 1.0], mesh.vertices)
+    assert np.array_equal(np.rint(np.asarray(back.vertex_colors) * 255), mesh.rgb)
+    assert np.allclose(np.asarray(back.vertex_normals), mesh.normals)
+    monkeypatch.setattr(surfaces, "read_mesh", None)
+    for name, offset in (("ours.ply", [5e5, 4e6, 1.0]), ("theirs.ply", 0.0)):
+        xyz, faces = read_mesh_shape(tmp_path / name)
+        assert np.array_equal(xyz - offset, mesh.vertices)
+        assert np.array_equal(faces, mesh.faces)
+        assert faces.dtype == np.int32
+    monkeypatch.undo()
+    o3d.io.write_triangle_mesh(str(tmp_path / "text.ply"), theirs, write_ascii=True)
+    assert np.array_equal(read_mesh_shape(tmp_path / "text.ply")[1], mesh.faces)
+    (tmp_path / "short.ply").write_bytes((tmp_path / "ours.ply").read_bytes()[:-40])
+    with pytest.raises(ReconError, match=r"short\.ply"):
+        read_mesh_shape(tmp_path / "short.ply")
 
 
 def test_broken_files_are_named(tmp_path):

@@ -57,7 +57,7 @@ class Session:
 
     @property
     def camera(self) -> Any:
-        return next(iter(self.viewer._clients.values())).handle.camera
+        return next(iter(self.viewer.clients.values())).handle.camera
 
     def picture(self) -> np.ndarray:
         """What is drawn."""
@@ -79,8 +79,8 @@ class Session:
 
     def settle(self) -> None:
         """Wait until the viewer takes what the camera does for what a person does."""
-        client = next(iter(self.viewer._clients.values()))
-        since = [self.viewer._linked_at, client.placed_at]
+        client = next(iter(self.viewer.clients.values()))
+        since = [self.viewer.linked_at, client.placed_at]
         wait_for(
             lambda: (client.placed is None or client.arrived) and time.monotonic() - max(since) > 1.0,
             "the camera is where it was put",
@@ -185,7 +185,7 @@ def watched(browser: Any) -> Iterator[Callable[[str], Any]]:
 
 def started(viewer: LiveViewer, visit: Callable[[str], Any]) -> Session:
     session = Session(viewer, visit(f"http://127.0.0.1:{viewer.port}/"))
-    wait_for(lambda: viewer._clients, "the browser connects")
+    wait_for(lambda: viewer.clients, "the browser connects")
     # The notice that there is no graphics card covers a part of the scene.
     session.page.add_style_tag(content=".mantine-Notification-root { display: none }")
     return session
@@ -270,11 +270,11 @@ def test_point_size_and_detail(session: Session) -> None:
     wait_for(lambda: abs(session.camera.up_direction[1]) > 0.9, "y is up")
     later = session.page.context.new_page()
     later.goto(session.page.url)
-    wait_for(lambda: len(session.viewer._clients) == 2, "a browser that comes later")
-    newest = list(session.viewer._clients.values())[-1].handle.camera
+    wait_for(lambda: len(session.viewer.clients) == 2, "a browser that comes later")
+    newest = list(session.viewer.clients.values())[-1].handle.camera
     wait_for(lambda: abs(newest.up_direction[1]) > 0.9, "y is up there too")
     later.close()
-    wait_for(lambda: len(session.viewer._clients) == 1, "it has gone")
+    wait_for(lambda: len(session.viewer.clients) == 1, "it has gone")
     session.choose("up", "as it is")
     wait_for(lambda: abs(session.camera.up_direction[2]) > 0.9, "z is up again")
     start = session.camera.position.copy()
@@ -437,7 +437,7 @@ def test_two_runs_side_by_side(folder: Path, watched: Callable[[str], Any]) -> N
     pair = PairPage("127.0.0.1", port, ("lauf ä", "zweiter"), (first.port, second.port))
     try:
         page = watched(f"http://127.0.0.1:{port}/")
-        wait_for(lambda: first._clients and second._clients, "both browsers connect")
+        wait_for(lambda: first.clients and second.clients, "both browsers connect")
         assert page.locator("h1").all_inner_texts() == ["lauf ä", "zweiter"]
         left, right = Session(first, page), Session(second, page)
 

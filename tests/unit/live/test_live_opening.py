@@ -112,9 +112,9 @@ def test_broken_points_of_a_large_cloud(tmp_path: Path, shown: list[LiveViewer])
     assert "700 of 4000 points have no coordinates" in notes
     assert notes.count("no colours") == 1
     end = time.monotonic() + 10
-    while "700 of 4000" not in viewer.panel._noted.content and time.monotonic() < end:
+    while "700 of 4000" not in viewer.panel.noted.content and time.monotonic() < end:
         time.sleep(0.02)
-    assert "700 of 4000" in viewer.panel._noted.content
+    assert "700 of 4000" in viewer.panel.noted.content
     every_tenth = np.full((4000, 3), np.nan)
     every_tenth[5] = 1.0  # the sample misses the only good one
     few = open_view_scene(write_doubles(tmp_path / "eins.ply", every_tenth), first=400)
@@ -130,9 +130,9 @@ def test_a_file_that_breaks_off_meanwhile_is_said(tmp_path: Path, shown: list[Li
     path.write_bytes(path.read_bytes()[:-2000])
     viewer = viewer_of(scene, shown)
     end = time.monotonic() + 30
-    while "cut short" not in viewer.panel._noted.content and time.monotonic() < end:
+    while "cut short" not in viewer.panel.noted.content and time.monotonic() < end:
         time.sleep(0.02)
-    assert "cut short" in viewer.panel._noted.content
+    assert "cut short" in viewer.panel.noted.content
     assert viewer.scene.dense is not None  # the sample stays
 
 
@@ -147,7 +147,7 @@ def test_large_coordinates_are_drawn_near_the_origin(tmp_path: Path, shown: list
     np.testing.assert_allclose(viewer.scene.dense.xyz + scene.offset, true, atol=2e-6)
     assert np.abs(viewer.start.position).max() < 200
     assert np.abs(viewer.whole.low).max() < 200
-    assert f"{scene.offset[1]:.10g}" in viewer.panel._noted.content
+    assert f"{scene.offset[1]:.10g}" in viewer.panel.noted.content
     model = tmp_path / "model" / "sparse" / "0"
     model.mkdir(parents=True)
     far = live_scene.made_scene().moved(1.0, np.eye(3), FAR)

@@ -95,12 +95,12 @@ def test_clicks_mark_in_the_photo_and_on_the_surface(scene: ViewScene) -> None:
     viewer = LiveViewer(scene, "127.0.0.1", free_port("127.0.0.1", 18_750))
     try:
         camera = SimpleNamespace(fov=0.8)
-        viewer._clients[0] = SimpleNamespace(  # type: ignore[assignment]
+        viewer.clients[0] = SimpleNamespace(  # type: ignore[assignment]
             camera_clicked_at=-np.inf, cloud=None, handle=SimpleNamespace(camera=camera)
         )
 
         def click(row: int) -> None:
-            viewer._scene_clicked(
+            viewer.scene_clicked(
                 SimpleNamespace(
                     client_id=0, ray_origin=scene.photos[row].view.center, ray_direction=ray(scene, row)
                 )
@@ -108,16 +108,16 @@ def test_clicks_mark_in_the_photo_and_on_the_surface(scene: ViewScene) -> None:
 
         click(0)
         assert viewer.marking.names == []  # not switched on
-        viewer.panel._control_on.value = True
+        viewer.panel.control_on.value = True
         viewer.panel.name_control("Corner")
         for row in (0, 2):
-            viewer._photo = row
+            viewer.photo = row
             click(row)
         found = viewer.marking.of("Corner", viewer.surfaces)
         assert sum(one.marked for one in found) == 2
-        assert "marked in 2 photos" in viewer.panel._control_text.content
+        assert "marked in 2 photos" in viewer.panel.control_text.content
         other = next(one.photo for one in found if not one.marked)
-        viewer._photo = other
+        viewer.photo = other
         viewer.mark("accept")
         viewer.mark("→")
         assert sum(one.marked for one in viewer.marking.of("Corner", viewer.surfaces)) == 3
@@ -129,9 +129,9 @@ def test_clicks_mark_in_the_photo_and_on_the_surface(scene: ViewScene) -> None:
         viewer.mark("remove")
         assert sum(one.marked for one in viewer.marking.of("Corner", viewer.surfaces)) == 2
         viewer.mark("new")
-        viewer._photo = None
+        viewer.photo = None
         click(0)
         assert viewer.marking.of(viewer.panel.marking, viewer.surfaces)
     finally:
-        viewer._clients.clear()
+        viewer.clients.clear()
         viewer.stop()

@@ -170,7 +170,8 @@ def test_coarse_costs_are_sums_of_children(h: int, w: int) -> None:
     expected -= expected.min(0)
     layout, coarse = bp.Diagonals.of(h, w), bp.Diagonals.of(ch, cw)
     out = np.empty(expected.size, np.uint16)
-    bp.coarsen_costs(stored(fine, layout), layout, coarse, 3, bp.COST_CAP, out)
+    room = np.empty((9, 9), np.uint32), np.empty(9, np.uint32)
+    bp.coarsen_costs(stored(fine, layout), layout, coarse, 3, bp.COST_CAP, *room, out)
     np.testing.assert_array_equal(unstored(out, squares, coarse), np.minimum(expected, bp.COST_CAP))
 
 

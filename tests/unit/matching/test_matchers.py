@@ -87,7 +87,7 @@ def test_the_larger_image_decides_how_far_the_pyramid_goes() -> None:
         matcher.prepare(MatchImage(i)).pyramid for i in (textured(90, 320), textured(60, 100, seed=1))
     )
     for pair in ((large, small), (small, large)):
-        settings = siftflow_matcher._resolved(matcher.settings, *pair)
+        settings = siftflow_matcher.settings_for_pair(matcher.settings, *pair)
         assert settings.levels == 3
         assert settings.top_window == np.ceil(max(pair[1].sift[2].shape[:2]) / 3)
 
@@ -142,7 +142,7 @@ def test_the_ratio_of_the_seeds_and_the_smoothing_reach_the_descriptors() -> Non
     for ratio in (0.7, 1.0):
         matcher = SiftFlowMatcher(SiftFlowMatcherSettings(seed_ratio=ratio, smoothing=1.0))
         sides = [matcher.prepare(MatchImage(one)) for one in (a, b)]
-        pyramid, scales, _, _, used = matcher._pair_descriptors(
+        pyramid, scales, _, _, used = matcher.pair_descriptors(
             *sides, PairContext(seeds=np.zeros((0, 2), int))
         )
         points = [side.points for side in sides]

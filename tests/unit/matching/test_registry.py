@@ -35,7 +35,7 @@ def test_wrong_values_name_the_key() -> None:
 
 
 def test_a_matcher_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "registered", {})
 
     class Settings(BaseModel):
         strength: int = 1

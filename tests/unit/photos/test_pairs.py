@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recon.core.cameras import Intrinsics
 from recon.errors import UsageError
 from recon.photos.pairs import (
+    PairsMode,
+    candidate_pairs,
     exhaustive_pairs,
     pairs_at_rest,
     pairs_from_file,
@@ -19,6 +22,7 @@ from recon.photos.pairs import (
     select_pairs,
     sequential_pairs,
 )
+from recon.photos.types import Photo, PhotoSet
 
 
 def test_exhaustive_is_every_pair_once() -> None:
@@ -33,6 +37,31 @@ def test_sequential_with_and_without_loop() -> None:
     assert sequential_pairs(3, 3, loop=True) == exhaustive_pairs(3)
     with pytest.raises(UsageError, match="overlap"):
         sequential_pairs(5, 0)
+
+
+def photo_set(n: int) -> PhotoSet:
+    camera = Intrinsics("PINHOLE", (100.0, 100.0, 49.5, 39.5), 100, 80)
+    return PhotoSet(tuple(Photo(i, f"{i}.jpg", "", 100, 80, 100, 80, 0) for i in range(n)), (camera,))
+
+
+@pytest.mark.parametrize("mode", ["auto", "exhaustive", "sequential"])
+def test_candidates_without_a_look_at_the_photos(mode: PairsMode) -> None:
+    def candidates(limit: int) -> list[tuple[int, int]]:
+        return candidate_pairs(
+            photo_set(6), mode, (), exhaustive_limit=limit, overlap=2, loop=True, retrieved=3, seed=0
+        )
+
+    expected = sequential_pairs(6, 2, loop=True) if mode == "sequential" else exhaustive_pairs(6)
+    assert candidates(6) == list(expected)
+
+
+def test_candidates_of_many_photos_are_alike_or_neighbours() -> None:
+    descriptors = places(3, 4)
+    found = candidate_pairs(
+        photo_set(12), "auto", descriptors, exhaustive_limit=11, overlap=2, loop=False, retrieved=2, seed=0
+    )
+    alike, neighbours = retrieval_pairs(descriptors, 2), sequential_pairs(12, 1)
+    assert found == sorted({*alike, *neighbours})
 
 
 def places(count: int, photos_each: int, seed: int = 3) -> list[np.ndarray]:

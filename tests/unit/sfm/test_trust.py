@@ -128,7 +128,7 @@ def test_stated_deviations_are_those_of_repeated_noise(ring) -> None:  # type: i
     stated = uncertainty(model_arrays(result.best, photos)).centre
     xyz, _ = points_of_tracks(result.best, photos, tracks)
     names = [photo.name for photo in photos.photos]
-    settings = replace(ONE_THREAD, refine_principal_point=False, loss_scale_px=100.0)
+    settings = replace(ONE_THREAD, refine_principal_point=False, loss_scale=100.0)
     errors = []
     for seed in range(8):
         fresh = exact_tracks(scene, noise=0.4, seed=100 + seed)

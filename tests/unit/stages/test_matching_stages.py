@@ -28,7 +28,7 @@ from recon.stages.features import FeaturesStage
 from recon.stages.match import MatchStage
 from recon.stages.pairs import PairsStage
 from recon.stages.photos import PhotosStage
-from recon.stages.tracks import TracksStage, suppression_for
+from recon.stages.tracks import TracksStage
 from recon.stages.verify import VerifyStage
 from recon.tasks import verification
 
@@ -67,7 +67,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_matchers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "registered", {})
 
 
 def run(
@@ -429,9 +429,3 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(
         == [0] * 4
     )
     assert len(DenseOracle.calls) == 3
-
-
-def test_tracks_lie_nearer_to_each_other_only_where_most_photos_have_no_texture() -> None:
-    assert suppression_for([90, 120, 2000], 6.0) == 2.0
-    assert suppression_for([90, 1500, 2000], 6.0) == 6.0
-    assert suppression_for([90, 120], 1.0) == 1.0

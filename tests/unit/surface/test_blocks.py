@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.core.mesh import FusedCloud
-from recon.surface.blocks import Block, Patch, join_at_plane, plan_blocks
-from recon.surface.meshing import block_mesh, mesh_of_blocks, plan_of_cloud, poisson_mesh
+from recon.core.mesh import FusedCloud, Mesh
+from recon.surface.blocks import Block, Patch, join_at_plane, join_blocks, plan_blocks
+from recon.surface.meshing import (
+    block_mesh,
+    clean_mesh,
+    cleaned_patch,
+    plan_of_points,
+    poisson_mesh,
+    settle_on_points,
+    settled_patch,
+    vertex_normals,
+)
 
 
 def away(xyz: np.ndarray) -> np.ndarray:
@@ -48,46 +57,90 @@ def open_edges(faces: np.ndarray) -> np.ndarray:
     return unique[count == 1]
 
 
-def meshed(cloud: FusedCloud, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    plan, cell = plan_of_cloud(cloud, most)
-    mesh = mesh_of_blocks(plan, lambda block: block_mesh(cloud.rows(block.points), cell), cell)
-    parts = (np.asarray(mesh.vertices), np.asarray(mesh.triangles), np.asarray(mesh.vertex_colors))
-    return *parts, len(plan.leaves())
+def meshed(cloud: FusedCloud, most: int) -> tuple[Patch, int]:
+    plan = plan_of_points(cloud.xyz, most)
+    parts = [block_mesh(cloud.rows(rows), plan.cell) for rows in plan.rows(cloud.xyz)]
+    patches = iter(parts)
+    return join_blocks(plan.block, lambda _: next(patches), plan.cell), len(parts)
 
 
 @pytest.mark.parametrize(("points", "most"), [(20_000, 15_000), (40_000, 14_000)])
 def test_parts_join_without_a_gap_and_lie_as_near_as_the_whole(points: int, most: int) -> None:
     cloud = waves(points)
-    xyz, faces, rgb, parts = meshed(cloud, most)
+    made, parts = meshed(cloud, most)
+    faces = made.faces
     assert parts >= 2
+    assert (made.xyz.dtype, faces.dtype) == (np.float32, np.int32)
     assert len(open_edges(faces)) == 0
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     assert len(np.unique(directed, axis=0)) == len(directed)  # all faces go round the same way
     whole = poisson_mesh(cloud, trim_quantile=0.0, threads=1)
-    there, colour = middles(
-        np.asarray(whole.vertices), np.asarray(whole.triangles), np.asarray(whole.vertex_colors)
-    )
-    here, mine = middles(xyz, faces, rgb)
+    there = middles(np.asarray(whole.vertices), np.asarray(whole.triangles))
+    here = middles(made.xyz.astype(float), faces)
     assert here[0] < 1.05 * there[0]
     assert here[1] < 1.5 * there[1]
-    assert mine < 1.1 * colour
 
 
-def middles(xyz: np.ndarray, faces: np.ndarray, rgb: np.ndarray) -> tuple[tuple[float, float], float]:
-    """How far the middles of the faces are from the surface, in the mean by area and at most, and their colours off."""
+def test_parts_are_cleaned_and_settled_as_the_whole_is() -> None:
+    """The surface, its normals and its colours; an island and a long triangle go."""
+    cloud = waves(30_000)
+    plan = plan_of_points(cloud.xyz, 14_000)
+    rows = plan.rows(cloud.xyz)
+    patches = iter([block_mesh(cloud.rows(mine), plan.cell) for mine in rows])
+    joined = join_blocks(plan.block, lambda _: next(patches), plan.cell)
+    n = len(joined.xyz)
+    island = np.array([[3.0, 0, 0], [3.01, 0, 0], [3, 0.01, 0]], np.float32)
+    more = np.array([[n, n + 1, n + 2], [0, n // 2, n - 1]], np.int32)
+    dirty = Patch(np.concatenate([joined.xyz, island]), np.concatenate([joined.faces, more]))
+    clean = cleaned_patch(dirty)
+    np.testing.assert_array_equal(clean.faces, joined.faces)
+    mine = settled_patch(clean, plan, lambda number: cloud.rows(rows[number]))
+    whole = clean_mesh(poisson_mesh(cloud, trim_quantile=0.0, threads=1), support=cloud.xyz)
+    settle_on_points(whole, cloud)
+    theirs = Mesh(
+        np.asarray(whole.vertices),
+        np.asarray(whole.triangles),
+        np.rint(np.asarray(whole.vertex_colors) * 255).astype(np.uint8),
+        normals=np.asarray(whole.vertex_normals, np.float32),
+    )
+    figures = []
+    for mesh in (mine, theirs):
+        assert mesh.rgb is not None
+        assert mesh.normals is not None
+        outward = (mesh.normals * mesh.vertices).sum(axis=1) / np.linalg.norm(mesh.vertices, axis=1)
+        wrong = np.abs(mesh.rgb / 255.0 - (mesh.vertices * 0.4 + 0.5)).mean()
+        figures.append((middles(mesh.vertices.astype(float), mesh.faces)[0], wrong, outward.mean()))
+        np.testing.assert_allclose(np.linalg.norm(mesh.normals, axis=1), 1.0, atol=1e-5)
+    assert figures[0][0] < 1.05 * figures[1][0]
+    assert figures[0][1] < 1.05 * figures[1][1]
+    assert abs(figures[0][2] - figures[1][2]) < 0.01
+    xyz, faces = theirs.vertices.astype(np.float32), theirs.faces
+    whole.compute_vertex_normals()
+    assert np.abs(vertex_normals(xyz, faces) - np.asarray(whole.vertex_normals)).max() < 1e-3
+
+
+def test_a_sample_plans_nearly_what_the_cloud_does() -> None:
+    cloud = waves(60_000)
+    drawn = np.random.default_rng(3).random(len(cloud)) < 0.2
+    whole, sample = plan_of_points(cloud.xyz, 20_000), plan_of_points(cloud.xyz[drawn], 20_000, 0.2)
+    assert sample.cell == pytest.approx(whole.cell, rel=0.05)
+    assert len(sample.block.leaves()) == len(whole.block.leaves())
+    assert max(map(len, sample.rows(cloud.xyz))) < 22_000
+
+
+def middles(xyz: np.ndarray, faces: np.ndarray) -> tuple[float, float]:
+    """How far the middles of the faces are from the surface, in the mean by area and at most."""
     corners = xyz[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    middle = corners.mean(axis=1)
-    off = np.abs(away(middle))
-    colour = np.abs(rgb[faces].mean(axis=1) - (middle * 0.4 + 0.5)).mean(axis=1)
-    return (float(np.average(off, weights=area)), float(off.max())), float(np.average(colour, weights=area))
+    off = np.abs(away(corners.mean(axis=1)))
+    return float(np.average(off, weights=area)), float(off.max())
 
 
 def test_an_open_surface_has_its_rim_and_no_other_hole() -> None:
     cloud = waves(30_000, cap=0.6)
-    xyz, faces, _, parts = meshed(cloud, 15_000)
+    made, parts = meshed(cloud, 15_000)
     assert parts >= 2
-    rim = xyz[np.unique(open_edges(faces))]
+    rim = made.xyz[np.unique(open_edges(made.faces))]
     assert len(rim) > 20
     assert rim[:, 2].min() > 0.5
 
@@ -95,13 +148,14 @@ def test_an_open_surface_has_its_rim_and_no_other_hole() -> None:
 def test_parts_cover_the_cloud_and_overlap_by_the_margin() -> None:
     xyz = np.random.default_rng(1).uniform(0, 1, (5000, 3)) * [4, 1, 1]
     plan = plan_blocks(xyz, 2000, 0.1)
-    leaves = plan.leaves()
-    assert max(len(leaf.points) for leaf in leaves) <= 2000
-    assert set(np.concatenate([leaf.points for leaf in leaves]).tolist()) == set(range(5000))
+    rows = plan.rows(xyz, 0.1)
+    assert len(rows) == len(plan.leaves())
+    assert max(map(len, rows)) <= 2000
+    assert set(np.concatenate(rows).tolist()) == set(range(5000))
+    assert sorted(np.concatenate(plan.rows(xyz)).tolist()) == list(range(5000))
     assert plan.axis == 0
-    below, above = (
-        xyz[np.unique(np.concatenate([one.points for one in part.leaves()])), 0] for part in plan.parts
-    )
+    count = len(plan.parts[0].leaves())
+    below, above = (xyz[np.unique(np.concatenate(part)), 0] for part in (rows[:count], rows[count:]))
     assert plan.at + 0.09 < below.max() <= plan.at + 0.1
     assert plan.at - 0.1 <= above.min() < plan.at - 0.09
     # Where margins are all there is, nothing is cut.
@@ -110,8 +164,8 @@ def test_parts_cover_the_cloud_and_overlap_by_the_margin() -> None:
 
 def test_a_mesh_on_one_side_only_is_cut_and_kept() -> None:
     square = np.array([[0.0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0]])
-    one = Patch(square, np.array([[0, 1, 2], [0, 2, 3]]), np.full((4, 3), 0.5))
-    none = Patch(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+    one = Patch(square, np.array([[0, 1, 2], [0, 2, 3]]))
+    none = Patch.empty()
     left = join_at_plane(one, none, 0, 1.0, 0.1)
     right = join_at_plane(none, one, 0, 1.0, 0.1)
     both = join_at_plane(one, one, 0, 1.0, 0.1)

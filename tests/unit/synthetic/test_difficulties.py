@@ -18,7 +18,7 @@ from recon.synthetic.materials import SurfaceSamples, plainer, rock_albedo, tile
 from recon.synthetic.noise import fractal_noise
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.reliefs import rock_height
-from recon.synthetic.rendering import Lighting, _averaged, render_radiance
+from recon.synthetic.rendering import Lighting, averaged_over_neighbours, render_radiance
 from recon.synthetic.scene import SyntheticScene
 
 SIZE = (96, 72)
@@ -329,8 +329,10 @@ def test_averaging_over_neighbours() -> None:
         near[a, b] = near[b, a] = 1
     near /= near.sum(axis=1, keepdims=True)
     values = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    np.testing.assert_allclose(_averaged(mesh, values, 3), near @ near @ near @ values, rtol=1e-5)
-    np.testing.assert_allclose(_averaged(mesh, np.ones((5, 2), np.float32), 4), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        averaged_over_neighbours(mesh, values, 3), near @ near @ near @ values, rtol=1e-5
+    )
+    np.testing.assert_allclose(averaged_over_neighbours(mesh, np.ones((5, 2), np.float32), 4), 1, rtol=1e-6)
 
 
 def test_rocks_have_relief_and_texture() -> None:

@@ -14,7 +14,7 @@ from recon.core.sampling import sample_image
 from recon.surface.texture.bake import paint_faces
 from recon.surface.texture.charts import lay_out
 from recon.surface.texture.color import blend_weights, diffuse_colors, find_agreement, fit_gains
-from recon.surface.texture.simplify import close_holes, simplify_faces
+from recon.surface.texture.simplify import close_holes, clustered, simplify_faces
 from recon.surface.texture.topology import face_adjacency, regions
 from recon.surface.texture.view_selection import choose_views, drop_small_regions
 from recon.surface.texture.visibility import Candidates
@@ -223,6 +223,21 @@ def test_simplification_keeps_a_sphere_a_sphere():
     same, all_faces = simplify_faces(vertices, faces, 0)
     assert len(all_faces) == len(faces)
     assert len(same) == len(vertices)
+
+
+def test_large_meshes_are_clustered_before_they_are_simplified():
+    vertices, faces = sphere(96, 192)
+    offset = np.array([5e5, 5e6, 0])
+    points, few = clustered(vertices.astype(np.float32), faces, 8000)
+    assert 4000 < len(few) <= 8000
+    assert (face_adjacency(few).face >= 0).all()  # still closed
+    assert np.abs(np.linalg.norm(points, axis=1) - 1).max() < 0.01
+    small, fewer = simplify_faces(vertices + offset, faces, 1200, 8000)
+    assert len(fewer) <= 1210
+    assert np.abs(np.linalg.norm(small - offset, axis=1) - 1).max() < 0.02
+    whole, same = (simplify_faces(vertices, faces, 1200, most) for most in (None, len(faces)))
+    assert (whole[0] == same[0]).all()
+    assert (whole[1] == same[1]).all()
 
 
 def test_simplification_apart_is_the_same(monkeypatch):

@@ -1,4 +1,4 @@
-"""Solver for the equations of ``_multigrid`` whose weights jump, as those of exponential scale propagation do.
+"""Solver for the equations of ``multigrid`` whose weights jump, as those of exponential scale propagation do.
 
 Weights that jump leave small groups of pixels that hang together and hardly hear their surroundings. Gauss-Seidel
 sweeps take forever on a group, and the coarse grid does not see one that none of its own pixels is in. ``precondition``
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from numba import njit
 
-from recon.features._multigrid import OFFSETS, Level, prolongate, residual, restrict
+from recon.features.multigrid import OFFSETS, Level, prolongate, residual, restrict
 
 _SAFETY = (
     0.8  # of the target: on photos the error is up to 1.3 times the correction that a V-cycle still makes
@@ -65,14 +65,14 @@ def precondition(
     assert level.transfer is not None
     own = factors[depth]
     x[:] = f
-    _solve_factors(own.lower, own.upper, own.inverse_pivot, x)
+    solve_factors(own.lower, own.upper, own.inverse_pivot, x)
     residual(level.weights, level.excess, f, x, work)
     coarse, correction, room = (np.zeros(level.transfer.shape[2:]) for _ in range(3))
     restrict(level.transfer, work, coarse)
     precondition(levels, factors, coarse, correction, room, depth + 1)
     prolongate(level.transfer, correction, x)
     residual(level.weights, level.excess, f, x, work)
-    _solve_factors(own.lower, own.upper, own.inverse_pivot, work)
+    solve_factors(own.lower, own.upper, own.inverse_pivot, work)
     x += work
 
 
@@ -195,7 +195,7 @@ def _factorise(w, c, lower, upper, inverse):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
+def solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
     """x becomes the solution of the factors' equations with right side x."""
     height, width = x.shape
     known = np.empty(width, x.dtype)

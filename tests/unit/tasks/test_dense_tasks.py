@@ -1,4 +1,4 @@
-"""Stages after depth whose work is tasks: in this process, and as other processes do them."""
+"""Tasks of the stages after depth: in this process, and as other processes do them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from recon.core.mesh import Mesh
 from recon.core.raycasting import depth_and_normals
@@ -18,14 +19,15 @@ from recon.io.files import INCOMPLETE
 from recon.io.surfaces import read_mesh
 from recon.run.folder import DEPTH, RunFolder, write_depth
 from recon.stages import fuse
+from recon.stages import mesh as mesh_stage
 from recon.stages.fuse import FuseSettings, FuseStage
-from recon.stages.mesh import PARTS, MeshSettings, MeshStage
-from recon.stages.texture import SEEN, TextureStage
+from recon.stages.mesh import MeshSettings, MeshStage
+from recon.stages.texture import TextureStage
 from recon.surface.meshing import poisson_mesh
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
-from recon.tasks.meshing import MeshPart
-from recon.tasks.texturing import FacesOfView
+from recon.tasks.meshing import PARTS, MeshPart, divide_cloud, views_and_offset
+from recon.tasks.texturing import SEEN, FacesOfView
 from tests.unit.surface.test_blocks import away, waves
 
 
@@ -48,6 +50,8 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
     assert len(made.triangles) == counts["faces"]
     assert np.abs(away(np.asarray(made.vertices) - centre)).max() < 0.01
     assert made.is_edge_manifold(allow_boundary_edges=False)
+    colours = np.clip((np.asarray(made.vertices) - centre) * 0.4 + 0.5, 0, 1)
+    assert np.abs(np.asarray(made.vertex_colors) - colours).mean() < 0.01
 
     painting = StageContext(tmp_path, "texture", "test")
     assert TextureStage().run(TextureStage.Settings(formats=["obj"]), painting)["seen_share"] > 0
@@ -59,17 +63,35 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
 
     folder = tmp_path / "parts"
     folder.mkdir()
-    task = pickle.loads(pickle.dumps(MeshPart(tmp_path, folder, 18_000, 5, "token")))
+    offset = views_and_offset(RunFolder(tmp_path))[1]
+    plan = divide_cloud(RunFolder(tmp_path), offset, folder, 18_000)
+    task = pickle.loads(pickle.dumps(MeshPart(tmp_path, folder, 18_000, plan.cell, 5)))
+    near = (cloud.xyz + centre - offset).astype(np.float32)
+    np.testing.assert_array_equal(task.points(1).xyz, near[plan.rows(near)[1]])
     assert task(0) == 0
     first = task.file(0).read_bytes()
     task.file(0).write_bytes(b"kept")
     task(0)
     assert task.file(0).read_bytes() == b"kept"
+    assert replace(task, most=17_000).file(0) != task.file(0)
     task.file(0).unlink()
     task(0)
     assert task.file(0).read_bytes() == first
     assert task.lost(1) == 1
     assert len(task.read(1).faces) == 0
+
+
+def test_parts_are_as_small_as_the_memory_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poses = [look_at(np.array([x, -4.0, 0.0]), np.zeros(3)) for x in (-2.0, 2.0)]
+    views = pinhole_views(poses, 64, 48, 60.0)
+    blank = np.zeros((48, 64), np.float32)
+    write_true_run(tmp_path, views, [np.zeros((48, 64, 3), np.uint8)] * 2, [blank + 3] * 2, tracks=50)
+    RunFolder.of(StageContext(tmp_path, "fuse", "test")).write_cloud(waves(24_000))
+    monkeypatch.setattr(mesh_stage, "_LEAST_PART", 10_000)
+    counts = MeshStage().run(MeshSettings(), StageContext(tmp_path, "mesh", "test", memory=15_000 * 125))
+    assert counts["parts"] >= 2
+    counts = MeshStage().run(MeshSettings(), StageContext(tmp_path, "mesh", "test"))
+    assert "parts" not in counts
 
 
 class Apart:
@@ -81,7 +103,7 @@ class Apart:
     def map(self, task: Any, items: Sequence[int], on_done: Callable[[], None], _: Any) -> list[Any]:
         found = []
         for item in items:
-            task.close()
+            getattr(task, "close", lambda: None)()
             found.append(pickle.loads(pickle.dumps(task))(pickle.loads(pickle.dumps(item))))
             self.done.append(type(task).__name__)
             on_done()

@@ -50,7 +50,7 @@ def build_levels(
         inverse_diagonal = _inverse_diagonal(weights, excess)
         height, width = excess.shape[0] - 2, excess.shape[1] - 2
         if height * width <= _DIRECT_SIZE:
-            inverse = np.linalg.pinv(_dense(weights, excess))
+            inverse = np.linalg.pinv(dense_matrix(weights, excess))
             levels.append(Level(weights, excess, inverse_diagonal, None, inverse))
             return levels
         transfer = _transfer(weights, excess)
@@ -71,7 +71,8 @@ def cycle(
         x[1:-1, 1:-1] = (level.inverse @ inside.ravel()).reshape(inside.shape)
         return
     assert level.transfer is not None
-    sweep_down(level.weights, level.inverse_diagonal, f, x)
+    row = np.empty(x.shape[1])
+    sweep(level.weights, level.inverse_diagonal, f, x, True, row)
     left = np.zeros_like(x)
     residual(level.weights, level.excess, f, x, left)
     coarse = np.zeros(level.transfer.shape[2:])
@@ -79,12 +80,13 @@ def cycle(
     restrict(level.transfer, left, coarse)
     cycle(levels, correction, coarse, depth + 1)
     prolongate(level.transfer, correction, x)
-    sweep_up(level.weights, level.inverse_diagonal, f, x)
+    sweep(level.weights, level.inverse_diagonal, f, x, False, row)
 
 
-def _dense(
+def dense_matrix(
     weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
 ) -> Float64[np.ndarray, "n n"]:
+    """The equations as a plain matrix, pixels in rows from the top."""
     height, width = excess.shape[0] - 2, excess.shape[1] - 2
     matrix = np.zeros((height * width, height * width))
     for y in range(height):
@@ -182,48 +184,28 @@ def _galerkin(
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def sweep_down(w, inverse, f, x):  # type: ignore[no-untyped-def]
-    """One Gauss-Seidel sweep, first row to last."""
+def sweep(w, inverse, f, x, forward, known):  # type: ignore[no-untyped-def]
+    """One Gauss-Seidel sweep, first pixel to last or back. ``known`` is room for a row."""
     height, width = x.shape
-    known = np.empty(width, np.float64)
-    for y in range(1, height - 1):
+    # The neighbour in the row whose turn comes after.
+    ahead, step = (4, 1) if forward else (3, -1)
+    for row in range(1, height - 1):
+        y = row if forward else height - 1 - row
         for i in range(1, width - 1):
             known[i] = (
                 f[y, i]
                 + w[0, y, i] * x[y - 1, i - 1]
                 + w[1, y, i] * x[y - 1, i]
                 + w[2, y, i] * x[y - 1, i + 1]
-                + w[4, y, i] * x[y, i + 1]
+                + w[ahead, y, i] * x[y, i + step]
                 + w[5, y, i] * x[y + 1, i - 1]
                 + w[6, y, i] * x[y + 1, i]
                 + w[7, y, i] * x[y + 1, i + 1]
             ) * inverse[y, i]
-        last = x[y, 0]
-        for i in range(1, width - 1):
-            last = known[i] + (w[3, y, i] * inverse[y, i]) * last
-            x[y, i] = last
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def sweep_up(w, inverse, f, x):  # type: ignore[no-untyped-def]
-    """One Gauss-Seidel sweep, last row to first and last pixel to first."""
-    height, width = x.shape
-    known = np.empty(width, np.float64)
-    for y in range(height - 2, 0, -1):
-        for i in range(1, width - 1):
-            known[i] = (
-                f[y, i]
-                + w[0, y, i] * x[y - 1, i - 1]
-                + w[1, y, i] * x[y - 1, i]
-                + w[2, y, i] * x[y - 1, i + 1]
-                + w[3, y, i] * x[y, i - 1]
-                + w[5, y, i] * x[y + 1, i - 1]
-                + w[6, y, i] * x[y + 1, i]
-                + w[7, y, i] * x[y + 1, i + 1]
-            ) * inverse[y, i]
-        last = x[y, width - 1]
-        for i in range(width - 2, 0, -1):
-            last = known[i] + (w[4, y, i] * inverse[y, i]) * last
+        last = 0.0  # the border is zero
+        for column in range(1, width - 1):
+            i = column if forward else width - 1 - column
+            last = known[i] + (w[7 - ahead, y, i] * inverse[y, i]) * last
             x[y, i] = last
 
 
@@ -262,26 +244,10 @@ def restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=True)
 def prolongate(transfer, coarse, fine):  # type: ignore[no-untyped-def]
     """Add the interpolated correction."""
-    height, width = fine.shape[0] - 2, fine.shape[1] - 2
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2
-    for Y in range(1, rows + 1):
-        y = 2 * Y - 1
-        for X in range(1, cols + 1):
-            fine[y, 2 * X - 1] += transfer[1, 1, Y, X] * coarse[Y, X]
-        for X in range(1, width // 2 + 1):
-            fine[y, 2 * X] += (
-                transfer[1, 2, Y, X] * coarse[Y, X] + transfer[1, 0, Y, X + 1] * coarse[Y, X + 1]
-            )
-    for Y in range(1, height // 2 + 1):
-        y = 2 * Y
-        for X in range(1, cols + 1):
-            fine[y, 2 * X - 1] += (
-                transfer[2, 1, Y, X] * coarse[Y, X] + transfer[0, 1, Y + 1, X] * coarse[Y + 1, X]
-            )
-        for X in range(1, width // 2 + 1):
-            fine[y, 2 * X] += (
-                transfer[2, 2, Y, X] * coarse[Y, X]
-                + transfer[2, 0, Y, X + 1] * coarse[Y, X + 1]
-                + transfer[0, 2, Y + 1, X] * coarse[Y + 1, X]
-                + transfer[0, 0, Y + 1, X + 1] * coarse[Y + 1, X + 1]
-            )
+    for Y in range(rows):
+        for X in range(cols):
+            value = coarse[Y + 1, X + 1]
+            for a in range(3):
+                for b in range(3):
+                    fine[2 * Y + a, 2 * X + b] += transfer[a, b, Y + 1, X + 1] * value

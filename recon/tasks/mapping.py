@@ -1,0 +1,142 @@
+"""What the stage ``map`` does beside its steps: COLMAP's database, the pair to start from, the verdict told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from recon.engine.stage import StageContext
+from recon.errors import ReconError, UsageError
+from recon.graph.tracks import track_matches
+from recon.graph.two_view import verify_pair
+from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
+from recon.photos.types import PhotoSet
+from recon.run.folder import DATABASE, TRUST
+from recon.sfm.adapter import write_database
+from recon.sfm.mapping import Mapper, MappingResult, MappingSettings
+from recon.sfm.trust import Thresholds, Trust, only_turns, turns_of
+
+
+class TrackDatabase:
+    """COLMAP's database of a run: tracks as keypoints and matches, geometries of the view graph's edges.
+
+    Args:
+        edges: pairs of photo ids.
+        max_error: inlier threshold of a pair's geometry, pixels.
+    """
+
+    def __init__(self, work: StageContext, edges: Iterable[tuple[int, int]], max_error: float) -> None:
+        self.work, self.max_error = work, max_error
+        self.edges = sorted((min(edge), max(edge)) for edge in edges)
+
+    def write(self, photo_set: PhotoSet, tracks: Tracks) -> Path:
+        """Write it for these cameras and tracks; returns its path."""
+        matches = track_matches(tracks, self.edges)
+
+        def verify(pair: tuple[int, int]) -> TwoViewGeometry:
+            cameras = (photo_set.cameras[photo_set.photos[number].camera] for number in pair)
+            match = matches[pair]
+            return verify_pair(
+                match.xy_a, match.xy_b, *cameras, max_error_px=self.max_error, seed=self.work.seed
+            )
+
+        pairs = sorted(matches)
+        found = zip(pairs, self.work.map(verify, pairs, "geometry of tracks"), strict=True)
+        geometries = {pair: geometry for pair, geometry in found if geometry.model != "none"}
+        with self.work.writing(DATABASE) as path:
+            write_database(path, photo_set, tracks, geometries)
+        return self.work.path(DATABASE)
+
+
+def starting_pair(
+    names: str, photo_set: PhotoSet, graph: ViewGraph, *, usable: bool
+) -> tuple[int, int] | None:
+    """Ids of the two photos that a user names to start incremental mapping from, None where none are named.
+
+    Args:
+        names: as ``A.jpg,B.jpg``.
+        usable: cameras are estimated, by the incremental mapper.
+
+    Raises:
+        UsageError: they are not two photos that the view graph joins, or the mapper does not start from a pair.
+    """
+    if not names:
+        return None
+    both = [name.strip() for name in names.split(",")]
+    ids = {photo.name: photo.id for photo in photo_set.photos}
+    unknown = [name for name in both if name not in ids]
+    if len(both) != 2 or both[0] == both[1] or unknown:
+        what = f"there is no photo {unknown[0]!r}" if unknown else "two photos were expected"
+        raise UsageError(f"map.first_pair = {names!r}: {what}; say A.jpg,B.jpg")
+    if not usable:
+        raise UsageError(
+            "map.first_pair is for incremental mapping of unknown cameras: --set map.mapper=incremental"
+        )
+    pair = (ids[both[0]], ids[both[1]])
+    if not graph.has_edge(*pair):
+        raise UsageError(
+            f"map.first_pair = {names!r}: the view graph does not join these photos (verification.json "
+            "says why); choose two that it joins"
+        )
+    return pair
+
+
+def map_with_progress(
+    mapper: Mapper,
+    database: Path,
+    photo_set: PhotoSet,
+    graph: ViewGraph,
+    options: MappingSettings,
+    work: StageContext,
+) -> MappingResult:
+    """Cameras and points by COLMAP's mapper, with a progress bar."""
+    with work.progress(len(photo_set.photos), "mapping", unit="photo") as bar:
+        done = [0]
+
+        def report(registered: int, _total: int) -> None:
+            bar.update(max(0, registered - done[0]))
+            done[0] = max(done[0], registered)
+
+        return mapper(database, photo_set, graph, options, progress=report)
+
+
+def tell_verdict(trust: Trust, work: StageContext, *, refuse: bool) -> None:
+    """Write the verdict and warn of what is doubtful.
+
+    Raises:
+        ReconError: there is no reconstruction, and ``refuse`` is set.
+    """
+    work.write_json(TRUST, trust.as_json())
+    for reason in trust.reasons:
+        work.warn(f"{reason.verdict}: {reason.what}. {reason.advice}")
+    if trust.verdict == "not a reconstruction" and refuse:
+        first = trust.reasons[0]
+        raise ReconError(
+            f"this is not a reconstruction. {first.what}. {first.advice}. "
+            "(--set map.refuse=false goes on with what there is)"
+        )
+
+
+def tell_no_model(
+    result: MappingResult, photo_set: PhotoSet, tracks: Tracks, work: StageContext
+) -> ReconError:
+    """The error of photos without a model; where the camera only turned, this is written as the verdict too."""
+    turns = turns_of(tracks, photo_set, None, 0.0, work.seed)
+    if turns.share >= Thresholds().turns_only:
+        reason = only_turns(turns)
+        work.write_json(
+            TRUST,
+            {
+                "verdict": reason.verdict,
+                "reasons": [asdict(reason)],
+                "figures": {"turns_explain": turns.share},
+            },
+        )
+        return ReconError(f"this is not a reconstruction. {reason.what}. {reason.advice}")
+    reasons = "; ".join(f"{out.name}: {out.reason}" for out in result.left_out[:5])
+    return ReconError(
+        "no cameras could be found: the photos do not overlap enough, or show too little texture or only "
+        f"a turn of the camera. {reasons}. Take more photos with two thirds overlap, or try "
+        "--quality high or another --recipe"
+    )
