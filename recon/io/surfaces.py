@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float64, Int32
+from jaxtyping import Float, Float64, Int32, UInt8
 
 from recon.core.memory import release
 from recon.core.mesh import FusedCloud, Mesh
@@ -200,15 +200,24 @@ def points_in_parts(path: Path) -> Iterator[FusedCloud]:
             yield _cloud_of(np.frombuffer(data, dtype))
 
 
-def thin_points(path: Path, most: int) -> FusedCloud:
-    """As ``read_points_ply``; of a cloud with more points every second, third and so on, so that ``most`` to twice as
-    many are left.
+def thin_points(path: Path, most: int) -> tuple[Float[np.ndarray, "k 3"], UInt8[np.ndarray, "k 3"]]:
+    """Places and colours of points; of more than ``most`` every second, third and so on, less than twice as many.
 
     Raises:
         ReconError: as of ``read_points_ply``.
     """
-    step = max(1, ply_elements(path).get("vertex", 0) // most)
-    return read_points_ply(path) if step == 1 else _cloud_of(read_ply_vertices(path, step))
+    count = ply_elements(path).get("vertex", 0)
+    step = max(1, count // most)
+    kept, rgb, start, at = -(-count // step), np.zeros((0, 3), np.uint8), 0, 0
+    xyz: npt.NDArray[Any] = np.zeros((0, 3), np.float32)
+    for part in points_in_parts(path):
+        if start == 0:
+            xyz, rgb = np.empty((kept, 3), part.xyz.dtype), np.empty((kept, 3), np.uint8)
+        chosen = slice(-start % step, None, step)
+        some = part.xyz[chosen]
+        xyz[at : at + len(some)], rgb[at : at + len(some)] = some, part.rgb[chosen]
+        start, at = start + len(part), at + len(some)
+    return xyz, rgb
 
 
 def _cloud_of(rows: npt.NDArray[Any]) -> FusedCloud:

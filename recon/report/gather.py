@@ -79,7 +79,7 @@ _AGREES_PX = 2.0
 _MOST_DEPTH_MAPS = 24
 
 # Larger clouds are thinned when they are read.
-_MOST_POINTS = 3_000_000
+_MOST_POINTS = 1_500_000
 
 
 def gather(
@@ -401,8 +401,7 @@ class _Gatherer:
 
     def _dense(self) -> None:
         path = self.run.path(CLOUD)
-        cloud = thin_points(path, _MOST_POINTS)
-        self.content.dense = Points(cloud.xyz, cloud.rgb, ply_elements(path)["vertex"])
+        self.content.dense = Points(*thin_points(path, _MOST_POINTS), ply_elements(path)["vertex"])
 
     def _still(self) -> Picture | None:
         for name in ("cloud.png", "cameras_oblique.png"):

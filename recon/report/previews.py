@@ -43,8 +43,8 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) ->
 
     @cache
     def cloud() -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
-        points = thin_points(run.path(CLOUD), _CLOUD_POINTS)
-        return (points.xyz - offset).astype(np.float32), points.rgb
+        xyz, rgb = thin_points(run.path(CLOUD), _CLOUD_POINTS)
+        return (xyz - offset).astype(np.float32), rgb
 
     @cache
     def surface() -> Surface:

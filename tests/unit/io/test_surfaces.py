@@ -89,10 +89,11 @@ def test_parts_give_the_bytes_and_points_of_the_whole(tmp_path, monkeypatch):
     parts = list(points_in_parts(tmp_path / "whole.ply"))
     assert [len(one) for one in parts] == [64] * 15 + [40]
     assert np.array_equal(np.concatenate([one.confidence for one in parts]), cloud.confidence)
-    back, thin = read_points_ply(tmp_path / "whole.ply"), thin_points(tmp_path / "whole.ply", 300)
-    assert np.array_equal(back.xyz, cloud.xyz)
-    assert np.array_equal(thin.xyz, cloud.xyz[::3])
-    assert len(thin_points(tmp_path / "whole.ply", 600)) == 1000
+    assert np.array_equal(read_points_ply(tmp_path / "whole.ply").xyz, cloud.xyz)
+    for most, step in ((600, 1), (300, 3), (140, 7)):
+        xyz, rgb = thin_points(tmp_path / "whole.ply", most)
+        assert np.array_equal(xyz, cloud.xyz[::step])
+        assert np.array_equal(rgb, cloud.rgb[::step])
     assert np.array_equal(read_ply_vertices(tmp_path / "whole.ply", 7)["red"], cloud.rgb[::7, 0])
     with pytest.raises(ValueError, match="1000 points where 999"):
         write_points_ply(tmp_path / "wrong.ply", iter([cloud]), 999)
