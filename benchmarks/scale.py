@@ -521,7 +521,7 @@ def simulate(photos: int) -> None:
         if tasks <= moved / _FILE_SYSTEM and tasks > serial:
             bound = "shared file system"
         rows.append([workers, tasks / 3600, serial / 3600, (tasks + serial) / 3600, bound])
-    disk = plan(work, {}, 1).disk
+    disk = plan(work, {}, 1, 8 << 30).disk
     print(
         f"\n{photos} photos of 1024x683, {work.pairs} pairs, {disk / 1e12:.2f} TB of disk, by measured costs\n"
     )

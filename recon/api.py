@@ -187,16 +187,17 @@ def _needs(root: Path, recipe: Recipe) -> int:
     return task_memory(RunFolder(root), int(recipe.settings["match"].model_dump()["max_size"]))
 
 
-def plan(run: str | Path, threads: int | None = None) -> str:
+def plan(run: str | Path, threads: int | None = None, memory: str | None = None) -> str:
     """Describe the cost of the rest of a run: time by stage, disk, memory.
 
     Args:
         run: a workspace whose pairs are chosen (``reconstruct`` with ``stop_after="pairs"``).
-        threads: as ``reconstruct`` gets it.
+        threads, memory: as ``reconstruct`` gets them.
 
     Raises:
         ReconError: its pairs are not chosen.
     """
+    from recon.core.memory import machine_memory, memory_size
     from recon.engine.recipe import load_recipe
     from recon.engine.runner import RECIPE, available_threads
     from recon.run import forecast
@@ -213,7 +214,8 @@ def plan(run: str | Path, threads: int | None = None) -> str:
     work = forecast.workload(folder, {"match": settings}, int(done["pairs"].counts["candidates"]))
     assert work is not None
     finished = {name: took.get(name, 0.0) for name, one in done.items() if one.state == "done"}
-    return forecast.plan(work, finished, threads or available_threads()).in_words()
+    allowed = memory_size(memory) if memory else machine_memory()
+    return forecast.plan(work, finished, threads or available_threads(), allowed).in_words()
 
 
 def trust(run: str | Path) -> dict[str, Any] | None:

@@ -143,7 +143,7 @@ def reconstruct(
             told["stop_after"] = "pairs"
         summary = api.reconstruct(photos, out, **told)
     if plan:
-        typer.echo(api.plan(out, options.workers or options.threads))
+        typer.echo(api.plan(out, options.workers or options.threads, options.memory))
         return
     kept = ", ".join(
         f"{one.name} {one.counts[KEPT]}" for one in summary.stages if one.counts.get(KEPT) and not one.skipped

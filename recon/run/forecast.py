@@ -36,9 +36,11 @@ _PER_PHOTO = {"photos": 0.05, "tracks": 1.7, "map": 1.8}
 _REPORT = 8.0
 
 # Bytes, from the same runs: a pixel of a photo and its depth map, of the flow of a pair both ways with confidence, an
-# interest point file, and what a program that has loaded all its libraries takes.
+# interest point file, and what a program that has loaded all its libraries takes. A pixel makes up to a quarter of a
+# point, meshing takes 250 bytes for a point of the largest part (``recon.stages.mesh``), and the mesh 7 bytes a pixel.
 _DISK_PER_PIXEL, _DISK_PER_FLOW_PIXEL, _DISK_PER_PHOTO = 19, 6, 600_000
-_MEMORY_BASE, _MEMORY_PER_PIXEL = 600 << 20, 300
+_MEMORY_BASE, _MESHING_PER_PIXEL, _MESH_PER_PIXEL = 600 << 20, 62, 7
+_LARGEST_PART = 3_000_000 * 250
 _MATCH_MEMORY_PER_PIXEL = 1200
 # Of a worker: what a process holds with all libraries loaded, and the working arrays of a depth map. Peaks of
 # `benchmarks/scale.py stages` with six photos of 160x120 and of 480x360: 469 and 645 MB.
@@ -121,12 +123,13 @@ class Plan:
         )
 
 
-def plan(work: Workload, took: Mapping[str, float], at_once: int) -> Plan:
+def plan(work: Workload, took: Mapping[str, float], at_once: int, memory: int) -> Plan:
     """Estimate the cost to come, by what the stages so far took on this machine.
 
     Args:
         took: seconds of the stages that are done.
         at_once: photos or pairs that are worked on at once.
+        memory: bytes that the run may take; half of them are for meshing.
     """
     costs = stage_costs(work)
     known = [stage for stage in took if stage in ("features", "pairs")]
@@ -135,9 +138,10 @@ def plan(work: Workload, took: Mapping[str, float], at_once: int) -> Plan:
     pixels = work.photos * work.photo_mpx * 1e6
     disk = _DISK_PER_PIXEL * pixels + _DISK_PER_FLOW_PIXEL * 2 * work.pairs * work.match_mpx * 1e6
     matching = at_once * _MATCH_MEMORY_PER_PIXEL * work.match_mpx * 1e6
+    meshing = min(_MESHING_PER_PIXEL * pixels, _LARGEST_PART, memory / 2)
     return Plan(
         work,
         {stage: cost * speed for stage, cost in costs.items() if stage not in took},
         int(disk + _DISK_PER_PHOTO * work.photos),
-        int(_MEMORY_BASE + max(matching, _MEMORY_PER_PIXEL * pixels)),
+        int(_MEMORY_BASE + max(matching, meshing) + _MESH_PER_PIXEL * pixels),
     )

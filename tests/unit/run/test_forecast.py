@@ -84,11 +84,15 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
 def test_a_plan_grows_with_photos_and_pairs_only() -> None:
     """Twice the photos with as many pairs each cost twice, the report alone left out."""
     once, twice = Workload(100, 0.7, 0.27, 2000, 800), Workload(200, 0.7, 0.27, 4000, 1600)
-    one, two = (plan(work, {"features": 100.0, "pairs": 100.0}, 2) for work in (once, twice))
+    one, two = (plan(work, {"features": 100.0, "pairs": 100.0}, 1, 8 << 30) for work in (once, twice))
     assert set(one.seconds) == set(STAGES) - {"features", "pairs"}
     assert two.disk == pytest.approx(2 * one.disk, rel=1e-6)
     # The same 200 s for twice the work: a machine of twice the speed.
     assert sum(two.seconds.values()) == pytest.approx(sum(one.seconds.values()), rel=0.01)
+    # Meshing by parts keeps within half of the memory, whatever the photos.
+    less = plan(twice, {}, 1, 1 << 30).memory
+    assert less < two.memory < 1.5 * one.memory
+    assert two.memory - less == pytest.approx(3e6 * 250 - (1 << 29))
     text = one.in_words()
     assert "100 photos of 0.70 megapixels, 800 pairs" in text
     assert "time to go" in text
