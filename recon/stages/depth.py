@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -18,11 +16,11 @@ from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.manifest import KEPT
 from recon.run.dense_scene import DenseScene
-from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder, read_depth, write_depth
+from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder
 from recon.run.shared_fields import content_key
-from recon.run.standing import VIEWS, Posed, Standing, posed_photos, read_standings, standings_to_json
+from recon.run.standing import VIEWS, Standing, posed_photos, standings_to_json
 from recon.sfm.trust import depth_figures, depth_reason
-from recon.tasks.depth import PLAN, DepthOptions, DepthTask, ViewShares, steps_of
+from recon.tasks.depth import PLAN, DepthOptions, DepthTask, ViewShares, steps_of, take_over
 
 
 class DepthSettings(BaseModel):
@@ -40,17 +38,25 @@ class DepthSettings(BaseModel):
     geometric_iterations: int = Field(
         2, ge=0, description="last passes, which also ask the depth that the neighbours had before"
     )
-    min_views: int = Field(2, ge=2, description="views that must agree on a depth, itself included")
-    max_relative_depth: float = Field(0.01, gt=0.0, description="difference of agreeing depths, relative")
-    max_round_trip: float = Field(1.0, gt=0.0, description="round trip through another view, pixels")
+    min_views: int = Field(
+        FilterOptions.min_views, ge=2, description="views that must agree on a depth, itself included"
+    )
+    max_relative_depth: float = Field(
+        FilterOptions.max_relative_depth, gt=0.0, description="difference of agreeing depths, relative"
+    )
+    max_round_trip: float = Field(
+        FilterOptions.max_reprojection_px, gt=0.0, description="round trip through another view, pixels"
+    )
     min_confidence: float = Field(
-        0.3,
+        FilterOptions.min_confidence,
         ge=0.0,
         le=1.0,
         description="photo-consistency a depth must have; a third where views agree closely",
     )
     smooth_deviation: float = Field(1.0, ge=0.0, description="grey levels; regions below are sky-like")
-    smooth_min_views: int = Field(4, ge=2, description="views that must agree in sky-like regions")
+    smooth_min_views: int = Field(
+        FilterOptions.smooth_min_views, ge=2, description="views that must agree in sky-like regions"
+    )
 
 
 class DepthStage:
@@ -65,11 +71,12 @@ class DepthStage:
         run = RunFolder.of(work)
         scene = DenseScene(run, settings.max_size, work.memory)
         neighbours = scene.source_views(settings.neighbours)
-        options = _options(settings)
+        limits = options_of(FilterOptions, settings, max_reprojection_px=settings.max_round_trip)
+        options = options_of(DepthOptions, settings, filter=limits)
         identity = content_key({"version": self.version, "settings": settings.model_dump(mode="json")})
         today = posed_photos(scene)
         with work.resumable_directory(DEPTH) as folder:
-            kept = _take_over(work, folder, scene, today, neighbours, identity) if work.reuse else {}
+            kept = take_over(work, folder, scene, today, neighbours, identity) if work.reuse else {}
             with work.write_into(folder, PLAN) as path:
                 path.write_text(
                     json.dumps({"neighbours": neighbours, "kept": sorted(kept)}), encoding="utf-8"
@@ -121,54 +128,3 @@ _DOING = {
     "geometric": "agreeing on depth",
     "final": "comparing depth",
 }
-
-
-def _options(settings: DepthSettings) -> DepthOptions:
-    """The settings as the steps of a view take them."""
-    return options_of(
-        DepthOptions,
-        settings,
-        filter=FilterOptions(
-            max_reprojection_px=settings.max_round_trip,
-            max_relative_depth=settings.max_relative_depth,
-            min_views=settings.min_views,
-            min_confidence=settings.min_confidence,
-            smooth_min_views=settings.smooth_min_views,
-        ),
-    )
-
-
-def _take_over(
-    work: StageContext,
-    folder: Path,
-    scene: DenseScene,
-    today: Sequence[Posed],
-    neighbours: Sequence[Sequence[int]],
-    identity: str,
-) -> dict[int, Standing]:
-    """Put the depth of an earlier run in place for views that stand to their sources as they did.
-
-    A view that has a photo among its sources now that was not in the earlier run is computed again.
-
-    Returns:
-        How each such view stood.
-    """
-    old = work.path(*DEPTH.split("/"))
-    before = read_standings(old / VIEWS)
-    now = {one.photo: one for one in today}
-    found: dict[int, Standing] = {}
-    for index, me in enumerate(today):
-        name, standing = before.get(me.photo, ("", None))
-        if standing is None or standing.settings != identity or not (old / name).is_file():
-            continue
-        if any(today[k].photo not in before for k in neighbours[index]):
-            continue
-        depth = read_depth(old / name)
-        scale = standing.scale_to(now, depth.depth)
-        if scale is None:
-            continue
-        factor = np.float32(scale / standing.scale)
-        with work.write_into(folder, f"{scene.views[index].photo_id}.npz") as path:
-            write_depth(path, replace(depth, depth=depth.depth * factor))
-        found[index] = replace(standing, scale=scale)
-    return found

@@ -30,10 +30,16 @@ class FuseSettings(BaseModel):
     """Thresholds that a point must pass."""
 
     model_config = ConfigDict(extra="forbid")
-    min_views: int = Field(2, ge=1, description="views that must agree on a point")
-    max_reprojection: float = Field(1.5, gt=0.0, description="round trip between views, pixels")
-    max_relative_depth: float = Field(0.01, gt=0.0, description="difference of depth, relative")
-    max_normal_angle: float = Field(45.0, gt=0.0, le=180.0, description="between two views' normals, degrees")
+    min_views: int = Field(FusionRules.min_views, ge=1, description="views that must agree on a point")
+    max_reprojection: float = Field(
+        FusionRules.max_reprojection_px, gt=0.0, description="round trip between views, pixels"
+    )
+    max_relative_depth: float = Field(
+        FusionRules.max_relative_depth, gt=0.0, description="difference of depth, relative"
+    )
+    max_normal_angle: float = Field(
+        FusionRules.max_normal_angle_deg, gt=0.0, le=180.0, description="between two views' normals, degrees"
+    )
 
 
 class FuseStage:

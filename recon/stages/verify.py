@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon.engine.stage import StageContext, options_of
 from recon.graph.pair_verification import VerificationOptions
-from recon.graph.two_view import MIN_CONFIDENCE_ALONE, MIN_CONFIDENCE_SUPPORTED, ModelChoice
+from recon.graph.two_view import ModelChoice
 from recon.graph.view_graph import (
     build_view_graph,
     components,
@@ -30,27 +30,37 @@ class VerifySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     samples: int = Field(
-        3000, ge=100, description="dense: matches per pair that the geometry is estimated from"
+        VerificationOptions.samples,
+        ge=100,
+        description="dense: matches per pair that the geometry is estimated from",
     )
     min_confidence: float = Field(
-        MIN_CONFIDENCE_SUPPORTED,
+        VerificationOptions.min_confidence,
         ge=0.0,
         le=1.0,
         description="dense: pairs with a smaller mean confidence of their consistent pixels are dropped",
     )
     min_confidence_alone: float = Field(
-        MIN_CONFIDENCE_ALONE,
+        VerificationOptions.min_confidence_alone,
         ge=0.0,
         le=1.0,
         description="the same for pairs of which the sparse first look found nothing",
     )
     model: ModelChoice = Field(
-        "evidence",
+        VerificationOptions.model,
         description="F, E or H for every pair (E trusts the intrinsics); evidence: what fits each pair",
     )
-    max_error: float = Field(2.0, gt=0.0, description="inlier threshold, pixels at working size")
-    min_inliers: int = Field(60, ge=8, description="dense: pairs with fewer inliers are dropped")
-    min_sparse_inliers: int = Field(20, ge=8, description="sparse: pairs with fewer inliers are dropped")
+    max_error: float = Field(
+        VerificationOptions.max_error, gt=0.0, description="inlier threshold, pixels at working size"
+    )
+    min_inliers: int = Field(
+        VerificationOptions.min_inliers, ge=8, description="dense: pairs with fewer inliers are dropped"
+    )
+    min_sparse_inliers: int = Field(
+        VerificationOptions.min_sparse_inliers,
+        ge=8,
+        description="sparse: pairs with fewer inliers are dropped",
+    )
     min_inlier_ratio: float = Field(0.3, ge=0.0, le=1.0, description="pairs with a smaller share are dropped")
     min_evidence: float = Field(
         0.5,

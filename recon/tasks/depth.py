@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +30,11 @@ from recon.dense.filtering import (
 from recon.dense.refinement import refine_depth
 from recon.dense.triangulation import FlowToView, triangulate_flow, undistort_flow
 from recon.dense.types import DepthMap
+from recon.engine.stage import StageContext
 from recon.io.files import parse_json
 from recon.run.dense_scene import DenseScene
-from recon.run.folder import RunFolder, read_depth, write_depth
+from recon.run.folder import DEPTH, RunFolder, read_depth, write_depth
+from recon.run.standing import VIEWS, Posed, Standing, read_standings
 
 PLAN = "plan.json"
 """File of the folder under construction: the sources of every view, and the views that are taken over."""
@@ -245,3 +248,44 @@ def _undistorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarra
     """Position of each pixel of the photo as taken in the undistorted view."""
     moved = undistort_points(pixel_grid(view.width, view.height), intrinsics, view.K)
     return moved.reshape(view.height, view.width, 2).astype(np.float32)
+
+
+def take_over(
+    work: StageContext,
+    folder: Path,
+    scene: DenseScene,
+    today: Sequence[Posed],
+    neighbours: Sequence[Sequence[int]],
+    identity: str,
+) -> dict[int, Standing]:
+    """Put the depth of an earlier run in place for views that stand to their sources as they did.
+
+    Args:
+        folder: where the depth goes.
+        today: the views' photos and cameras. neighbours: sources of each view.
+        identity: hash of the settings and the version of the stage.
+
+    A view that has a photo among its sources now that was not in the earlier run is computed again.
+
+    Returns:
+        How each such view stood.
+    """
+    old = work.path(*DEPTH.split("/"))
+    before = read_standings(old / VIEWS)
+    now = {one.photo: one for one in today}
+    found: dict[int, Standing] = {}
+    for index, me in enumerate(today):
+        name, standing = before.get(me.photo, ("", None))
+        if standing is None or standing.settings != identity or not (old / name).is_file():
+            continue
+        if any(today[k].photo not in before for k in neighbours[index]):
+            continue
+        depth = read_depth(old / name)
+        scale = standing.scale_to(now, depth.depth)
+        if scale is None:
+            continue
+        factor = np.float32(scale / standing.scale)
+        with work.write_into(folder, f"{scene.views[index].photo_id}.npz") as path:
+            write_depth(path, replace(depth, depth=depth.depth * factor))
+        found[index] = replace(standing, scale=scale)
+    return found
