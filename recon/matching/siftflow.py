@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -215,23 +215,29 @@ def sift_flow_pyramid(
         flow = (whole + stretch).astype(np.float32)
         found.append((level, flow, default))
     assert flow is not None
+    return SiftFlowResult(flow, default, partial(_energies, found, a, b, settings))
 
-    def measure() -> tuple[float, ...]:
-        return tuple(
-            flow_energy(
-                flow,
-                pyramid_a[level - 1],
-                pyramid_b[level - 1],
-                settings=settings,
-                gamma=settings.gamma * 2 ** (level - 1),
-                mask_a=masks_a[level - 1],
-                mask_b=masks_b[level - 1],
-                default_cost=default,
-            )
-            for level, flow, default in found
+
+def _energies(
+    found: Sequence[tuple[int, Float32[np.ndarray, "_ _ 2"], float]],
+    a: DescriptorPyramid,
+    b: DescriptorPyramid,
+    settings: SiftFlowSettings,
+) -> tuple[float, ...]:
+    """The energy of each level's flow, given with the level and the cost of what has no target."""
+    return tuple(
+        flow_energy(
+            flow,
+            a.sift[level - 1],
+            b.sift[level - 1],
+            settings=settings,
+            gamma=settings.gamma * 2 ** (level - 1),
+            mask_a=a.mask[level - 1],
+            mask_b=b.mask[level - 1],
+            default_cost=default,
         )
-
-    return SiftFlowResult(flow, default, measure)
+        for level, flow, default in found
+    )
 
 
 def _window_centres(
