@@ -4,11 +4,12 @@
 
 Every scene's comparison stays in the folder (``comparison-output`` by default) with its own comparison.html; a second
 call computes only what is missing and writes the document again. The document is docs/comparison.in.md, in which the
-reading stands, with the results in the places of its lines ``<!-- results -->`` and ``<!-- further -->``; a part of
-which the folder has no scene stays as it stands in the document.
+reading stands, with the results in the places of lines like ``<!-- results -->``; a part of which the folder has no
+scene stays as it stands in the document.
 
 Scenes: fountain-P11, Herz-Jesus-P8, entry-P10 and sceaux_castle at 640 pixels, and four rendered ones of six photos at
-480x360. The further scenes (named by --scenes) are two of these rendered ones, for the matchers in ``FURTHER``.
+480x360. The further scenes (named by --scenes) are two of these rendered ones, for the matchers in ``FURTHER``, and
+again for those in ``SURFACES``.
 Settings are those of quality preview with fewer pairs and anchors and coarser depth maps (``SETTINGS``), the same for
 every matcher; intrinsics are known where the truth has them.
 """
@@ -41,7 +42,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "comparison.md"
 TEMPLATE = REPOSITORY / "docs" / "comparison.in.md"
 PICTURES = REPOSITORY / "docs" / "images" / "comparison"
-PLACES = {"results": "<!-- results -->", "further": "<!-- further -->"}
+PLACES = {"results": "<!-- results -->", "further": "<!-- further -->", "surfaces": "<!-- surfaces -->"}
 
 MATCHERS = (
     "siftflow",
@@ -56,6 +57,11 @@ MATCHERS = (
 
 FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+lightglue")
 """Matchers of the further scenes: semantic and learned ones and Scale-less SIFT, beside two of the above."""
+
+SURFACES = FURTHER[:5]
+"""Those whose surfaces are compared on photos of other looks, and over seeds: all but the slowest two."""
+
+CHOICE = {"results": MATCHERS, "further": FURTHER, "surfaces": SURFACES}
 
 SETTINGS = (
     "pairs.neighbours=5",
@@ -81,6 +87,7 @@ class Case:
     leave_out: int = 0
     part: str = "results"
     other_looks: bool = False
+    stop_after: str = "mesh"
 
 
 CASES = (
@@ -111,9 +118,18 @@ CASES = (
     Case(
         "further-looks",
         "the same façade, but every second photo looks otherwise: tones rise and fall (v becomes 1 - |2v - 1|) and red "
-        "and blue are exchanged, as no change of exposure does",
+        "and blue are exchanged, as no change of exposure does; cameras only",
         "facade",
         part="further",
+        other_looks=True,
+        stop_after="map",
+    ),
+    Case("surfaces-facade", "the façade of further-facade again", "facade", part="surfaces"),
+    Case(
+        "surfaces-looks",
+        "the photos of further-looks, to the mesh",
+        "facade",
+        part="surfaces",
         other_looks=True,
     ),
 )
@@ -206,11 +222,11 @@ def compare(case: Case, args: argparse.Namespace) -> None:
         quality="preview",
         threads=args.threads,
         leave_out=case.leave_out,
+        stop_after=case.stop_after,
         seeds=args.seeds,
         once=tuple(args.once),
     )
-    usual = FURTHER if case.part == "further" else MATCHERS
-    chosen = contenders(args.only or usual, (*SETTINGS, *args.overrides))
+    chosen = contenders(args.only or CHOICE[case.part], (*SETTINGS, *args.overrides))
     result = compare_scene(scene_of(case, out), chosen, options, out, say)
     write_comparison([result], out)
     (out / "machine.txt").write_text(machine() + "\n", encoding="utf-8")
