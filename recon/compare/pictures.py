@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, UInt8
 from recon.compare import left_out
 from recon.compare.evaluation import truth_fingerprint, write_text
 from recon.compare.results import Entry, SceneResult
-from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.cameras import Intrinsics, PinholeView, fundamental_matrix
 from recon.errors import ReconError
-from recon.evaluation.matches import epipolar_distances, fundamental_matrix, without_distortion
+from recon.evaluation.matches import epipolar_distances, without_distortion
 from recon.io.files import parse_json
 from recon.io.manifest import read_manifest
 from recon.io.pictures import write_bgr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -138,3 +139,31 @@ class PinholeView:
         K[0, 2] = (K[0, 2] + 0.5) * sx - 0.5
         K[1, 2] = (K[1, 2] + 0.5) * sy - 0.5
         return replace(self, K=K, width=width, height=height)
+
+
+class Posed(Protocol):
+    """A pinhole camera and its place."""
+
+    @property
+    def K(self) -> Float[np.ndarray, "3 3"]:  # noqa: N802
+        """The calibration matrix."""
+        ...
+
+    @property
+    def cam_from_world(self) -> Float[np.ndarray, "3 4"]:
+        """The pose."""
+        ...
+
+
+def fundamental_matrix(a: Posed, b: Posed) -> Float64[np.ndarray, "3 3"]:
+    """Compute F with x_bᵀ F x_a = 0 for pixels of two known cameras (Hartley & Zisserman 2004, equation 9.2).
+
+    Returns:
+        F of unit Frobenius norm; all zeros when both cameras are in one place (then no line can be drawn).
+    """
+    R = b.cam_from_world[:, :3] @ a.cam_from_world[:, :3].T
+    t = b.cam_from_world[:, 3] - R @ a.cam_from_world[:, 3]
+    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+    F = np.linalg.inv(b.K).T @ cross @ R @ np.linalg.inv(a.K)
+    norm = float(np.linalg.norm(F))
+    return np.asarray(F / norm if norm > 0 else F, np.float64)

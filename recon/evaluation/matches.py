@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.cameras import Intrinsics, PinholeView, fundamental_matrix
 from recon.matching.types import SparseMatch
 
 PIXELS = (1.0, 3.0, 5.0)
@@ -65,20 +65,6 @@ class MatchReport:
                 f"{100 * self.impossible:.1f}% on what the other camera cannot see)"
             )
         return line
-
-
-def fundamental_matrix(a: PinholeView, b: PinholeView) -> Float64[np.ndarray, "3 3"]:
-    """Compute F with x_bᵀ F x_a = 0 for pixels of two known cameras (Hartley & Zisserman 2004, equation 9.2).
-
-    Returns:
-        F of unit Frobenius norm; all zeros when both cameras are in one place (then no line can be drawn).
-    """
-    R = b.cam_from_world[:, :3] @ a.cam_from_world[:, :3].T
-    t = b.cam_from_world[:, 3] - R @ a.cam_from_world[:, 3]
-    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    F = np.linalg.inv(b.K).T @ cross @ R @ np.linalg.inv(a.K)
-    norm = float(np.linalg.norm(F))
-    return np.asarray(F / norm if norm > 0 else F, np.float64)
 
 
 def without_distortion(

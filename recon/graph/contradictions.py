@@ -82,7 +82,7 @@ def model_contradictions(
             continue
         if evidence >= STRONG:
             wrong.append(1.0 - evidence)
-        turn, direction = _disagreement(pose, poses[a], poses[b])
+        turn, direction = disagreement(pose, poses[a], poses[b])
         if float(graph.edges[a, b].get("angle", 0.0)) < MIN_PARALLAX:
             direction = math.nan
         if turn > MAX_TURN or direction > MAX_DIRECTION:
@@ -106,7 +106,7 @@ def chance_of_so_many(chances: Sequence[float], count: int) -> float:
     return float(np.clip(1.0 - fewer.sum(), 0.0, 1.0))
 
 
-def _disagreement(
+def disagreement(
     b_from_a: Float[np.ndarray, "3 4"], pose_a: Float[np.ndarray, "3 4"], pose_b: Float[np.ndarray, "3 4"]
 ) -> tuple[float, float]:
     """Degrees between rotations, and between directions of translation (0 where the cameras are in one place)."""

@@ -180,7 +180,7 @@ def carry_by_points(
     return moved.astype(np.float32), affinity.astype(np.float32), distance <= POINT_RADIUS
 
 
-class _Flows:
+class Flows:
     """Directed access to the matches: working pixels outside, matching pixels inside."""
 
     def __init__(
@@ -285,7 +285,7 @@ def build_tracks(
     """
     settings = settings or TrackSettings()
     sizes = {photo.id: (photo.width, photo.height) for photo in photos.photos}
-    flows = _Flows(sizes, matches, points or {}, settings.window)
+    flows = Flows(sizes, matches, points or {}, settings.window)
     candidates = []
     for reference in sorted(anchors):
         start = np.ascontiguousarray(anchors[reference], dtype=np.float32)
@@ -295,7 +295,7 @@ def build_tracks(
 
 
 def _carry_anchors(
-    flows: _Flows, reference: int, anchor: Float32[np.ndarray, "n 2"], settings: TrackSettings
+    flows: Flows, reference: int, anchor: Float32[np.ndarray, "n 2"], settings: TrackSettings
 ) -> _Candidates:
     neighbours = flows.neighbours[reference]
     n, m = len(anchor), len(neighbours)
@@ -337,7 +337,7 @@ def _carry_anchors(
     return _Candidates(reference, neighbours, anchor, xy, affinity, seen, agreement)
 
 
-def _select(candidates: list[_Candidates], flows: _Flows, settings: TrackSettings) -> Tracks:
+def _select(candidates: list[_Candidates], flows: Flows, settings: TrackSettings) -> Tracks:
     lengths, agreements, owners, rows = [], [], [], []
     for owner, candidate in enumerate(candidates):
         length = 1 + candidate.seen.sum(axis=1)
@@ -409,7 +409,7 @@ class _Occupancy:
         return False
 
 
-def _extend(tracks: Tracks, flows: _Flows, settings: TrackSettings) -> Tracks:
+def _extend(tracks: Tracks, flows: Flows, settings: TrackSettings) -> Tracks:
     """Observations where the reference could not lead, but two observed photos lead to the same pixel."""
     assert tracks.affinity is not None
     assert tracks.is_reference is not None

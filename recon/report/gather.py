@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from recon.core.cameras import Intrinsics, PinholeView
+from recon.core.cameras import Intrinsics, PinholeView, fundamental_matrix
 from recon.core.colmap import photo_id, points_from_colmap
 from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_points, resize_rgb, working_size
 from recon.core.undistort import undistort_photo, undistort_points
-from recon.evaluation.matches import epipolar_distances, fundamental_matrix
+from recon.evaluation.matches import epipolar_distances
 from recon.graph.two_view import sample_matches
 from recon.io.manifest import Manifest, counts_in_words
 from recon.io.pictures import encode_picture, read_bgr

@@ -71,6 +71,7 @@ PAIRS = "pairs.json"
 POINTS = "features"
 SPARSE_MATCHES = "sparse_matches.npz"
 TRACKS = "tracks.npz"
+TRACK_OPTIONS = "tracks.json"
 TRUST = "trust.json"
 TWO_VIEW = "two_view.npz"
 VERIFICATION = "verification.json"
@@ -707,6 +708,17 @@ class RunFolder:
         if tracks.affinity is not None:
             arrays["affinity"] = tracks.affinity
         self.files.write_npz(TRACKS, **arrays)
+
+    @property
+    def track_options(self) -> dict[str, Any]:
+        """The options that the dense tracks were made with; empty where the stage did not write them."""
+        if not self.path(TRACK_OPTIONS).exists():
+            return {}
+        return self._stored(TRACK_OPTIONS, "tracks", dict[str, Any])
+
+    def write_track_options(self, options: Mapping[str, Any]) -> None:
+        """Write the options that the dense tracks were made with."""
+        self.files.write_json(TRACK_OPTIONS, options)
 
     # Cameras
 

@@ -396,8 +396,13 @@ def _finish(
     # Of a camera that only turns, a wrong focal length can make a model whose points all go when they are checked.
     usable = [model for model in usable if model.num_points3D() >= MIN_POINTS_FOR_A_PHOTO]
     usable.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
-    chosen = 0 if usable else None
-    return MappingResult(tuple(usable), chosen, tuple(_left_out(usable, photos, graph)))
+    return result_of(usable, photos, graph)
+
+
+def result_of(models: Sequence[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph) -> MappingResult:
+    """The result that models are, the first one chosen."""
+    chosen = 0 if models else None
+    return MappingResult(tuple(models), chosen, tuple(_left_out(models, photos, graph)))
 
 
 def refine_model(
@@ -571,7 +576,10 @@ def halves_of(
 
 
 def _left_out(
-    models: list[pycolmap.Reconstruction], photos: PhotoSet, graph: ViewGraph, first: str = "the largest one"
+    models: Sequence[pycolmap.Reconstruction],
+    photos: PhotoSet,
+    graph: ViewGraph,
+    first: str = "the largest one",
 ) -> list[LeftOut]:
     registered = set(models[0].reg_image_ids()) if models else set()
     left_out = []

@@ -22,6 +22,7 @@ from recon.sfm.mapping import (
     mapper_named,
     with_model_first,
 )
+from recon.tasks.joining import joined_by_flow
 from recon.tasks.mapping import TrackDatabase, map_with_progress, starting_pair, tell_no_model, tell_verdict
 
 
@@ -77,8 +78,8 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 6
-    reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "tracks")
+    version: ClassVar[int] = 7
+    reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
     def files_fingerprint(self, settings: MapSettings) -> str:
@@ -109,6 +110,11 @@ class MapStage:
         work.remove(TRUST)
         if result.best is None:
             raise tell_no_model(result, photo_set, tracks, work)
+        joined = joined_by_flow(result, photo_set, graph, tracks, options, work) if given is None else None
+        if joined is not None:
+            result, photo_set, graph, tracks = joined.result, joined.photos, joined.graph, joined.tracks
+            database = TrackDatabase(work, graph.edges, settings.max_error)
+            database.write(photo_set, tracks)
         try:
             result = with_model_first(result, settings.model, photo_set, graph)
         except ValueError as error:

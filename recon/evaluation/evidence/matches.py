@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from recon.core.cameras import PinholeView
+from recon.core.cameras import PinholeView, fundamental_matrix
 from recon.datasets.ground_truth import TruthPair
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.flow import FlowReport, evaluate_flow
@@ -15,7 +15,6 @@ from recon.evaluation.matches import (
     MatchReport,
     epipolar_distances,
     evaluate_matches,
-    fundamental_matrix,
     without_distortion,
 )
 from recon.evaluation.poses import inverse_pose

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.core.cameras import PinholeView
+from recon.core.cameras import PinholeView, fundamental_matrix
 from recon.evaluation.matches import (
     endpoint_errors_from_depth,
     epipolar_distances,
     evaluate_matches,
-    fundamental_matrix,
     grid_coverage,
     match_repeatability,
 )

@@ -1,0 +1,101 @@
+"""Tracks from the dense matches of a run, for the stages ``tracks`` and ``map``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from recon.engine.stage import StageContext
+from recon.features.types import MatchedPoints
+from recon.graph.agreement import agreeing_match
+from recon.graph.anchors import AnchorKind, anchors_of_photo, suppression_for
+from recon.graph.tracks import TrackSettings, build_tracks
+from recon.graph.types import Tracks
+from recon.matching.types import DenseMatch
+from recon.photos.types import Photo
+from recon.run.folder import RunFolder
+from recon.run.matches import Pair
+from recon.sfm.track_refinement import RefinementSettings, refine_tracks
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Source and number of dense tracks.
+
+    Attributes:
+        anchors: what the flow carries: corners of the photo, its interest points, or both.
+        max_anchors, suppression, loop_error: see ``TrackSettings``.
+        refine: observations below the pixel.
+    """
+
+    anchors: AnchorKind = "both"
+    max_anchors: int = TrackSettings.max_anchors
+    suppression: float = TrackSettings.suppression
+    loop_error: float = TrackSettings.loop_error
+    refine: bool = True
+
+
+def tracks_of_flow(
+    run: RunFolder,
+    edges: Sequence[Pair],
+    options: TrackOptions,
+    work: StageContext,
+    fundamental: Mapping[Pair, Float[np.ndarray, "3 3"]] | None = None,
+) -> Tracks:
+    """Carry anchors of each photo through the flow of its edges, without what contradicts the geometry of the pair.
+
+    Args:
+        edges: pairs with a dense match, ascending.
+        fundamental: geometry that is better known than that of the pair alone, in pixels at working size.
+    """
+    photos = run.photo_set.photos
+    better = fundamental or {}
+
+    def anchors_of(photo: Photo) -> Float32[np.ndarray, "n 2"]:
+        points, grey, mask = run.points(photo.id).xy, run.grey(photo), run.mask(photo)
+        return anchors_of_photo(grey, mask, points, options.anchors, options.max_anchors)
+
+    def agreeing(pair: Pair, match: DenseMatch) -> DenseMatch:
+        a, b = (photos[i] for i in pair)
+        model, matrix = ("F", better[pair]) if pair in better else run.two_view_matrix(pair)
+        seen = run.seen_match(pair)
+        nothing = np.zeros((0, 2), np.float32)
+        xy_a, xy_b = (nothing, nothing) if seen is None else (seen.a.xy, seen.b.xy)
+        size_a, size_b = (a.width, a.height), (b.width, b.height)
+        return agreeing_match(match, xy_a, xy_b, size_a, size_b, fundamental=None if model == "H" else matrix)
+
+    anchors = work.map(anchors_of, photos, "anchors")
+    by_points = run.edges_by_points()
+    settings = TrackSettings(
+        max_anchors=options.max_anchors,
+        suppression=suppression_for([len(run.points(photo.id).xy) for photo in photos], options.suppression),
+        loop_error=options.loop_error,
+    )
+    tracks = build_tracks(
+        run.photo_set,
+        run.dense_matches([edge for edge in edges if edge not in by_points], agreeing),
+        {photo.id: xy for photo, xy in zip(photos, anchors, strict=True)},
+        settings,
+        {edge: _seen(run, edge) for edge in edges if edge in by_points},
+    )
+    return refined(run, tracks, work) if options.refine else tracks
+
+
+def refined(run: RunFolder, tracks: Tracks, work: StageContext) -> Tracks:
+    """Tracks with observations below the pixel, as far as they can be without cameras.
+
+    They are aligned jointly once the cameras are known; before, the reference is enough.
+    """
+    return refine_tracks(
+        run.greys(), tracks, RefinementSettings(joint=False, memory=work.memory), threads=work.threads
+    )
+
+
+def _seen(run: RunFolder, pair: Pair) -> MatchedPoints:
+    """The interest points of the sparse first look that agree with the geometry of their pair."""
+    seen = run.seen_match(pair)
+    assert seen is not None
+    return seen.rows(run.inliers(pair))
