@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32
 
+DEPTH_LIMITS = (0.001, 0.005, 0.01, 0.05)
+"""Relative errors within which the depth of a run's photos, or of a single map, is counted."""
+
 
 @dataclass(frozen=True)
 class DepthReport:
@@ -32,6 +35,19 @@ class DepthReport:
     within_absolute: Mapping[float, float] = field(default_factory=dict)
     correct: Mapping[float, float] = field(default_factory=dict)
     rms: float = float("nan")
+
+    def metrics(self, unit: float = 1.0) -> dict[str, float]:
+        """The figures by their names as metrics; ``unit`` is the world's, in metres."""
+        found = {
+            "depth.coverage": self.coverage,
+            "depth.median_error": self.median * unit,
+            "depth.mean_error": self.mean * unit,
+            "depth.relative_error": self.relative,
+        }
+        for limit, share in self.within.items():
+            found[f"depth.within_{100 * limit:g}pct_share"] = share if self.coverage else float("nan")
+            found[f"depth.correct_{100 * limit:g}pct_share"] = self.correct[limit]
+        return found
 
     def text(self) -> str:
         """The figures for a person to read."""

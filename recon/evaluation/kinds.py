@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recon.errors import ReconError, UsageError
-from recon.evaluation.depth import evaluate_depth, resize_truth_depth
+from recon.evaluation.depth import DEPTH_LIMITS, evaluate_depth, resize_truth_depth
 from recon.evaluation.flow import evaluate_flow, known_flow
 from recon.evaluation.options import SurfaceOptions
 from recon.evaluation.report import RunReport
@@ -22,9 +22,6 @@ from recon.io.flo import read_flo
 from recon.io.manifest import MANIFEST
 from recon.run.folder import RunFolder, find_cloud, find_mesh
 from recon.run.state import old_results, refuse_old
-
-DEPTH_LIMITS = (0.001, 0.005, 0.01, 0.05)
-"""Relative errors within which the depth of a single map is counted."""
 
 
 def of_poses(run: Path, truth: Path) -> RunReport:
@@ -272,17 +269,7 @@ def _of_one_depth(run: Path, truth: Path, scale: float) -> RunReport:
         raise ReconError(
             f"{run}: its depths are {ratio:.4g} times those of {truth}: the units differ; give --scale {1 / ratio:.4g}"
         )
-    report = evaluate_depth(found, known, DEPTH_LIMITS)
-    metrics = {
-        "depth.coverage": report.coverage,
-        "depth.median_error": report.median,
-        "depth.mean_error": report.mean,
-        "depth.relative_error": report.relative,
-    }
-    for limit, share in report.within.items():
-        metrics[f"depth.within_{100 * limit:g}pct_share"] = share
-        metrics[f"depth.correct_{100 * limit:g}pct_share"] = report.correct[limit]
-    return RunReport(metrics)
+    return RunReport(evaluate_depth(found, known, DEPTH_LIMITS).metrics())
 
 
 def _of_run_flow(run: Path, truth: Path) -> RunReport:

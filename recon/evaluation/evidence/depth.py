@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32
 
-from recon.evaluation.depth import DepthReport, evaluate_depth, resize_truth_depth, truth_at_pixels
+from recon.evaluation.depth import (
+    DEPTH_LIMITS,
+    DepthReport,
+    evaluate_depth,
+    resize_truth_depth,
+    truth_at_pixels,
+)
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.report import Curve, ReportBuilder
-
-RELATIVE = (0.001, 0.005, 0.01, 0.05)
-"""Relative errors up to which a depth is counted."""
 
 
 def depth_evidence(subject: Subject, report: ReportBuilder) -> None:
@@ -28,24 +31,19 @@ def depth_evidence(subject: Subject, report: ReportBuilder) -> None:
         else:
             truth = _on_grid(subject, truth, name, estimate.shape)
         if (truth > 0).any():
-            found[name] = evaluate_depth(estimate * subject.truth_from_run.scale, truth, RELATIVE)
+            found[name] = evaluate_depth(estimate * subject.truth_from_run.scale, truth, DEPTH_LIMITS)
     if found and any(r.coverage > 0 for r in found.values()):
         _add_depth(found, subject.unit, report)
 
 
 def _add_depth(found: dict[str, DepthReport], unit: float, report: ReportBuilder) -> None:
-    report.photos("depth.coverage", {n: r.coverage for n, r in found.items()})
-    report.photos("depth.median_error", {n: r.median * unit for n, r in found.items()}, "median")
-    report.photos("depth.mean_error", {n: r.mean * unit for n, r in found.items()})
-    report.photos("depth.relative_error", {n: r.relative for n, r in found.items()})
-    for limit in RELATIVE:
-        key = f"{100 * limit:g}pct"
-        within = {n: r.within[limit] if r.coverage else float("nan") for n, r in found.items()}
-        report.photos(f"depth.within_{key}_share", within)
-        report.photos(f"depth.correct_{key}_share", {n: r.correct[limit] for n, r in found.items()})
-    shares = np.array([report.metrics[f"depth.correct_{100 * limit:g}pct_share"] for limit in RELATIVE])
+    figures = {name: one.metrics(unit) for name, one in found.items()}
+    for metric in next(iter(figures.values())):
+        kind = "median" if metric == "depth.median_error" else "mean"
+        report.photos(metric, {name: one[metric] for name, one in figures.items()}, kind)
+    shares = [report.metrics[f"depth.correct_{100 * limit:g}pct_share"] for limit in DEPTH_LIMITS]
     label = "pixels with known depth, mean over photos, by relative error"
-    report.curves["depth.correct"] = Curve(label, "share", np.array(RELATIVE), shares)
+    report.curves["depth.correct"] = Curve(label, "share", np.array(DEPTH_LIMITS), np.array(shares))
 
 
 def _on_grid(
