@@ -1,8 +1,7 @@
 """Depth, cloud and mesh of rendered scenes against the exact surface, with the cameras known.
 
-The start of the refinement stands for triangulated flow: the true depth with 1% noise, and nothing at all in
-    a third of the image (blocks), so that the figures say what refinement, filter, fusion and meshing add,
-    whatever the matcher.
+The start of the refinement stands for triangulated flow: the true depth with 1% noise, and nothing at all in a third
+of the image (blocks), so that the figures say what refinement, filter, fusion and meshing add, whatever the matcher.
 
     python benchmarks/densification.py [--scenes relief zoom object] [--width 480] [--threads 2]
 """

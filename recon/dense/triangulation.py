@@ -149,10 +149,10 @@ def triangulate_flow(
 ) -> DepthMap:
     """Depth of every pixel of a view from its flow to several neighbours, where they agree.
 
-    The ray of the pixel is kept and one number, inverse depth, is estimated: each neighbour proposes the
-        value that brings the pixel nearest to where its flow points; the proposal that most neighbours
-        (weighted by confidence) confirm within ``max_reprojection_px`` wins and is refined by Gauss-Newton on
-        the reprojection error of those that agree.
+    The ray of the pixel is kept and one number, inverse depth, is estimated: each neighbour proposes the value that
+    brings the pixel nearest to where its flow points; the proposal that most neighbours (weighted by confidence)
+    confirm within ``max_reprojection_px`` wins and is refined by Gauss-Newton on the reprojection error of those that
+    agree.
 
     Args:
         reference: the view, at matching size.

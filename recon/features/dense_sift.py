@@ -134,14 +134,11 @@ def describe(
 ) -> DenseSift:
     """A SIFT descriptor at each pixel, upright, at the pixel's own scale.
 
-    4x4 cells of size ``magnification`` * scale around the pixel, eight directions, weighted by a Gaussian
-    of two cells, normalised, clamped at 0.2, normalised, and stored as min(512 x, 255). These are VLFeat's
-    conventions
-    for frames of orientation 0 and magnification 1 with three differences: the Gaussian window is taken at
-        the
-    centre of each cell, the image is blurred less (``SMOOTHING``), and a descriptor between two rungs of
-    the ladder is interpolated, so that it changes smoothly with scale. Order of the 128 values: row,
-    column, direction.
+    4x4 cells of size ``magnification`` * scale around the pixel, eight directions, weighted by a Gaussian of two cells,
+    normalised, clamped at 0.2, normalised, and stored as min(512 x, 255). These are VLFeat's conventions for frames of
+    orientation 0 and magnification 1 with three differences: the Gaussian window is taken at the centre of each cell,
+    the image is blurred less (``SMOOTHING``), and a descriptor between two rungs of the ladder is interpolated, so that
+    it changes smoothly with scale. Order of the 128 values: row, column, direction.
 
     Args:
         ladder: of the image.

@@ -39,7 +39,7 @@ class TrackSettings:
             misses by more than this, in pixels at matching size.
         min_length: shortest track that is kept.
         extend: carry accepted tracks on into photos that the reference does not see, where two observed
-        photos agree.
+            photos agree.
     """
 
     max_anchors: int = 1500

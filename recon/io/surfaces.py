@@ -41,10 +41,10 @@ _ROWS = 200_000
 
 
 def write_points_ply(path: Path, cloud: FusedCloud | Iterable[FusedCloud], count: int | None = None) -> None:
-    """Writes a cloud as a binary little-endian PLY that common viewers open.
+    """Write a cloud as a binary little-endian PLY that common viewers open.
 
-    Vertex properties: x y z (float, or double if the cloud's are), nx ny nz (float), red green blue (uchar),
-        view_count (ushort), reference_view (int) and confidence (float).
+    Vertex properties: x y z (float, or double if the cloud's are), nx ny nz (float), red green blue (uchar), view_count
+    (ushort), reference_view (int) and confidence (float).
 
     Args:
         cloud: or its parts, one after the other; all have coordinates of one type.
