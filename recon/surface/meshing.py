@@ -257,7 +257,7 @@ def settled_patch(patch: Patch, plan: PartsPlan, cloud_of: Callable[[int], Fused
     rgb = np.full((len(patch.xyz), 3), 128, np.uint8)
     for number, mine in enumerate(plan.block.rows(patch.xyz)):
         cloud = cloud_of(number)
-        if len(mine) == 0 or len(cloud) < _SETTLING_POINTS:
+        if len(mine) == 0 or len(cloud) < _SETTLING_POINTS or plan.cell <= 0:
             continue
         tree = cKDTree(cloud.xyz)
         for first in range(0, len(mine), _SETTLING_CHUNK):
