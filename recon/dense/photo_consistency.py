@@ -89,24 +89,26 @@ def pack_sources(
 
 def adaptive_window(grey: Float32[np.ndarray, "h w"], radius: int) -> Window:
     """Windows of side ``2 radius + 1`` round every pixel of a photo."""
-    down, across = _weights_down(grey, radius), _weights_down(grey.T, radius)
-    across = np.ascontiguousarray(across.transpose(2, 1, 0))
+    down, across = _weights(grey, radius, 0), _weights(grey, radius, 1)
     mean, square = np.zeros_like(grey), np.zeros_like(grey)
     _moments(grey, down, across, mean, square)
     return Window(grey, down, across, mean, square - mean * mean)
 
 
-def _weights_down(grey: _F32, radius: int) -> _F32:
-    """Weights (h, n, w) of the pixels above and below every pixel, by distance and by difference of grey."""
+def _weights(grey: _F32, radius: int, axis: int) -> _F32:
+    """Weights (h, n, w) of the pixels around every pixel along an axis, by distance and by difference of grey."""
     h, width = grey.shape
-    weights = np.zeros((h, 2 * radius + 1, width), np.float32)
-    for i in range(2 * radius + 1):
-        o = i - radius
-        if abs(o) >= h:
-            continue
-        here, there = slice(max(0, -o), h - max(0, o)), slice(max(0, o), h - max(0, -o))
-        exponent = np.abs(grey[here] - grey[there]) * np.float32(-1.0 / _SIGMA_GREY)
-        weights[here, i] = np.exp(exponent - np.float32(o * o / (2 * _SIGMA_SPACE**2)))
+    n = 2 * radius + 1
+    weights = np.zeros((h, n, width), np.float32)
+    weights[:, radius] = 1
+    for o in range(1, min(radius + 1, grey.shape[axis])):
+        # A pixel weighs on another what that weighs on it.
+        before = (slice(None),) * axis + (slice(None, -o),)
+        after = (slice(None),) * axis + (slice(o, None),)
+        exponent = np.abs(grey[before] - grey[after]) * np.float32(-1.0 / _SIGMA_GREY)
+        weight = np.exp(exponent - np.float32(o * o / (2 * _SIGMA_SPACE**2)))
+        weights[:, radius + o][before] = weight
+        weights[:, radius - o][after] = weight
     weights /= weights.sum(axis=1, keepdims=True)
     return weights
 
