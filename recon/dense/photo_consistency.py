@@ -122,8 +122,9 @@ def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
     v1 = np.zeros(width + 2 * r, np.float32)
     v2 = np.zeros(width + 2 * r, np.float32)
     for y in range(h):
-        v1[:] = 0
-        v2[:] = 0
+        for x in range(width + 2 * r):
+            v1[x] = np.float32(0)
+            v2[x] = np.float32(0)
         for o in range(n):
             yy = min(max(y + o - r, 0), h - 1)
             for x in range(width):
@@ -195,7 +196,9 @@ def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
     """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (5, w)."""
     views = z.shape[0]
     zero = np.float32(0)
-    rows[:] = zero
+    for k in range(5):
+        for x in range(z.shape[1]):
+            rows[k, x] = zero
     for k in range(views):
         for x in range(z.shape[1]):
             c = z[k, x]
@@ -247,8 +250,11 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
         if y < 0:
             continue
         for k in range(views):
-            columns[:] = np.float32(0)
-            sums[:] = np.float32(0)
+            for i in range(3):
+                for x in range(width + 2 * r):
+                    columns[i, x] = np.float32(0)
+                for x in range(width):
+                    sums[i, x] = np.float32(0)
             for o in range(n):
                 yy = min(max(y + o - r, 0), h - 1)
                 slot = yy % n
@@ -328,7 +334,6 @@ def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
     t = np.zeros(width, np.float32)
     seen = np.zeros(width, np.float32)
     there = np.zeros(width, np.float32)
-    mean[:] = np.float32(0)
     for y in range(h):
         for k in range(views):
             photo = src.layout[k]
@@ -351,7 +356,7 @@ def round_trips(
         back: M and v from each view to the reference.
         limit: of each distance, also what a view counts that knows no depth there.
     """
-    mean = np.empty_like(w)
+    mean = np.zeros_like(w)
     _round_trips(w, inverse, back, np.float32(limit), mean)
     return mean
 

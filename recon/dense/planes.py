@@ -50,27 +50,20 @@ def _fit_planes(w, trust, rate, slopes, tolerance, damping, down, across, fit, g
     r = n // 2
     zero = np.float32(0)
     one = np.float32(1)
-    m0 = np.zeros(width + 2 * r, np.float32)
-    m1 = np.zeros(width + 2 * r, np.float32)
-    m2 = np.zeros(width + 2 * r, np.float32)
-    m3 = np.zeros(width + 2 * r, np.float32)
-    m4 = np.zeros(width + 2 * r, np.float32)
-    row = np.zeros(width + 2 * r, np.float32)
-    M = np.zeros((9, width), np.float32)
-    M0, M1, M2, M3, M4, M5, M6, M7, M8 = M[0], M[1], M[2], M[3], M[4], M[5], M[6], M[7], M[8]
-    a = np.zeros(width, np.float32)
+    m = np.zeros((6, width + 2 * r), np.float32)
+    m0, m1, m2, m3, m4, row = m[0], m[1], m[2], m[3], m[4], m[5]
+    M = np.zeros((10, width), np.float32)
+    M0, M1, M2, M3, M4, M5, M6, M7, M8, a = M[0], M[1], M[2], M[3], M[4], M[5], M[6], M[7], M[8], M[9]
     for y in range(h):
-        # Not an assignment of a slice to a slice, which numba compiles for seconds.
-        for x in range(width):
-            row[r + x] = w[y, x]
-        row[:r] = w[y, 0]
-        row[r + width :] = w[y, width - 1]
-        m0[:] = zero
-        m1[:] = zero
-        m2[:] = zero
-        m3[:] = zero
-        m4[:] = zero
-        M[:] = zero
+        # No assignments to slices, which take long to compile.
+        for x in range(width + 2 * r):
+            row[x] = w[y, min(max(x - r, 0), width - 1)]
+        for k in range(5):
+            for x in range(width + 2 * r):
+                m[k, x] = zero
+        for k in range(9):
+            for x in range(width):
+                M[k, x] = zero
         for o in range(n):
             d = np.float32(o - r)
             yy = min(max(y + o - r, 0), h - 1)
