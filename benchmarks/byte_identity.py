@@ -201,7 +201,9 @@ class Maker:
 
     def hashes_of(self, folder: Path) -> dict[str, str]:
         """Hashes of the files below a folder, without where it lies."""
-        names = {str(one): b"<part>" for one in (folder, self.run.resolve())}
+        names = {str(folder): b"<part>"} | {
+            str(self.run.resolve()): b"<root>/run"
+        }  # a part may be a copy of the run
         names |= {str(self.root.resolve()): b"<root>", str(self.code): b"<code>"}
         return hashes(folder, names) if folder.is_dir() else {}
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from recon.datasets.cards import Card, RemoteFile
 from recon.errors import ReconError, UsageError
-from recon.io.download import Progress, discard, download, file_digest, file_name
-from recon.io.files import read_texts
+from recon.io.download import Progress, discard, download, file_name
+from recon.io.files import file_sha256, read_texts
 
 _RECORD = ".fetched.json"
 
@@ -138,7 +138,7 @@ def _is_there(one: RemoteFile, folder: Path, record: dict[str, str]) -> bool:
     if not path.is_file():
         return False
     if one.sha256 is not None:
-        return file_digest(path) == one.sha256
+        return file_sha256(path) == one.sha256
     return one.bytes is None or path.stat().st_size == one.bytes
 
 

@@ -211,6 +211,7 @@ def sweep(w, inverse, f, x, forward, known):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=False)
 def residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
+    """Write what is left of the right side into ``out``."""
     height, width = x.shape
     for y in range(1, height - 1):
         for i in range(1, width - 1):
@@ -231,6 +232,7 @@ def residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True)
 def restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
+    """Write the transposed interpolation of the fine grid's values into the coarse grid."""
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2
     for Y in range(rows):
         for X in range(cols):

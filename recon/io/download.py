@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import time
 import urllib.error
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recon.errors import ReconError, UsageError
+from recon.io.files import file_sha256
 
 _CHUNK = 1 << 20
 _TRIES = 5
@@ -95,22 +95,13 @@ def download(
             "Its publisher may have changed the file"
         )
     if sha256 is not None:
-        found_sum = file_digest(part)
+        found_sum = file_sha256(part)
         if not found_sum.startswith(sha256):
             discard(part)
             raise ReconError(
                 f"{url}: wrong checksum, the download was removed: sha256 {found_sum} came where "
                 f"{sha256} is expected. Fetch it again; if it stays, its publisher has changed the file"
             )
-
-
-def file_digest(path: Path) -> str:
-    """Compute the sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def discard(part: Path) -> None:

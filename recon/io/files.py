@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -77,6 +78,15 @@ def sync_tree(root: Path, check: bool = False) -> None:
                 check_growth(Path(folder, name))
             sync_file(Path(folder, name))
         sync_directory(Path(folder))
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def finite(value: Any) -> Any:

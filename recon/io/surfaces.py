@@ -117,7 +117,7 @@ def ply_elements(path: Path) -> dict[str, int]:
 
 
 def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
-    """Reads the vertices of a binary or ASCII PLY as a structured array with the properties that the file has.
+    """Read the vertices of a binary or ASCII PLY as a structured array with the properties that the file has.
 
     Args:
         every: above 1 only every so manieth vertex; of a binary file the others are not even read.
@@ -154,7 +154,7 @@ def read_ply_vertices(path: Path, every: int = 1) -> npt.NDArray[Any]:
 
 
 def read_points_ply(path: Path) -> FusedCloud:
-    """Reads the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
+    """Read the vertices of a binary or ASCII PLY as a cloud; what the file lacks is zero.
 
     Positions are double precision where the file's are.
 
@@ -387,7 +387,7 @@ def _after_words(words: list[bytes], at: int, element: _Element, vertices: int) 
 
 
 def write_mesh(path: Path, mesh: Any) -> None:
-    """Writes an Open3D triangle mesh with vertex colours and normals as .ply (binary), .obj or .glb, by the suffix.
+    """Write an Open3D triangle mesh with vertex colours and normals as .ply (binary), .obj or .glb, by the suffix.
 
     Raises:
         UsageError: for another suffix.
@@ -409,7 +409,7 @@ def write_mesh(path: Path, mesh: Any) -> None:
 
 
 def read_mesh(path: Path) -> Any:
-    """Reads a mesh as an Open3D triangle mesh; a GLB of a run, which is turned upright, in the frame of the run.
+    """Read a mesh as an Open3D triangle mesh; a GLB of a run, which is turned upright, in the frame of the run.
 
     Raises:
         ReconError: when the file holds no triangles.
@@ -438,7 +438,7 @@ _TRIANGLE = np.dtype([("corners", "u1"), ("vertex", "<u4", 3)])
 
 
 def write_mesh_ply(path: Path, mesh: Mesh, offset: npt.NDArray[np.float64]) -> None:
-    """Writes a mesh with normals and colours as binary PLY, as ``write_mesh`` does, without a copy of it.
+    """Write a mesh with normals and colours as binary PLY, as ``write_mesh`` does, without a copy of it.
 
     Args:
         offset: (3,) is added to the vertices.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from recon.errors import ReconError, UsageError
 from recon.io.download import ProgressBar, discard, download
+from recon.io.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def in_package(file: WeightsFile) -> Path | None:
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder) / file.packaged_as
         if path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_sha256(path)
             if not digest.startswith(file.sha256):
                 raise ReconError(
                     f"{path}: not the file {file.name} that was published (its checksum is {digest[:8]}…, not "

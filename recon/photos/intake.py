@@ -16,7 +16,7 @@ from recon.core.resize import resize_mask, resize_rgb, working_size
 from recon.errors import ReconError
 from recon.photos.cameras import CameraCandidate, CameraModel, CameraSharing, assign_cameras
 from recon.photos.reading import PhotoError, decode_photo, in_turn, read_mask
-from recon.photos.scanning import PhotoFile, file_sha256
+from recon.photos.scanning import PhotoFile, photo_sha256
 from recon.photos.types import LeftOut, LoadedPhoto, Photo, PhotoSet
 
 # Side of the grey pictures in which copies of other sizes are found, how far their grey levels may differ, and how far
@@ -93,7 +93,7 @@ def _read_photo(
             return LeftOut(file.name, "its mask leaves nothing of it")
     candidate = CameraCandidate(file.name, decoded.width, decoded.height, width, height, decoded.exif)
     pixels = hashlib.sha256(f"{width}x{height}".encode() + rgb.tobytes()).hexdigest()
-    facts = PhotoFacts(candidate, file_sha256(file.path), pixels, mask is not None, _small_grey(rgb))
+    facts = PhotoFacts(candidate, photo_sha256(file.path), pixels, mask is not None, _small_grey(rgb))
     return facts, LoadedPhoto(rgb, mask)
 
 
@@ -195,7 +195,7 @@ def make_photo_set(
 
 
 def too_few_in_words(places: str, usable: Sequence[PhotoFacts], left_out: Sequence[LeftOut]) -> str:
-    """Why there are not two photos to reconstruct from, with the reasons of the first that were left out."""
+    """Reason that there are not two photos to reconstruct from, with the reasons of the first that were left out."""
     found = f"only one photo can be used, {usable[0].candidate.name}" if usable else "no photo can be used"
     text = f"{places}: {found}; a reconstruction needs two or more that overlap"
     for one in left_out[:5]:

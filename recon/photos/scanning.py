@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from recon.errors import ReconError, UsageError
+from recon.io.files import file_sha256
 from recon.photos.films import FILM_SUFFIXES
 from recon.photos.reading import IMAGE_NAMES, MOST_PIXELS, PHOTO_SUFFIXES, RAW_SUFFIXES, looks_like_image
 from recon.photos.types import LeftOut
@@ -331,17 +331,13 @@ def find_masks(folder: Path | str, photos: Iterable[PhotoFile]) -> dict[str, Pat
     return masks
 
 
-def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+def photo_sha256(path: Path | str) -> str:
+    """SHA-256 of a photo's file, in hexadecimal.
 
     Raises:
         ReconError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise ReconError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,7 +25,7 @@ from recon.dense.types import DepthMap
 from recon.errors import ReconError, reading
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks, TwoViewGeometry
-from recon.io.files import AtomicFolder, parse_json, read_arrays
+from recon.io.files import AtomicFolder, file_sha256, parse_json, read_arrays
 from recon.io.manifest import Manifest, read_manifest
 from recon.matching.types import DenseMatch, SparseMatch
 from recon.photos.reading import read_png
@@ -395,7 +394,7 @@ class RunFolder:
     def _file_key(self, path: Path) -> str:
         """Hash of a file's bytes; computed once, as files do not change while a stage reads them."""
         if path not in self._file_keys:
-            self._file_keys[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self._file_keys[path] = file_sha256(path)
         return self._file_keys[path]
 
     @cached_property

@@ -36,7 +36,7 @@ FLOW_STEP = 1 / 32
 
 
 def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> None:
-    """Writes both directions of a pair as one Zarr group, beside its place and then renamed into it.
+    """Write both directions of a pair as one Zarr group, beside its place and then renamed into it.
 
     ``seconds`` is what the matcher needed; it is kept with the field.
     """
@@ -69,7 +69,7 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
 
 
 def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> None:
-    """Writes the point matches of a pair, and the seconds that the matcher needed."""
+    """Write the point matches of a pair, and the seconds that the matcher needed."""
     with path.open("wb") as stream:
         np.savez(stream, xy_a=match.xy_a, xy_b=match.xy_b, score=match.score, seconds=np.float64(seconds))
 

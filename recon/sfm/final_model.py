@@ -99,7 +99,7 @@ def polished(
 
 
 def verdict_on(final: FinalModel, graph: ViewGraph, tried: Iterable[tuple[int, int]]) -> Trust:
-    """How far the first model can be trusted.
+    """Verdict on the first model: sound, doubtful or none.
 
     Args:
         tried: pairs of photos (ids) that were matched, or found not to match.

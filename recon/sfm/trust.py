@@ -197,12 +197,12 @@ class Figures:
 
     @property
     def open_moves(self) -> float:
-        """How far cameras that the photos speak for, and that are not the model's, would move the centres."""
+        """Distance by which cameras that the photos speak for, and that are not the model's, would move the centres."""
         return sum(test.moves for test in self.camera_tests if test.taken) if self.cameras_open else 0.0
 
     @property
     def open_bends(self) -> float:
-        """How far they would move the points."""
+        """Distance by which they would move the points."""
         return sum(test.bends for test in self.camera_tests if test.taken) if self.cameras_open else 0.0
 
     @property
@@ -536,7 +536,7 @@ def with_depth(trust: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str
 
 
 def meaning(trust: Mapping[str, Any]) -> str:
-    """What a verdict that is not *sound*, as ``Trust.as_json`` gives it, means for what is made of the model."""
+    """Meaning of a verdict that is not *sound*, as ``Trust.as_json`` gives it, for what is made of the model."""
     if all(one.get("in_part") for one in trust["reasons"]):
         return IN_PART
     return MEANING[trust["verdict"]]

@@ -21,7 +21,7 @@ from recon.photos.intake import (
     without_duplicates,
 )
 from recon.photos.intrinsics import read_intrinsics
-from recon.photos.scanning import Found, PhotoFile, file_sha256
+from recon.photos.scanning import Found, PhotoFile, photo_sha256
 from recon.photos.types import LeftOut
 from recon.run.folder import RunFolder
 from recon.run.inputs import RunInputs
@@ -61,7 +61,7 @@ class PhotosStage:
         inputs: RunInputs = work.inputs
         inputs.sharing()
         listed = inputs.files(inputs.find(work.root))
-        hashes = work.map(file_sha256, [path for _, _, path in listed], "looking at the photos")
+        hashes = work.map(photo_sha256, [path for _, _, path in listed], "looking at the photos")
         digest = hashlib.sha256()
         for (kind, name, _), sha in zip(listed, hashes, strict=True):
             digest.update(f"{kind}\0{name}\0{sha}\n".encode("utf-8", "surrogateescape"))

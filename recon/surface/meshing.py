@@ -130,7 +130,7 @@ class PartsPlan:
 
     @property
     def margin(self) -> float:
-        """How far a part reaches beyond the planes that bound it."""
+        """Distance by which a part reaches beyond the planes that bound it."""
         return _MARGIN_CELLS * self.cell
 
     def rows(self, xyz: Float[np.ndarray, "n 3"]) -> list[Int64[np.ndarray, " k"]]:

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from recon.datasets.types import GroundTruth
 from recon.errors import UsageError
-from recon.io.files import parse_json
+from recon.io.files import file_sha256, parse_json
 from recon.synthetic.files import write_scene
 from recon.synthetic.materials import plainer, tiled, vertex_albedo
 from recon.synthetic.paths import look_at, pinhole_views
@@ -25,7 +25,6 @@ from recon.synthetic.sensor import Sensor
 from recon.synthetic.surfaces import (
     BENCHMARK_SCENES,
     PaintedSurface,
-    file_hash,
     mesh_file,
     mesh_name,
     painted_surface,
@@ -160,7 +159,7 @@ def render_benchmark_scene(
     hard = _checked(scene, photos, size, difficulty)
     wanted = {
         "version": _VERSION,
-        "scene": scene if scene in BENCHMARK_SCENES else file_hash(mesh_file(scene)),
+        "scene": scene if scene in BENCHMARK_SCENES else file_sha256(mesh_file(scene)),
         "seed": seed,
         "photos": photos,
         "size": list(size),

@@ -167,9 +167,3 @@ def mesh_name(path: Path) -> str:
     """Name the scene of a mesh: many files are just called mesh, in a folder that says of what."""
     generic = path.stem.lower() in {"mesh", "model", "scene", "textured", "textured_simple"}
     return path.resolve().parent.name if generic else path.stem
-
-
-def file_hash(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -50,7 +50,7 @@ class PairJob:
 def match_pairs(
     work: StageContext, job: PairJob, pairs: Sequence[Pair], name: str
 ) -> tuple[list[PairOutcome], int]:
-    """Matches pairs into the directory ``name``; what is there already is kept.
+    """Match pairs into the directory ``name``; what is there already is kept.
 
     A pair on which the matcher raises, or returns what is no match, is reported with the matcher's name and left
     out. Dense fields are shared with other runs through the folder that ``RunInputs.field_cache`` names, if there

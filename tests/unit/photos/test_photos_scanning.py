@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from recon.errors import UsageError
-from recon.photos.scanning import PhotoFile, file_sha256, find_masks, find_photos
+from recon.photos.scanning import PhotoFile, find_masks, find_photos, photo_sha256
 
 
 def touch(root: Path, *names: str) -> None:
@@ -69,7 +69,7 @@ def test_masks_in_both_ways_of_naming(tmp_path: Path) -> None:
 def test_hash_of_a_file(tmp_path: Path) -> None:
     data = bytes(range(256)) * 10000
     (tmp_path / "a").write_bytes(data)
-    assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert photo_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
 def test_films_raw_twins_copies_and_the_rest(tmp_path: Path) -> None:
