@@ -401,6 +401,22 @@ def components(graph: ViewGraph) -> list[list[int]]:
     )
 
 
+def gap_between(first: Collection[int], other: Collection[int], graph: ViewGraph) -> Edge | None:
+    """A photo of each of two groups that are next to each other; None where they share photos or one is empty.
+
+    The likeliest pair of the graph that leads from one to the other, else the photos whose numbers, which follow their
+    names, are nearest to each other.
+    """
+    if not first or not other or set(first) & set(other):
+        return None
+
+    def order(pair: Edge) -> tuple[float, int, Edge]:
+        held = graph.get_edge_data(*pair)
+        return -1.0 if held is None else -2.0 - float(held.get("evidence", 0.0)), abs(pair[0] - pair[1]), pair
+
+    return min(((a, b) for a in first for b in other), key=order)
+
+
 def spanning_tree(graph: ViewGraph) -> ViewGraph:
     """The spanning tree (forest) of the strongest pairs."""
     return nx.maximum_spanning_tree(graph, weight="weight")

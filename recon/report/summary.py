@@ -146,8 +146,10 @@ def summary_text(summary: Mapping[str, Any], run: RunFolder) -> str:
     if len(sparse["models"]) > 1:
         lines += ["", "Models"]
         lines += [
-            f"  {m['folder']}: {len(m['registered'])} photos, {m['points']} points" for m in sparse["models"]
+            f"  {m['folder']}: {len(m['registered'])} photos, {m['points']} points: {', '.join(m['registered'])}"
+            for m in sparse["models"]
         ]
+        lines.append("  The first is gone on with; --set map.model=1 takes the next one instead")
     if summary["warnings"]:
         lines += ["", "Warnings", *(f"  {text}" for text in summary["warnings"])]
     files = (

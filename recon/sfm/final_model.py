@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from recon.core.colmap import pycolmap
+from recon.core.colmap import photo_id, pycolmap
 from recon.graph.types import Tracks, ViewGraph
+from recon.graph.view_graph import gap_between
 from recon.photos.types import PhotoSet
 from recon.sfm.camera_tests import CameraTest
 from recon.sfm.mapping import (
@@ -106,6 +107,7 @@ def verdict_on(final: FinalModel, graph: ViewGraph, tried: Iterable[tuple[int, i
     """
     facts = MappingFacts(
         models=tuple(model.num_reg_images() for model in final.result.reconstructions),
+        gaps=_gaps(final.result, final.photos, graph),
         intrinsics_fixed=final.guess_stayed,
         free_centre=bool(final.options.free_centres),
         tests=final.tests,
@@ -122,6 +124,15 @@ def verdict_on(final: FinalModel, graph: ViewGraph, tried: Iterable[tuple[int, i
         seed=final.options.seed,
     )
     return judge(figures)
+
+
+def _gaps(result: MappingResult, photos: PhotoSet, graph: ViewGraph) -> tuple[str, ...]:
+    """Names of photos of the first model and of another one, between which photos would join them, for each other."""
+    groups = [
+        sorted(photo_id(number) for number in model.reg_image_ids()) for model in result.reconstructions
+    ]
+    pairs = [gap_between(groups[0], group, graph) for group in groups[1:]]
+    return tuple(" and ".join(photos.photos[i].name for i in pair) for pair in pairs if pair is not None)
 
 
 def _with_tested_cameras(

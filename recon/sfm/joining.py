@@ -46,7 +46,7 @@ MIN_INLIERS = 0.7
 MIN_SPREAD = 0.2
 # What two sights say of a relative pose, and what one says and the model, agree within so many degrees of rotation and
 # of direction of translation.
-MAX_TURN = 6.0
+MAX_TURN = 10.0
 MAX_DIRECTION = 20.0
 # Round an object an open chain of photos drifts: sights of one photo from both its ends may differ by so much in
 # rotation. Which of them is right the adjustment says.

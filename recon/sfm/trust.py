@@ -137,6 +137,7 @@ class Figures:
     Attributes:
         photos, registered, models: photos of the run, photos of the model, models that were found.
         second_model: photos of the second largest model.
+        gaps: see ``MappingFacts``.
         tracks, tracks_used: that two photos of the model or more see, and those of them that became points.
         noise_px: standard deviation per axis of an observation, from the residuals.
         turns_explain, turns_miss_px: share of the tracks that a camera which only turned explains; median miss.
@@ -187,6 +188,7 @@ class Figures:
     far_chance: float = 1.0
     missing_pairs: tuple[str, ...] = ()
     missing_share: float = 0.0
+    gaps: tuple[str, ...] = ()
     loose_photos: tuple[str, ...] = ()
     odd_cameras: tuple[str, ...] = ()
     odd_focal: tuple[str, ...] = ()
@@ -266,6 +268,7 @@ class MappingFacts:
 
     Attributes:
         models: number of photos of every model that was found, the largest first.
+        gaps: pairs of photo names, one of the first model and one of another, between which photos would join them.
         intrinsics_fixed: focal lengths stayed as guessed since the angles do not tell them.
         free_centre: principal points were adjusted.
         tests: of the cameras, on tracks held out.
@@ -273,6 +276,7 @@ class MappingFacts:
     """
 
     models: tuple[int, ...] = ()
+    gaps: tuple[str, ...] = ()
     intrinsics_fixed: bool = False
     free_centre: bool = False
     tests: tuple[CameraTest, ...] = ()
@@ -321,6 +325,7 @@ def figures_of(
         registered=len(arrays.photos),
         models=max(len(facts.models), 1),
         second_model=facts.models[1] if len(facts.models) > 1 else 0,
+        gaps=facts.gaps,
         tracks=seen,
         tracks_used=used,
         noise_px=noise,
@@ -773,12 +778,13 @@ def _contradicted(f: Figures, t: Thresholds) -> list[Reason]:
 def _incomplete(f: Figures) -> list[Reason]:
     """Reasons of photos that are not in the model."""
     if f.models > 1 and f.second_model >= 3:
+        where = f"between {_some(f.gaps)}" if f.gaps else "that lead from one part to the other"
         return [
             Reason(
                 "doubtful",
                 f"The photos fall into {f.models} models that nothing joins: this one has {f.registered} of "
                 f"{f.photos} photos, the next one {f.second_model}",
-                "Add photos that lead from one part to the other, or take the next model with --set map.model=1",
+                f"Add photos {where}, or take the next model with --set map.model=1",
                 in_part=True,
             )
         ]

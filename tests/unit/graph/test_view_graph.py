@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
-from recon.graph.types import TwoViewGeometry
+from recon.graph.types import TwoViewGeometry, ViewGraph
 from recon.graph.view_graph import (
     PairEvidence,
     build_view_graph,
     components,
     flow_loop_error,
+    gap_between,
     judge_pairs,
     prune_by_inliers,
     relative_pose,
@@ -276,3 +277,13 @@ def test_weak_pairs_without_texture_stay_where_their_flow_closes_a_loop(
         graph.edges[edge].update(points=points, flow_loop_error=miss)
     gone = {(0, 2)}
     assert weak_joints(graph, gone, {(0, 2): 0.6}, {(0, 2): chance}) == (gone if kept else set())
+
+
+def test_the_gap_between_two_groups_is_where_a_pair_leads_or_where_the_order_says() -> None:
+    graph = ViewGraph()
+    graph.add_edge(0, 6, evidence=0.3)
+    graph.add_edge(1, 5, evidence=0.6)
+    assert gap_between([0, 1, 2, 3], [4, 5, 6], ViewGraph()) == (3, 4)
+    assert gap_between([0, 1, 2, 3], [4, 5, 6], graph) == (1, 5)
+    assert gap_between([4, 5, 6], [0, 1], graph) == (5, 1)
+    assert gap_between([0, 1], [1, 2], graph) is None  # they share a photo

@@ -435,5 +435,8 @@ def test_other_cameras_that_are_only_likely_are_a_doubt_if_they_would_stand_else
 def test_a_model_of_some_photos_is_called_a_part_and_not_wrong() -> None:
     parts = judge(replace(FINE, photos=20, models=2, second_model=6))
     assert trust_in_words(parts.as_json()).startswith("doubtful: a part of what was photographed is missing.")
+    joining = judge(replace(FINE, photos=20, models=2, second_model=6, gaps=("a.jpg and b.jpg",)))
+    assert "between a.jpg and b.jpg" in joining.reasons[0].advice
+    assert "map.model=1" in joining.reasons[0].advice
     both = judge(replace(FINE, photos=20, models=2, second_model=6, halves_difference=0.05))
     assert trust_in_words(both.as_json()).startswith("doubtful: the cameras, and all that is made from them")
