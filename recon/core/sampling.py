@@ -56,3 +56,9 @@ def sample_image(
         for top in range(0, rows, _ROWS)
     ]
     return np.concatenate([part.reshape(-1, channels) for part in parts])[:n]
+
+
+def pixel_positions(height: int, width: int) -> Float32[np.ndarray, "h w 2"]:
+    """The (x, y) of every pixel of an image."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([x, y], axis=-1)

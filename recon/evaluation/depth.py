@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32
 
+from recon.core.undistort import pixel_grid
+
 DEPTH_LIMITS = (0.001, 0.005, 0.01, 0.05)
 """Relative errors within which the depth of a run's photos, or of a single map, is counted."""
 
@@ -124,6 +126,4 @@ def resize_truth_depth(
     """Compute the true depth at another image size: the nearest pixel's (depths across an edge must not mix)."""
     if truth.shape == (height, width):
         return np.asarray(truth, np.float32)
-    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-    xy = np.stack([x.ravel(), y.ravel()], axis=1)
-    return truth_at_pixels(truth, xy, width, height).reshape(height, width)
+    return truth_at_pixels(truth, pixel_grid(width, height), width, height).reshape(height, width)

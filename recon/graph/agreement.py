@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.spatial import cKDTree
 
+from recon.core.undistort import pixel_grid
 from recon.graph.evidence import SAME_PLACE_PX, transfer_errors
 from recon.matching.types import DenseMatch
 
@@ -86,8 +87,7 @@ def _near_lines(
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels whose flow leads to their epipolar line, within ``max_error`` pixels at working size."""
     height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-    source = np.stack([x.ravel(), y.ravel()], axis=1)
+    source = pixel_grid(width, height)
     target = source + flow.reshape(-1, 2)
     errors = transfer_errors(fundamental, (source + 0.5) / to_source - 0.5, (target + 0.5) / to_target - 0.5)
     return (errors <= max_error).reshape(height, width)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from numba import njit
 from scipy.spatial import cKDTree
 
+from recon.core.sampling import pixel_positions
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks
 from recon.matching.quarter_turns import quarter_turns
@@ -66,8 +67,7 @@ def _without_turn(
 ) -> Float32[np.ndarray, "h w 2"]:
     if not turn.any():
         return flow
-    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return flow - np.stack([x, y], axis=-1) @ turn.T
+    return flow - pixel_positions(*flow.shape[:2]) @ turn.T
 
 
 @njit(cache=True, nogil=True)

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from recon.core.sampling import pixel_positions
 from recon.features.types import InterestPoints
 from recon.matching.quarter_turns import turn_back, turn_image, turn_matches_back, turn_points, turns_of_seeds
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage, SparseMatch
@@ -214,7 +215,7 @@ def align_back(match: DenseMatch, similarity: Similarity, size_b: tuple[int, int
         size_b: (width, height) of B.
     """
     width, height = size_b
-    grid_a = _grid(*match.a_to_b.flow.shape[:2])
+    grid_a = pixel_positions(*match.a_to_b.flow.shape[:2])
     target = similarity.inverse(grid_a + match.a_to_b.flow)
     inside = (
         (target[..., 0] >= 0)
@@ -225,7 +226,7 @@ def align_back(match: DenseMatch, similarity: Similarity, size_b: tuple[int, int
     a_to_b = FlowField(
         (target - grid_a).astype(np.float32), (match.a_to_b.confidence * inside).astype(np.float32)
     )
-    grid_b = _grid(height, width)
+    grid_b = pixel_positions(height, width)
     place = similarity(grid_b)
     x, y = np.ascontiguousarray(place[..., 0]), np.ascontiguousarray(place[..., 1])
 
@@ -259,8 +260,3 @@ def align_back(match: DenseMatch, similarity: Similarity, size_b: tuple[int, int
         consistent_b=consistent_b,
         diagnostics=diagnostics,
     )
-
-
-def _grid(height: int, width: int) -> np.ndarray:
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return np.stack([x, y], axis=-1)

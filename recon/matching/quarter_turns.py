@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 
+from recon.core.sampling import pixel_positions
 from recon.features.types import InterestPoints
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage, SparseMatch
 
@@ -81,11 +82,13 @@ def turn_back(match: DenseMatch, turns: int) -> DenseMatch:
     if turns % 4 == 0:
         return match
     height, width = match.b_to_a.confidence.shape
-    target = turn_points(_grid(match.a_to_b.flow) + match.a_to_b.flow, width, height, -turns)
-    a_to_b = FlowField((target - _grid(match.a_to_b.flow)).astype(np.float32), match.a_to_b.confidence)
-    source = np.rot90(_grid(match.b_to_a.flow) + match.b_to_a.flow, -turns)
+    here = pixel_positions(*match.a_to_b.flow.shape[:2])
+    target = turn_points(here + match.a_to_b.flow, width, height, -turns)
+    a_to_b = FlowField((target - here).astype(np.float32), match.a_to_b.confidence)
+    source = np.rot90(pixel_positions(*match.b_to_a.flow.shape[:2]) + match.b_to_a.flow, -turns)
     b_to_a = FlowField(
-        np.ascontiguousarray(source - _grid(source), dtype=np.float32), _back(match.b_to_a.confidence, turns)
+        np.ascontiguousarray(source - pixel_positions(*source.shape[:2]), dtype=np.float32),
+        _back(match.b_to_a.confidence, turns),
     )
     diagnostics = match.diagnostics
     if diagnostics is not None and diagnostics.scale_map_b is not None:
@@ -124,8 +127,3 @@ def turns_of_seeds(
 
 def _back(values: np.ndarray, turns: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(values, -turns))
-
-
-def _grid(flow: np.ndarray) -> Float32[np.ndarray, "h w 2"]:
-    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return np.stack([x, y], axis=-1)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from recon.core.posed import Camera
+from recon.core.undistort import pixel_grid
 from recon.datasets.readers.colmap import cameras_of_model, has_model
 from recon.datasets.readers.common import Reader, numbers, read_text
 from recon.datasets.types import GroundTruth
@@ -115,12 +116,12 @@ def _undistorted(
     z: Float32[np.ndarray, "h w"], original: Camera, camera: Camera
 ) -> Float32[np.ndarray, "h2 w2"]:
     """The z-depth that a pinhole camera at the same place sees: depth does not change, only its pixel."""
-    x, y = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
-    rays = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1) @ np.linalg.inv(camera.K).T
+    xy = pixel_grid(camera.width, camera.height)
+    rays = np.column_stack([xy, np.ones(len(xy))]) @ np.linalg.inv(camera.K).T
     found = original.pixels(rays)
     column, row = np.rint(np.nan_to_num(found, nan=-9)).astype(np.int64).T
     inside = (column >= 0) & (column < original.width) & (row >= 0) & (row < original.height)
-    out = np.zeros(x.size, np.float32)
+    out = np.zeros(len(xy), np.float32)
     out[inside] = z[row[inside], column[inside]]
     return out.reshape(camera.height, camera.width)
 

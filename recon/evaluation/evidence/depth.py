@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32
 
+from recon.core.undistort import distort_points, pixel_grid
 from recon.evaluation.depth import (
     DEPTH_LIMITS,
     DepthReport,
@@ -54,10 +55,7 @@ def _on_grid(
     camera = subject.run.cameras.get(name)
     if camera is None or camera.intrinsics.is_pinhole:
         return resize_truth_depth(truth, width, height)
-    from recon.core.undistort import distort_points
-
     intrinsics = camera.intrinsics.resized(width, height)
-    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-    photo = distort_points(np.stack([x.ravel(), y.ravel()], axis=1), intrinsics, intrinsics.K)
+    photo = distort_points(pixel_grid(width, height), intrinsics, intrinsics.K)
     photo = np.where(np.isfinite(photo).all(axis=1)[:, None], photo, -1e6)
     return truth_at_pixels(truth, photo, width, height).reshape(height, width)
