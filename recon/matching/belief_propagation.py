@@ -235,13 +235,15 @@ def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _deliver(belief, begin, end, smoothness, shift, target, length, where):  # type: ignore[no-untyped-def]
+def _deliver(  # type: ignore[no-untyped-def]
+    belief, begin, end, smoothness, shift, sign, target, length, where
+):
     """Write the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
 
     ``target`` holds the messages of the receivers' antidiagonal, which has ``length`` pixels, the first receiver at
-    ``where``. ``shift`` is the difference of the window centres, receiver minus sender: label k of the receiver is
-    label k + shift of the sender; beyond the sender's window the message rises linearly. The reference truncates at
-    the sender's minimum plus d and then subtracts the new minimum; so do we.
+    ``where``. ``sign`` times ``shift`` is the difference of the window centres, receiver minus sender, from pixel begin
+    on: label k of the receiver is label k + that of the sender; beyond the sender's window the message rises linearly.
+    The reference truncates at the sender's minimum plus d and then subtracts the new minimum; so do we.
     """
     labels, alpha, truncation = smoothness
     count = end - begin
@@ -251,7 +253,7 @@ def _deliver(belief, begin, end, smoothness, shift, target, length, where):  # t
         for i in range(count):
             out[i] = source[i]
     for i in range(count):
-        s = shift[begin + i]
+        s = sign * shift[i]
         if s == 0:
             continue
         low = np.int32(truncation)
@@ -328,93 +330,65 @@ def _collect(  # type: ignore[no-untyped-def]
             row_v[i] = np.uint16(shared + from_ahead[i])
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _send_forward(  # type: ignore[no-untyped-def]
-    horizontal, vertical, t, plane, messages, shifts, grid, smoothness
-):
-    """Deliver an antidiagonal's messages to the right and lower neighbours, which lie on the next one."""
-    first, top, labels = grid.first, grid.top, smoothness.labels
-    n = first[t + 1] - first[t]
-    y0 = top[t]
-    m = first[t + 2] - first[t + 1]
-    o1 = first[t + 1] * labels
-    e1 = first[t + 2] * labels
-    # The right neighbour of (y, x) has the same y; pixels of the last column have none.
-    begin = max(0, t - (grid.width - 1) - y0 + 1)
-    if begin < n:
-        shift = shifts.right[plane, first[t] : first[t + 1]]
-        into = messages[plane, 0, o1:e1]
-        _deliver(horizontal, begin, n, smoothness, shift, into, m, y0 + begin - top[t + 1])
-    end = min(n, grid.height - 1 - y0)
-    if end > 0:
-        shift = shifts.down[plane, first[t] : first[t + 1]]
-        into = messages[plane, 2, o1:e1]
-        _deliver(vertical, np.int64(0), end, smoothness, shift, into, m, y0 + 1 - top[t + 1])
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _send_backward(  # type: ignore[no-untyped-def]
-    horizontal, vertical, t, plane, messages, shifts, grid, smoothness, negative
-):
-    """Deliver an antidiagonal's messages to the left and upper neighbours, which lie on the one before."""
-    first, top, labels = grid.first, grid.top, smoothness.labels
-    n = first[t + 1] - first[t]
-    y0 = top[t]
-    m = first[t] - first[t - 1]
-    o1 = first[t - 1] * labels
-    e1 = first[t] * labels
-    # The left neighbour (same y); pixels of the first column, y == t, have none.
-    end = min(n, t - y0)
-    if end > 0:
-        before = shifts.right[plane, first[t - 1] : first[t]]
-        where = y0 - top[t - 1]
-        for i in range(end):
-            negative[i] = np.int32(-before[where + i])
-        _deliver(horizontal, np.int64(0), end, smoothness, negative, messages[plane, 1, o1:e1], m, where)
-    begin = max(0, 1 - y0)
-    if begin < n:
-        before = shifts.down[plane, first[t - 1] : first[t]]
-        where = y0 + begin - 1 - top[t - 1]
-        for i in range(begin, n):
-            negative[i] = np.int32(-before[where + i - begin])
-        _deliver(vertical, begin, n, smoothness, negative, messages[plane, 3, o1:e1], m, where)
-
-
 @njit(cache=True, nogil=True)
 def sweep(costs, beliefs, shifts, grid, smoothness, iterations):  # type: ignore[no-untyped-def]
     """Run ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place."""
-    first, labels = grid.first, smoothness.labels
+    first, top, labels = grid.first, grid.top, smoothness.labels
     squares = labels * labels
     diagonals = first.shape[0] - 1
-    longest = 0
-    for t in range(diagonals):
-        longest = max(longest, first[t + 1] - first[t])
-    horizontal = np.empty((labels, longest), np.uint16)
-    vertical = np.empty((labels, longest), np.uint16)
-    everything = np.empty((labels, longest), np.uint16)
+    longest = min(grid.height, grid.width)
+    # What is said to the right or left neighbour, to the lower or upper one, and to the other plane.
+    spoken = np.empty((3, labels, longest), np.uint16)
     low = np.empty(longest, np.uint16)
-    negative = np.empty(longest, np.int32)
     for count in range(iterations):
         plane = count % 2
         forward = count % 4 < 2
         coupled = count % 8 < 4
+        ahead = 1 if forward else -1
         for step in range(diagonals):
             t = step if forward else diagonals - 1 - step
             n = first[t + 1] - first[t]
             begin = first[t] * labels
-            _collect(beliefs, plane, forward, begin, n, labels, horizontal, vertical, everything)
-            _transform(horizontal, n, smoothness, low)
-            _transform(vertical, n, smoothness, low)
-            if forward and t + 1 < diagonals:
-                _send_forward(horizontal, vertical, t, plane, beliefs.messages, shifts, grid, smoothness)
-            if not forward and t > 0:
-                _send_backward(
-                    horizontal, vertical, t, plane, beliefs.messages, shifts, grid, smoothness, negative
+            _collect(beliefs, plane, forward, begin, n, labels, spoken[0], spoken[1], spoken[2])
+            to = t + ahead
+            for side in range(2):
+                _transform(spoken[side], n, smoothness, low)
+                if to < 0 or to >= diagonals:
+                    continue
+                # The right and left neighbours have the same y. Pixels of the last column or row have no right or
+                # lower neighbour, pixels of the first ones no left or upper one.
+                y0 = top[t]
+                start, end = 0, n
+                if forward and side == 0:
+                    start = max(0, t - (grid.width - 1) - y0 + 1)
+                elif forward:
+                    end = min(n, grid.height - 1 - y0)
+                elif side == 0:
+                    end = min(n, t - y0)
+                else:
+                    start = max(0, 1 - y0)
+                if start >= end:
+                    continue
+                where = y0 + start + ahead * side - top[to]
+                # Noted with the left or upper one of two neighbours.
+                at = first[t] + start if forward else first[to] + where
+                steps = shifts.right if side == 0 else shifts.down
+                into = beliefs.messages[plane, 2 * side + (0 if forward else 1)]
+                _deliver(
+                    spoken[side],
+                    start,
+                    end,
+                    smoothness,
+                    steps[plane, at : at + end - start],
+                    ahead,
+                    into[first[to] * labels : first[to + 1] * labels],
+                    first[to + 1] - first[to],
+                    where,
                 )
             if coupled:
                 pairs = costs[first[t] * squares : first[t + 1] * squares]
                 out = beliefs.dual[1 - plane, begin : begin + n * labels]
-                _couple(pairs, everything, n, labels, plane, low, out)
+                _couple(pairs, spoken[2], n, labels, plane, low, out)
 
 
 @njit(cache=True, nogil=True)
