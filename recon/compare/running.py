@@ -123,11 +123,11 @@ def run_job(job: Job, workspaces: Iterable[Path] = (), *, isolate: bool = True) 
         taken = adopt(job.root, stages(), marks, workspaces, str(Path(job.photos).resolve()))
     except ReconError as problem:
         return Outcome(job, str(problem))
-    error = _in_own_process(job) if isolate else _here(job)
+    error = _in_own_process(job) if isolate else run_here(job)
     return Outcome(job, error, adopted=tuple(taken))
 
 
-def _here(job: Job) -> str:
+def run_here(job: Job) -> str:
     from recon.engine.runner import InterruptedRunError
 
     try:

@@ -14,6 +14,7 @@ from recon.engine.workspace import Workspace
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
 from recon.io.manifest import Manifest, StageRecord, read_manifest
+from recon.run.kept import link_or_copy
 
 
 def holds(root: Path, manifest: Manifest | None, stage: str, fingerprint: str) -> bool:
@@ -122,9 +123,9 @@ def drop_obsolete(root: Path, fingerprints: Mapping[str, str]) -> None:
 def link_tree(source: Path, target: Path) -> None:
     """Hard links of a file or of all files of a folder, copies where links cannot be made."""
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link)
+        shutil.copytree(source, target, copy_function=link_or_copy)
     else:
-        _link(str(source), str(target))
+        link_or_copy(source, target)
 
 
 def _take(source: Path, target: Path, scratch: Path) -> None:
@@ -135,14 +136,6 @@ def _take(source: Path, target: Path, scratch: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove(target)
     os.replace(beside, target)
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def _remove(path: Path) -> None:

@@ -26,16 +26,16 @@ from recon.engine.workspace import library_versions
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
 
-_ANSWER_SECONDS = 15
+ANSWER_SECONDS = 15
 """So long a scheduler may take to answer, and a started worker to report."""
-_SHARED_SECONDS = 10.0
+SHARED_SECONDS = 10.0
 """So long a file that a worker wrote may take to be seen here: network file systems keep what they know of a folder for
 some seconds."""
 _QUEUED = 3
 """Tasks a worker thread has at hand: enough that it never waits, few enough that Ctrl-C ends soon."""
 _BATCH_SECONDS, _SHARES = 0.25, 4
 """Items that take less go to a worker together, for about so long; each thread gets what is left in so many shares."""
-_DEATHS = 2
+MOST_DEATHS = 2
 """A photo whose task ended so many workers of ours, and as many again when it was alone, is left out."""
 _NO_WORKER_SECONDS = 60.0
 _RESULT_SECONDS = 120.0
@@ -319,7 +319,7 @@ class _Mission:
         """End the process of a worker on which a task hangs; its nanny starts another one."""
         batch = self._forget(future)
         self.client.cancel([future], force=True)
-        self.client.restart_workers([worker], timeout=_ANSWER_SECONDS, raise_for_error=False)
+        self.client.restart_workers([worker], timeout=ANSWER_SECONDS, raise_for_error=False)
         for index in batch:
             killed(index, f"it took more than {self._limit():.0f} s on {worker}, which was restarted")
 
@@ -374,9 +374,9 @@ def open_cluster(
             f"--workers and --cluster need Dask ({error}); install it: pip install 'recon-photogrammetry[cluster]'"
         ) from error
     settings = {
-        "distributed.scheduler.allowed-failures": _DEATHS - 1,
+        "distributed.scheduler.allowed-failures": MOST_DEATHS - 1,
         "distributed.scheduler.worker-ttl": _WORKER_TTL,
-        "distributed.comm.timeouts.connect": f"{_ANSWER_SECONDS}s",
+        "distributed.comm.timeouts.connect": f"{ANSWER_SECONDS}s",
         "distributed.worker.daemon": False,
         "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
     }
@@ -398,7 +398,7 @@ def open_cluster(
             address = local.scheduler_address
         assert address is not None
         try:
-            client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
+            client = Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError, asyncio.TimeoutError) as error:
             raise ReconError(
                 f"--cluster {address}: no Dask scheduler answers there ({_first_line(error)}). Start one with 'dask "
@@ -495,7 +495,7 @@ def _of_name(address: str) -> str:
 
 def _seen(path: Path, text: str) -> bool:
     """True when a file with a text appears within the time that network file systems take."""
-    until = time.monotonic() + _SHARED_SECONDS
+    until = time.monotonic() + SHARED_SECONDS
     while True:
         try:
             if path.read_text(encoding="ascii") == text:

@@ -193,7 +193,7 @@ def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp
     levels = multigrid.build_levels(equations.weights, equations.excess)
     if krylov.krylov(levels, x, equations.right, target):
         return x
-    return _solve_directly(equations)
+    return solve_directly(equations)
 
 
 def _by_cycles(equations: Equations, x: Float64[np.ndarray, "hp wp"], target: float) -> bool:
@@ -217,7 +217,7 @@ def _by_cycles(equations: Equations, x: Float64[np.ndarray, "hp wp"], target: fl
     return False
 
 
-def _solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
+def solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
     """Solution by sparse LU: slow, and right whatever the weights."""
     height, width = (n - 2 for n in equations.excess.shape)
     index = np.arange(height * width).reshape(height, width)

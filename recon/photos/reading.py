@@ -59,11 +59,11 @@ _AVIF_BRANDS = (b"avif", b"avis")
 
 # From so many pixels on a JPEG is decoded at a half, a quarter or an eighth of its size. Full decoding would need
 # gigabytes, and no working size asks for that much.
-_DRAFT_PIXELS = 178_000_000
+DRAFT_PIXELS = 178_000_000
 # Other formats cannot be decoded in part; so many pixels need about three gigabytes.
 MOST_PIXELS = 400_000_000
 # Of photos from so many pixels on one is decoded at a time, however many threads there are.
-_LARGE_PIXELS = 60_000_000
+LARGE_PIXELS = 60_000_000
 _LARGE = threading.Lock()
 # Masks of another size are resized when the longer side errs by less than this share (or by their rounding).
 _MASK_ASPECT = 0.005
@@ -108,7 +108,7 @@ def in_turn(path: Path) -> Iterator[None]:
     """Wait until no other large photo is being read, if this is a large one: several would take gigabytes together."""
     large = False
     with suppress(Exception), Image.open(path) as image:  # of a damaged file whoever reads it says so
-        large = image.width * image.height > _LARGE_PIXELS
+        large = image.width * image.height > LARGE_PIXELS
     if not large:
         yield
         return
@@ -283,15 +283,15 @@ def _reduced(image: Image.Image) -> tuple[int, int] | None:
         PhotoError: it is too large and of a format that can only be decoded as a whole.
     """
     width, height = image.size
-    if width * height <= _DRAFT_PIXELS:
+    if width * height <= DRAFT_PIXELS:
         return None
     if image.format in {"JPEG", "MPO"} and image.draft("RGB", (width // 2, height // 2)) is not None:
-        while image.size[0] * image.size[1] > _DRAFT_PIXELS:
+        while image.size[0] * image.size[1] > DRAFT_PIXELS:
             before = image.size
             image.draft("RGB", (image.size[0] // 2, image.size[1] // 2))
             if image.size == before:
                 break
-        if image.size[0] * image.size[1] <= _DRAFT_PIXELS:
+        if image.size[0] * image.size[1] <= DRAFT_PIXELS:
             return width, height
     if width * height > MOST_PIXELS:
         limit = MOST_PIXELS // 1_000_000

@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(
 ) -> None:
     assert small.truth is not None
     ran: list[str] = []
-    monkeypatch.setattr(running, "_here", lambda job: ran.append(job.out) or "")
+    monkeypatch.setattr(running, "run_here", lambda job: ran.append(job.out) or "")
     chosen = contenders(["dis"], SETTINGS)
     with pytest.raises(UsageError, match=r"dis: .*match.windw"):
         compare_scene(small, contenders(["dis"], ["match.windw=3"]), OPTIONS, tmp_path / "a")

@@ -107,7 +107,7 @@ def test_killed_while_taking_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def killed(*_: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sharing, "_link", killed)
+    monkeypatch.setattr(sharing, "link_or_copy", killed)
     wanted = marks(tmp_path / "b", recipe())
     with pytest.raises(KeyboardInterrupt):
         adopt(tmp_path / "b", STAGES, wanted, [tmp_path / "a"], "photos")

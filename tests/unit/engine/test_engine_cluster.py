@@ -31,7 +31,7 @@ def test_two_processes_one_killed_and_a_number_that_kills_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results are those of one process; what dies each time is left out and said, all else is done."""
-    monkeypatch.setattr(cluster, "_DEATHS", 1)
+    monkeypatch.setattr(cluster, "MOST_DEATHS", 1)
     alone = run(tmp_path / "alone", {"numbers": 60})
     assert alone.counts("spread") == {"squares": 60, "processes": 1, "here": 1}
     shared = run(tmp_path / "shared", {"numbers": 60, "once": 3, "always": 7}, workers=2, memory=2 << 30)
@@ -105,7 +105,7 @@ def test_short_items_go_to_a_worker_together(
 def test_a_scheduler_that_does_not_answer_ends_the_run_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -147,7 +147,7 @@ def check(client: FakeClient, root: Path) -> cluster.Cluster:
 def test_workers_of_other_versions_or_without_the_workspace_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_SHARED_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "SHARED_SECONDS", 0.2)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     check(FakeClient(here), here)

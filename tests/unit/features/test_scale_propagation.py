@@ -207,7 +207,7 @@ def test_no_direct_solver_is_needed(monkeypatch: pytest.MonkeyPatch, weighting: 
     def refuse(_: object) -> np.ndarray:
         raise AssertionError("the multigrid did not converge")
 
-    monkeypatch.setattr(scale_propagation, "_solve_directly", refuse)
+    monkeypatch.setattr(scale_propagation, "solve_directly", refuse)
     found = propagate_scales(rgb, points, weighting=weighting)  # type: ignore[arg-type]
     expected = _exact(rgb, points, "image", weighting)
     assert (np.abs(found - expected) / expected).max() < 1e-3

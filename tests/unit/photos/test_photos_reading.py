@@ -333,7 +333,7 @@ def test_too_large_for_a_format_that_is_decoded_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("L", (300, 200)).save(tmp_path / "a.png")
-    monkeypatch.setattr(reading, "_DRAFT_PIXELS", 1000)
+    monkeypatch.setattr(reading, "DRAFT_PIXELS", 1000)
     monkeypatch.setattr(reading, "MOST_PIXELS", 50_000)
     with pytest.raises(ReconError, match=r"a\.png: has 300x200 pixels.*save it as JPEG"):
         load_photo(tmp_path / "a.png")
@@ -421,7 +421,7 @@ def test_raw_file_without_the_library_says_what_to_install(
 
 
 def test_large_photos_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_LARGE_PIXELS", 100)
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 100)
     for name, size in (("large.png", (20, 20)), ("small.png", (5, 5))):
         Image.new("RGB", size).save(tmp_path / name)
     (tmp_path / "damaged.png").write_bytes(b"no picture")
