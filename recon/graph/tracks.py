@@ -70,10 +70,14 @@ def _without_turn(
     return flow - pixel_positions(*flow.shape[:2]) @ turn.T
 
 
-@njit(cache=True, nogil=True)
 def transport(
-    xy: np.ndarray, flow: np.ndarray, consistent: np.ndarray, radius: int, step: float, min_support: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    xy: Float32[np.ndarray, "n 2"],
+    flow: Float32[np.ndarray, "h w 2"],
+    consistent: Bool[np.ndarray, "h w"],
+    radius: int,
+    step: float,
+    min_support: float,
+) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n 2 2"], Bool[np.ndarray, " n"]]:
     """Points carried by a locally affine fit of the flow around them.
 
     At every point, flow(p) = f + (A - 1)(p - point) is fitted by weighted least squares to the consistent
@@ -90,13 +94,20 @@ def transport(
         Target points (n, 2) float32, affinities A (n, 2, 2) float32, and True where the nearest pixel is
         consistent and at least ``min_support`` of the window took part.
     """
+    target, affinity = np.zeros((len(xy), 2), np.float32), np.zeros((len(xy), 2, 2), np.float32)
+    valid = np.zeros(len(xy), np.bool_)
+    _transport(xy, flow, consistent, radius, step, min_support, target, affinity, valid)
+    return target, affinity, valid
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _transport(  # type: ignore[no-untyped-def]
+    xy, flow, consistent, radius, step, min_support, target, affinity, valid
+):
+    """Writes what ``transport`` returns."""
     height, width = consistent.shape
-    n = len(xy)
-    target = np.zeros((n, 2), np.float32)
-    affinity = np.zeros((n, 2, 2), np.float32)
-    valid = np.zeros(n, np.bool_)
-    sigma2 = 2.0 * (0.5 * radius) ** 2
-    for i in range(n):
+    sigma2 = 0.5 * radius * radius
+    for i in range(len(xy)):
         px, py = xy[i, 0], xy[i, 1]
         cx, cy = int(np.rint(px)), int(np.rint(py))
         if cx < 0 or cy < 0 or cx >= width or cy >= height or not consistent[cy, cx]:
@@ -152,7 +163,6 @@ def transport(
         affinity[i, 1, 0] = (c01 * ry0 + c11 * ry1 + c12 * ry2) / det
         affinity[i, 1, 1] = 1.0 + (c02 * ry0 + c12 * ry1 + c22 * ry2) / det
         valid[i] = True
-    return target, affinity, valid
 
 
 def carry_by_points(

@@ -216,7 +216,7 @@ def _shade(
             wanted = np.log2(max(density[f] * t[i] * step, np.float32(1)))
             low = min(int(wanted), len(pyramid) - 1)
             share = min(wanted, np.float32(len(pyramid) - 1)) - low
-            mixed[:] = 0
+            mixed[0], mixed[1], mixed[2] = 0, 0, 0
             _add_texel(pyramid[low], u, v, np.float32(1) - share, mixed)
             if share > 0:
                 _add_texel(pyramid[low + 1], u, v, share, mixed)
