@@ -515,10 +515,13 @@ class RunFolder:
         return read_dense_match(self.match_path(pair, dense=True))
 
     def dense_matches(
-        self, pairs: Iterable[Pair], then: Callable[[Pair, DenseMatch], DenseMatch] | None = None
+        self,
+        pairs: Iterable[Pair],
+        then: Callable[[Pair, DenseMatch], DenseMatch] | None = None,
+        elsewhere: Mapping[Pair, Path] | None = None,
     ) -> DenseMatches:
         """The dense matches of some pairs, read when asked for; ``then`` changes each before it is handed out."""
-        return DenseMatches(self.path(FLOWS), pairs, then)
+        return DenseMatches(self.path(FLOWS), pairs, then, elsewhere=elsewhere)
 
     def seen_match(self, pair: Pair) -> MatchedPoints | None:
         """The interest points of a pair that the verified sparse first look matched; None without one."""

@@ -92,7 +92,7 @@ class Matching:
         kind: "dense" or "sparse".
         repeatable: see ``recon.matching.types.Capabilities``.
         pairs: those that were matched; pairs on which the matcher failed are not among them.
-        dense: with a sparse matcher: name, settings, size and turning of the dense one for the densification.
+        dense: name, settings, size and turning of the dense matcher, after a sparse one that of the densification.
     """
 
     matcher: str
@@ -145,7 +145,11 @@ def read_dense_match(path: Path) -> DenseMatch:
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):
-    """The dense matches of some pairs, read when asked for, and changed by ``then``; the last ones stay in memory."""
+    """The dense matches of some pairs, read when asked for, and changed by ``then``; the last ones stay in memory.
+
+    Args:
+        elsewhere: the folder of pairs whose matches are not in the common one.
+    """
 
     def __init__(
         self,
@@ -153,11 +157,13 @@ class DenseMatches(Mapping[Pair, DenseMatch]):
         pairs: Iterable[Pair],
         then: Callable[[Pair, DenseMatch], DenseMatch] | None = None,
         in_memory: int = 64,
+        elsewhere: Mapping[Pair, Path] | None = None,
     ) -> None:
         self._pairs = dict.fromkeys(pairs)
+        places = elsewhere or {}
 
         def read(pair: Pair) -> DenseMatch:
-            match = read_dense_match(folder / f"{pair[0]}_{pair[1]}")
+            match = read_dense_match(places.get(pair, folder) / f"{pair[0]}_{pair[1]}")
             return match if then is None else then(pair, match)
 
         self._read = lru_cache(maxsize=in_memory)(read)

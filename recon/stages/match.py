@@ -96,8 +96,8 @@ class MatchStage:
                 ],
                 "seconds": {f"{one.pair[0]}_{one.pair[1]}": round(one.seconds, 4) for one in found},
                 "dense": {
-                    "matcher": settings.dense_matcher,
-                    "settings": settings.dense_settings,
+                    "matcher": settings.matcher if kind == "dense" else settings.dense_matcher,
+                    "settings": settings.of_matcher() if kind == "dense" else settings.dense_settings,
                     "max_size": settings.max_size,
                     "turn_upright": settings.turn_upright,
                 },

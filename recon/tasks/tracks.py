@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -44,12 +45,14 @@ def tracks_of_flow(
     options: TrackOptions,
     work: StageContext,
     fundamental: Mapping[Pair, Float[np.ndarray, "3 3"]] | None = None,
+    elsewhere: Mapping[Pair, Path] | None = None,
 ) -> Tracks:
     """Carry anchors of each photo through the flow of its edges, without what contradicts the geometry of the pair.
 
     Args:
         edges: pairs with a dense match, ascending.
         fundamental: geometry that is better known than that of the pair alone, in pixels at working size.
+        elsewhere: folders of matches that are not those of the stage ``match``.
     """
     photos = run.photo_set.photos
     better = fundamental or {}
@@ -76,7 +79,7 @@ def tracks_of_flow(
     )
     tracks = build_tracks(
         run.photo_set,
-        run.dense_matches([edge for edge in edges if edge not in by_points], agreeing),
+        run.dense_matches([edge for edge in edges if edge not in by_points], agreeing, elsewhere),
         {photo.id: xy for photo, xy in zip(photos, anchors, strict=True)},
         settings,
         {edge: _seen(run, edge) for edge in edges if edge in by_points},
