@@ -132,6 +132,11 @@ def digital_zoom() -> Case:
     return Case(photos, exif, right="two cameras, within 0.3%")
 
 
+def zoom_without_exif() -> Case:
+    """The same without any EXIF."""
+    return replace(digital_zoom(), exif={})
+
+
 def crops() -> Case:
     """Nine photos, four of them cropped off centre, EXIF untouched."""
     photos = shoot([pinhole(60)] * 9, arc())
@@ -234,6 +239,7 @@ CASES: dict[str, Callable[[], Case]] = {
         panorama_known,
         panorama_wrong,
         digital_zoom,
+        zoom_without_exif,
         crops,
         equirectangular,
         equirectangular_split,
