@@ -70,27 +70,18 @@ def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, t
 
 def consistent_views(
     views: Sequence[PinholeView],
-    depth_maps: Sequence[DepthMap],
-    index: int,
-    others: Sequence[int],
-    *,
-    max_reprojection_px: float = 1.0,
-    max_relative_depth: float = 0.01,
-) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """Count the ``others`` that confirm each depth of view ``index``, and those that look straight through it."""
-    limits = float(max_reprojection_px), float(max_relative_depth)
-    return _ask(views, depth_maps[index].depth, depth_maps, index, others, limits)
-
-
-def _ask(
-    views: Sequence[PinholeView],
     depth: Float32[np.ndarray, "h w"],
     depth_maps: Sequence[DepthMap],
     index: int,
     others: Sequence[int],
     limits: tuple[float, float],
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """See ``consistent_views``, for a depth of view ``index`` that need not be the one in ``depth_maps``."""
+    """Count the ``others`` that confirm each depth of view ``index``, and those that look straight through it.
+
+    Args:
+        depth: of the view; it need not be the one in ``depth_maps``.
+        limits: of the round trip, in pixels of the view; of the difference of depths, relative.
+    """
     depth = np.ascontiguousarray(depth)
     agree = np.zeros(depth.shape, np.uint8)
     through = np.zeros(depth.shape, np.uint8)
@@ -300,7 +291,7 @@ def filter_view(
     seeing = set(views_that_may_see(views, index, mine.depth))
     limits = float(options.max_reprojection_px), float(options.max_relative_depth)
     confirming = [j for j in asked if j in seeing]
-    agree, through = _ask(views, mine.depth, trusted, index, confirming, limits)
+    agree, through = consistent_views(views, mine.depth, trusted, index, confirming, limits)
     needed = np.full(agree.shape, options.min_views - 1)
     if smooth is not None:
         needed[smooth] = max(options.min_views - 1, min(options.smooth_min_views - 1, len(asked)))
@@ -309,12 +300,12 @@ def filter_view(
     if weak.any():
         closer = _WEAK_PX * limits[0], _WEAK_RELATIVE * limits[1]
         depth = np.where(weak, mine.depth, np.float32(0))
-        closely, _ = _ask(views, depth, trusted, index, confirming, closer)
+        closely, _ = consistent_views(views, depth, trusted, index, confirming, closer)
         keep &= ~weak | (closely >= needed)
     # All views may object: floaters agree with the neighbours that share their cause, not with the others.
     elsewhere = sorted(seeing.difference(asked))
     if elsewhere:
-        _, more = _ask(views, mine.depth, trusted, index, elsewhere, limits)
+        _, more = consistent_views(views, mine.depth, trusted, index, elsewhere, limits)
         through = through + more
     sure = (found.confidence >= options.min_confidence) & (mine.depth > 0)
     agreement = Agreement(

@@ -67,7 +67,7 @@ def test_neighbours_prefer_shared_points_good_angle_and_equal_scale():
 
 def test_exact_depth_is_confirmed_exactly_where_views_overlap():
     views, maps, _ = scene(2)
-    agree, through = consistent_views(views, maps, 0, [1])
+    agree, through = consistent_views(views, maps[0].depth, maps, 0, [1], (1.0, 0.01))
     inside = overlap(views[1], world_points(views[0], maps[0].depth))
     assert (agree[inside] == 1).all()
     assert not through.any()
@@ -158,7 +158,7 @@ def test_smooth_regions_need_more_views_than_textured_ones():
     half = np.zeros((HEIGHT, WIDTH), bool)
     half[:, 80:] = True
     kept = filter_depths(views, maps, smooth=[half] * 4, smooth_min_views=4)
-    confirming, _ = consistent_views(views, maps, 0, (1, 2, 3))
+    confirming, _ = consistent_views(views, maps[0].depth, maps, 0, (1, 2, 3), (1.0, 0.01))
     expected = (confirming >= np.where(half, 3, 1)) & (maps[0].depth > 0)
     assert 0 < expected[:, 80:].mean() < (confirming >= 1)[:, 80:].mean()
     # Speckles at the rim go as well, nothing else differs.
