@@ -227,7 +227,8 @@ def scene_folder(name: str, root: Path, size: Sequence[int], own: float, seed: i
     folder = root / "scenes" / name
     maker = None
     if name in HELD_OUT:
-        maker, seed, own = HELD_OUT[name]
+        maker, first, own = HELD_OUT[name]
+        seed += first
     if not (folder / "truth" / "mesh.ply").exists():
         write_scene(
             make_repeated_scene(name, size=(size[0], size[1]), own=own, seed=seed, maker=maker), folder
@@ -249,7 +250,9 @@ def main() -> None:
     parser.add_argument("--match-size", type=int, default=320, help="longest side of dense matching")
     parser.add_argument("--size", nargs=2, type=int, default=[512, 384])
     parser.add_argument("--own", type=float, default=0.4, help="weight of detail that does not repeat")
-    parser.add_argument("--seed", type=int, default=0, help="of the renderings")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the renderings; added to that of a held-out scene"
+    )
     parser.add_argument("--keep", type=Path, help="folder for renderings, workspaces and matches")
     parser.add_argument("--again", action="store_true", help="with --keep: verify and map again")
     options = parser.parse_args()
