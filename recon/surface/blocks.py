@@ -18,6 +18,8 @@ from scipy.spatial import cKDTree
 # so near count as one, and a vertex goes into an edge of the other cut from so far away. The two cuts are about 0.01
 # cells apart; edges as short as that would not come in the same order in both.
 _SHORT, _SAME, _REACH = 0.1, 0.15, 0.5
+# A cut is worth it where its larger part has at most this share of the points.
+_GAIN = 0.9
 # A vertex is taken out with one neighbour at a time, so often.
 _PASSES = 4
 # Edges of the other cut that are tried for a vertex.
@@ -101,12 +103,27 @@ def plan_blocks(xyz: Float[np.ndarray, "n 3"], most: int, margin: float) -> Bloc
     """
     if len(xyz) <= most:
         return Block()
-    axis = int(np.argmax(np.ptp(xyz, axis=0)))
-    at = float(np.median(xyz[:, axis]))
+    axis, at = _plane(xyz, margin)
     below, above = _sides(xyz[:, axis], at, margin)
-    if max(below.sum(), above.sum()) > 0.9 * len(xyz):  # nothing is gained where margins are all there is
+    if max(below.sum(), above.sum()) > _GAIN * len(xyz):  # nothing is gained where margins are all there is
         return Block()
     return Block(axis, at, (plan_blocks(xyz[below], most, margin), plan_blocks(xyz[above], most, margin)))
+
+
+def _plane(xyz: Float[np.ndarray, "n 3"], margin: float) -> tuple[int, float]:
+    """Axis and place of the cut: the median of the longest side; where that lies in a wall, the best of some others."""
+    extent = np.ptp(xyz, axis=0)
+    longest = int(np.argmax(extent))
+
+    def larger(axis: int, at: float) -> int:
+        return int(max(side.sum() for side in _sides(xyz[:, axis], at, margin)))
+
+    first = (longest, float(np.median(xyz[:, longest])))
+    if larger(*first) <= _GAIN * len(xyz):
+        return first
+    shares = [(axis, share) for axis in range(3) for share in (0.25, 0.5, 0.75)]
+    tried = [(axis, float(xyz[:, axis].min() + share * extent[axis])) for axis, share in shares]
+    return min(tried, key=lambda one: larger(*one))
 
 
 def join_blocks(block: Block, mesh_of: Callable[[Block], Patch], cell: float) -> Patch:

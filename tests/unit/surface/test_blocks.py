@@ -162,6 +162,17 @@ def test_parts_cover_the_cloud_and_overlap_by_the_margin() -> None:
     assert plan_blocks(xyz, 2000, 9.0).parts == ()
 
 
+def test_two_walls_that_meet_are_cut_beside_the_median() -> None:
+    """Half of the points lie in each wall, so that both medians do."""
+    along, up = np.random.default_rng(2).uniform(0, 10, (2, 4000))
+    zeros = np.zeros(2000)
+    one, other = (zeros, along[:2000], up[:2000]), (along[2000:], zeros, up[2000:])
+    xyz = np.concatenate([np.stack(one, 1), np.stack(other, 1)]) * [1, 1, 0.1]
+    rows = plan_blocks(xyz, 1500, 0.2).rows(xyz, 0.2)
+    assert len(rows) > 2
+    assert max(map(len, rows)) <= 1500
+
+
 def test_a_mesh_on_one_side_only_is_cut_and_kept() -> None:
     square = np.array([[0.0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0]])
     one = Patch(square, np.array([[0, 1, 2], [0, 2, 3]]))
