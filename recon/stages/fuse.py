@@ -46,7 +46,7 @@ class FuseStage:
     """Fuses depth maps; every surface patch gives one point."""
 
     name: ClassVar[str] = "fuse"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth")
     Settings: ClassVar[type[BaseModel]] = FuseSettings
 

@@ -54,7 +54,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 
