@@ -58,9 +58,7 @@ def precondition(
     ``work`` is overwritten; its border must be zero.
     """
     level = levels[depth]
-    if level.inverse is not None:
-        inside = f[1:-1, 1:-1]
-        x[1:-1, 1:-1] = (level.inverse @ inside.ravel()).reshape(inside.shape)
+    if level.solve(f, x):
         return
     assert level.transfer is not None
     own = factors[depth]

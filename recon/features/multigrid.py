@@ -40,6 +40,14 @@ class Level:
     transfer: Float32[np.ndarray, "3 3 hcp wcp"] | None
     inverse: Float64[np.ndarray, "n n"] | None
 
+    def solve(self, f: Float64[np.ndarray, "hp wp"], x: Float64[np.ndarray, "hp wp"]) -> bool:
+        """Put the exact solution into ``x`` on the coarsest grid; False, and nothing done, on the others."""
+        if self.inverse is None:
+            return False
+        inside = f[1:-1, 1:-1]
+        x[1:-1, 1:-1] = (self.inverse @ inside.ravel()).reshape(inside.shape)
+        return True
+
 
 def build_levels(
     weights: Float32[np.ndarray, "8 hp wp"], excess: Float64[np.ndarray, "hp wp"]
@@ -66,9 +74,7 @@ def cycle(
 ) -> None:
     """One V-cycle with one Gauss-Seidel sweep before and one after, in place."""
     level = levels[depth]
-    if level.inverse is not None:
-        inside = f[1:-1, 1:-1]
-        x[1:-1, 1:-1] = (level.inverse @ inside.ravel()).reshape(inside.shape)
+    if level.solve(f, x):
         return
     assert level.transfer is not None
     row = np.empty(x.shape[1])
