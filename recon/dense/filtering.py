@@ -246,7 +246,7 @@ class FilterOptions:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the sure depth of a view and that of other views go together.
+    """Agreement of the sure depth of a view with that of other views.
 
     Attributes:
         confirmed: pixels whose depth other views confirm, by at least as many as look through it.

@@ -133,7 +133,7 @@ def _agree(
 
 @dataclass(frozen=True)
 class Joints:
-    """What sights say.
+    """Poses and pairs that sights agree on.
 
     Attributes:
         poses: of the photos of the first model and of all that were joined to it, by id.

@@ -73,6 +73,30 @@ def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
     return True
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compose(W: np.ndarray, delta: np.ndarray, unit: float) -> bool:
+    """Make ``W`` the warp W o step^-1 in place; False, and ``W`` as it is, where the step is no sane map.
+
+    ``delta`` holds the step's translation and, if it has six parameters, its affine part at distance ``unit`` in px.
+    """
+    s00, s01, s10, s11 = 1.0, 0.0, 0.0, 1.0
+    if len(delta) == 6:
+        s00, s01 = s00 + delta[2] / unit, delta[3] / unit
+        s10, s11 = delta[4] / unit, s11 + delta[5] / unit
+    det = s00 * s11 - s01 * s10
+    if not (det > 0.1 and det < 10.0):
+        return False
+    i00, i01, i10, i11 = s11 / det, -s01 / det, -s10 / det, s00 / det
+    i02 = -(i00 * delta[0] + i01 * delta[1])
+    i12 = -(i10 * delta[0] + i11 * delta[1])
+    for r in range(3):
+        w0, w1 = W[r, 0], W[r, 1]
+        W[r, 0] = w0 * i00 + w1 * i10
+        W[r, 1] = w0 * i01 + w1 * i11
+        W[r, 2] = w0 * i02 + w1 * i12 + W[r, 2]
+    return True
+
+
 def align_patches(
     source: Float32[np.ndarray, "l h w"],
     target: Float32[np.ndarray, "l h2 w2"],
@@ -112,8 +136,8 @@ def align_patches(
     found = warps.copy()
     correlation = np.full(len(start), -1.0, np.float32)
     _align(
-        source, target, start, np.flatnonzero(usable), levels, step, scale, iterations, place, weight,
-        np.empty((2 * radius + 3, 2 * radius + 3)), np.empty((parameters + 2, len(weight))),
+        source, target, start, np.flatnonzero(usable), levels, np.stack([step, scale], axis=1), iterations, place,
+        weight, np.empty((2 * radius + 3, 2 * radius + 3)), np.empty((parameters + 2, len(weight))),
         np.empty((2, parameters, parameters)), np.empty(parameters), found, correlation,
     )  # fmt: skip
     failed = correlation < 0
@@ -121,15 +145,16 @@ def align_patches(
     return found, correlation
 
 
-# One function, and arrays made outside: each function that is called, and each kind of array made, is compiled besides.
+# Few functions, and arrays made outside: each function called and each kind of array made is compiled besides.
 @njit(cache=True, nogil=True, error_model="numpy")
 def _align(  # type: ignore[no-untyped-def]
-    source, target, start, usable, levels, steps, scales, iterations, place, weight, patch, room, normal,
-    delta, warps, correlation,
+    source, target, start, usable, levels, scales, iterations, place, weight, patch, room, normal, delta,
+    warps, correlation,
 ):  # fmt: skip
     """Gauss-Newton for ``align_patches``, of the ``usable`` points; changes ``warps`` and ``correlation``.
 
-    ``place`` holds offsets (x, y) of a patch's pixels. ``patch`` is room for samples of the source with a border for
+    ``scales`` holds the step of samples and the pixels of the target that one of the source covers, ``place`` offsets
+    (x, y) of a patch's pixels. ``patch`` is room for samples of the source with a border for
     derivatives; ``room`` for the steepest descent images without gain and offset (one row per parameter), the zero-mean
     template and the zero-mean samples of the target; ``normal`` for the images' products and their factors.
     """
@@ -144,7 +169,7 @@ def _align(  # type: ignore[no-untyped-def]
     for k in range(size):
         total += weight[k]
     for i in usable:
-        step = steps[i]
+        step = scales[i, 0]
         image = source[levels[i, 0]]
         for v in range(side + 2):
             for u in range(side + 2):
@@ -194,7 +219,6 @@ def _align(  # type: ignore[no-untyped-def]
                 H[p, q] = s * (1.0 + 1e-4) if p == q else s
         W = warps[i]
         image = target[levels[i, 1]]
-        unit = radius * step
         found = -1.0
         for _ in range(iterations):
             inside = True
@@ -227,30 +251,13 @@ def _align(  # type: ignore[no-untyped-def]
                 delta[p] = s
                 for q in range(p + 1):
                     factor[p, q] = H[p, q]
-            if not _solve(factor, delta, parameters):
+            if not (_solve(factor, delta, parameters) and _compose(W, delta, radius * step)):
                 found = -1.0
                 break
-            # W becomes W o step^-1; a step that is no sane map fails.
-            s00, s01, s10, s11 = 1.0, 0.0, 0.0, 1.0
-            if parameters == 6:
-                s00, s01 = s00 + delta[2] / unit, delta[3] / unit
-                s10, s11 = delta[4] / unit, s11 + delta[5] / unit
-            det = s00 * s11 - s01 * s10
-            if not (det > 0.1 and det < 10.0):
-                found = -1.0
-                break
-            i00, i01, i10, i11 = s11 / det, -s01 / det, -s10 / det, s00 / det
-            i02 = -(i00 * delta[0] + i01 * delta[1])
-            i12 = -(i10 * delta[0] + i11 * delta[1])
-            for r in range(3):
-                w0, w1 = W[r, 0], W[r, 1]
-                W[r, 0] = w0 * i00 + w1 * i10
-                W[r, 1] = w0 * i01 + w1 * i11
-                W[r, 2] = w0 * i02 + w1 * i12 + W[r, 2]
             change = abs(delta[0]) + abs(delta[1])
             for p in range(2, parameters):
                 change = max(change, abs(delta[p]))
-            if change * max(scales[i], 1.0) < CONVERGED_PX:
+            if change * max(scales[i, 1], 1.0) < CONVERGED_PX:
                 break
         correlation[i] = found
 

@@ -264,7 +264,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class MappingFacts:
-    """What mapping tells of a model beside itself.
+    """Facts of mapping beside the model itself.
 
     Attributes:
         models: number of photos of every model that was found, the largest first.

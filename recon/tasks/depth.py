@@ -57,7 +57,7 @@ class DepthOptions:
 
 
 class ViewShares(NamedTuple):
-    """What a step tells of a view.
+    """Shares of a view that a step covers.
 
     Attributes:
         covered: share of the pixels that have a depth.

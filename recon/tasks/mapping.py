@@ -1,4 +1,4 @@
-"""What the stage ``map`` does beside its steps: COLMAP's database, the pair to start from, the verdict told."""
+"""Parts of the stage ``map`` beside its steps: COLMAP's database, the pair to start from, the verdict in the log."""
 
 from __future__ import annotations
 

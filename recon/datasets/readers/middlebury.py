@@ -64,12 +64,12 @@ def read_stereo(folder: Path) -> GroundTruth:
         cameras,
         1.0,
         STEREO.name,
-        region=_box(folder),
+        region=readme_box(folder),
         note="the true surface is not public",
     )
 
 
-def _box(folder: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None:
+def readme_box(folder: Path) -> Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]] | None:
     """The bounding box of the README: two points in brackets, after the words "bounding box"."""
     for path in sorted(folder.glob("*README*")) + sorted(folder.glob("*readme*")):
         _, found, after = read_text(path).partition("bounding box")

@@ -520,10 +520,10 @@ def test_middlebury_stereo(tmp_path: Path) -> None:
 
 def test_real_readme_of_middlebury(shared_data: Path) -> None:
     """The box of the README is the one that the uniform cameras.json was made with."""
-    from recon.datasets.readers.middlebury import _box
+    from recon.datasets.readers.middlebury import readme_box
 
     folder = shared_data / "datasets" / "middlebury_mvs" / "templeSparseRing"
-    inside = _box(folder)
+    inside = readme_box(folder)
     uniform = load_ground_truth(folder).region
     assert inside is not None
     assert uniform is not None
