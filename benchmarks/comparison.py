@@ -8,8 +8,8 @@ reading stands, with the results in the places of lines like ``<!-- results -->`
 scene stays as it stands in the document.
 
 Scenes: fountain-P11, Herz-Jesus-P8, entry-P10 and sceaux_castle at 640 pixels, and four rendered ones of six photos at
-480x360. The further scenes (named by --scenes) are two of these rendered ones, for the matchers in ``FURTHER``, and
-again for those in ``SURFACES``.
+480x360. The further scenes (named by --scenes) are one of these rendered ones, and again in other looks, for the
+matchers in ``FURTHER``.
 Settings are those of quality preview with fewer pairs and anchors and coarser depth maps (``SETTINGS``), the same for
 every matcher; intrinsics are known where the truth has them.
 """
@@ -42,7 +42,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "comparison.md"
 TEMPLATE = REPOSITORY / "docs" / "comparison.in.md"
 PICTURES = REPOSITORY / "docs" / "images" / "comparison"
-PLACES = {"results": "<!-- results -->", "further": "<!-- further -->", "surfaces": "<!-- surfaces -->"}
+PLACES = {"results": "<!-- results -->", "further": "<!-- further -->"}
 
 MATCHERS = (
     "siftflow",
@@ -58,10 +58,7 @@ MATCHERS = (
 FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+lightglue")
 """Matchers of the further scenes: semantic and learned ones and Scale-less SIFT, beside two of the above."""
 
-SURFACES = FURTHER[:5]
-"""Those whose surfaces are compared on photos of other looks, and over seeds: all but the slowest two."""
-
-CHOICE = {"results": MATCHERS, "further": FURTHER, "surfaces": SURFACES}
+CHOICE = {"results": MATCHERS, "further": FURTHER}
 
 SETTINGS = (
     "pairs.neighbours=5",
@@ -87,7 +84,6 @@ class Case:
     leave_out: int = 0
     part: str = "results"
     other_looks: bool = False
-    stop_after: str = "mesh"
 
 
 CASES = (
@@ -118,18 +114,9 @@ CASES = (
     Case(
         "further-looks",
         "the same façade, but every second photo looks otherwise: tones rise and fall (v becomes 1 - |2v - 1|) and red "
-        "and blue are exchanged, as no change of exposure does; cameras only",
+        "and blue are exchanged, as no change of exposure does",
         "facade",
         part="further",
-        other_looks=True,
-        stop_after="map",
-    ),
-    Case("surfaces-facade", "the façade of further-facade again", "facade", part="surfaces"),
-    Case(
-        "surfaces-looks",
-        "the photos of further-looks, to the mesh",
-        "facade",
-        part="surfaces",
         other_looks=True,
     ),
 )
@@ -154,7 +141,7 @@ COLUMNS = (
     ("cost.peak_memory_mb", "peak MB"),
 )
 
-# Measures of a whole run, whose noise only further seeds show.
+# Measures whose range over the seeds is shown.
 SPREAD = (
     "points.f_20mm",
     "mesh.f_20mm",
@@ -167,11 +154,11 @@ SPREAD = (
 
 MARKS = (
     "**Bold**: best of the scene. ≈: cannot be told from the best (95% paired bootstrap over the same photos or "
-    "pairs, or ranges over seeds that overlap). ↓: worse than the best by more than that. A column with ° in its "
-    "heading is of one run of each matcher and no mean over photos or pairs: nothing says how large its noise is, so "
-    "nothing in it is marked, and its differences must not be taken for the matchers'. ?: the same of one figure. In "
-    "square brackets: of fewer photos than others placed, not compared. In round ones: smallest and largest over the "
-    "seeds, with the median before them."
+    "pairs; surfaces by what each photo sees; or, of several seeds, ranges over them that overlap). ↓: worse than the "
+    "best by more than that. A column with ° in its heading is of one run of each matcher and of the whole run: "
+    "nothing says how large its noise is, so nothing in it is marked, and its differences must not be taken for the "
+    "matchers'. ?: the same of one figure. In square brackets: of fewer photos than others placed, not compared. In "
+    "round ones: smallest and largest over the seeds, with the median before them."
 )
 
 
@@ -222,7 +209,7 @@ def compare(case: Case, args: argparse.Namespace) -> None:
         quality="preview",
         threads=args.threads,
         leave_out=case.leave_out,
-        stop_after=case.stop_after,
+        stop_after="mesh",
         seeds=args.seeds,
         once=tuple(args.once),
     )

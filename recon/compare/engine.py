@@ -47,7 +47,6 @@ _COUNTS = {
     "run.track_length": ("map", "mean_track_length"),
     "run.reprojection_px": ("map", "mean_reprojection_error_px"),
     "run.sparse_points": ("map", "points"),
-    "run.depth_share": ("depth", "covered_share"),
     "run.points": ("fuse", "points"),
 }
 

@@ -94,7 +94,7 @@ def from_report(report: RunReport, *, seed: int = 0) -> Evaluation:
         report.rows(),
         dict(report.intervals(seed=seed)),
         {
-            name: Samples({_item(key): float(v) for key, v in s.values.items()}, s.statistic)
+            name: Samples({_item(key): np.asarray(v).tolist() for key, v in s.values.items()}, s.statistic)
             for name, s in report.samples.items()
         },
         dict(report.curves),

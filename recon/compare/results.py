@@ -140,7 +140,11 @@ def _inside_noise(name: str, best: Entry, other: Entry) -> bool | None:
     if best.metrics[name] == other.metrics[name]:
         return True
     test = difference(name, best.evaluation, other.evaluation)
-    verdict = None if test is None or test.count < 2 else test.inside_noise
+    verdict = None
+    if test is not None and test.count >= 2:
+        # Over what both have, the best may be the worse: then nothing says that it is best.
+        sign = -1.0 if describe(name).better == "higher" else 1.0
+        verdict = test.inside_noise or sign * test.difference > 0
     if name in best.spread and name in other.spread:
         a, b = best.spread[name], other.spread[name]
         overlap = a[0] <= b[1] and b[0] <= a[1]

@@ -9,7 +9,7 @@ from recon.compare.metrics import with_unit, written
 from recon.compare.tables import standing
 from recon.io.files import parse_json
 
-_MARKS = {"best": "*", "within noise": "~", "worse": " ", "": " "}
+_MARKS = {"best": "*", "within noise": "~", "worse": " ", "": "?"}
 
 
 def summary(path: Path) -> str:
@@ -39,8 +39,9 @@ def _table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
     for one in scene["contenders"]:
         cells = []
         for name in names:
-            mark = _MARKS[standing(scene["rankings"].get(name), one["label"])]
-            cells.append(_cell(one["metrics"].get(name), metrics[name]["unit"], scene["truth_unit"]) + mark)
+            value = one["metrics"].get(name)
+            mark = " " if value is None else _MARKS[standing(scene["rankings"].get(name), one["label"])]
+            cells.append(_cell(value, metrics[name]["unit"], scene["truth_unit"]) + mark)
         rows.append([one["label"], *cells])
         if one["state"] == "failed":
             failed.append(f"{one['label']} failed: {one['error']}")
@@ -51,5 +52,8 @@ def _table(scene: dict[str, Any], metrics: dict[str, Any]) -> str:
         )
         for row in rows
     ]
-    head = f"{scene['name']} (cameras: {scene['poses']}; * best, ~ not to be told from the best)"
+    head = (
+        f"{scene['name']} (cameras: {scene['poses']}; * best, ~ not to be told from the best, ? not tested, nothing: "
+        "worse)"
+    )
     return "\n".join([head, *lines, *failed])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-Statistic = Callable[[Float64[np.ndarray, " n"]], float]
-"""A number made of the values of all photos or pairs: a mean, a median, an area under a curve."""
+Value = float | Sequence[float]
+"""Of one photo or pair: a number, or counts of which the statistic makes a share."""
+
+Statistic = Callable[[Float64[np.ndarray, "n ..."]], float]
+"""A number made of the values of all photos or pairs: a mean, a median, an area under a curve, a share of sums."""
 
 RESAMPLES = 2000
 """Efron & Tibshirani 1993, section 14.5: at least 1000 for the ends of a 95% interval."""
@@ -52,7 +55,8 @@ class PairedTest:
 
 
 def statistic(name: str) -> Statistic:
-    """Look up a statistic: "mean", "median", or "auc_5" for the area under the recall curve of errors up to 5.
+    """Look up a statistic: "mean", "median", "ratio" and "f" of counts, or "auc_5" for the area under the recall curve
+    of errors up to 5.
 
     Raises:
         ValueError: there is no such statistic.
@@ -75,6 +79,25 @@ def median(values: Float64[np.ndarray, " n"]) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
+def ratio(counts: Float64[np.ndarray, "n 2"]) -> float:
+    """Compute the sum of the first column over that of the second, NaN where the latter is 0."""
+    part, whole = counts.sum(axis=0) if len(counts) else (0.0, 0.0)
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def f_score(counts: Float64[np.ndarray, "n 4"]) -> float:
+    """Compute the harmonic mean of two ratios, of the first two columns and of the last two; 0 where one is 0 or
+    NaN."""
+    precision, recall = ratio(counts[:, :2]), ratio(counts[:, 2:])
+    return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
+
+
+def known(values: Iterable[Value]) -> Float64[np.ndarray, "n ..."]:
+    """The values without those that are NaN."""
+    data = np.array(list(values), np.float64)
+    return data[~np.isnan(data).any(axis=tuple(range(1, data.ndim)))]
+
+
 def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
     """Compute the area under the recall curve of errors up to a limit, in 0…1 (trapezoids between the sorted
     errors, as in Sarlin et al., SuperGlue, CVPR 2020, section 5.2)."""
@@ -88,11 +111,11 @@ def area_under_curve(errors: Float[np.ndarray, " n"], limit: float) -> float:
     return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / limit)
 
 
-_NAMED: Mapping[str, Statistic] = {"mean": mean, "median": median}
+_NAMED: Mapping[str, Statistic] = {"mean": mean, "median": median, "ratio": ratio, "f": f_score}
 
 
 def confidence_interval(
-    values: Sequence[float] | Float[np.ndarray, " n"],
+    values: Iterable[Value],
     statistic: Statistic = mean,
     *,
     level: float = 0.95,
@@ -112,8 +135,7 @@ def confidence_interval(
         resamples: how many draws.
         seed: of the draws.
     """
-    data = np.asarray(values, np.float64)
-    data = data[~np.isnan(data)]
+    data = known(values)
     value = float(statistic(data)) if len(data) else float("nan")
     if len(data) < 2:
         return Interval(value, float("nan"), float("nan"), len(data))
@@ -124,8 +146,8 @@ def confidence_interval(
 
 
 def paired_difference(
-    a: Mapping[Any, float],
-    b: Mapping[Any, float],
+    a: Mapping[Any, Value],
+    b: Mapping[Any, Value],
     statistic: Statistic = mean,
     *,
     level: float = 0.95,
@@ -142,7 +164,7 @@ def paired_difference(
         a, b: item (photo name, pair of names) to value; NaN means that the method has no value for the item.
         statistic, level, resamples, seed: as in ``confidence_interval``.
     """
-    items = [key for key in a if key in b and not np.isnan(a[key]) and not np.isnan(b[key])]
+    items = [key for key in a if key in b and not np.isnan(a[key]).any() and not np.isnan(b[key]).any()]
     nan = float("nan")
     if not items:
         return PairedTest(nan, nan, nan, True, 0)

@@ -56,7 +56,7 @@ class ConsistencyReport:
         agreeing: share of the compared points at or above 0.7.
         compared: how many points were compared.
         sampled: how many points were looked at.
-        by_photo: mean correlation of the points of each reference photo.
+        by_photo: sum of the correlations of the points of each reference photo, and their number.
         scores: (sampled,) correlation of each point, NaN where it cannot be compared.
     """
 
@@ -65,7 +65,7 @@ class ConsistencyReport:
     agreeing: float
     compared: int
     sampled: int
-    by_photo: Mapping[str, float]
+    by_photo: Mapping[str, tuple[float, int]]
     scores: Float64[np.ndarray, " n"]
 
 
@@ -155,7 +155,7 @@ def _report(
     for i, view in enumerate(views):
         mine = scores[(reference == i) & np.isfinite(scores)]
         if len(mine):
-            by_photo[view.name] = float(mine.mean())
+            by_photo[view.name] = float(mine.sum()), len(mine)
     return ConsistencyReport(
         float(known.mean()) if len(known) else nan,
         float(np.median(known)) if len(known) else nan,

@@ -52,7 +52,6 @@ def _consistency(name: str) -> tuple[_Declared, ...]:
         (name, "photo-consistency", "", "higher"),
         (f"{name}.agreeing_share", "agreeing pixels", "share", "higher"),
         (f"{name}.compared_share", "compared share", "share", ""),
-        (f"{name}.photo_mean", "photo mean", "", ""),
     )
 
 

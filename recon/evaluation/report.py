@@ -11,7 +11,9 @@ from jaxtyping import Float64
 
 from recon.evaluation.bootstrap import (
     Interval,
+    Value,
     confidence_interval,
+    known,
     statistic,
 )
 from recon.run.folder import NamePair
@@ -48,7 +50,7 @@ class Samples:
         statistic: how they make one number, by its name (``bootstrap.statistic``).
     """
 
-    values: Mapping[Any, float]
+    values: Mapping[Any, Value]
     statistic: str
 
 
@@ -79,7 +81,7 @@ class RunReport:
     def intervals(self, *, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
         """Bootstrap confidence intervals of the metrics that are statistics over photos or pairs."""
         return {
-            name: confidence_interval(list(s.values.values()), statistic(s.statistic), level=level, seed=seed)
+            name: confidence_interval(s.values.values(), statistic(s.statistic), level=level, seed=seed)
             for name, s in self.samples.items()
         }
 
@@ -100,9 +102,9 @@ class ReportBuilder:
         if text not in self.notes:
             self.notes.append(text)
 
-    def statistic(self, name: str, values: Mapping[Any, float], kind: str) -> None:
+    def statistic(self, name: str, values: Mapping[Any, Value], kind: str) -> None:
         """Add a metric that is a statistic of values; those that are NaN are left out of it."""
-        array = np.array([v for v in values.values() if not np.isnan(v)], np.float64)
+        array = known(values.values())
         self.metrics[name] = statistic(kind)(array) if len(array) else float("nan")
         self.samples[name] = Samples(dict(values), kind)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,10 @@ class SurfaceReport:
         seen, sampled: how many samples of the truth cameras see, and how many there were.
         behind: share of the estimate that lies behind the truth for every camera, farther than the largest threshold.
         curve: distances from 0 to the largest threshold, with the precision and the recall at each: (64, 3).
+        by_view: for each view and threshold, how much of the judged estimate is within it, how much is judged, how much
+            of the seen truth is within it, how much is seen; what several views see counts in equal parts for each, so
+            that the sums over the views are the totals. Empty without views, where shares are averaged in voxels, and
+            where points behind the truth count.
     """
 
     thresholds: tuple[float, ...]
@@ -57,6 +61,7 @@ class SurfaceReport:
     sampled: int
     behind: float = 0.0
     curve: Float64[np.ndarray, "k 3"] = field(default_factory=lambda: np.zeros((0, 3)))
+    by_view: Float64[np.ndarray, "v t 4"] = field(default_factory=lambda: np.zeros((0, 0, 4)))
 
     @property
     def f_score(self) -> tuple[float, ...]:
@@ -161,10 +166,11 @@ def evaluate_surface(
             points = thin(points, how.voxel)
     seen = np.ones(len(truth_points), bool)
     judged, hidden = np.ones(len(points), bool), np.zeros(len(points), bool)
+    sights: Sequence[SeenDepth] = ()
     if views:
-        depths = truth_depths(known, views) if depths is None else depths
-        seen = visible_count(truth_points, depths, 0.25 * limits[0]) >= how.min_views
-        judged, hidden = points_to_judge(points, depths, limits[-1])
+        sights = truth_depths(known, views) if depths is None else depths
+        seen = visible_count(truth_points, sights, 0.25 * limits[0]) >= how.min_views
+        judged, hidden = points_to_judge(points, sights, limits[-1])
         if how.behind == "wrong":
             judged = judged | hidden
     if region is not None:
@@ -172,6 +178,11 @@ def evaluate_surface(
         judged &= region(points)
     to_truth = _distance(points[judged], known)
     to_estimate = _distance(truth_points[seen], found)
+    by_view = np.zeros((0, 0, 4))
+    if sights and how.average_voxel is None and how.behind == "ignored":
+        estimated = _by_view(lambda: in_front(points[judged], sights, limits[-1]), to_truth, limits)
+        true = _by_view(lambda: visible(truth_points[seen], sights, 0.25 * limits[0]), to_estimate, limits)
+        by_view = np.concatenate([estimated, true], axis=-1)
     shares = np.r_[np.linspace(0.0, limits[-1], _CURVE), limits]
     precision = _shares(to_truth, shares, points[judged], how.average_voxel)
     recall = _shares(to_estimate, shares, truth_points[seen], how.average_voxel)
@@ -187,6 +198,24 @@ def evaluate_surface(
         len(truth_points),
         float(hidden.mean()) if len(hidden) else 0.0,
         np.column_stack([shares[:_CURVE], precision[:_CURVE], recall[:_CURVE]]),
+        by_view,
+    )
+
+
+def _by_view(
+    masks: Callable[[], Iterable[Bool[np.ndarray, " n"]]],
+    distances: Float64[np.ndarray, " n"],
+    limits: Sequence[float],
+) -> Float64[np.ndarray, "v t 2"]:
+    """For each view and limit, how many points are within it, and how many there are, each divided among its views.
+
+    Args:
+        masks: gives, view by view, which points it sees; called twice rather than kept, for scans are large.
+    """
+    share = 1.0 / np.maximum(sum(mask.astype(np.int32) for mask in masks()), 1)
+    within = np.array([distances <= limit for limit in limits])
+    return np.array(
+        [[(share[one & mask].sum(), share[mask].sum()) for one in within] for mask in masks()], np.float64
     )
 
 
@@ -265,25 +294,40 @@ def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Float32[np.ndarray, "n
 def visible_count(
     points: Float[np.ndarray, "n 3"], depths: Sequence[SeenDepth], tolerance: float
 ) -> Int[np.ndarray, " n"]:
-    """Count the views that see each point: inside the picture and not behind the surface.
+    """Count the views that see each point (``visible``): (n,) int."""
+    count = np.zeros(len(points), int)
+    for mask in visible(points, depths, tolerance):
+        count += mask
+    return count
+
+
+def visible(
+    points: Float[np.ndarray, "n 3"], depths: Sequence[SeenDepth], tolerance: float
+) -> Iterator[Bool[np.ndarray, " n"]]:
+    """Decide, view by view, which points it sees: inside the picture and not behind the surface.
 
     Args:
         points: in the world.
         depths: cameras and the depth of the surface in each (0 where there is none).
         tolerance: how far behind the surface counts as on it; the surface's own slope within a pixel is added.
-
-    Returns:
-        (n,) int.
     """
-    count = np.zeros(len(points), int)
     for view, depth in depths:
         z, low, high, inside = _look_up(points, view, depth)
         # Between the nearest and the farthest of the pixels round about: a slanted or jagged surface is not
         # hidden by itself.
-        count += (
+        yield (
             inside & (high > 0) & (z <= high + tolerance) & ((z <= low + tolerance) | (high - low < 0.05 * z))
         )
-    return count
+
+
+def in_front(
+    points: Float[np.ndarray, "n 3"], depths: Sequence[SeenDepth], tolerance: float
+) -> Iterator[Bool[np.ndarray, " n"]]:
+    """Decide, view by view, which points lie on or in front of the surface; arguments as of ``points_to_judge``."""
+    for view, depth in depths:
+        z, column, row, inside = _pixels(points, view)
+        center = depth[row, column]
+        yield inside & (center > 0) & (z <= center + tolerance)
 
 
 def points_to_judge(

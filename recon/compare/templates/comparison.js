@@ -34,9 +34,11 @@
     const ranking = of.rankings[name];
     if (!ranking) return "";
     if (ranking.best === label) return "best";
-    return ranking.inside_noise.includes(label) ? "tie" : "";
+    if (ranking.inside_noise.includes(label)) return "tie";
+    const value = of.contenders.find((c) => c.label === label).metrics[name];
+    return ranking.tested.includes(label) || !known(value) ? "" : "untested";
   }
-  const mark = (name, label) => ({ best: " ★", tie: " ≈" })[standing(name, label)] || "";
+  const mark = (name, label) => ({ best: " ★", tie: " ≈", untested: " ?" })[standing(name, label)] || "";
   const present = (of = scene) => Object.keys(metrics).filter((name) => of.contenders.some((c) => known(c.metrics[name])));
 
   function choose(label, options, value, change) {
@@ -77,7 +79,7 @@
 
   // Tables
 
-  const verdicts = { best: node("span", { class: "star", title: "best" }, " ★"), tie: node("span", { class: "same", title: "cannot be told from the best" }, " ≈") };
+  const verdicts = { best: node("span", { class: "star", title: "best" }, " ★"), tie: node("span", { class: "same", title: "cannot be told from the best" }, " ≈"), untested: node("span", { class: "same", title: "not tested: nothing says how large the noise is" }, " ?") };
 
   function table(names, caption) {
     let sorted = null, upward = true;

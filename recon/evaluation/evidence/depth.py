@@ -15,10 +15,17 @@ from recon.evaluation.depth import (
 )
 from recon.evaluation.evidence.subject import Subject
 from recon.evaluation.report import Curve, ReportBuilder
+from recon.run.folder import DEPTH
+from recon.run.standing import VIEWS, read_standings
 
 
 def depth_evidence(subject: Subject, report: ReportBuilder) -> None:
-    """Compare the depth map of each photo of the run with its known depth."""
+    """Say how much of each photo has depth, and compare its depth map with its known depth."""
+    names = {f"{photo.id}.npz": name for name, photo in subject.run.photos.items()}
+    standings = dict(read_standings(subject.run.path(DEPTH, VIEWS)).values())
+    covered = {name: standings[file].covered for file, name in names.items() if file in standings}
+    if covered:
+        report.photos("run.depth_share", covered)
     if subject.truth is None or subject.truth.depth is None or subject.truth_from_run is None:
         return
     found = {}

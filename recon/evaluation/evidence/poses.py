@@ -25,9 +25,9 @@ def pose_evidence(subject: Subject, report: ReportBuilder) -> None:
     run, estimated = subject.run, subject.estimated
     if not known:
         if run.given:
-            report.metrics["registered.share"] = len(set(run.poses) & run.given) / len(run.given)
+            report.photos("registered.share", {name: float(name in run.poses) for name in sorted(run.given)})
         return
-    report.metrics["registered.share"] = len(estimated) / len(known)
+    report.photos("registered.share", {name: float(name in estimated) for name in sorted(known)})
     missing = sorted(set(known) - set(estimated))
     if missing:
         report.note(f"not registered: {', '.join(missing)}")

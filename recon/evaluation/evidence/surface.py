@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 from recon.core.mesh import Mesh
 from recon.evaluation.evidence.subject import Subject
-from recon.evaluation.report import Curve, ReportBuilder
+from recon.evaluation.report import Curve, ReportBuilder, Samples
 from recon.evaluation.sources import check_same_world
 from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface
 from recon.evaluation.tracks import evaluate_tracks
@@ -18,6 +18,13 @@ DTU_LONGEST = 0.02
 
 # Of the extent: a surface that is typically farther off was hardly made in the world of the truth.
 _ASTRAY_SHARE = 0.05
+
+# What the counts of ``SurfaceReport.by_view`` make: the metric, the statistic, and its columns.
+_OF_COUNTS = (
+    ("precision", "ratio", slice(0, 2)),
+    ("recall", "ratio", slice(2, 4)),
+    ("f", "f", slice(0, 4)),
+)
 
 
 def track_evidence(subject: Subject, report: ReportBuilder) -> None:
@@ -111,6 +118,10 @@ def _add_surface(name: str, found: SurfaceReport, subject: Subject, report: Repo
         metrics[f"{name}.precision_{key}"] = p
         metrics[f"{name}.recall_{key}"] = r
         metrics[f"{name}.f_{key}"] = f
+    for (key, _), counts in zip(subject.limits, found.by_view.swapaxes(0, 1), strict=False):
+        for what, kind, columns in _OF_COUNTS:
+            each = {view.name: row[columns].tolist() for view, row in zip(subject.views, counts, strict=True)}
+            report.samples[f"{name}.{what}_{key}"] = Samples(each, kind)
     metrics[f"{name}.accuracy_mean_error"] = found.accuracy[0] * unit
     metrics[f"{name}.accuracy_median_error"] = found.accuracy[1] * unit
     metrics[f"{name}.completeness_mean_error"] = found.completeness[0] * unit

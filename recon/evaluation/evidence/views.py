@@ -51,12 +51,10 @@ def consistency_evidence(subject: Subject, report: ReportBuilder) -> None:
     if not found.compared:
         report.note("photo_consistency: no point could be compared between two photos")
         return
-    report.per_photo[name] = dict(found.by_photo)
-    report.metrics[name] = found.mean
+    report.per_photo[name] = {photo: total / count for photo, (total, count) in found.by_photo.items()}
+    report.statistic(name, found.by_photo, "ratio")
     report.metrics[f"{name}.agreeing_share"] = found.agreeing
     report.metrics[f"{name}.compared_share"] = found.compared / max(found.sampled, 1)
-    # The mean of all points and the mean of the photos' means differ: the interval is that of the latter.
-    report.statistic(f"{name}.photo_mean", found.by_photo, "mean")
 
 
 def _photo_views(subject: Subject) -> list[PhotoView]:

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recon.compare import evaluation as evaluations
@@ -92,6 +93,17 @@ def test_who_found_fewer_cameras_is_not_more_accurate() -> None:
     ]
     assert rank(listed)["poses.mean_error"].best == "all"
     assert rank(listed)["matches.precision_1px"].best == "few"
+
+
+def test_who_is_worse_where_both_have_values_is_not_best() -> None:
+    """The best has one easy photo more; over the photos of both it is the worse."""
+    values = (("a", {"1": 0.5, "2": 0.5, "3": 1.0}), ("b", {"1": 0.6, "2": 0.6}))
+    listed = []
+    for label, each in values:
+        metric = {"photo_consistency": float(np.mean(list(each.values())))}
+        listed.append(entry(label, Evaluation(metric, samples={"photo_consistency": Samples(each, "mean")})))
+    found = rank(listed)["photo_consistency"]
+    assert (found.best, found.inside_noise, found.tested) == ("a", ("b",), ("b",))
 
 
 def test_seeds_that_overlap_are_the_same() -> None:

@@ -51,6 +51,27 @@ def test_seeded_and_ordered(values: list[float], seed: int) -> None:
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
 
 
+def test_shares_of_sums() -> None:
+    """Photos are drawn whole, with all that they hold: a large one weighs more than a small one."""
+    counts = {"a": (1, 2, 3, 4), "b": (8, 10, 1, 2), "c": (float("nan"), 1, 1, 1)}
+    rows = np.array([counts["a"], counts["b"]], float)
+    assert statistic("ratio")(rows[:, :2]) == 9 / 12
+    p, r = 9 / 12, 4 / 6
+    assert statistic("f")(rows) == pytest.approx(2 * p * r / (p + r))
+    assert statistic("f")(np.zeros((2, 4))) == 0.0
+    assert math.isnan(statistic("ratio")(np.zeros((0, 2))))
+    found = confidence_interval(counts.values(), statistic("f"))
+    assert (found.count, found.value) == (2, pytest.approx(2 * p * r / (p + r)))
+    draws = [statistic("f")(rows[drawn]) for drawn in ([0, 0], [0, 1], [1, 1])]
+    assert (found.low, found.high) == (min(draws), max(draws))
+    # Worse by as much in every photo: sure, however far the photos lie apart.
+    less = {name: (a - 0.1 * b, b, c, d) for name, (a, b, c, d) in counts.items()}
+    test = paired_difference(counts, less, statistic("f"))
+    assert test.count == 2
+    assert 0 < test.low <= test.difference
+    assert not test.inside_noise
+
+
 def test_few_and_missing_values() -> None:
     assert confidence_interval([float("nan"), 3.0]).value == 3.0
     assert math.isnan(confidence_interval([3.0]).low)

@@ -13,7 +13,7 @@ import pytest
 from recon.core.undistort import distort_points
 from recon.datasets.ground_truth import TruthPair, true_camera
 from recon.errors import ReconError
-from recon.evaluation.bootstrap import paired_difference, statistic
+from recon.evaluation.bootstrap import known, paired_difference, statistic
 from recon.evaluation.cost import evaluate_cost
 from recon.evaluation.metrics import describe
 from recon.evaluation.repeats import predict_left_out, repeatability_of_runs
@@ -86,6 +86,12 @@ def test_a_run_without_errors(scene: Scene, exact: Path) -> None:
     assert report.curves["mesh.recall"].y[-1] == 1.0
     assert set(report.per_photo["poses.mean_error"]) == set(NAMES)
     assert evaluate_run(exact, scene.truth).rows() == rows
+    # What is tested is what is shown.
+    assert {"registered.share", "points.f_20mm", "mesh.recall_20mm", "photo_consistency"} <= set(
+        report.samples
+    )
+    for name, samples in report.samples.items():
+        assert statistic(samples.statistic)(known(samples.values.values())) == pytest.approx(rows[name]), name
 
 
 def test_points_moved_by_a_known_distance(scene: Scene, tmp_path: Path) -> None:

@@ -105,6 +105,29 @@ def test_floaters_count_and_surroundings_do_not() -> None:
     assert strict.precision[0] == pytest.approx(1 / 3)
 
 
+def test_what_each_view_sees_makes_up_the_whole() -> None:
+    """What only the right camera sees of the estimate is lifted, and hardly counts for the left one."""
+    estimate = square(1.9)
+    right = square(1.9, 0.05)
+    for half, x in ((estimate, (-1.9, 0.9)), (right, (0.9, 1.9))):
+        half.vertices[[0, 3], 0], half.vertices[[1, 2], 0] = x
+    both = Mesh(
+        np.concatenate([estimate.vertices, right.vertices]), np.concatenate([estimate.faces, right.faces + 4])
+    )
+    how = SurfaceProtocol(samples=20000, min_views=1)
+    found = evaluate_surface(both, square(3.0), ABOVE, (0.01, 0.1), protocol=how)
+    assert found.by_view.shape == (2, 2, 4)
+    whole = found.by_view.sum(axis=0)
+    np.testing.assert_allclose(whole[:, 0] / whole[:, 1], found.precision)
+    np.testing.assert_allclose(whole[:, 2] / whole[:, 3], found.recall)
+    assert whole[0, [1, 3]].tolist() == pytest.approx([found.judged, found.seen])
+    precision = found.by_view[:, 0, 0] / found.by_view[:, 0, 1]
+    # The left camera sees up to x = 0.955, the right one all that is lifted, 1 wide, and alone nearly all of it.
+    assert precision[0] > 0.95
+    assert precision[1] == pytest.approx(1 - (0.945 + 0.055 / 2) / (0.945 + 1.91 / 2), abs=0.03)
+    assert not evaluate_surface(both, square(3.0), (), (0.01,), protocol=how).by_view.size
+
+
 def test_judgement_by_hand() -> None:
     depth = np.full((200, 200), 4.0, np.float32)
     depth[:, :100] = 0
