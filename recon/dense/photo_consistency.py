@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.vectors import LANES, load, load_pair, plus, splat, store, times, with_room
 from recon.dense.planes import projection_of
 
 _F32 = npt.NDArray[np.float32]
@@ -58,8 +59,8 @@ class Window(NamedTuple):
 
     Attributes:
         grey: (h, w) float32, 0…1.
-        down, across: (h, n, w) float32, weights along the column and along the row, each summing to 1; 0 outside of
-            the photo.
+        down, across: (h, n, w + LANES) float32, weights along the column and along the row, each summing to 1; 0
+            outside of the photo.
         mean, variance: (h, w) float32, of ``grey`` in the windows.
     """
 
@@ -96,10 +97,11 @@ def adaptive_window(grey: Float32[np.ndarray, "h w"], radius: int) -> Window:
 
 
 def _weights(grey: _F32, radius: int, axis: int) -> _F32:
-    """Weights (h, n, w) of the pixels around every pixel along an axis, by distance and by difference of grey."""
+    """Weights (h, n, w + LANES) of the pixels round every pixel along an axis, by distance and difference of grey."""
     h, width = grey.shape
     n = 2 * radius + 1
-    weights = np.zeros((h, n, width), np.float32)
+    room = with_room((h, n, width))
+    weights = room[..., :width]
     weights[:, radius] = 1
     for o in range(1, min(radius + 1, grey.shape[axis])):
         # A pixel weighs on another what that weighs on it.
@@ -110,7 +112,7 @@ def _weights(grey: _F32, radius: int, axis: int) -> _F32:
         weights[:, radius + o][before] = weight
         weights[:, radius - o][after] = weight
     weights /= weights.sum(axis=1, keepdims=True)
-    return weights
+    return room
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -163,21 +165,25 @@ def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _sample(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
-    """A photo at places within it, bilinear."""
+def _split(photo, u, t, at):  # type: ignore[no-untyped-def]
+    """Places within a photo become the place of their upper left pixel in memory and their shares of the next ones."""
     base = np.int32(photo[0])
     wide = np.int32(photo[2])
-    for x in range(out.shape[0]):
+    for x in range(at.shape[0]):
         iu = np.int32(u[x])
         it = np.int32(t[x])
-        fu = u[x] - np.float32(iu)
-        ft = t[x] - np.float32(it)
-        # Unsigned, so that no index counts from the end.
-        at = np.uint32(np.int32(base + np.int32(it * wide)) + iu)
-        under = np.uint32(at + np.uint32(wide))
-        top = flat[at] + fu * (flat[np.uint32(at + np.uint32(1))] - flat[at])
-        low = flat[under] + fu * (flat[np.uint32(under + np.uint32(1))] - flat[under])
-        out[x] = top + ft * (low - top)
+        u[x] -= np.float32(iu)
+        t[x] -= np.float32(it)
+        at[x] = np.int32(np.int32(base + np.int32(it * wide)) + iu)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _blend(top, low, u, t, out):  # type: ignore[no-untyped-def]
+    """Bilinear mixture of the two pixels of the upper row and of the lower one."""
+    for x in range(out.shape[0]):
+        a = top[2 * x] + u[x] * (top[2 * x + 1] - top[2 * x])
+        b = low[2 * x] + u[x] * (low[2 * x + 1] - low[2 * x])
+        out[x] = a + t[x] * (b - a)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -218,26 +224,20 @@ def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
+def _score(w, src, win, noise, ring, seen, rows, sums, at, slots, pairs, pixels, flats, score, best_two):  # type: ignore[no-untyped-def]
     """Aggregated correlation of an inverse depth map; see ``photo_consistency``.
 
-    A ring of warped rows per source holds what the window of the row at work needs, so that nothing of the size of
-    the photo is written but the result.
+    A ring of warped rows per source, and of the reference's, holds what the window of the row at work needs, so that
+    nothing of the size of the photo is written but the result. ``flats`` are arrays as vectors read them.
     """
     h, width = w.shape
     views = src.P.shape[0]
-    n = win.down.shape[1]
+    n, stride = win.down.shape[1:]
     r = n // 2
-    ring = np.zeros((views, n, width), np.float32)
-    seen = np.zeros((views, n, width), np.float32)
-    columns = np.zeros((3, width + 2 * r), np.float32)
-    v1, v2, v3 = columns[0], columns[1], columns[2]
-    sums = np.zeros((3, width), np.float32)
-    s1, s2, s3 = sums[0], sums[1], sums[2]
-    z = np.zeros((views, width), np.float32)
-    rows = np.zeros((5, width), np.float32)
-    u = np.zeros(width, np.float32)
-    t = np.zeros(width, np.float32)
+    flat_ring, down, across, columns, sums_of = flats
+    wide = sums.shape[1] + 2 * r
+    u, t, mixed, z = rows[0], rows[1], rows[2:7], rows[7:]
+    zero = splat(np.float32(0))
     for ahead in range(h + r):
         for k in range(views if ahead < h else 0):
             photo = src.layout[k]
@@ -245,33 +245,44 @@ def _score(w, src, win, noise, score, best_two):  # type: ignore[no-untyped-def]
             _places(
                 w[ahead], ahead, src.P[k], photo, np.float32(0), np.float32(1.001), u, t, seen[k, ahead % n]
             )
-            _sample(src.flat, photo, u, t, ring[k, ahead % n])
+            _split(photo, u, t, at)
+            for x in range(width):
+                pairs[0, x] = load_pair(src.flat, at[x])
+                pairs[1, x] = load_pair(src.flat, at[x] + photo[2])
+            _blend(pixels[0], pixels[1], u, t, ring[k, ahead % n, :width])
+        if ahead < h:
+            own = ring[views, ahead % n]
+            for x in range(width):
+                own[x] = win.grey[ahead, x]
         y = ahead - r
         if y < 0:
             continue
+        for o in range(n):
+            slots[o] = min(max(y + o - r, 0), h - 1) % n * stride
         for k in range(views):
-            for i in range(3):
-                for x in range(width + 2 * r):
-                    columns[i, x] = np.float32(0)
-                for x in range(width):
-                    sums[i, x] = np.float32(0)
-            for o in range(n):
-                yy = min(max(y + o - r, 0), h - 1)
-                slot = yy % n
-                for x in range(width):
-                    value = ring[k, slot, x]
-                    a = win.down[y, o, x] * value
-                    v1[r + x] += a
-                    v2[r + x] += a * value
-                    v3[r + x] += a * win.grey[yy, x]
-            for o in range(n):
-                for x in range(width):
-                    a = win.across[y, o, x]
-                    s1[x] += a * v1[x + o]
-                    s2[x] += a * v2[x + o]
-                    s3[x] += a * v3[x + o]
+            for x in range(0, width, LANES):
+                v1, v2, v3 = zero, zero, zero
+                for o in range(n):
+                    value = load(flat_ring, k * n * stride + slots[o] + x)
+                    a = times(load(down, (y * n + o) * stride + x), value)
+                    v1 = plus(v1, a)
+                    v2 = plus(v2, times(a, value))
+                    v3 = plus(v3, times(a, load(flat_ring, views * n * stride + slots[o] + x)))
+                store(columns, r + x, v1)
+                store(columns, wide + r + x, v2)
+                store(columns, 2 * wide + r + x, v3)
+            for x in range(0, width, LANES):
+                v1, v2, v3 = zero, zero, zero
+                for o in range(n):
+                    a = load(across, (y * n + o) * stride + x)
+                    v1 = plus(v1, times(a, load(columns, x + o)))
+                    v2 = plus(v2, times(a, load(columns, wide + x + o)))
+                    v3 = plus(v3, times(a, load(columns, 2 * wide + x + o)))
+                store(sums_of, x, v1)
+                store(sums_of, stride + x, v2)
+                store(sums_of, 2 * stride + x, v3)
             _correlate(sums, win.mean[y], win.variance[y], noise, seen[k, y % n], z[k])
-        _aggregate(z, rows, score[y], best_two[y])
+        _aggregate(z, mixed, score[y], best_two[y])
 
 
 def photo_consistency(
@@ -290,7 +301,18 @@ def photo_consistency(
         counts as 0 in the score; where only one view sees a pixel, it alone is the best two.
     """
     score, best_two = np.empty_like(w), np.empty_like(w)
-    _score(w, sources, window, np.float32(_NOISE), score, best_two)
+    views, n = len(sources.P), window.down.shape[1]
+    ring, sums = with_room((views + 1, n, w.shape[1])), with_room((3, w.shape[1]))
+    columns = with_room((3, w.shape[1] + n - 1))
+    seen = np.zeros((views, n, w.shape[1]), np.float32)
+    pairs, rows = np.zeros((2, w.shape[1]), np.int64), np.zeros((views + 7, w.shape[1]), np.float32)
+    at, slots = np.zeros(w.shape[1], np.int64), np.zeros(n, np.int64)
+    flats = tuple(a.reshape(-1) for a in (ring, window.down, window.across, columns, sums))
+    # Arrays are made out here: each way of making one is compiled too.
+    _score(
+        w, sources, window, np.float32(_NOISE), ring, seen, rows, sums, at, slots, pairs, pairs.view(np.float32),
+        flats, score, best_two,
+    )  # fmt: skip
     return score, best_two
 
 

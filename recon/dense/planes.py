@@ -12,6 +12,20 @@ from jaxtyping import Float32
 from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.vectors import (
+    LANES,
+    given_room,
+    larger,
+    load,
+    minus,
+    over,
+    plus,
+    splat,
+    store,
+    times,
+    with_room,
+    within,
+)
 
 _F32 = npt.NDArray[np.float32]
 
@@ -38,86 +52,75 @@ def inverse_depth(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _fit_planes(w, trust, rate, slopes, tolerance, damping, down, across, fit, gx, gy):  # type: ignore[no-untyped-def]
-    """Weighted least-squares planes over chained windows; see ``fit_planes``.
+def _fit_planes(w, trust, rate, slopes, limits, damping, down, across, columns, row, fit, gx, gy):  # type: ignore[no-untyped-def]
+    """Weighted least-squares planes over chained windows; see ``fit_planes``. All arrays are flat.
 
-    Moments are gathered down the columns first, then along the row; loops are kept short and over rows so that they
-    vectorise.
+    Moments are gathered down the columns first, then along the row.
     """
-    h, width = w.shape
     before_x, before_y = slopes
-    n = down.shape[1]
+    n = limits.shape[0]
     r = n // 2
-    zero = np.float32(0)
-    one = np.float32(1)
-    m = np.zeros((6, width + 2 * r), np.float32)
-    m0, m1, m2, m3, m4, row = m[0], m[1], m[2], m[3], m[4], m[5]
-    M = np.zeros((10, width), np.float32)
-    M0, M1, M2, M3, M4, M5, M6, M7, M8, a = M[0], M[1], M[2], M[3], M[4], M[5], M[6], M[7], M[8], M[9]
+    wide = row.shape[0]
+    width = wide - 2 * r - LANES
+    stride = width + LANES
+    h = w.shape[0] // stride
+    zero, one, least = splat(np.float32(0)), splat(np.float32(1)), splat(np.float32(1e-12))
+    damped = splat(damping)
     for y in range(h):
-        # No assignments to slices, which take long to compile.
         for x in range(width + 2 * r):
-            row[x] = w[y, min(max(x - r, 0), width - 1)]
-        for k in range(5):
-            for x in range(width + 2 * r):
-                m[k, x] = zero
-        for k in range(9):
-            for x in range(width):
-                M[k, x] = zero
-        for o in range(n):
-            d = np.float32(o - r)
-            yy = min(max(y + o - r, 0), h - 1)
-            limit = tolerance * (one + abs(d))
-            for x in range(width):
-                b = down[y, o, x] * trust[yy, x]
-                gap = abs(w[yy, x] - w[y, x] - d * before_y[y, x])
-                a[x] = b if gap * rate[y, x] <= limit else zero
-            for x in range(width):
-                m0[r + x] += a[x]
-                m1[r + x] += d * a[x]
-                m2[r + x] += d * d * a[x]
-            for x in range(width):
-                b = a[x] * w[yy, x]
-                m3[r + x] += b
-                m4[r + x] += d * b
-        for o in range(n):
-            d = np.float32(o - r)
-            limit = tolerance * (one + abs(d))
-            for x in range(width):
-                gap = abs(row[x + o] - w[y, x] - d * before_x[y, x])
-                a[x] = across[y, o, x] if gap * rate[y, x] <= limit else zero
-            for x in range(width):
-                b = a[x] * m0[x + o]
-                M0[x] += b
-                M1[x] += d * b
-                M2[x] += d * d * b
-            for x in range(width):
-                b = a[x] * m1[x + o]
-                M3[x] += b
-                M4[x] += d * b
-                M5[x] += a[x] * m2[x + o]
-            for x in range(width):
-                b = a[x] * (m3[x + o] - w[y, x] * m0[x + o])
-                M6[x] += b
-                M7[x] += d * b
-            for x in range(width):
-                M8[x] += a[x] * (m4[x + o] - w[y, x] * m1[x + o])
-        for x in range(width):
-            inverse = one / max(M0[x], np.float32(1e-12))
-            ex = M1[x] * inverse
-            ey = M3[x] * inverse
-            ev = M6[x] * inverse
-            xx = M2[x] * inverse - ex * ex + damping
-            yy_ = M5[x] * inverse - ey * ey + damping
-            xy = M4[x] * inverse - ex * ey
-            xv = M7[x] * inverse - ex * ev
-            yv = M8[x] * inverse - ey * ev
-            det = one / (xx * yy_ - xy * xy)
-            sx = (yy_ * xv - xy * yv) * det
-            sy = (xx * yv - xy * xv) * det
-            gx[y, x] = sx
-            gy[y, x] = sy
-            fit[y, x] = w[y, x] + ev - sx * ex - sy * ey
+            row[x] = w[y * stride + min(max(x - r, 0), width - 1)]
+        for x in range(0, width, LANES):
+            at = y * stride + x
+            here, rates, slope = load(w, at), load(rate, at), load(before_y, at)
+            m0, m1, m2, m3, m4 = zero, zero, zero, zero, zero
+            for o in range(n):
+                there = min(max(y + o - r, 0), h - 1) * stride + x
+                d = splat(np.float32(o - r))
+                value = load(w, there)
+                gap = times(minus(minus(value, here), times(d, slope)), rates)
+                a = within(
+                    times(load(down, (y * n + o) * stride + x), load(trust, there)), gap, splat(limits[o])
+                )
+                b, c = times(d, a), times(a, value)
+                m0, m1, m2 = plus(m0, a), plus(m1, b), plus(m2, times(d, b))
+                m3, m4 = plus(m3, c), plus(m4, times(d, c))
+            store(columns, r + x, m0)
+            store(columns, wide + r + x, m1)
+            store(columns, 2 * wide + r + x, m2)
+            store(columns, 3 * wide + r + x, m3)
+            store(columns, 4 * wide + r + x, m4)
+        for x in range(0, width, LANES):
+            at = y * stride + x
+            here, rates, slope = load(w, at), load(rate, at), load(before_x, at)
+            s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+            for o in range(n):
+                d = splat(np.float32(o - r))
+                gap = times(minus(minus(load(row, x + o), here), times(d, slope)), rates)
+                a = within(load(across, (y * n + o) * stride + x), gap, splat(limits[o]))
+                m0, m1 = load(columns, x + o), load(columns, wide + x + o)
+                b = times(a, m0)
+                c = times(d, b)
+                s0, s1, s2 = plus(s0, b), plus(s1, c), plus(s2, times(d, c))
+                c = times(a, m1)
+                s3, s4 = plus(s3, c), plus(s4, times(d, c))
+                s5 = plus(s5, times(a, load(columns, 2 * wide + x + o)))
+                # Values count from the pixel's own.
+                c = minus(times(a, load(columns, 3 * wide + x + o)), times(here, b))
+                s6, s7 = plus(s6, c), plus(s7, times(d, c))
+                s8 = plus(s8, times(a, minus(load(columns, 4 * wide + x + o), times(here, m1))))
+            inverse = over(one, larger(s0, least))
+            ex, ey, ev = times(s1, inverse), times(s3, inverse), times(s6, inverse)
+            xx = plus(minus(times(s2, inverse), times(ex, ex)), damped)
+            yy = plus(minus(times(s5, inverse), times(ey, ey)), damped)
+            xy = minus(times(s4, inverse), times(ex, ey))
+            xv = minus(times(s7, inverse), times(ex, ev))
+            yv = minus(times(s8, inverse), times(ey, ev))
+            det = over(one, minus(times(xx, yy), times(xy, xy)))
+            sx = times(minus(times(yy, xv), times(xy, yv)), det)
+            sy = times(minus(times(xx, yv), times(xy, xv)), det)
+            store(gx, at, sx)
+            store(gy, at, sy)
+            store(fit, at, minus(plus(here, ev), plus(times(sx, ex), times(sy, ey))))
 
 
 def fit_planes(
@@ -125,8 +128,8 @@ def fit_planes(
     trust: Float32[np.ndarray, "h w"],
     rate: Float32[np.ndarray, "h w"],
     tolerance: float,
-    down: Float32[np.ndarray, "h n w"],
-    across: Float32[np.ndarray, "h n w"],
+    down: Float32[np.ndarray, "h n _"],
+    across: Float32[np.ndarray, "h n _"],
     damping: float = SLOPE_DAMPING,
     slopes: tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]] | None = None,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
@@ -138,18 +141,26 @@ def fit_planes(
         rate: disparity per unit of inverse depth, pixels; makes differences of ``w`` comparable.
         tolerance: pixels; a neighbour ``d`` pixels away whose disparity is off the slopes by more than
             ``tolerance * (1 + d)`` is another surface.
-        down, across: window weights along the column and then along the row, of odd length n
-            (``recon.dense.photo_consistency.Window``).
+        down, across: window weights along the column and then along the row, of odd length n, with room behind each
+            row (``recon.dense.photo_consistency.Window``).
         damping: see ``SLOPE_DAMPING``.
         slopes: of each pixel's surface as far as they are known, in x and y; level without.
 
     Returns:
         The plane's inverse depth at the pixel, and its slopes in x and y.
     """
-    fit, gx, gy = np.empty_like(w), np.empty_like(w), np.empty_like(w)
     if slopes is None:
         slopes = (np.zeros_like(w), np.zeros_like(w))
-    _fit_planes(w, trust, rate, slopes, np.float32(tolerance), np.float32(damping), down, across, fit, gx, gy)
+    width, n = w.shape[1], down.shape[1]
+    flat = [given_room(a).reshape(-1) for a in (w, trust, rate, *slopes)]
+    found = [with_room(w.shape) for _ in range(3)]
+    limits = np.float32(tolerance) * (1 + np.abs(np.arange(n, dtype=np.float32) - n // 2))
+    row, columns = with_room((width + n - 1,)), with_room((5, width + n - 1)).reshape(-1)
+    _fit_planes(
+        *flat[:3], (flat[3], flat[4]), limits, np.float32(damping), down.reshape(-1), across.reshape(-1), columns, row,
+        *(a.reshape(-1) for a in found),
+    )  # fmt: skip
+    fit, gx, gy = (np.ascontiguousarray(a[:, :width]) for a in found)
     return fit, gx, gy
 
 
@@ -169,7 +180,8 @@ def planes_from_depth(
     h, width = depth.shape
     w = inverse_depth(depth)
     known = w > 0
-    even = np.full((h, 2 * radius + 1, width), 1.0 / (2 * radius + 1), np.float32)
+    even = with_room((h, 2 * radius + 1, width))
+    even[..., :width] = 1.0 / (2 * radius + 1)
     rate = np.where(known, depth, 0).astype(np.float32)
     down, across = _inside(even, 0), _inside(even, 1)
     _, gx, gy = fit_planes(w, known.astype(np.float32), rate, max_step, down, across, _LEAST_DAMPING)
@@ -182,7 +194,7 @@ def _inside(even: _F32, axis: int) -> _F32:
     n = weights.shape[1]
     for i in range(n):
         o = i - n // 2
-        plane = weights[:, i] if axis == 0 else weights[:, i].T
+        plane = weights[:, i, :-LANES] if axis == 0 else weights[:, i, :-LANES].T
         if o < 0:
             plane[:-o] = 0
         elif o > 0:

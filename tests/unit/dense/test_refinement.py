@@ -145,18 +145,19 @@ def test_true_depth_scores_higher_than_others():
 
 
 @pytest.mark.parametrize("with_slopes", [False, True])
-def test_plane_fit_agrees_with_numpy_twin(with_slopes):
+@pytest.mark.parametrize("width", [10, 24, 32])  # less than a vector, one and a half, two
+def test_plane_fit_agrees_with_numpy_twin(with_slopes, width):
     rng = np.random.default_rng(2)
-    h, width, radius = 20, 24, 3
+    h, radius, edge = 20, 3, width // 2
     w = (1.0 + 0.01 * rng.normal(size=(h, width))).astype(np.float32)
-    w[:, 12:] += 1.0  # a step that no fit may cross
+    w[:, edge:] += 1.0  # a step that no fit may cross
     trust = rng.uniform(0.1, 1, (h, width)).astype(np.float32)
     rate = np.full((h, width), 10.0, np.float32)
     window = pc.adaptive_window(rng.uniform(0, 1, (h, width)).astype(np.float32), radius)
     known = tuple(rng.normal(0, 0.005, (2, h, width)).astype(np.float32)) if with_slopes else None
     before = known if known is not None else np.zeros((2, h, width))
     fit, gx, gy = fit_planes(w, trust, rate, 0.25, window.down, window.across, slopes=known)
-    for y, x in [(10, 11), (10, 12), (0, 0), (19, 23), (5, 8)]:
+    for y, x in [(10, edge - 1), (10, edge), (0, 0), (19, width - 1), (5, 8)]:
         rows, values, weights = [], [], []
         for i in range(-radius, radius + 1):
             xx = x + i
