@@ -82,7 +82,7 @@ def mesh_from_open3d(mesh: Any) -> Mesh:
 
 def mesh_to_open3d(mesh: Mesh) -> Any:
     """Convert to an Open3D ``TriangleMesh``, with normals and colours where there are some; without texture."""
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     made = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)

@@ -38,7 +38,7 @@ class Hits:
 
 def tensor(values: np.ndarray) -> Any:
     """Hand an array to Open3D."""
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     core: Any = o3d.core
     return core.Tensor(np.ascontiguousarray(values))
@@ -46,7 +46,7 @@ def tensor(values: np.ndarray) -> Any:
 
 def ray_scene(mesh: Mesh) -> Any:
     """Build an Open3D ``RaycastingScene`` (Embree) with one mesh."""
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(

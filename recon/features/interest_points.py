@@ -32,10 +32,11 @@ def extract_interest_points(
     mask: Bool[np.ndarray, "h w"] | None = None,
     max_points: int = 8192,
     peak_threshold: float | None = None,
+    first_octave: int = -1,
 ) -> InterestPoints:
     """SIFT points of an image with sigma, orientation and RootSIFT descriptors.
 
-    The detector is VLFeat's as pycolmap ships it (first octave -1, three levels an octave, up to two
+    The detector is VLFeat's as pycolmap ships it (three levels an octave, up to two
     orientations a point, so that one position may appear twice). This is the one place besides the pycolmap
     adapter that knows COLMAP's pixel convention: ``pycolmap`` serves as a feature library here, and its
     positions are shifted by half a pixel on the way in.
@@ -45,6 +46,8 @@ def extract_interest_points(
         mask: True where points are wanted; None for everywhere.
         max_points: at most so many points are kept, those of largest scale first.
         peak_threshold: smallest difference of Gaussians of a point, grey in 0…1; None for COLMAP's 0.0067.
+        first_octave: -1 enlarges the image to twice its size first. Without (0), points below a sigma of 1.6 pixels are
+            not found, two thirds and more of all, and it takes a quarter of the time.
 
     Returns:
         Points sorted by scale, coarse to fine. Empty for an image too small to hold any.
@@ -57,7 +60,8 @@ def extract_interest_points(
     if min(height, width) < 8 or max_points < 1:
         return _empty()
     grey = np.ascontiguousarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY))
-    frames, descriptors = _run_sift(grey, max_points if mask is None else 4 * max_points, peak_threshold)
+    limit = max_points if mask is None else 4 * max_points
+    frames, descriptors = _run_sift(grey, limit, peak_threshold, first_octave)
     if len(frames) == 0:
         return _empty()
     xy = frames[:, :2] - _HALF_PIXEL
@@ -139,13 +143,14 @@ def match_interest_points(
 
 
 def _run_sift(
-    grey: UInt8[np.ndarray, "h w"], max_points: int, peak_threshold: float | None = None
+    grey: UInt8[np.ndarray, "h w"], max_points: int, peak_threshold: float | None, first_octave: int
 ) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
     """Frames (x, y, sigma, orientation; COLMAP's pixel convention) and uint8 RootSIFT descriptors."""
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.num_threads = 1
     options.sift.max_num_features = max_points
+    options.sift.first_octave = first_octave
     if peak_threshold is not None:
         options.sift.peak_threshold = peak_threshold
     extractor = _quietly_create(options)

@@ -96,15 +96,16 @@ def transport(
     """
     target, affinity = np.zeros((len(xy), 2), np.float32), np.zeros((len(xy), 2, 2), np.float32)
     valid = np.zeros(len(xy), np.bool_)
-    _transport(xy, flow, consistent, radius, step, min_support, target, affinity, valid)
+    near = np.empty((2, 2 * radius + 1))
+    _transport(xy, flow, consistent, radius, step, min_support, near, target, affinity, valid)
     return target, affinity, valid
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _transport(  # type: ignore[no-untyped-def]
-    xy, flow, consistent, radius, step, min_support, target, affinity, valid
+    xy, flow, consistent, radius, step, min_support, near, target, affinity, valid
 ):
-    """Writes what ``transport`` returns."""
+    """Writes what ``transport`` returns. ``near`` is room for the Gaussian weights along both axes."""
     height, width = consistent.shape
     sigma2 = 0.5 * radius * radius
     for i in range(len(xy)):
@@ -113,6 +114,9 @@ def _transport(  # type: ignore[no-untyped-def]
         if cx < 0 or cy < 0 or cx >= width or cy >= height or not consistent[cy, cx]:
             continue
         f0x, f0y = flow[cy, cx, 0], flow[cy, cx, 1]
+        for k in range(2 * radius + 1):
+            near[0, k] = np.exp(-((cx - radius + k - px) ** 2) / sigma2)
+            near[1, k] = np.exp(-((cy - radius + k - py) ** 2) / sigma2)
         m00 = m01 = m02 = m11 = m12 = m22 = 0.0
         rx0 = rx1 = rx2 = ry0 = ry1 = ry2 = 0.0
         support = 0
@@ -128,7 +132,7 @@ def _transport(  # type: ignore[no-untyped-def]
                 apart = (ex * ex + ey * ey) / (step * step)
                 if apart < 4.0:
                     support += 1
-                w = np.exp(-(dx * dx + dy * dy) / sigma2) / (1.0 + apart)
+                w = near[0, x - cx + radius] * near[1, y - cy + radius] / (1.0 + apart)
                 m00 += w
                 m01 += w * dx
                 m02 += w * dy

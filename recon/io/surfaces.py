@@ -393,7 +393,7 @@ def write_mesh(path: Path, mesh: Any) -> None:
         UsageError: for another suffix.
         ReconError: when the file could not be written.
     """
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     if path.suffix.lower() not in MESH_FORMATS:
         raise UsageError(f"{path.name}: a mesh is written as one of {', '.join(MESH_FORMATS)}")
@@ -414,7 +414,7 @@ def read_mesh(path: Path) -> Any:
     Raises:
         ReconError: when the file holds no triangles.
     """
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     if path.suffix.lower() == ".ply":
         _check_ply_faces(path)

@@ -87,9 +87,11 @@ def _mesh(
     return _surface(surface, view, style)
 
 
-def _surface(surface: Surface, view: PinholeView, style: Literal["color", "shaded"]) -> Picture:
+def _surface(
+    surface: Surface, view: PinholeView, style: Literal["color", "shaded"], samples: int = 2
+) -> Picture:
     textured = style == "color" and surface.texture is not None
-    return pictures.surface_picture(surface, view, "texture" if textured else style)
+    return pictures.surface_picture(surface, view, "texture" if textured else style, samples)
 
 
 def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> Picture:
@@ -113,11 +115,8 @@ def _beside_photos(scene: DenseScene, surface: Surface, shown: list[PinholeView]
     panels, captions = [], []
     for one in shown:
         view, image = by_id[one.photo_id]
-        panels += [
-            image,
-            _surface(surface, view, "color"),
-            _surface(surface, view, "shaded"),
-        ]
+        # The sheet shows them at half this size: that makes samples enough.
+        panels += [image, _surface(surface, view, "color", 1), _surface(surface, view, "shaded", 1)]
         captions += [view.name, "mesh from there", "its shape"]
     return pictures.contact_sheet(panels, captions, columns=3)
 

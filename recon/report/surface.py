@@ -54,7 +54,7 @@ def page_surface(run: RunFolder, mesh: VertexMesh) -> Surface:
 
 def _clustered(mesh: VertexMesh) -> Surface:
     """Vertices that fall into one cell of a grid become one: coarser than collapsing edges, and far faster."""
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     center = mesh.vertices.mean(axis=0)
     made = o3d.geometry.TriangleMesh(

@@ -13,6 +13,9 @@ from numba import njit
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
 
+# Sums may be added up in any order, so that they vectorise; what is no number stays recognisable.
+_IN_ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}
+
 
 @njit(cache=True, nogil=True)
 def sample(image: np.ndarray, x: float, y: float) -> float:
@@ -146,7 +149,7 @@ def align_patches(
 
 
 # Few functions, and arrays made outside: each function called and each kind of array made is compiled besides.
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ANY_ORDER)
 def _align(  # type: ignore[no-untyped-def]
     source, target, start, usable, levels, scales, iterations, place, weight, patch, room, normal, delta,
     warps, correlation,

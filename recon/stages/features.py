@@ -24,6 +24,12 @@ class FeaturesSettings(BaseModel):
     peak_threshold: float | None = Field(
         None, gt=0.0, lt=1.0, description="smallest contrast of a point, grey in 0…1; none: COLMAP's 0.0067"
     )
+    first_octave: int = Field(
+        -1,
+        ge=-1,
+        le=0,
+        description="-1: look at the photo at twice its size, too, which finds the finest points",
+    )
 
 
 class FeaturesStage:
@@ -42,9 +48,7 @@ class FeaturesStage:
         keys = {photo.id: content_key(identity | {"photo": run.photo_key(photo)}) for photo in photos}
         with work.resumable_directory(POINTS) as folder:
             kept = sum(before.take(keys[photo.id], folder / f"{photo.id}.npz") for photo in photos)
-            with closing(
-                ExtractPoints(work.root, folder, settings.max_points, settings.peak_threshold)
-            ) as task:
+            with closing(ExtractPoints(work.root, folder, **settings.model_dump())) as task:
                 counts = work.spread(task, photos, "interest points", task.lost)
             write_keys(work, folder, {f"{number}.npz": key for number, key in keys.items()})
         figures: dict[str, Any] = {"points": int(sum(counts)), "points_per_photo": float(np.mean(counts))}

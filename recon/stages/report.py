@@ -30,7 +30,7 @@ class ReportStage:
     """Writes summary.json, summary.txt, the preview pictures and report.html."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
         "photos", "pairs", "match", "verify", "tracks", "map", "depth", "fuse", "mesh", "texture",
     )  # fmt: skip

@@ -47,7 +47,7 @@ def write_scene(scene: SyntheticScene, folder: Path) -> None:
 
 def write_ply(path: Path, mesh: Mesh) -> None:
     """Write a mesh as binary PLY."""
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     out = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64)), o3d.utility.Vector3iVector(mesh.faces)

@@ -23,13 +23,14 @@ class ExtractPoints:
     Attributes:
         root: the workspace.
         folder: where the points go.
-        max_points, peak_threshold: of ``extract_interest_points``.
+        max_points, peak_threshold, first_octave: of ``extract_interest_points``.
     """
 
     root: Path
     folder: Path
     max_points: int
     peak_threshold: float | None
+    first_octave: int
 
     def __call__(self, photo: Photo) -> int:
         target = self.folder / f"{photo.id}.npz"
@@ -42,6 +43,7 @@ class ExtractPoints:
             mask=run.mask(photo),
             max_points=self.max_points,
             peak_threshold=self.peak_threshold,
+            first_octave=self.first_octave,
         )
         with run.files.write_into(self.folder, target.name) as path:
             write_points(path, points)

@@ -127,7 +127,7 @@ def close_holes(
 
     The outer border of an open surface is a hole too, a large one: keep ``size`` well below its extent.
     """
-    import open3d as o3d
+    from recon.core.open3d import o3d
 
     if size <= 0:
         return vertices, faces
