@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from recon.core.cameras import Intrinsics
 from recon.graph.loops import STRONG
 from recon.graph.types import ViewGraph
-from recon.graph.view_graph import relative_pose
+from recon.graph.view_graph import other_relative_pose, relative_pose
 
 # A pair contradicts a model by so much rotation, or so much between directions of translation (degrees). Pairs of a
 # right model are within 1 and 5 of it; look-alikes are wrong by tens of degrees.
@@ -66,7 +66,8 @@ def model_contradictions(
     """The pairs of a view graph whose relative pose is not that of the model's cameras.
 
     A model in which look-alike things became one contradicts the pairs that saw them apart, though its reprojection
-    errors are small: what does not fit was thrown away. A model that contradicts strong pairs is not sound.
+    errors are small: what does not fit was thrown away. A model that contradicts strong pairs is not sound. A pair
+    that a homography explains contradicts it if neither of the two poses that this allows is the model's.
 
     Args:
         graph: with ``evidence`` on its edges; best the one of all pairs, before any were dropped.
@@ -82,14 +83,29 @@ def model_contradictions(
             continue
         if evidence >= STRONG:
             wrong.append(1.0 - evidence)
-        turn, direction = disagreement(pose, poses[a], poses[b])
-        if float(graph.edges[a, b].get("angle", 0.0)) < MIN_PARALLAX:
-            direction = math.nan
+        told = float(graph.edges[a, b].get("angle", 0.0)) >= MIN_PARALLAX
+        turn, direction = _nearest([pose, other_relative_pose(graph, a, b)], poses[a], poses[b], told)
         if turn > MAX_TURN or direction > MAX_DIRECTION:
             found.append(Contradiction((a, b), evidence, turn, direction))
     found.sort(key=lambda one: (-one.evidence, one.pair))
     among = sum(one.evidence >= STRONG for one in found)
     return ModelContradictions(tuple(found), among, tuple(wrong))
+
+
+def _nearest(
+    either: Sequence[Float[np.ndarray, "3 4"] | None],
+    pose_a: Float[np.ndarray, "3 4"],
+    pose_b: Float[np.ndarray, "3 4"],
+    told: bool,
+) -> tuple[float, float]:
+    """The disagreement of that one of the relative poses that is nearest to the model's.
+
+    Args:
+        told: whether the direction of translation means something; NaN if not.
+    """
+    found = [disagreement(one, pose_a, pose_b) for one in either if one is not None]
+    found = [(turn, direction if told else math.nan) for turn, direction in found]
+    return min(found, key=lambda one: max(one[0] / MAX_TURN, one[1] / MAX_DIRECTION if told else 0.0))
 
 
 def chance_of_so_many(chances: Sequence[float], count: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Float64, UInt32
 from scipy.optimize import least_squares
@@ -28,6 +29,10 @@ MIN_ESSENTIAL_SHARE = 0.95
 # lines have 0.14 to 0.85; the six below 0.09 have 0% to 31% there.
 MIN_CONFIDENCE_ALONE = 0.13
 MIN_CONFIDENCE_SUPPORTED = 0.09
+# A pose that a homography allows has so many of the inliers before its plane; nearer to the chosen one than this (norm
+# of the difference of the matrices) it is the same.
+BEFORE_CAMERA = 0.9
+SAME_POSE = 0.02
 # RANSAC stops here even when the inlier share promises nothing (COLMAP's default).
 MAX_RANSAC_TRIALS = 10_000
 
@@ -192,7 +197,36 @@ def verify_pair(
                 candidate[:, 3] /= length
             pose = candidate
             angle = float(found.tri_angle) if found.tri_angle >= 0 else float("nan")
-    return TwoViewGeometry(chosen, matrix, pose, inliers, angle)  # type: ignore[arg-type]
+    other = None
+    if chosen == "H" and pose is not None:
+        between = np.linalg.inv(camera_b.K) @ matrix @ camera_a.K
+        other = other_pose(between, pose, colmap_a.cam_from_img(sides[1][inliers]))
+    return TwoViewGeometry(chosen, matrix, pose, inliers, angle, other)  # type: ignore[arg-type]
+
+
+def other_pose(
+    homography: Float[np.ndarray, "3 3"], pose: Float[np.ndarray, "3 4"], points: Float[np.ndarray, "n 2"]
+) -> Float64[np.ndarray, "3 4"] | None:
+    """The second relative pose that explains a homography between two cameras, None where no other one does.
+
+    Two planes with two motions give the same homography, and often all points lie before both cameras either way
+    (Ma, Soatto, Kosecka & Sastry, "An Invitation to 3-D Vision", section 5.3.3).
+
+    Args:
+        homography: from A to B, in image coordinates of focal length 1.
+        pose: that was chosen, B from A.
+        points: in A, which the plane must show from the front; same coordinates.
+    """
+    signed = homography * np.sign(np.linalg.det(homography))
+    _, turns, shifts, normals = cv2.decomposeHomographyMat(signed, np.eye(3))
+    rays = np.column_stack([points, np.ones(len(points))])
+    found: list[Float64[np.ndarray, "3 4"]] = []
+    for turn, shift, normal in zip(turns, shifts, normals, strict=True):
+        length = float(np.linalg.norm(shift))
+        if length > 0 and (rays @ normal > 0).mean() >= BEFORE_CAMERA:
+            found.append(np.column_stack([turn, shift / length]))
+    other = max(found, key=lambda one: float(np.linalg.norm(one - pose)), default=None)
+    return None if other is None or np.linalg.norm(other - pose) < SAME_POSE else other
 
 
 def refined_geometry(

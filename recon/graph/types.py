@@ -27,6 +27,7 @@ class TwoViewGeometry:
         b_from_a: relative pose 3x4 (unit translation) where it could be recovered, else None.
         inliers: True for each input match that agrees with the model.
         triangulation_angle: median angle between the rays of inliers in radians, NaN without pose.
+        other_b_from_a: the second relative pose that a homography allows, where the inliers do not rule it out.
     """
 
     model: Literal["F", "E", "H", "none"]
@@ -34,6 +35,7 @@ class TwoViewGeometry:
     b_from_a: Float64[np.ndarray, "3 4"] | None
     inliers: Bool[np.ndarray, " n"]
     triangulation_angle: float = float("nan")
+    other_b_from_a: Float64[np.ndarray, "3 4"] | None = None
 
     @property
     def inlier_count(self) -> int:

@@ -12,7 +12,8 @@ Edges join photos whose pair was verified. Directed quantities go from the lower
     alone (float): the chance, by the pair's own signs, that its relative pose is right; evidence (float): the same
     after all loops were heard; weight (float): -log(1 - evidence), for spanning trees and drawings;
     angle (float): median triangulation angle in degrees, absent without relative pose;
-    qw, qx, qy, qz, tx, ty, tz (float): relative pose higher_from_lower, absent where unknown;
+    qw, qx, qy, qz, tx, ty, tz (float): relative pose higher_from_lower, absent where unknown; with other_ before
+    them: the second pose that the pair's homography allows;
     rotation_loops, rotation_loop_error, flow_loops, flow_loop_error: set by the loop checks (number of
     three-view loops through the edge; the smallest error among them, in degrees or pixels).
 """
@@ -53,6 +54,10 @@ _SIGNS = (
     "spread", "residual", "filled", "confidence", "agreement", "essential", "sparse", "matched", "stretch",
     "points",
 )  # fmt: skip
+
+
+_POSE = ("qw", "qx", "qy", "qz", "tx", "ty", "tz")
+_OTHER = "other_"
 
 
 @dataclass(frozen=True)
@@ -118,34 +123,40 @@ def build_view_graph(photos: PhotoSet, pairs: Mapping[tuple[int, int], PairEvide
             attributes["weight"] = strength(evidence.chance)
         if math.isfinite(geometry.triangulation_angle):
             attributes["angle"] = math.degrees(geometry.triangulation_angle)
-        if geometry.b_from_a is not None:
-            qx, qy, qz, qw = Rotation.from_matrix(geometry.b_from_a[:, :3]).as_quat(canonical=True)
-            tx, ty, tz = geometry.b_from_a[:, 3]
-            for key, value in zip(
-                ("qw", "qx", "qy", "qz", "tx", "ty", "tz"), (qw, qx, qy, qz, tx, ty, tz), strict=True
-            ):
-                attributes[key] = float(value)
+        for prefix, pose in (("", geometry.b_from_a), (_OTHER, geometry.other_b_from_a)):
+            if pose is not None:
+                qx, qy, qz, qw = Rotation.from_matrix(pose[:, :3]).as_quat(canonical=True)
+                for key, value in zip(_POSE, (qw, qx, qy, qz, *pose[:, 3]), strict=True):
+                    attributes[prefix + key] = float(value)
         graph.add_edge(i, j, **attributes)
     return graph
 
 
 def rotation_between(graph: ViewGraph, source: int, target: int) -> Float[np.ndarray, "3 3"] | None:
     """Rotation target_from_source of an edge, None where the pair has no relative pose."""
-    edge = graph.edges[source, target]
-    if "qw" not in edge:
-        return None
-    R = Rotation.from_quat([edge["qx"], edge["qy"], edge["qz"], edge["qw"]]).as_matrix()
-    return R if source < target else R.T
+    pose = relative_pose(graph, source, target)
+    return None if pose is None else pose[:, :3]
 
 
 def relative_pose(graph: ViewGraph, source: int, target: int) -> Float[np.ndarray, "3 4"] | None:
     """Pose target_from_source of an edge (unit translation), None where the pair has none."""
-    R = rotation_between(graph, source, target)
-    if R is None:
-        return None
+    return _pose(graph, source, target, "")
+
+
+def other_relative_pose(graph: ViewGraph, source: int, target: int) -> Float[np.ndarray, "3 4"] | None:
+    """The second pose target_from_source that the homography of an edge allows, None where there is none."""
+    return _pose(graph, source, target, _OTHER)
+
+
+def _pose(graph: ViewGraph, source: int, target: int, prefix: str) -> Float[np.ndarray, "3 4"] | None:
     edge = graph.edges[source, target]
-    t = np.array([edge["tx"], edge["ty"], edge["tz"]])
-    return np.column_stack([R, t if source < target else -R @ t])
+    if prefix + "qw" not in edge:
+        return None
+    qw, qx, qy, qz, *t = (edge[prefix + key] for key in _POSE)
+    R = Rotation.from_quat([qx, qy, qz, qw]).as_matrix()
+    if source > target:
+        R, t = R.T, -R.T @ t
+    return np.column_stack([R, t])
 
 
 def signs_of_edge(graph: ViewGraph, a: int, b: int) -> PairSigns | None:

@@ -220,6 +220,7 @@ def _stored(one: PairEvidence) -> dict[str, Any]:
         "b_from_a": _array(geometry.b_from_a),
         "inliers": [len(geometry.inliers), np.packbits(geometry.inliers).tobytes().hex()],
         "triangulation_angle": float(geometry.triangulation_angle),
+        "other_b_from_a": _array(geometry.other_b_from_a),
         "matches": int(one.matches),
         "consistent": float(one.consistent),
         "signs": None if one.signs is None else {k: _number(v) for k, v in asdict(one.signs).items()},
@@ -233,6 +234,11 @@ def _array(values: np.ndarray | None) -> Any:
     return None if values is None else [values.tolist(), "C" if values.flags.c_contiguous else "F"]
 
 
+def _matrix(stored: Any) -> np.ndarray | None:
+    """What ``_array`` stored."""
+    return None if stored is None else np.array(stored[0], np.float64, order=stored[1])
+
+
 def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
@@ -240,15 +246,10 @@ def _number(value: Any) -> int | float:
 def _evidence(stored: Mapping[str, Any]) -> PairEvidence:
     count, bits = stored["inliers"]
     inliers = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
-    matrix, pose, signs = stored["matrix"], stored["b_from_a"], stored["signs"]
+    matrix, pose, other = (_matrix(stored[key]) for key in ("matrix", "b_from_a", "other_b_from_a"))
+    signs = stored["signs"]
     return PairEvidence(
-        TwoViewGeometry(
-            stored["model"],
-            None if matrix is None else np.array(matrix[0], np.float64, order=matrix[1]),
-            None if pose is None else np.array(pose[0], np.float64, order=pose[1]),
-            inliers,
-            stored["triangulation_angle"],
-        ),
+        TwoViewGeometry(stored["model"], matrix, pose, inliers, stored["triangulation_angle"], other),
         stored["matches"],
         stored["consistent"],
         None if signs is None else PairSigns(**signs),

@@ -69,6 +69,25 @@ def test_a_folded_model_contradicts_the_pairs_across_the_fold_and_no_others() ->
     assert model_contradictions(weak, folded).pairs == ()
 
 
+def test_a_flat_pair_contradicts_a_model_that_neither_of_its_two_poses_fits() -> None:
+    poses = ring()
+    photos = PhotoSet(tuple(Photo(i, f"{i}.jpg", "", 64, 48, 64, 48, 0) for i in poses), (CAMERA,))
+    R = poses[1][:, :3] @ poses[0][:, :3].T
+    t = poses[1][:, 3] - R @ poses[0][:, 3]
+    right = np.column_stack([R, t / np.linalg.norm(t)])
+    turned = Rotation.from_rotvec([0.5, 0, 0]).as_matrix() @ right
+
+    def far(one: np.ndarray, other: np.ndarray | None) -> int:
+        geometry = TwoViewGeometry("H", np.eye(3), one, np.ones(100, bool), 0.2, other)
+        graph = build_view_graph(photos, {(0, 1): PairEvidence(geometry, 100, chance=0.95)})
+        return model_contradictions(graph, poses).strong
+
+    assert far(turned, None) == 1
+    assert far(turned, right) == 0
+    assert far(right, turned) == 0
+    assert far(turned, turned[:, [1, 0, 2, 3]] * [1, 1, -1, 1]) == 1
+
+
 def test_a_wrong_direction_counts_where_there_is_parallax() -> None:
     poses = ring()
     graph = view_graph(poses, (1,))

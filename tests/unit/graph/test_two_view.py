@@ -109,6 +109,35 @@ def test_planes_and_turns_give_a_homography(kind: str, camera: Intrinsics) -> No
     assert np.abs(mapped[:, :2] / mapped[:, 2:] - b).max() < 0.05
 
 
+def test_one_of_the_two_poses_of_a_plane_is_right_and_both_explain_it() -> None:
+    a, b, pose = scene("plane", 900)
+    direction = pose[:, 3] / np.linalg.norm(pose[:, 3])
+    # Over the whole photo, points would lie on both sides of the other plane; a part of it leaves both.
+    assert verify_pair(a, b, KNOWN, KNOWN).other_b_from_a is None
+    part = a[:, 0] > 250
+    a, b = a[part], b[part]
+    found = verify_pair(a, b, KNOWN, KNOWN)
+    assert found.model == "H"
+    assert found.b_from_a is not None
+    assert found.other_b_from_a is not None
+
+    def away(one: np.ndarray) -> tuple[float, float]:
+        turned = Rotation.from_matrix(one[:, :3] @ pose[:, :3].T).magnitude()
+        return float(np.degrees(turned)), float(np.degrees(np.arccos(min(one[:, 3] @ direction, 1.0))))
+
+    right, wrong = sorted((found.b_from_a, found.other_b_from_a), key=away)
+    assert max(away(right)) < 0.3
+    assert max(away(wrong)) > 5
+    for one in (right, wrong):
+        x, y, z = one[:, 3]
+        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        matrix = np.linalg.inv(KNOWN.K).T @ cross @ one[:, :3] @ np.linalg.inv(KNOWN.K)
+        assert np.median(transfer_errors(matrix, a, b)) < 0.05
+    # What is not flat, and a camera that only turned, have no second one.
+    for kind in ("cloud", "turn"):
+        assert verify_pair(*scene(kind)[:2], KNOWN, KNOWN).other_b_from_a is None
+
+
 def test_outliers_are_told_from_inliers() -> None:
     a, b, _ = scene("cloud", 400)
     rng = np.random.default_rng(1)
