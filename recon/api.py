@@ -198,8 +198,9 @@ def plan(run: str | Path, threads: int | None = None, memory: str | None = None)
         ReconError: its pairs are not chosen.
     """
     from recon.core.memory import machine_memory, memory_size
+    from recon.core.parallel import usable_cores
     from recon.engine.recipe import load_recipe
-    from recon.engine.runner import RECIPE, available_threads
+    from recon.engine.runner import RECIPE
     from recon.run import forecast
     from recon.run.folder import RunFolder
 
@@ -215,7 +216,7 @@ def plan(run: str | Path, threads: int | None = None, memory: str | None = None)
     assert work is not None
     finished = {name: took.get(name, 0.0) for name, one in done.items() if one.state == "done"}
     allowed = memory_size(memory) if memory else machine_memory()
-    return forecast.plan(work, finished, threads or available_threads(), allowed).in_words()
+    return forecast.plan(work, finished, threads or usable_cores(), allowed).in_words()
 
 
 def trust(run: str | Path) -> dict[str, Any] | None:

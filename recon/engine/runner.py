@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.core.memory import give_memory_back, machine_memory
+from recon.core.parallel import usable_cores
 from recon.engine.forecast import seconds_to_go, time_in_words
 from recon.engine.recipe import Recipe
 from recon.engine.stage import Stage, StageContext
@@ -127,13 +127,6 @@ class RunOptions:
     derived: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def available_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 def run_stages(
     stages: Sequence[Stage], recipe: Recipe, root: Path, options: RunOptions | None = None
 ) -> RunSummary:
@@ -218,7 +211,7 @@ class _Run:
         self.read: set[str] = set()  # stages that others read
         self.todo: set[str] = set()
         self.told = time.monotonic()
-        self.threads = options.threads or available_threads()
+        self.threads = options.threads or usable_cores()
 
     @property
     def manifest(self) -> Manifest:

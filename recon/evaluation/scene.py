@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recon.core.mesh import mesh_from_open3d
 from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap
-from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface
+from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface, truth_depths
 from recon.io.cameras_json import read_cameras_json
 
 
@@ -45,12 +45,13 @@ def judge_scene(
     truth = mesh_from_open3d(read_mesh(scene / "truth" / "mesh.ply"))
     cloud = mesh = None
     every, how = list(views.values()), SurfaceProtocol(samples)
+    seen = truth_depths(truth, every)
     if (out / "dense" / "points.ply").is_file():
         xyz = read_points_ply(out / "dense" / "points.ply").xyz
-        cloud = evaluate_surface(xyz, truth, every, thresholds, poses.truth_from_estimate, how)
+        cloud = evaluate_surface(xyz, truth, every, thresholds, poses.truth_from_estimate, how, depths=seen)
     if (out / "mesh" / "mesh.ply").is_file():
         found = mesh_from_open3d(read_mesh(out / "mesh" / "mesh.ply"))
-        mesh = evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, how)
+        mesh = evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, how, depths=seen)
     return SceneReport(poses, cloud, mesh)
 
 

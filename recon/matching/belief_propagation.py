@@ -517,7 +517,7 @@ def propagate(
             coarse,
             smoothness,
             gamma / 2,
-            COARSE_ITERATIONS,
+            min(COARSE_ITERATIONS, iterations),
             hierarchy - 1,
         )
         inherit_messages(above, coarse, layout, labels, beliefs)

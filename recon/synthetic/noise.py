@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 from jaxtyping import Float32
@@ -12,51 +10,46 @@ from jaxtyping import Float32
 _LACUNARITY = 1.93
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _lattice(ix: int, iy: int, iz: int, seed: int) -> float:
-    """A reproducible number in -1…1 for a lattice point (integer hash with the mixing steps of xxHash)."""
-    h = (ix * 374761393 + iy * 668265263 + iz * 2246822519 + seed * 3266489917) & 0xFFFFFFFF
-    h = ((h ^ (h >> 15)) * 2246822519) & 0xFFFFFFFF
-    h = ((h ^ (h >> 13)) * 3266489917) & 0xFFFFFFFF
-    h = h ^ (h >> 16)
+@numba.njit(cache=True, nogil=True)
+def _lattice(ix, iy, iz, seed):  # type: ignore[no-untyped-def]
+    """A reproducible number in -1…1 for a lattice point (integer hash with the mixing steps of xxHash), all uint32."""
+    h = np.uint32(
+        ix * np.uint32(374761393)
+        + iy * np.uint32(668265263)
+        + iz * np.uint32(2246822519)
+        + seed * np.uint32(3266489917)
+    )
+    h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(2246822519))
+    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(3266489917))
+    h = np.uint32(h ^ (h >> np.uint32(16)))
     return h * (2.0 / 4294967295.0) - 1.0
 
 
-@numba.njit(cache=True, nogil=True)
-def _fractal(
-    points: np.ndarray, footprint: np.ndarray, longest: float, octaves: int, roughness: float, seed: int
-) -> np.ndarray:
-    out = np.empty(len(points), np.float32)
-    for i in range(len(points)):
-        total = 0.0
-        wavelength = longest
-        for k in range(octaves):
-            # An octave fades out between four and two samples per wavelength (Nyquist).
-            fade = min(max(wavelength / footprint[i] * 0.5 - 1.0, 0.0), 1.0)
-            if fade <= 0.0:
-                break
-            # Turned about a skew axis, or the lattice would show on axis-parallel walls.
-            px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-            f = 1.0 / wavelength
-            x = (0.8165 * px - 0.4082 * py + 0.4082 * pz) * f + 17.3 * k
-            y = (0.7071 * py + 0.7071 * pz) * f + 5.9 * k
-            z = (-0.5774 * px - 0.5774 * py + 0.5774 * pz) * f + 29.1 * k
-            fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-            ix, iy, iz = int(fx), int(fy), int(fz)
-            tx, ty, tz = x - fx, y - fy, z - fz
-            tx = tx * tx * tx * (tx * (tx * 6.0 - 15.0) + 10.0)
-            ty = ty * ty * ty * (ty * (ty * 6.0 - 15.0) + 10.0)
-            tz = tz * tz * tz * (tz * (tz * 6.0 - 15.0) + 10.0)
-            s = seed * 101 + k
-            c00 = _lattice(ix, iy, iz, s) * (1 - tx) + _lattice(ix + 1, iy, iz, s) * tx
-            c10 = _lattice(ix, iy + 1, iz, s) * (1 - tx) + _lattice(ix + 1, iy + 1, iz, s) * tx
-            c01 = _lattice(ix, iy, iz + 1, s) * (1 - tx) + _lattice(ix + 1, iy, iz + 1, s) * tx
-            c11 = _lattice(ix, iy + 1, iz + 1, s) * (1 - tx) + _lattice(ix + 1, iy + 1, iz + 1, s) * tx
-            value = (c00 * (1 - ty) + c10 * ty) * (1 - tz) + (c01 * (1 - ty) + c11 * ty) * tz
-            total += fade * value * (wavelength / longest) ** roughness
-            wavelength /= _LACUNARITY
-        out[i] = total
-    return out
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+def _add_octave(points, footprint, wavelength, shift, seed, amplitude, total):  # type: ignore[no-untyped-def]
+    """Adds one octave of noise, faded out between four and two samples per wavelength (Nyquist)."""
+    f = 1.0 / wavelength
+    one = np.uint32(1)
+    for i in range(len(total)):
+        fade = min(max(wavelength / footprint[i] * 0.5 - 1.0, 0.0), 1.0)
+        # Turned about a skew axis, or the lattice would show on axis-parallel walls.
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+        x = (0.8165 * px - 0.4082 * py + 0.4082 * pz) * f + shift[0]
+        y = (0.7071 * py + 0.7071 * pz) * f + shift[1]
+        z = (-0.5774 * px - 0.5774 * py + 0.5774 * pz) * f + shift[2]
+        fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
+        ix, iy, iz = np.uint32(np.int32(fx)), np.uint32(np.int32(fy)), np.uint32(np.int32(fz))
+        tx, ty, tz = x - fx, y - fy, z - fz
+        tx = tx * tx * tx * (tx * (tx * 6.0 - 15.0) + 10.0)
+        ty = ty * ty * ty * (ty * (ty * 6.0 - 15.0) + 10.0)
+        tz = tz * tz * tz * (tz * (tz * 6.0 - 15.0) + 10.0)
+        jx, jy, jz = np.uint32(ix + one), np.uint32(iy + one), np.uint32(iz + one)
+        c00 = _lattice(ix, iy, iz, seed) * (1 - tx) + _lattice(jx, iy, iz, seed) * tx
+        c10 = _lattice(ix, jy, iz, seed) * (1 - tx) + _lattice(jx, jy, iz, seed) * tx
+        c01 = _lattice(ix, iy, jz, seed) * (1 - tx) + _lattice(jx, iy, jz, seed) * tx
+        c11 = _lattice(ix, jy, jz, seed) * (1 - tx) + _lattice(jx, jy, jz, seed) * tx
+        value = (c00 * (1 - ty) + c10 * ty) * (1 - tz) + (c01 * (1 - ty) + c11 * ty) * tz
+        total[i] += fade * value * amplitude
 
 
 def fractal_noise(
@@ -82,11 +75,12 @@ def fractal_noise(
         (n,) float32, mean about 0; each octave is within its amplitude.
     """
     spacing = np.broadcast_to(np.asarray(footprint, np.float32), (len(points),))
-    return _fractal(
-        np.ascontiguousarray(points, np.float32),
-        np.ascontiguousarray(spacing),
-        longest,
-        octaves,
-        roughness,
-        seed,
-    )
+    places, wavelength = np.ascontiguousarray(points, np.float32), float(longest)
+    spacing = np.ascontiguousarray(spacing)
+    total = np.zeros(len(places))
+    for k in range(octaves):
+        shift = (17.3 * k, 5.9 * k, 29.1 * k)
+        amplitude = (wavelength / longest) ** roughness
+        _add_octave(places, spacing, wavelength, shift, np.uint32(seed * 101 + k), amplitude, total)
+        wavelength /= _LACUNARITY
+    return total.astype(np.float32)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
+from recon.core.parallel import map_ordered, usable_cores
 from recon.core.raycasting import depth_and_normals, ray_scene
 from recon.synthetic.materials import Albedo, vertex_albedo
 from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 from recon.synthetic.sensor import Sensor, photograph
+
+# Photos are rendered so many at once at most: each needs some hundred megabytes.
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -69,23 +74,25 @@ def render_scene(
     rng = np.random.default_rng(seed)
     scene = ray_scene(mesh)
     baked = bake_lighting(mesh, lighting, seed)
-    images, depths, normals = [], [], []
-    for index, view in enumerate(views):
+    drawn = [2.0 ** float(rng.uniform(-sensor.exposure_spread, sensor.exposure_spread)) for _ in views]
+    light = [1.15 * factor for factor in (drawn if exposures is None else exposures)]
+
+    def photo(index: int) -> tuple[Any, Any, Any]:
+        view = views[index]
         radiance = render_radiance(mesh, view, albedo, lighting, baked, samples, background, scene=scene)
-        drawn = 2.0 ** float(rng.uniform(-sensor.exposure_spread, sensor.exposure_spread))
-        exposure = 1.15 * (drawn if exposures is None else exposures[index])
-        images.append(photograph(radiance, sensor, exposure, seed * 1000 + index))
-        depth, normal = depth_and_normals(mesh, view, scene)
-        depths.append(depth)
-        normals.append(normal)
+        image = photograph(radiance, sensor, light[index], seed * 1000 + index)
+        return image, *depth_and_normals(mesh, view, scene)
+
+    photos = map_ordered(photo, range(len(views)), min(_AT_ONCE, usable_cores()))
+    images, depths, normals = zip(*photos, strict=True)
     at_vertices = vertex_albedo(mesh, albedo, 0.01)
     colors = np.rint(np.clip(at_vertices, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
     return SyntheticScene(
         name,
-        tuple(images),
+        images,
         tuple(views),
-        tuple(depths),
-        tuple(normals),
+        depths,
+        normals,
         tuple(depth > 0 for depth in depths),
         replace(mesh, rgb=colors if mesh.rgb is None else mesh.rgb),
     )
