@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import statistics
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recon.core.memory import machine_memory
+from recon.core.parallel import Waiting
 from recon.engine.workspace import library_versions
 from recon.errors import ReconError
 from recon.io.files import INCOMPLETE
@@ -31,8 +31,6 @@ ANSWER_SECONDS = 15
 SHARED_SECONDS = 10.0
 """So long a file that a worker wrote may take to be seen here: network file systems keep what they know of a folder for
 some seconds."""
-_QUEUED = 3
-"""Tasks a worker thread has at hand: enough that it never waits, few enough that Ctrl-C ends soon."""
 _BATCH_SECONDS, _SHARES = 0.25, 4
 """Items that take less go to a worker together, for about so long; each thread gets what is left in so many shares."""
 MOST_DEATHS = 2
@@ -43,7 +41,8 @@ _LOSSES = 5
 """So often a result may be lost with the worker that held it, before it was fetched, and its item be done again."""
 _HANGS_AFTER, _HANGS_TIMES = 300.0, 30.0
 """A task hangs when it takes longer than these seconds and so many times the middle one of those that are done."""
-_LOOK_EVERY = 5.0
+_ASK_EVERY, _LOOK_EVERY = 1.0, 5.0
+"""Seconds between questions for the workers, and for what they do."""
 _WORKER_TTL = "60s"
 """A worker of ours that is not heard of for so long is given up."""
 
@@ -74,25 +73,24 @@ class Cluster:
     seconds: list[float] = field(default_factory=list)
     preparing: list[Any] = field(default_factory=list)
 
-    @property
-    def threads(self) -> int:
-        """Tasks that can be done at once."""
-        return max(1, sum(self.client.nthreads().values()))
-
     def map(
         self,
         task: Callable[[Any], Any],
         items: Sequence[Any],
         on_done: Callable[[], object],
         lost: Callable[[Any, str], Any],
+        needs: Sequence[Collection[int]] | None = None,
     ) -> list[Any]:
         """The results of a task over items, in order.
+
+        Neighbours in the order of the items go to one worker as far as that keeps no other one waiting.
 
         Args:
             task: can be pickled; reads and writes the workspace.
             on_done: called after each item.
             lost: what stands for the result of an item whose worker died or hung each time; its text says what
                 happened.
+            needs: as ``parallel.Waiting`` takes it.
 
         Raises:
             ReconError: the scheduler, or the last worker, is gone.
@@ -101,7 +99,7 @@ class Cluster:
         from distributed import CancelledError
         from distributed.comm import CommClosedError
 
-        mission = _Mission(self, task, items, on_done, lost)
+        mission = _Mission(self, task, items, on_done, lost, needs)
         try:
             with self.client.as_current():
                 return mission.run()
@@ -114,15 +112,18 @@ class Cluster:
         finally:
             mission.cancel()
 
-    def prepare(self, modules: Sequence[str]) -> None:
-        """Have each worker import modules, one after the other, while it has no task.
+    def prepare(self, stages: Sequence[Any]) -> None:
+        """Have each worker import the modules of stages, and then warm up for them, while it has no task.
 
-        Libraries take seconds to load. A task is one thread's work, so OpenCV gets one, too.
+        Libraries take seconds to load, and compiled kernels tenths of one.
         """
         workers = list(self.client.nthreads())
+        kinds = [type(stage) for stage in stages]
+        jobs: list[tuple[Callable[..., None], Any, int]] = [(_prepare, kind.__module__, -1) for kind in kinds]
+        jobs += [(_warm_up, kind, -2) for kind in kinds if hasattr(kind, "warm_up")]
         self.preparing = [
-            self.client.submit(_prepare, module, workers=[worker], pure=False, priority=-1)
-            for module in modules
+            self.client.submit(job, what, workers=[worker], pure=False, priority=priority)
+            for job, what, priority in jobs
             for worker in workers
         ]
 
@@ -172,72 +173,109 @@ class _Mission:
         items: Sequence[Any],
         on_done: Callable[[], object],
         lost: Callable[[Any, str], Any],
+        needs: Sequence[Collection[int]] | None = None,
     ) -> None:
         self.cluster, self.client = cluster, cluster.client
         self.task, self.items, self.on_done, self.lost = task, items, on_done, lost
         self.results: list[Any] = [None] * len(items)
-        self.waiting = iter(range(len(items)))
-        self.begun = 0
-        self.seconds: list[float] = []
+        self.needs = needs
+        self.workers: dict[str, int] = {}
+        self.parts: dict[str, int] = {}
+        self.waiting = Waiting(0)
+        self.seconds: dict[str, list[float]] = {}
         self.flying: dict[Any, list[int]] = {}
+        self.held: Counter[str] = Counter()
+        self.holders: dict[Any, str] = {}
         self.suspects: list[int] = []
         self.since: dict[str, tuple[str, float]] = {}
         self.losses: Counter[int] = Counter()
-        self.seen = time.monotonic()
+        self.seen = self.asked = time.monotonic()
         self.name = f"recon-{uuid.uuid4().hex}"
 
     def run(self) -> list[Any]:
         """Do all items; those whose worker died are tried once more alone, as their neighbours in the queue look
         suspicious too."""
-        self._fly(self.waiting, self.cluster.threads * _QUEUED, self._suspect)
-        for index in self.suspects:
-            self._fly(iter([index]), 1, self._give_up)
+        self.workers = self.client.nthreads()
+        self.parts = {worker: part for part, worker in enumerate(sorted(self.workers))}
+        self.waiting = Waiting(len(self.items), self.needs, len(self.parts))
+        self._fly()
+        while self.suspects:
+            self._fly(self.suspects.pop(0))
+            self._fly()  # what needed it
         return self.results
 
-    def _fly(self, waiting: Iterator[int], ahead: int, killed: Callable[[int, str], None]) -> None:
+    def _fly(self, alone: int | None = None) -> None:
+        """Do all items that may begin, or a single one that may end its worker."""
         from distributed import as_completed
 
         done = as_completed()
-
-        def more() -> None:
-            while len(self.flying) < ahead:
-                batch = list(itertools.islice(waiting, self._batch_size()))
-                if not batch:
-                    return
-                self.begun += len(batch)
-                done.add(self._submit(batch))
-
-        more()
+        killed = self._suspect if alone is None else self._give_up
+        if alone is not None:
+            done.add(self._submit([alone]))
         looked = time.monotonic()
-        while self.flying:
+        while True:
+            if alone is None:
+                for worker in self.workers:
+                    while self._has_room(worker) and (batch := self._batch(worker)):
+                        done.add(self._submit(batch, worker))
+            if not self.flying and (alone is not None or self.waiting.next() is None):
+                return
             ready = done.next_batch(block=False) if done.has_ready() else []
             for future in ready:
                 if future in self.flying and not self._land(future, killed):
                     done.add(self._submit(self._lost(future)))
-                more()
-            if time.monotonic() - looked > _LOOK_EVERY:
-                looked = time.monotonic()
+            now = time.monotonic()
+            if now - self.asked > _ASK_EVERY:
+                self.asked = now
+                self._ask()
+            if now - looked > _LOOK_EVERY:
+                looked = now
                 self._look(killed)
             if not ready:
                 time.sleep(0.02)
 
-    def _batch_size(self) -> int:
-        """Items that go to a worker at once, as handing over takes 10 ms: more where they are short, few at the end."""
-        if not self.seconds:
-            return 1
-        usual = max(statistics.median(self.seconds[-50:]), 1e-4)
-        left = (len(self.items) - self.begun) // (_SHARES * self.cluster.threads)
-        return max(1, min(int(_BATCH_SECONDS / usual), left))
+    def _has_room(self, worker: str) -> bool:
+        """Whether a worker takes more: a task at hand for each of its threads beside what it does, none in the end."""
+        threads = sum(self.workers.values())
+        return self.held[worker] < self.workers[worker] * (2 if self.waiting.left > 2 * threads else 1)
 
-    def _submit(self, batch: list[int]) -> Any:
+    def _batch(self, worker: str) -> list[int]:
+        """Items of one kind that go to a worker at once, as handing over takes 10 ms: more where they are short, few at
+        the end."""
+        part = self.parts.setdefault(worker, len(self.parts))
+        batch: list[int] = []
+        kind, most = "", 1
+        while len(batch) < most and (index := self.waiting.next(part)) is not None:
+            if not batch:
+                kind = self._kind(index)
+                if kind in self.seconds:
+                    usual = max(statistics.median(self.seconds[kind][-50:]), 1e-4)
+                    share = self.waiting.left // (_SHARES * sum(self.workers.values()))
+                    most = min(int(_BATCH_SECONDS / usual), share)
+            elif self._kind(index) != kind:
+                break
+            self.waiting.begin(index)
+            batch.append(index)
+        return batch
+
+    def _kind(self, index: int) -> str:
+        """The step that an item is, where a task has several."""
+        return str(getattr(self.items[index], "step", ""))
+
+    def _submit(self, batch: list[int], worker: str | None = None) -> Any:
+        where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
         future = self.client.submit(
             _timed,
             self.task,
             [self.items[index] for index in batch],
             key=f"{self.name}-{batch[0]}-{uuid.uuid4().hex[:8]}",
             pure=False,
+            **where,
         )
         self.flying[future] = batch
+        if worker is not None:
+            self.holders[future] = worker
+            self.held[worker] += 1
         return future
 
     def _land(self, future: Any, killed: Callable[[int, str], None]) -> bool:
@@ -258,7 +296,8 @@ class _Mission:
             self.results[index] = result
             self.cluster.cpu_seconds += seconds
             self.cluster.seconds.append(seconds)
-            self.seconds.append(seconds)
+            self.seconds.setdefault(self._kind(index), []).append(seconds)
+            self.waiting.done(index)
             self.on_done()
         return True
 
@@ -276,6 +315,7 @@ class _Mission:
 
     def _forget(self, future: Any) -> list[int]:
         self.since.pop(future.key, None)
+        self.held[self.holders.pop(future, "")] -= 1
         return self.flying.pop(future)
 
     def _suspect(self, index: int, why: str) -> None:
@@ -284,20 +324,25 @@ class _Mission:
 
     def _give_up(self, index: int, why: str) -> None:
         self.results[index] = self.lost(self.items[index], why)
+        self.waiting.done(index)
         self.on_done()
 
-    def _look(self, killed: Callable[[int, str], None]) -> None:
-        """See whether scheduler and workers are there, and whether a task hangs."""
+    def _ask(self) -> None:
+        """See whether scheduler and workers are there."""
         if not self.cluster.alive:
             raise self.cluster.gone()
-        now = time.monotonic()
-        if self.client.nthreads():
-            self.seen = now
-        elif now - self.seen > _NO_WORKER_SECONDS:
+        self.workers = self.client.nthreads()
+        if self.workers:
+            self.seen = self.asked
+        elif self.asked - self.seen > _NO_WORKER_SECONDS:
             raise ReconError(
                 f"the Dask scheduler at {self.cluster.address} has had no worker for {_NO_WORKER_SECONDS:.0f} s. What "
                 "is finished is kept: start workers and run the same command again"
             )
+
+    def _look(self, killed: Callable[[int, str], None]) -> None:
+        """See whether a task hangs."""
+        now = time.monotonic()
         by_key = {future.key: future for future in self.flying}
         for worker, keys in self.client.processing().items():
             for key in map(str, keys):
@@ -333,7 +378,12 @@ class _Mission:
             self.flying.clear()
 
 
+def _warm_up(stage: Any) -> None:
+    stage.warm_up()
+
+
 def _prepare(module: str) -> None:
+    """Import a module. A task is one thread's work, so OpenCV gets one, too."""
     import importlib
 
     import cv2

@@ -160,7 +160,7 @@ def run_stages(
         run = _Run(workspace, recipe, options, log, cluster)
         run.read = {name for stage in stages for name in stage.reads}
         if cluster is not None:
-            cluster.prepare([type(stage).__module__ for stage in stages])
+            cluster.prepare(stages)
         try:
             outcomes = run.all(stages[: last + 1], names, redo_from)
         except OSError as error:

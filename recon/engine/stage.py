@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -37,6 +37,7 @@ class Stage(Protocol):
     A stage may also have ``inputs_fingerprint(work) -> str``: a hash of everything it reads from outside the
     workspace (file contents, not dates). When it changes, the stage runs again. ``files_fingerprint(settings)
     -> str`` does the same for files that the stage's settings name; an empty text says that they name none.
+    ``warm_up() -> None``, a static method, has a worker load what the stage's tasks will need, before there is one.
     """
 
     name: ClassVar[str]
@@ -107,7 +108,6 @@ class StageContext(AtomicFolder):
         memory: bytes that a stage may keep of what it can read again, in each process.
         cluster: workers for ``spread``; None to do all in this process.
         tell: is told the stage, the share of it that is done, and its seconds so far.
-        began: when the first pass of the stage began.
         warnings: what ``warn`` collected.
     """
 
@@ -119,7 +119,6 @@ class StageContext(AtomicFolder):
     memory: int = 1 << 30
     cluster: Any = None
     tell: Callable[[str, float, float], None] | None = None
-    began: float = 0.0
     warnings: list[str] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("recon"))
 
@@ -153,13 +152,13 @@ class StageContext(AtomicFolder):
         items: Iterable[Item],
         description: str,
         lost: Callable[[Item], Result],
-        part: tuple[int, int] = (0, 1),
+        needs: Sequence[Collection[int]] | None = None,
     ) -> list[Result]:
         """As ``map``, for a task that can be pickled and works on the workspace: on the workers where there are some.
 
         Args:
             lost: what stands for the result of an item that ended its worker each time; the user is told.
-            part: which of how many passes over the stage's items this is, from 0.
+            needs: of each item the numbers of those that must be done before it; see ``parallel.Waiting``.
         """
         things = list(items)
 
@@ -168,23 +167,21 @@ class StageContext(AtomicFolder):
             return lost(item)
 
         with self.progress(len(things), description) as progress:
-            done = self._teller(progress, len(things), part)
+            done = self._teller(progress, len(things))
             if self.cluster is None:
-                return parallel.map_ordered(task, things, self.threads, done)
-            found: list[Result] = self.cluster.map(task, things, done, left_out)
+                return parallel.map_ordered(task, things, self.threads, done, needs)
+            found: list[Result] = self.cluster.map(task, things, done, left_out, needs)
         return found
 
-    def _teller(self, progress: Progress, total: int, part: tuple[int, int]) -> Callable[[], None]:
+    def _teller(self, progress: Progress, total: int) -> Callable[[], None]:
         """Callback that counts an item as done, and says how far the stage is."""
-        done = itertools.count(1)
-        if part[0] == 0:
-            self.began = time.perf_counter()
+        done, began = itertools.count(1), time.perf_counter()
 
         def tell() -> None:
             progress.update()
-            share = (part[0] + next(done) / total) / part[1]
+            share = next(done) / total
             if self.tell is not None:
-                self.tell(self.stage, share, time.perf_counter() - self.began)
+                self.tell(self.stage, share, time.perf_counter() - began)
 
         return tell
 

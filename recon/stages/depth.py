@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -20,7 +19,16 @@ from recon.run.folder import DEPTH, DEPTH_SIZE, RunFolder
 from recon.run.shared_fields import content_key
 from recon.run.standing import VIEWS, Standing, posed_photos, standings_to_json
 from recon.sfm.trust import depth_figures, depth_reason
-from recon.tasks.depth import PLAN, DepthOptions, DepthTask, ViewShares, steps_of, take_over
+from recon.tasks.depth import (
+    PLAN,
+    DepthOptions,
+    DepthStep,
+    DepthTask,
+    steps_of,
+    steps_of_views,
+    take_over,
+    warm_up,
+)
 
 
 class DepthSettings(BaseModel):
@@ -66,6 +74,7 @@ class DepthStage:
     version: ClassVar[int] = 13
     reads: ClassVar[tuple[str, ...]] = ("photos", "verify", "map", "fields")
     Settings: ClassVar[type[BaseModel]] = DepthSettings
+    warm_up = staticmethod(warm_up)
 
     def run(self, settings: DepthSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
@@ -82,15 +91,15 @@ class DepthStage:
                     json.dumps({"neighbours": neighbours, "kept": sorted(kept)}), encoding="utf-8"
                 )
             todo = [index for index in range(len(today)) if index not in kept]
-            shares: dict[str, list[ViewShares]] = {}
+            *before, last_step = steps_of(options)
+            names = [view.name for view in scene.views]
+            steps, needs = steps_of_views(before, todo, neighbours, names)
             with closing(DepthTask(work.root, folder, options, work.memory, uuid4().hex)) as task:
-                steps = steps_of(options)
-                for number, step in enumerate(steps):
-                    one = replace(task, step=step)
-                    what = _DOING[step.rstrip("0123456789")]
-                    shares[step] = work.spread(one, todo, what, one.lost, (number, len(steps)))
+                began = work.spread(task, steps, "depth", task.lost, needs)[: len(todo)]
+                steps = [DepthStep(last_step, index, names[index]) for index in todo]
+                ended = work.spread(task, steps, "comparing depth", task.lost)
             standings = dict(kept)
-            for index, first, last in zip(todo, shares["flow"], shares["final"], strict=True):
+            for index, first, last in zip(todo, began, ended, strict=True):
                 sources = tuple(today[k] for k in neighbours[index])
                 standings[index] = Standing(
                     identity, today[index], sources, first.covered, last.covered, last.agreement
@@ -120,11 +129,3 @@ class DepthStage:
             "covered_share": round(float(np.mean([view.covered for view in all_views])), 3),
             **({KEPT: len(kept)} if kept else {}),
         }
-
-
-_DOING = {
-    "flow": "triangulating flow",
-    "photometric": "refining depth",
-    "geometric": "agreeing on depth",
-    "final": "comparing depth",
-}

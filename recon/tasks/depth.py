@@ -56,6 +56,20 @@ class DepthOptions:
     filter: FilterOptions
 
 
+class DepthStep(NamedTuple):
+    """A step for one view.
+
+    Attributes:
+        step: "flow", "photometric", "geometric0" and so on, or "final".
+        index: of the view.
+        name: of its photo.
+    """
+
+    step: str
+    index: int
+    name: str
+
+
 class ViewShares(NamedTuple):
     """Shares of a view that a step covers.
 
@@ -70,12 +84,11 @@ class ViewShares(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthTask:
-    """One step for one view. Calling it makes the file of the step, unless it is there.
+    """Makes the file of a step of a view, unless it is there.
 
     Attributes:
         root: the workspace.
         folder: where the files are made.
-        step: "flow", "photometric", "geometric0" and so on, or "final".
         memory: bytes that photos and maps may take in the process.
     """
 
@@ -84,17 +97,14 @@ class DepthTask:
     options: DepthOptions
     memory: int
     token: str
-    step: str = "flow"
 
-    def __call__(self, index: int) -> ViewShares:
+    def __call__(self, one: DepthStep) -> ViewShares:
         """Make the step's file of a view."""
-        task = replace(self, step="")
-        return _open.get(task, lambda: _Depths(task)).make(self.step, index)
+        return _open.get(self, lambda: _Depths(self)).make(one.step, one.index)
 
-    def lost(self, index: int) -> ViewShares:
+    def lost(self, one: DepthStep) -> ViewShares:
         """Write an empty map for a view that ended its worker each time."""
-        task = replace(self, step="")
-        return _open.get(task, lambda: _Depths(task)).write_nothing(self.step, index)
+        return _open.get(self, lambda: _Depths(self)).write_nothing(one.step, one.index)
 
     def close(self) -> None:
         """Free what tasks of this process hold."""
@@ -107,6 +117,48 @@ def steps_of(options: DepthOptions) -> list[str]:
         return ["flow", "final"]
     rounds = [f"geometric{number}" for number in range(options.geometric_iterations)]
     return ["flow", "photometric", *rounds, "final"]
+
+
+def steps_of_views(
+    steps: Sequence[str], todo: Sequence[int], neighbours: Sequence[Sequence[int]], names: Sequence[str]
+) -> tuple[list[DepthStep], list[tuple[int, ...]]]:
+    """Steps of views, step by step, and of each the numbers of those that must be done before.
+
+    A geometric step asks the depth that the view's sources had before: so a view goes on as soon as these have come as
+    far, however far others are.
+
+    Args:
+        steps: all but "final", which asks any view.
+        todo: indices of the views, ascending.
+        neighbours, names: sources and photo of every view.
+    """
+    row_of = {index: row for row, index in enumerate(todo)}
+    made, needs = [], []
+    for number, step in enumerate(steps):
+        before = (number - 1) * len(todo)
+        for index in todo:
+            made.append(DepthStep(step, index, names[index]))
+            others = neighbours[index] if step.startswith("geometric") else ()
+            all_of = [index, *(k for k in others if k in row_of)]
+            needs.append(tuple(before + row_of[k] for k in all_of) if number else ())
+    return made, needs
+
+
+def warm_up() -> None:
+    """Load the kernels of all steps, on two views of noise."""
+    grey = np.random.default_rng(0).integers(0, 255, (48, 64), np.uint8)
+    K = np.array([[64.0, 0, 31.5], [0, 64, 23.5], [0, 0, 1]])
+    poses = [np.column_stack([np.eye(3), [x, 0, 0]]) for x in (0.0, -0.1)]
+    views = [PinholeView(i, "", K, pose, 64, 48) for i, pose in enumerate(poses)]
+    ones = np.ones(grey.shape, np.float32)
+    flow = np.full((*grey.shape, 2), -6.4, np.float32)
+    triangulate_flow(views[0], [FlowToView(views[1], flow, ones, ones > 0)])
+    found = DepthMap(ones, np.zeros((*grey.shape, 3), np.float32), ones)
+    for others in (None, [found]):
+        refine_depth(
+            views[0], grey, [(views[1], grey)], found, neighbour_depths=others, iterations=1, up=np.eye(3)[1]
+        )
+    filter_view(views, found, [found] * 2, 0, [1], FilterOptions(), smooth_regions(grey, max_deviation=1.0))
 
 
 class _Depths:

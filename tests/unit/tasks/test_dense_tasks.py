@@ -26,6 +26,7 @@ from recon.stages.texture import TextureStage
 from recon.surface.meshing import poisson_mesh
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
+from recon.tasks.depth import DepthStep, steps_of_views
 from recon.tasks.meshing import PARTS, MeshPart, divide_cloud, views_and_offset
 from recon.tasks.texturing import SEEN, FacesOfView
 from tests.unit.surface.test_blocks import away, waves
@@ -100,7 +101,7 @@ class Apart:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def map(self, task: Any, items: Sequence[int], on_done: Callable[[], None], _: Any) -> list[Any]:
+    def map(self, task: Any, items: Sequence[int], on_done: Callable[[], None], *_: Any) -> list[Any]:
         found = []
         for item in items:
             getattr(task, "close", lambda: None)()
@@ -139,3 +140,14 @@ def test_other_processes_make_the_same_bytes(tmp_path: Path) -> None:
     assert results[0] == results[1]
     assert clusters[1] is not None
     assert set(clusters[1].done) == {"FuseView", "MeshPart", "FacesOfView"}
+
+
+def test_a_view_asks_its_sources_once_they_have_come_as_far() -> None:
+    """What is taken over, here the depth of view 1, is there already."""
+    neighbours = [(1, 2), (0,), (3,), (2, 0)]
+    steps, needs = steps_of_views(
+        ["flow", "photometric", "geometric0"], [0, 2, 3], neighbours, ["a", "b", "c", "d"]
+    )
+    assert steps[3] == DepthStep("photometric", 0, "a")
+    assert [(one.step, one.index) for one in steps[6:]] == [("geometric0", index) for index in (0, 2, 3)]
+    assert needs == [(), (), (), (0,), (1,), (2,), (3, 4), (4, 5), (5, 4, 3)]
