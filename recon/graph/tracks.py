@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -261,15 +262,25 @@ class Flows:
 
 @dataclass
 class _Candidates:
-    """Tracks that start at the anchors of one photo: observation arrays over (anchor, neighbour)."""
+    """Tracks that start at the anchors of one photo, with their observations in its neighbours.
+
+    Attributes:
+        end: of each track, the row after its last observation.
+        photo, xy, affinity: of each observation.
+        agreement: of each track, pairs of its observations that the flow between them confirms.
+    """
 
     reference: int
-    photos: list[int]
     anchor: Float32[np.ndarray, "n 2"]
-    xy: Float32[np.ndarray, "n m 2"]
-    affinity: Float32[np.ndarray, "n m 2 2"]
-    seen: Bool[np.ndarray, "n m"]
+    end: Int[np.ndarray, " n"]
+    photo: Int[np.ndarray, " o"]
+    xy: Float32[np.ndarray, "o 2"]
+    affinity: Float32[np.ndarray, "o 2 2"]
     agreement: Float[np.ndarray, " n"]
+
+    def rows(self, track: int) -> slice:
+        """The observations of a track."""
+        return slice(int(self.end[track - 1]) if track else 0, int(self.end[track]))
 
 
 def build_tracks(
@@ -348,78 +359,97 @@ def _carry_anchors(
         blame[against[rows] == 0] = -(m + 1)
         seen[rows, blame.argmax(axis=1)] = False
     agreement = (agree & seen[:, None, :] & seen[:, :, None]).sum(axis=(1, 2)) / 2
-    return _Candidates(reference, neighbours, anchor, xy, affinity, seen, agreement)
+    # Only what is seen is kept: the candidates of all photos are in memory until the best of them are chosen.
+    length = seen.sum(axis=1)
+    long = 1 + length >= settings.min_length
+    seen &= long[:, None]
+    photo = np.array(neighbours, np.int32)[np.nonzero(seen)[1]]
+    end = np.cumsum(length[long], dtype=np.int32)
+    return _Candidates(reference, anchor[long], end, photo, xy[seen], affinity[seen], agreement[long])
 
 
 def _select(candidates: list[_Candidates], flows: Flows, settings: TrackSettings) -> Tracks:
-    lengths, agreements, owners, rows = [], [], [], []
-    for owner, candidate in enumerate(candidates):
-        length = 1 + candidate.seen.sum(axis=1)
-        good = np.nonzero(length >= settings.min_length)[0]
-        lengths.append(length[good])
-        agreements.append(candidate.agreement[good])
-        owners.append(np.full(len(good), owner))
-        rows.append(good)
-    if not lengths or sum(map(len, lengths)) == 0:
+    counts = [len(one.anchor) for one in candidates]
+    owner_of = np.repeat(np.arange(len(candidates)), counts)
+    if len(owner_of) == 0:
         return _no_tracks()
-    length, agreement = np.concatenate(lengths), np.concatenate(agreements)
-    owner_of, row_of = np.concatenate(owners), np.concatenate(rows)
+    length = np.concatenate([np.diff(one.end, prepend=0) for one in candidates])
+    row_of = np.concatenate([np.arange(len(one.anchor)) for one in candidates])
+    agreement = np.concatenate([one.agreement for one in candidates])
     order = np.lexsort((row_of, owner_of, -agreement, -length))
-    occupied = {photo: _Occupancy(settings.suppression) for photo in flows.sizes}
+    occupied = {photo: _Occupancy(settings.suppression, size) for photo, size in flows.sizes.items()}
     started = dict.fromkeys(flows.sizes, 0)
-    chosen: list[tuple[int, int]] = []
-    for position in order:
-        owner, row = int(owner_of[position]), int(row_of[position])
-        candidate = candidates[owner]
+    taken = np.zeros(len(order), bool)
+    for position in order.tolist():
+        candidate, row = candidates[owner_of[position]], int(row_of[position])
         reference = candidate.reference
-        x, y = candidate.anchor[row]
+        x, y = candidate.anchor[row].tolist()
         if started[reference] >= settings.max_anchors or occupied[reference].taken(x, y):
             continue
-        columns = np.nonzero(candidate.seen[row])[0]
+        rows = candidate.rows(row)
         occupied[reference].add(x, y)
-        for column in columns:
-            occupied[candidate.photos[column]].add(*candidate.xy[row, column])
+        for photo, xy in zip(candidate.photo[rows].tolist(), candidate.xy[rows].tolist(), strict=True):
+            occupied[photo].add(*xy)
         started[reference] += 1
-        chosen.append((owner, row))
-    chosen.sort()
-    track_id, photo_id, xy, is_reference, affinity = [], [], [], [], []
-    for track, (owner, row) in enumerate(chosen):
-        candidate = candidates[owner]
-        columns = np.nonzero(candidate.seen[row])[0]
-        track_id.append(np.full(1 + len(columns), track))
-        photo_id.append(np.r_[candidate.reference, np.array(candidate.photos)[columns]])
-        xy.append(np.concatenate([candidate.anchor[row][None], candidate.xy[row, columns]]))
-        is_reference.append(np.arange(1 + len(columns)) == 0)
-        affinity.append(np.concatenate([np.eye(2, dtype=np.float32)[None], candidate.affinity[row, columns]]))
-    tracks = make_tracks(
-        np.concatenate(track_id),
-        np.concatenate(photo_id),
-        np.concatenate(xy),
-        np.concatenate(is_reference),
-        np.concatenate(affinity),
-    )
-    return _extend(tracks, flows, settings) if settings.extend else tracks
+        taken[position] = True
+    parts = [
+        (
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int64),
+            np.zeros((0, 2)),
+            np.zeros(0, bool),
+            np.zeros((0, 2, 2)),
+        )
+    ]
+    number = 0
+    for candidate, mine in zip(candidates, np.split(taken, np.cumsum(counts)[:-1]), strict=True):
+        tracks = number + np.arange(int(mine.sum()))
+        number += len(tracks)
+        seen = np.diff(candidate.end, prepend=0)
+        rows = np.repeat(mine, seen)
+        of = np.repeat(tracks, seen[mine])
+        reference = np.full(len(tracks), candidate.reference)
+        parts += [
+            (tracks, reference, candidate.anchor[mine], tracks >= 0, np.tile(np.eye(2), (len(tracks), 1, 1))),
+            (of, candidate.photo[rows], candidate.xy[rows], of < 0, candidate.affinity[rows]),
+        ]
+    candidates.clear()
+    made = make_tracks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _extend(made, flows, settings) if settings.extend else made
 
 
 class _Occupancy:
-    """Points of one photo, asked for neighbours within a radius."""
+    """Points of one photo, asked for neighbours within a radius: a list for each cell of a grid, in flat arrays."""
 
-    def __init__(self, radius: float) -> None:
+    def __init__(self, radius: float, size: tuple[int, int]) -> None:
         self.radius = radius
         self.cell = max(radius, 1.0)
-        self.points: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        self.width, self.height = (int(side // self.cell) + 3 for side in size)  # what lies outside has a rim
+        self.last = array("i", bytes(4 * self.width * self.height))  # numbers from 1; 0 is none
+        self.before = array("i", [0])
+        self.xy = array("f", [0.0, 0.0])
+
+    def _cell(self, x: float, y: float) -> tuple[int, int]:
+        u, v = int(x // self.cell) + 1, int(y // self.cell) + 1
+        return min(max(u, 0), self.width - 1), min(max(v, 0), self.height - 1)
 
     def add(self, x: float, y: float) -> None:
-        self.points.setdefault((int(x // self.cell), int(y // self.cell)), []).append((float(x), float(y)))
+        u, v = self._cell(x, y)
+        cell = v * self.width + u
+        self.before.append(self.last[cell])
+        self.last[cell] = len(self.before) - 1
+        self.xy.extend((x, y))
 
     def taken(self, x: float, y: float) -> bool:
-        u, v = int(x // self.cell), int(y // self.cell)
+        u, v = self._cell(x, y)
         limit = self.radius * self.radius
-        for du in (-1, 0, 1):
-            for dv in (-1, 0, 1):
-                for px, py in self.points.get((u + du, v + dv), ()):
-                    if (px - x) ** 2 + (py - y) ** 2 < limit:
+        for row in range(max(v - 1, 0), min(v + 2, self.height)):
+            for column in range(max(u - 1, 0), min(u + 2, self.width)):
+                point = self.last[row * self.width + column]
+                while point:
+                    if (self.xy[2 * point] - x) ** 2 + (self.xy[2 * point + 1] - y) ** 2 < limit:
                         return True
+                    point = self.before[point]
         return False
 
 
@@ -427,19 +457,14 @@ def _extend(tracks: Tracks, flows: Flows, settings: TrackSettings) -> Tracks:
     """Observations where the reference could not lead, but two observed photos lead to the same pixel."""
     assert tracks.affinity is not None
     assert tracks.is_reference is not None
-    count = tracks.count
-    photos = sorted(flows.sizes)
-    column_of = {photo: column for column, photo in enumerate(photos)}
-    present = np.zeros((count, len(photos)), bool)
-    columns = np.array([column_of[int(photo)] for photo in tracks.photo_id])
-    present[tracks.track_id, columns] = True
-    new: list[tuple[np.ndarray, int, np.ndarray, np.ndarray]] = []
-    for target in photos:
-        sums = np.zeros((count, 2))
-        affinities = np.zeros((count, 2, 2))
+    rows_of = PhotoRows(tracks)
+    new: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    for target in sorted(flows.sizes):
+        there = tracks.track_id[rows_of.of(target)]
         predictions: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
         for source in flows.neighbours[target]:
-            rows = np.nonzero((tracks.photo_id == source) & ~present[tracks.track_id, column_of[target]])[0]
+            rows = rows_of.of(source)
+            rows = rows[~np.isin(tracks.track_id[rows], there)]
             if len(rows) == 0:
                 continue
             moved, affinity, valid, pixel = flows.carry(source, target, np.ascontiguousarray(tracks.xy[rows]))
@@ -452,28 +477,32 @@ def _extend(tracks: Tracks, flows: Flows, settings: TrackSettings) -> Tracks:
             predictions.append((tracks.track_id[rows], moved, composed, pixel))
         if not predictions:
             continue
-        number = np.zeros(count, np.int64)
-        for track, moved, composed, _ in predictions:
-            sums[track] += moved
-            affinities[track] += composed
-            number[track] += 1
+        asked = np.unique(np.concatenate([track for track, _, _, _ in predictions]))
+        number = np.zeros(len(asked), np.int64)
+        sums, affinities = np.zeros((len(asked), 2)), np.zeros((len(asked), 2, 2))
+        places = [np.searchsorted(asked, track) for track, _, _, _ in predictions]
+        for at, (_, moved, composed, _) in zip(places, predictions, strict=True):
+            sums[at] += moved
+            affinities[at] += composed
+            number[at] += 1
         mean = sums / np.maximum(number, 1)[:, None]
-        spread_of = np.zeros(count)
-        for track, moved, _, pixel in predictions:
-            spread_of[track] = np.maximum(
-                spread_of[track], np.linalg.norm(moved - mean[track], axis=1) / pixel
-            )
+        spread_of = np.zeros(len(asked))
+        for at, (_, moved, _, pixel) in zip(places, predictions, strict=True):
+            spread_of[at] = np.maximum(spread_of[at], np.linalg.norm(moved - mean[at], axis=1) / pixel)
         agreed = np.nonzero((number >= 2) & (spread_of <= settings.loop_error))[0]
         if len(agreed):
-            new.append((agreed, target, mean[agreed], affinities[agreed] / number[agreed, None, None]))
+            photo = np.full(len(agreed), target)
+            told = (affinities[agreed] / number[agreed, None, None]).astype(np.float32)
+            new.append((asked[agreed], photo, mean[agreed].astype(np.float32), told))
     if not new:
         return tracks
+    added = [np.concatenate(column) for column in zip(*new, strict=True)]
     return make_tracks(
-        np.concatenate([tracks.track_id, *[track for track, _, _, _ in new]]),
-        np.concatenate([tracks.photo_id, *[np.full(len(track), photo) for track, photo, _, _ in new]]),
-        np.concatenate([tracks.xy, *[xy for _, _, xy, _ in new]]),
-        np.concatenate([tracks.is_reference, *[np.zeros(len(track), bool) for track, _, _, _ in new]]),
-        np.concatenate([tracks.affinity, *[affinity for _, _, _, affinity in new]]),
+        np.concatenate([tracks.track_id, added[0]]),
+        np.concatenate([tracks.photo_id, added[1]]),
+        np.concatenate([tracks.xy, added[2]]),
+        np.concatenate([tracks.is_reference, np.zeros(len(added[0]), bool)]),
+        np.concatenate([tracks.affinity, added[3]]),
     )
 
 

@@ -43,6 +43,8 @@ MIN_OBSERVATIONS_OF_PLACE = 30
 # square of their number; and of at most so many photos.
 MAX_DENSE_PHOTOS = 200
 MAX_SAMPLED_PHOTOS = 200
+# So many points are eliminated at once; their observations take about a kilobyte each meanwhile.
+_POINTS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -439,25 +441,20 @@ def uncertainty(
     n = len(model.photos)
     lens = free_parameters(model, range(len(model.cameras)) if free_centre else ())
     count = 6 * n + len(lens)
-    B, A = jacobians(model, lens)
     weight = 1 / (1 + (model.residual**2).sum(axis=1) / loss_scale_px**2)
-    root = np.repeat(np.sqrt(weight), 2)
-    B = sparse.diags_array(root) @ B
-    A.data *= np.repeat(root, 3)
-    blocks = np.zeros((len(model.xyz), 3, 3))
-    values = A.data.reshape(-1, 2, 3)
-    np.add.at(blocks, model.point, np.einsum("oki,okj->oij", values, values))
-    blocks += 1e-9 * np.trace(blocks, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-300 * np.eye(3)
-    inverse = sparse.block_diag(list(np.linalg.inv(blocks)), format="csr")
-    W = (B.T @ A).tocsr()
     freedom = max(2 * len(model.xy) - 3 * len(model.xyz) - count + 7, 1)
     variance = float((weight * (model.residual**2).sum(axis=1)).sum() / freedom)
-    normal = sparse.csr_array(B.T @ B - W @ inverse @ W.T)
-    summed = None
-    if block is not None:
-        score = sparse.diags_array(root * model.residual.ravel()) @ (B - A @ (inverse @ W.T))
-        of = sparse.csr_array((np.ones(len(root)), (np.repeat(block[model.point], 2), np.arange(len(root)))))
-        summed = sparse.csr_array(of @ score / np.sqrt(variance))
+    normal, summed = None, None
+    for start in range(0, len(model.xyz), _POINTS_AT_ONCE):
+        last = start + _POINTS_AT_ONCE
+        mine = (model.point >= start) & (model.point < last)
+        blocks = None if block is None else (block[start:last], int(block.max()) + 1)
+        part, pull = _without_points(_some_points(model, mine, start, last), lens, weight[mine], blocks)
+        normal = part if normal is None else normal + part
+        if pull is not None:
+            pull = sparse.csr_array(pull / np.sqrt(variance))
+            summed = pull if summed is None else summed + pull
+    assert normal is not None
     if n > MAX_DENSE_PHOTOS:
         spread, of_lens = _sparse_variances(normal, model.centre, len(lens), summed)
     else:
@@ -468,6 +465,42 @@ def uncertainty(
             deviation = np.sqrt(max(of_lens[position] * variance, 0.0))
             focal[camera] = max(focal[camera], deviation / model.cameras[camera].params[index])
     return Uncertainty(np.sqrt(np.maximum(spread * variance, 0)), focal, count - 7)
+
+
+def _some_points(model: ModelArrays, mine: Bool[np.ndarray, " o"], start: int, last: int) -> ModelArrays:
+    """The model with only some of its points, one after the other, and their observations."""
+    if mine.all():
+        return model
+    rows = {name: getattr(model, name)[mine] for name in ("photo", "xy", "residual")}
+    return replace(model, xyz=model.xyz[start:last], point=model.point[mine] - start, **rows)
+
+
+def _without_points(
+    model: ModelArrays,
+    lens: list[tuple[int, int]],
+    weight: Float[np.ndarray, " o"],
+    blocks_of: tuple[Int[np.ndarray, " p"], int] | None,
+) -> tuple[sparse.csr_array, sparse.csr_array | None]:
+    """Normal equations of the cameras, and what the residuals of each block of points pull at these (see
+    ``uncertainty``)."""
+    B, A = jacobians(model, lens)
+    root = np.repeat(np.sqrt(weight), 2)
+    B = sparse.diags_array(root) @ B
+    A.data *= np.repeat(root, 3)
+    blocks = np.zeros((len(model.xyz), 3, 3))
+    values = A.data.reshape(-1, 2, 3)
+    np.add.at(blocks, model.point, np.einsum("oki,okj->oij", values, values))
+    blocks += 1e-9 * np.trace(blocks, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-300 * np.eye(3)
+    inverse = sparse.block_diag(list(np.linalg.inv(blocks)), format="csr")
+    W = (B.T @ A).tocsr()
+    normal = sparse.csr_array(B.T @ B - W @ inverse @ W.T)
+    if blocks_of is None:
+        return normal, None
+    block, number = blocks_of
+    score = sparse.diags_array(root * model.residual.ravel()) @ (B - A @ (inverse @ W.T))
+    rows = np.repeat(block[model.point], 2)
+    of = sparse.csr_array((np.ones(len(root)), (rows, np.arange(len(root)))), (number, len(root)))
+    return normal, sparse.csr_array(of @ score)
 
 
 def _dense_variances(

@@ -16,7 +16,7 @@ so that only translations are left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -40,6 +40,9 @@ LEVELS = 3
 PLANE_PRIOR = 0.01
 PLANE_NOISE = 0.01
 
+
+# Observations that are worked on at once, but for what one track has more: each takes up to a kilobyte meanwhile.
+_AT_ONCE = 16_384
 
 _BLURRED_PART = 8
 """Blurred photos may take this part of the machine's memory where nothing else is said."""
@@ -182,6 +185,21 @@ class _Alignment:
     correlation: Float32[np.ndarray, " n"]
     good: Bool[np.ndarray, " n"]
 
+    @classmethod
+    def of_none(cls, n: int) -> _Alignment:
+        """Room for observations, none of them aligned yet."""
+        return cls(
+            np.zeros((n, 2), np.float32),
+            np.zeros((n, 2, 2), np.float32),
+            np.zeros(n, np.float32),
+            np.zeros(n, bool),
+        )
+
+    def put(self, rows: slice, made: _Alignment) -> None:
+        """Write what was found for some of the observations."""
+        self.xy[rows], self.affinity[rows] = made.xy, made.affinity
+        self.correlation[rows], self.good[rows] = made.correlation, made.good
+
 
 def _align_rows(
     pyramids: Mapping[int, Float32[np.ndarray, "levels h w"]],
@@ -194,9 +212,26 @@ def _align_rows(
     threads: int,
 ) -> _Alignment:
     """Each target observation aligned with its source observation, there and back."""
-    relative = (affinity[targets] @ np.linalg.inv(affinity[sources].astype(np.float64))).astype(np.float32)
-    warps = affine_warps(xy[targets], relative)
-    return _align_warps(pyramids, tracks, xy, warps, sources, targets, settings, threads, parameters=6)
+    found = _Alignment.of_none(len(targets))
+    for some in _blocks(tracks.track_id[targets]):
+        there = targets[some]
+        base = np.linalg.inv(affinity[sources[some]].astype(np.float64))
+        warps = affine_warps(xy[there], (affinity[there] @ base).astype(np.float32))
+        made = _align_warps(
+            pyramids, tracks, xy, warps, sources[some], there, settings, threads, parameters=6
+        )
+        found.put(some, made)
+    return found
+
+
+def _blocks(track: Int[np.ndarray, " n"]) -> Iterator[slice]:
+    """Ranges of observations, by the track of each; none ends within a run of one track."""
+    ends = np.r_[np.nonzero(np.diff(track))[0] + 1, len(track)]
+    start = 0
+    while start < len(track):
+        end = int(ends[np.searchsorted(ends, min(start + _AT_ONCE, len(track)))])
+        yield slice(start, end)
+        start = end
 
 
 def affine_warps(
@@ -222,10 +257,7 @@ def _align_warps(
     parameters: int,
 ) -> _Alignment:
     n = len(sources)
-    out_xy = np.zeros((n, 2), np.float32)
-    out_affinity = np.zeros((n, 2, 2), np.float32)
-    correlation = np.zeros(n, np.float32)
-    good = np.zeros(n, bool)
+    out = _Alignment.of_none(n)
     pair_of = tracks.photo_id[sources].astype(np.int64) * (1 << 31) + tracks.photo_id[targets]
     order = np.argsort(pair_of, kind="stable")
     groups = np.split(order, np.nonzero(np.diff(pair_of[order]))[0] + 1) if n else []
@@ -258,11 +290,11 @@ def _align_warps(
         # There and back are two measurements of one displacement: the mean favours neither photo's noise.
         corrected = landed - 0.5 * np.einsum("nij,nj->ni", jacobian, miss)
         moved = np.linalg.norm(corrected - warps[group, :2, 2] / warps[group, 2:, 2], axis=1)
-        out_xy[group] = corrected
-        out_affinity[group] = jacobian
-        correlation[group] = np.minimum(found, found_back)
+        out.xy[group] = corrected
+        out.affinity[group] = jacobian
+        out.correlation[group] = np.minimum(found, found_back)
         scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
-        good[group] = (
+        out.good[group] = (
             (np.minimum(found, found_back) >= settings.min_correlation)
             & (np.linalg.norm(miss, axis=1) * np.maximum(scale, 1.0) <= settings.round_trip)
             & (moved <= settings.max_shift * np.maximum(scale, 1.0))
@@ -270,7 +302,7 @@ def _align_warps(
         )
 
     map_ordered(work, groups, threads)
-    return _Alignment(out_xy, out_affinity, correlation, good)
+    return out
 
 
 def refine_with_geometry(
@@ -314,10 +346,14 @@ def refine_with_geometry(
         return tracks, np.zeros(len(tracks.track_id), bool)
     sources = reference[tracks.track_id[rows]]
     cameras = posed_cameras(model, photos)
-    warps, sane, _ = _plane_warps(tracks, xyz, cameras, sources, rows, settings.radius)
     pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist(), settings.memory)
-    aligned = _align_warps(pyramids, tracks, tracks.xy, warps, sources, rows, settings, threads, parameters=2)
-    good = aligned.good & sane
+    aligned = _Alignment.of_none(len(rows))
+    for some in _blocks(tracks.track_id[rows]):
+        both = sources[some], rows[some]
+        warps, sane, _ = _plane_warps(tracks, xyz, cameras, *both, settings.radius)
+        made = _align_warps(pyramids, tracks, tracks.xy, warps, *both, settings, threads, parameters=2)
+        aligned.put(some, replace(made, good=made.good & sane))
+    good = aligned.good
     xy, affinity = tracks.xy.copy(), tracks.affinity.copy()
     xy[rows[good]] = aligned.xy[good]
     affinity[rows[good]] = aligned.affinity[good]
@@ -359,9 +395,11 @@ def complete_tracks(
     reference[tracks.track_id[starts]] = starts
     cameras = posed_cameras(model, photos)
     rows = np.nonzero(held & ~tracks.is_reference & (reference[tracks.track_id] >= 0))[0]
-    _, _, gradient = _plane_warps(
-        tracks, xyz, cameras, reference[tracks.track_id[rows]], rows, settings.radius
-    )
+    gradient = np.zeros((tracks.count, 2))
+    for some in _blocks(tracks.track_id[rows]):
+        mine = rows[some]
+        sources = reference[tracks.track_id[mine]]
+        gradient += _plane_warps(tracks, xyz, cameras, sources, mine, settings.radius)[2]
     track_id, photo_id, predicted = _unseen_projections(
         tracks, xyz, cameras, reference, settings.radius, max_angle
     )
@@ -379,14 +417,16 @@ def complete_tracks(
     assert both.is_reference is not None
     assert both.affinity is not None
     new = np.arange(n, n + added)
-    sources = reference[both.track_id[new]]
-    warps, sane, _ = _plane_warps(both, xyz, cameras, sources, new, settings.radius, gradient)
     pyramids = _Pyramids(images, np.unique(both.photo_id).tolist(), settings.memory)
-    aligned = _align_warps(pyramids, both, both.xy, warps, sources, new, settings, threads, parameters=2)
-    good = aligned.good & sane
-    both.xy[new[good]] = aligned.xy[good]
-    both.affinity[new[good]] = aligned.affinity[good]
-    keep = np.r_[np.ones(n, bool), good]
+    keep = np.ones(n + added, bool)
+    for some in _blocks(new):
+        mine = new[some]
+        sources = reference[both.track_id[mine]]
+        warps, sane, _ = _plane_warps(both, xyz, cameras, sources, mine, settings.radius, gradient)
+        made = _align_warps(pyramids, both, both.xy, warps, sources, mine, settings, threads, parameters=2)
+        keep[mine] = good = made.good & sane
+        both.xy[mine[good]] = made.xy[good]
+        both.affinity[mine[good]] = made.affinity[good]
     return select_observations(both, keep)
 
 
@@ -415,12 +455,11 @@ def _unseen_projections(
             continue
         direction = xyz[track] - camera.center
         direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
-        near = (direction * rays[track]).sum(axis=1) > np.cos(max_angle)
+        track = track[(direction * rays[track]).sum(axis=1) > np.cos(max_angle)]
         pixels = camera.pixels(camera.to_camera(xyz[track]))
         limit = np.array([camera.intrinsics.width, camera.intrinsics.height]) - 1 - radius
         with np.errstate(invalid="ignore"):
-            inside = (pixels >= radius).all(axis=1) & (pixels <= limit).all(axis=1)
-        use = near & inside
+            use = (pixels >= radius).all(axis=1) & (pixels <= limit).all(axis=1)
         track_id.append(track[use])
         photo_id.append(np.full(int(use.sum()), photo))
         predicted.append(pixels[use])

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 from recon.core.colmap import pycolmap
 from recon.graph.contradictions import (
@@ -430,9 +431,9 @@ def contradicted_share(tracks: Tracks, model: ModelArrays, held: np.ndarray) -> 
     track, kept = tracks.track_id[inside], held[inside]
 
     def common(rows: np.ndarray) -> np.ndarray:
-        seen = np.zeros((n, tracks.count), np.float32)
-        seen[photo[rows], track[rows]] = 1
-        return np.asarray(seen @ seen.T)
+        ones = np.ones(int(rows.sum()), np.float32)
+        seen = sparse.csr_array((ones, (photo[rows], track[rows])), (n, tracks.count))
+        return np.asarray((seen @ seen.T).toarray())
 
     every, agreed = common(np.ones(len(photo), bool)), common(kept)
     upper = np.triu(every >= PAIR_TRACKS, 1)

@@ -166,6 +166,7 @@ def test_deviations_from_sparse_factors_are_those_of_the_whole_matrix(ring, monk
         whole = uncertainty(model, block=block)
         with monkeypatch.context() as changed:
             changed.setattr(evidence, "MAX_DENSE_PHOTOS", 2)
+            changed.setattr(evidence, "_POINTS_AT_ONCE", 1 + len(model.xyz) // 3)
             parts = uncertainty(model, block=block)
         np.testing.assert_allclose(parts.centre, whole.centre, rtol=1e-3)
         np.testing.assert_allclose(parts.focal, whole.focal, rtol=1e-3)
