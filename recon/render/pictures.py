@@ -218,9 +218,9 @@ def overview_view(
     up = -np.mean([view.cam_from_world[1, :3] for view in views], axis=0)
     axes = np.array([view.cam_from_world[2, :3] for view in views])
     centers = np.array([view.center for view in views])
-    points = np.asarray(xyz, np.float64).reshape(-1, 3)
+    points = np.asarray(xyz).reshape(-1, 3)
+    points = points[:: max(1, len(points) // 20000)].astype(np.float64)
     if len(points):
-        points = points[:: max(1, len(points) // 20000)]
         points = points[_near(points, centers)]
         low, high = np.percentile(points, [1, 99], axis=0)
         points = points[((points >= low) & (points <= high)).all(axis=1)]

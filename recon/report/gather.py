@@ -79,7 +79,7 @@ _AGREES_PX = 2.0
 _MOST_DEPTH_MAPS = 24
 
 # Larger clouds are thinned when they are read.
-_MOST_POINTS = 1_500_000
+_MOST_POINTS = 500_000
 
 
 def gather(
@@ -140,7 +140,6 @@ class _Gatherer:
         self.photos: tuple[Photo, ...] = ()
         self.views: dict[int, PinholeView] = {}
         self.intrinsics: dict[int, Intrinsics] = {}
-        self.images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
         self.errors: dict[int, float] = {}
         self.seen: dict[int, int] = {}
         self._fill()
@@ -279,9 +278,7 @@ class _Gatherer:
         def entry(photo: Photo) -> PhotoEntry:
             view, picture = self.views.get(photo.id), None
             try:
-                rgb = self._rgb(photo)
-                self.images[photo.id] = _small(rgb, max(_PAIR_SIDE, _DEPTH_SIDE))
-                picture = jpeg(_small(rgb, side))
+                picture = jpeg(_small(self._rgb(photo), side))
             except Exception as error:
                 self.content.missing.append(f"Not shown: {photo.name} ({type(error).__name__}: {error}).")
             intrinsics = self.intrinsics.get(photo.id, photo_set.cameras[photo.camera])
@@ -367,7 +364,7 @@ class _Gatherer:
             agrees = epipolar_distances(match.xy_a, match.xy_b, F) <= _AGREES_PX
             share = float(agrees.mean()) if len(agrees) else 0.0
             said = f"; {share:.0%} of those shown agree with the cameras"
-        shown = [_small(self.images[i], _PAIR_SIDE) for i in key]
+        shown = [_small(self._rgb(photo), _PAIR_SIDE) for photo in (a, b)]
         ends = _scaled(match.xy_a, a, shown[0]), _scaled(match.xy_b, b, shown[1])
         picture = match_lines_picture(shown[0], shown[1], *ends, agrees, lines=80)
         return jpeg(picture, f"{a.name} – {b.name}", f"{pair_text(pair)}{said}")

@@ -33,6 +33,9 @@ _BODY = 0.95
 # For the cameras to be in the picture too, it goes at most so many times as far away.
 _STEP_BACK = 3.0
 
+# About so many points, evenly taken, tell where the first look is from.
+_LOOKED_AT = 200_000
+
 # Width and height of the picture that the first look is made for.
 _START = (900, 600)
 
@@ -72,7 +75,7 @@ def box_of(clouds: Sequence[Float[np.ndarray, "n 3"]], centers: Float[np.ndarray
     """A cube around the cameras and nearly all of the points; far outliers would cost everything else its precision."""
     finite = []
     for xyz in clouds:
-        some = np.asarray(xyz, np.float64)[:: max(1, len(xyz) // 20000)]
+        some = np.asarray(xyz[:: max(1, len(xyz) // 20000)], np.float64)
         finite.append(some[np.isfinite(some).all(axis=1)])
     points = np.concatenate([*finite, np.zeros((0, 3))])
     cameras = np.asarray(centers, np.float64).reshape(-1, 3)
@@ -191,7 +194,7 @@ def start_of(views: Sequence[PinholeView], xyz: Float[np.ndarray, "n 3"], box: B
     """From where the page looks first: eye, target and up, the vertical field of view in degrees, and the picture's
     width over its height for which all is in it. The target is the middle of the points: the scene turns about it. None
     where there is nothing to look at."""
-    points = np.asarray(xyz, np.float64)
+    points = np.asarray(xyz[:: max(1, len(xyz) // _LOOKED_AT)], np.float64)
     points = points[box.inside(points)]
     if not views:
         if not len(points):

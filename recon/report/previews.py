@@ -95,11 +95,11 @@ def _surface(
 
 
 def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> Picture:
-    images = {view.photo_id: image for view, image in zip(scene.views, scene.images, strict=True)}
+    row_of = {view.photo_id: row for row, view in enumerate(scene.views)}
     panels, captions = [], []
     for view, depth in zip(shown, (scene.run.depth_map(one.photo_id) for one in shown), strict=True):
         panels += [
-            images[view.photo_id],
+            scene.images[row_of[view.photo_id]],
             pictures.depth_picture(depth.depth),
             pictures.normal_picture(depth.normal),
         ]
@@ -109,14 +109,16 @@ def _depth_sheet(scene: DenseScene, shown: list[PinholeView]) -> Picture:
 
 
 def _beside_photos(scene: DenseScene, surface: Surface, shown: list[PinholeView]) -> Picture:
-    by_id = {
-        view.photo_id: (view, image) for view, image in zip(scene.near_views(), scene.images, strict=True)
-    }
+    by_id = {view.photo_id: (row, view) for row, view in enumerate(scene.near_views())}
     panels, captions = [], []
     for one in shown:
-        view, image = by_id[one.photo_id]
+        row, view = by_id[one.photo_id]
         # The sheet shows them at half this size: that makes samples enough.
-        panels += [image, _surface(surface, view, "color", 1), _surface(surface, view, "shaded", 1)]
+        panels += [
+            scene.images[row],
+            _surface(surface, view, "color", 1),
+            _surface(surface, view, "shaded", 1),
+        ]
         captions += [view.name, "mesh from there", "its shape"]
     return pictures.contact_sheet(panels, captions, columns=3)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.memory import give_memory_back
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.glb import upright_glb
@@ -102,7 +103,9 @@ class TextureStage:
         scene = DenseScene(run, WHOLE, work.memory)
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
+        give_memory_back()  # what simplifying a large mesh took
         mesh, report = texture_by_views(work, scene, vertices, faces, options_of(TextureOptions, settings))
+        give_memory_back()
         if report.seen_share == 0.0:
             work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
         pictures = {}

@@ -21,6 +21,8 @@ from recon.surface.texture.visibility import Candidates
 _PHOTOS = 4
 # Texels so near to a face take its colour at the nearest point: bilinear look-ups at its border stay right.
 _MARGIN = 1.5
+# Gaps are filled so many texels at once.
+_BAND = 1 << 18
 # So many photos stay in memory for the blends to come.
 _AT_HAND = 48
 
@@ -318,9 +320,12 @@ def fill_gaps(texture: UInt8[np.ndarray, "h w 3"], owner: Int32[np.ndarray, "h w
     _, label = cv2.distanceTransformWithLabels(
         empty.astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
     )
-    painted = np.flatnonzero(~empty.ravel())
-    source = np.zeros(int(label.max()) + 1, np.int64)
-    source[label.ravel()[painted]] = painted
-    flat = texture.reshape(-1, 3)
-    hole = np.flatnonzero(empty.ravel())
-    flat[hole] = flat[source[label.ravel()[hole]]]
+    source = np.zeros(int(label.max()) + 1, np.int32)
+    flat, labels, empty = texture.reshape(-1, 3), label.ravel(), empty.ravel()
+    bands = [slice(start, start + _BAND) for start in range(0, len(labels), _BAND)]
+    for band in bands:
+        painted = np.flatnonzero(~empty[band])
+        source[labels[band][painted]] = band.start + painted
+    for band in bands:
+        hole = np.flatnonzero(empty[band])
+        flat[band][hole] = flat[source[labels[band][hole]]]
