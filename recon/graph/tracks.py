@@ -363,9 +363,9 @@ def _carry_anchors(
     length = seen.sum(axis=1)
     long = 1 + length >= settings.min_length
     seen &= long[:, None]
-    photo = np.array(neighbours, np.int32)[np.nonzero(seen)[1]]
+    seen_in = np.array(neighbours, np.int32)[np.nonzero(seen)[1]]
     end = np.cumsum(length[long], dtype=np.int32)
-    return _Candidates(reference, anchor[long], end, photo, xy[seen], affinity[seen], agreement[long])
+    return _Candidates(reference, anchor[long], end, seen_in, xy[seen], affinity[seen], agreement[long])
 
 
 def _select(candidates: list[_Candidates], flows: Flows, settings: TrackSettings) -> Tracks:

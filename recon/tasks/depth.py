@@ -61,12 +61,12 @@ class DepthStep(NamedTuple):
 
     Attributes:
         step: "flow", "photometric", "geometric0" and so on, or "final".
-        index: of the view.
+        view: its index.
         name: of its photo.
     """
 
     step: str
-    index: int
+    view: int
     name: str
 
 
@@ -100,11 +100,11 @@ class DepthTask:
 
     def __call__(self, one: DepthStep) -> ViewShares:
         """Make the step's file of a view."""
-        return _open.get(self, lambda: _Depths(self)).make(one.step, one.index)
+        return _open.get(self, lambda: _Depths(self)).make(one.step, one.view)
 
     def lost(self, one: DepthStep) -> ViewShares:
         """Write an empty map for a view that ended its worker each time."""
-        return _open.get(self, lambda: _Depths(self)).write_nothing(one.step, one.index)
+        return _open.get(self, lambda: _Depths(self)).write_nothing(one.step, one.view)
 
     def close(self) -> None:
         """Free what tasks of this process hold."""

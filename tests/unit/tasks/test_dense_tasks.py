@@ -149,5 +149,5 @@ def test_a_view_asks_its_sources_once_they_have_come_as_far() -> None:
         ["flow", "photometric", "geometric0"], [0, 2, 3], neighbours, ["a", "b", "c", "d"]
     )
     assert steps[3] == DepthStep("photometric", 0, "a")
-    assert [(one.step, one.index) for one in steps[6:]] == [("geometric0", index) for index in (0, 2, 3)]
+    assert [(one.step, one.view) for one in steps[6:]] == [("geometric0", index) for index in (0, 2, 3)]
     assert needs == [(), (), (), (0,), (1,), (2,), (3, 4), (4, 5), (5, 4, 3)]
