@@ -4,7 +4,7 @@
 
 Every scene's comparison stays in the folder (``comparison-output`` by default) with its own comparison.html; a second
 call computes only what is missing and writes the document again. The document is docs/comparison.in.md, in which the
-reading stands, with the results in the places of lines like ``<!-- results -->``; a part of which the folder has no
+reading stands, with the results in the places of lines like ``<!-- rendered -->``; a part of which the folder has no
 scene stays as it stands in the document.
 
 Scenes: fountain-P11, Herz-Jesus-P8, entry-P10 and sceaux_castle at 640 pixels, and four rendered ones of six photos at
@@ -17,6 +17,7 @@ every matcher; intrinsics are known where the truth has them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shutil
@@ -35,14 +36,16 @@ from recon.compare.metrics import written
 from recon.compare.options import Options
 from recon.compare.plan import Scene, contenders, find_scene
 from recon.compare.report import write_comparison
+from recon.compare.results import of_placed_photos
 from recon.compare.tables import standing
 from recon.errors import ReconError
+from recon.evaluation.bootstrap import paired_difference, statistic
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "comparison.md"
 TEMPLATE = REPOSITORY / "docs" / "comparison.in.md"
 PICTURES = REPOSITORY / "docs" / "images" / "comparison"
-PLACES = {"results": "<!-- results -->", "further": "<!-- further -->"}
+PLACES = {part: f"<!-- {part} -->" for part in ("rendered", "real", "further")}
 
 MATCHERS = (
     "siftflow",
@@ -58,7 +61,7 @@ MATCHERS = (
 FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+lightglue")
 """Matchers of the further scenes: semantic and learned ones and Scale-less SIFT, beside two of the above."""
 
-CHOICE = {"results": MATCHERS, "further": FURTHER}
+CHOICE = {"rendered": MATCHERS, "real": MATCHERS, "further": FURTHER}
 
 SETTINGS = (
     "pairs.neighbours=5",
@@ -82,13 +85,13 @@ class Case:
     rendered: str = ""
     difficulty: dict[str, float] = field(default_factory=dict)
     leave_out: int = 0
-    part: str = "results"
+    part: str = "rendered"
     other_looks: bool = False
 
 
 CASES = (
-    Case("Herz-Jesus-P8", "8 photos of a church door, surveyed cameras"),
-    Case("fountain-P11", "11 photos of a fountain, surveyed cameras"),
+    Case("Herz-Jesus-P8", "8 photos of a church door, surveyed cameras", part="real"),
+    Case("fountain-P11", "11 photos of a fountain, surveyed cameras", part="real"),
     Case("rendered-facade", "a façade, photographed as one should", "facade"),
     Case("rendered-zoom", "a rock face, every second photo from 2.5 times as far", "rocks", {"zoom": 2.5}),
     Case(
@@ -103,8 +106,10 @@ CASES = (
         "object",
         {"baseline": 16.0, "specularity": 0.5},
     ),
-    Case("entry-P10", "10 photos of an entrance, surveyed cameras"),
-    Case("sceaux_castle", "11 photos of a castle, nothing known; one photo left out", leave_out=1),
+    Case("entry-P10", "10 photos of an entrance, surveyed cameras", part="real"),
+    Case(
+        "sceaux_castle", "11 photos of a castle, nothing known; one photo left out", leave_out=1, part="real"
+    ),
     Case(
         "further-facade",
         "the same façade as above, photographed as one should, for other matchers",
@@ -167,7 +172,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--scenes", nargs="*", default=[case.name for case in CASES if case.part == "results"]
+        "--scenes", nargs="*", default=[case.name for case in CASES if case.part != "further"]
     )
     parser.add_argument("--only", nargs="*", default=[], metavar="MATCHER")
     parser.add_argument("--keep", type=Path, default=REPOSITORY / "comparison-output")
@@ -296,10 +301,11 @@ def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]], 
         "",
         wins([(case, scene) for case, _, scene, _ in found]),
         "",
+        *seeds_told_apart(found),
     ]
-    if part == "results":
-        overview_chart([(case, scene) for case, _, scene, _ in found], PICTURES / "overview.png")
-        parts += ["![Quality of every matcher on every scene](images/comparison/overview.png)", ""]
+    if part != "further":
+        overview_chart([(case, scene) for case, _, scene, _ in found], PICTURES / f"overview-{part}.png")
+        parts += [f"![Quality of every matcher on every scene](images/comparison/overview-{part}.png)", ""]
     for case, data, scene, folder in found:
         parts += [
             f"### {case.name}",
@@ -322,6 +328,35 @@ def results(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]], 
             if sheet(scene, folder / "pictures", kind, PICTURES / name):
                 parts += [f"{text}:", "", f"![{text} on {case.name}](images/comparison/{name})", ""]
     return "\n".join(parts).rstrip()
+
+
+def seeds_told_apart(found: Sequence[tuple[Case, dict[str, Any], dict[str, Any], Path]]) -> list[str]:
+    """What marks over photos or pairs alone are worth: how often they tell two seeds of one matcher apart."""
+    counts = {name: [0, 0] for name, _ in COLUMNS}
+    for _, _, scene, folder in found:
+        for one in scene["contenders"]:
+            files = [
+                path
+                for pattern in (f"runs-{one['label']}.json", f"runs-{one['label']}.seed-*.json")
+                for path in sorted((folder / "judged").glob(pattern))
+            ]
+            runs = [json.loads(path.read_text(encoding="utf-8"))["value"]["samples"] for path in files]
+            for a, b in itertools.combinations(runs, 2):
+                for name in (name for name in counts if name in a and name in b):
+                    kind = statistic(a[name]["statistic"])
+                    test = paired_difference(a[name]["values"], b[name]["values"], kind)
+                    counts[name][0] += not test.inside_noise
+                    counts[name][1] += 1
+    said = [
+        f"{heading} {counts[name][0]} of {counts[name][1]}" for name, heading in COLUMNS if counts[name][1]
+    ]
+    if not said:
+        return []
+    return [
+        "What marks over photos or pairs alone would be worth: how many pairs of seeds of one matcher they would tell "
+        f"apart: {', '.join(said)}.",
+        "",
+    ]
 
 
 def columns_of(scene: dict[str, Any]) -> list[tuple[str, str]]:
@@ -370,7 +405,7 @@ def marked(text: str, scene: dict[str, Any], name: str, one: dict[str, Any]) -> 
         c["metrics"].get("registered.share", c["metrics"].get("run.registered", 0.0))
         for c in (one, *scene["contenders"])
     ]
-    if not verdict and name.startswith("poses.") and placed[0] < max(placed):
+    if not verdict and of_placed_photos(name) and placed[0] < max(placed):
         return f"[{text}]"
     return {"best": f"**{text}**", "within noise": f"{text} ≈", "worse": f"{text} ↓"}.get(
         verdict, f"{text} ?"

@@ -21,6 +21,14 @@ Log = Callable[[str], None]
 """Takes a line for the user."""
 
 
+_OF_PLACED = {
+    "run.depth_share",
+    "cost.seconds",
+    "cost.cpu_seconds",
+    "cost.peak_memory_mb",
+    "cost.bytes_on_disk",
+}
+
 FIELDS = "fields"
 """Folder of the dense fields that runs share."""
 
@@ -102,8 +110,8 @@ def rank(entries: Iterable[Entry]) -> dict[str, Ranking]:
             if name in entry.metrics
             and math.isfinite(entry.metrics[name])
             and not _hollow(entry, name)
-            # Errors of the cameras that were found say nothing of those that were not: who found fewer is not best.
-            and not (_of_found_cameras(name) and _registered(entry) < most)
+            # What is of the photos that were placed says nothing of the others: who placed fewer is not best.
+            and not (of_placed_photos(name) and _registered(entry) < most)
         ]
         if not better or len(have) < 2:
             continue
@@ -126,8 +134,11 @@ def _registered(entry: Entry) -> float:
     return entry.metrics.get("registered.share", entry.metrics.get("run.registered", 0.0))
 
 
-def _of_found_cameras(name: str) -> bool:
-    return name.startswith("poses.") and describe(name).better == "lower"
+def of_placed_photos(name: str) -> bool:
+    """True for measures of the placed photos alone: fewer, easier ones make them better, and the run cheaper."""
+    if name.startswith("poses."):
+        return describe(name).better == "lower"
+    return name.startswith("photo_consistency") or name in _OF_PLACED
 
 
 def _hollow(entry: Entry, name: str) -> bool:

@@ -87,12 +87,23 @@ def test_who_found_fewer_cameras_is_not_more_accurate() -> None:
     listed = [
         entry(
             label,
-            Evaluation({"registered.share": share, "poses.mean_error": error, "matches.precision_1px": good}),
+            Evaluation(
+                {
+                    "registered.share": share,
+                    "poses.mean_error": error,
+                    "matches.precision_1px": good,
+                    "photo_consistency": good,
+                    "cost.seconds": error,
+                }
+            ),
         )
         for label, share, error, good in values
     ]
     assert rank(listed)["poses.mean_error"].best == "all"
     assert rank(listed)["matches.precision_1px"].best == "few"
+    # Of fewer, easier photos more points agree, and they cost less.
+    assert rank(listed)["photo_consistency"].best == "all"
+    assert rank(listed)["cost.seconds"].best == "all"
 
 
 def test_who_is_worse_where_both_have_values_is_not_best() -> None:
