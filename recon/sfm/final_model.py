@@ -14,6 +14,7 @@ from recon.graph.types import Tracks, ViewGraph
 from recon.graph.view_graph import gap_between
 from recon.photos.types import PhotoSet
 from recon.sfm.camera_tests import CameraTest
+from recon.sfm.loop_closing import close_loops
 from recon.sfm.mapping import (
     Mapper,
     MappingResult,
@@ -69,7 +70,8 @@ def checked(
     write: Callable[[PhotoSet, Tracks], Path],
     test_cameras: bool = True,
 ) -> FinalModel:
-    """Let the tracks decide of cameras that were estimated: map again with others, register single photos again.
+    """Let the tracks decide of cameras that were estimated: map again with others, close loops that stayed open,
+    register single photos again.
 
     Args:
         mapper, write: as ``map_with_tested_cameras`` takes them.
@@ -77,7 +79,7 @@ def checked(
     """
     if test_cameras:
         final = _with_tested_cameras(final, graph, mapper, write)
-    return _with_photos_in_place(_with_intrinsics_as_mapped(final))
+    return _with_photos_in_place(_with_loops_closed(_with_intrinsics_as_mapped(final), graph))
 
 
 def polished(
@@ -157,6 +159,15 @@ def _with_tested_cameras(
         still_open=tested.still_open,
         notes=final.notes + notes,
     )
+
+
+def _with_loops_closed(final: FinalModel, graph: ViewGraph) -> FinalModel:
+    """Join the ends of a large model where a loop stayed open (``close_loops``)."""
+    model = close_loops(final.model, final.photos, graph, final.tracks, final.options)
+    if model is final.model:
+        return final
+    note = "a loop had stayed open: its ends were joined, and the error was spread over the way"
+    return replace(final, result=final._with_model(model), notes=(*final.notes, note))
 
 
 def _with_photos_in_place(final: FinalModel) -> FinalModel:

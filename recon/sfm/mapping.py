@@ -36,6 +36,9 @@ MOST_INCREMENTAL = 400
 """So many photos are mapped incrementally: as far as it was measured, it costs no more than global mapping and is as
 good. Beyond, its adjustments of all photos at every tenth more of them are what grows fastest."""
 
+FEWEST_IN_A_LOOP = 100
+"""With so many photos drift may keep a loop open."""
+
 # Hierarchical mapping: photos of a part at most, and those that neighbouring parts share.
 PART_PHOTOS, PART_OVERLAP = 100, 20
 
@@ -484,8 +487,9 @@ def adjust(
     if settings.fixed_cameras:
         for number in model.reg_image_ids():
             config.set_constant_rig_from_world_pose(model.images[number].frame_id)
-    else:
+    elif model.num_reg_images() < FEWEST_IN_A_LOOP:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    # Held by two cameras, a long way turns and stretches as a whole with every step, and takes many times as many.
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
