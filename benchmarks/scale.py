@@ -1,11 +1,13 @@
 """How a run grows with its photos: one photo more, whole runs, memory, workers, faults, and ten thousand photos.
 
-Usage: python benchmarks/scale.py more|whole|memory|workers|faults|parts|simulate [--photos N] [--size 240x180]
-       [--keep FOLDER] [--until STAGE] [--set KEY=VALUE ...]
+Usage: python benchmarks/scale.py more|whole|kept|memory|workers|faults|parts|simulate [--photos N] [--size 240x180]
+       [--keep FOLDER] [--begin STAGE] [--until STAGE] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
 ``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and
 peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
+``kept``: the stages of a run of ``whole`` from ``--begin`` on, anew in one process, whatever code made what comes
+before (``--keep`` is the folder of ``whole``): as ``whole``, for one number of photos.
 ``memory``: depth and fusion from true cameras on a wall of rendered photos, repeated along a street, N and 4 N photos:
 peak memory of the process.
 ``workers``: one process on one core, two such processes at once (what the machine's two cores can do), and two
@@ -36,12 +38,17 @@ import numpy as np
 import psutil
 from _common import machine, table
 
+from recon import api
 from recon.core.cameras import PinholeView
+from recon.core.memory import give_memory_back, memory_size
 from recon.core.mesh import FusedCloud, mesh_to_open3d
+from recon.engine.recipe import load_recipe
+from recon.engine.runner import CACHED_PART, _measured
 from recon.engine.stage import StageContext
+from recon.engine.workspace import Workspace
 from recon.evaluation.poses import evaluate_poses, poses_from_colmap
 from recon.io.files import INCOMPLETE
-from recon.io.manifest import read_manifest
+from recon.io.manifest import Manifest, read_manifest
 from recon.matching.types import DenseMatch, FlowField
 from recon.options import image_size
 from recon.run.folder import FIELDS, GRAPH
@@ -177,15 +184,42 @@ def whole_runs(count: int, size: tuple[int, int], folder: Path, memory: str, mor
     )
     print(table(rows, ["stage", *headers[0], "ratio", *headers[1], "ratio"]))
     for photos in (count, 4 * count):
-        _, side = street_path(photos)
-        length = 4 * side + 2 * np.pi * 3
-        views = large_scene_parts("street", photos, size)[2]
-        truth = {view.name: view.cam_from_world for view in views}
-        report = evaluate_poses(poses_from_colmap(folder / f"run{photos}" / "sparse" / "0"), truth)
-        print(
-            f"\n{photos} photos: {report.registered} in the model; centres off by {report.center_mean / length:.3%} of "
-            f"the street's {length:.0f} m in the mean, {report.center_max / length:.3%} at most"
-        )
+        _tell_centres(folder / f"run{photos}", photos, size)
+
+
+def _tell_centres(root: Path, photos: int, size: tuple[int, int]) -> None:
+    """How far the cameras of a street are from where they stood."""
+    _, side = street_path(photos)
+    length = 4 * side + 2 * np.pi * 3
+    truth = {view.name: view.cam_from_world for view in large_scene_parts("street", photos, size)[2]}
+    report = evaluate_poses(poses_from_colmap(root / "sparse" / "0"), truth)
+    print(
+        f"\n{photos} photos: {report.registered} in the model; centres off by {report.center_mean / length:.3%} of "
+        f"the street's {length:.0f} m in the mean, {report.center_max / length:.3%} at most"
+    )
+
+
+def kept_run(root: Path, photos: int, size: tuple[int, int], begin: str, memory: str) -> None:
+    """Stages of a finished run, anew in this process: processor seconds and memory by stage, and the centres."""
+    workspace = Workspace(root, read_manifest(root) or Manifest())
+    recipe = load_recipe(str(root / "recipe.toml"), api.stages())
+    rows, todo = [], False
+    for stage in api.stages():
+        todo = todo or stage.name == begin
+        record = workspace.manifest.stages[stage.name]
+        record.checksums = {}  # what is read was written by another process, or by an earlier stage of this one
+        workspace.save()
+        if todo:
+            work = StageContext(root, stage.name, "benchmark", memory=memory_size(memory) // CACHED_PART)
+            work.reuse = False
+            before = psutil.Process().memory_info().rss / 2**20
+            with _measured(record):
+                stage.run(recipe.settings[stage.name], work)
+            give_memory_back()
+            rows.append([stage.name, f"{record.cpu_seconds / photos:.3f}", before, record.peak_memory_mb])
+            print(rows[-1], file=sys.stderr, flush=True)
+    print(table(rows, ["stage", "CPU s a photo", "MB when it begins", "peak MB"]))
+    _tell_centres(root, photos, size)
 
 
 def _ratio(one: float, other: float) -> str:
@@ -535,12 +569,16 @@ def main() -> None:
     )
     parser.add_argument(
         "what",
-        choices=("more", "whole", "memory", "workers", "faults", "parts", "mesh", "simulate", "stages"),
+        choices=(
+            *("more", "whole", "kept", "memory", "workers", "faults", "parts", "simulate"),
+            *("mesh", "stages"),  # what others start
+        ),
     )
     parser.add_argument("--photos", type=int)
     parser.add_argument("--size", default="240x180")
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
     parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
+    parser.add_argument("--begin", default="tracks", help="first stage, for kept")
     parser.add_argument("--until", help="last stage of the runs, for more and workers")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
@@ -563,6 +601,9 @@ def main() -> None:
             )
         elif args.what == "whole":
             whole_runs(args.photos or 100, size, folder, args.memory, more)
+        elif args.what == "kept":
+            photos = args.photos or 100
+            kept_run((folder / f"run{photos}").absolute(), photos, size, args.begin, args.memory)
         elif args.what == "faults":
             faults(args.photos or 5, size, folder, more)
         elif args.what == "memory":
