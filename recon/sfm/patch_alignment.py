@@ -143,8 +143,8 @@ def align_patches(
         weight, np.empty((2 * radius + 3, 2 * radius + 3)), np.empty((parameters + 2, len(weight))),
         np.empty((2, parameters, parameters)), np.empty(parameters), found, correlation,
     )  # fmt: skip
-    failed = correlation < 0
-    found[failed] = warps[failed]
+    failed = ~(correlation >= 0)  # NaN where the patch reached over pixels that are none
+    found[failed], correlation[failed] = warps[failed], -1.0
     return found, correlation
 
 

@@ -85,7 +85,7 @@ def refine_tracks(
     """Tracks with sub-pixel positions that agree photometrically across all views.
 
     Args:
-        images: grey photos in 0…255 at working size, by photo id.
+        images: grey photos in 0…255 at working size, by photo id; NaN where no patch may reach.
         tracks: with or without references and affinities; without, the observation in the middle of a track's
             photos serves as reference and patches start unrotated and unscaled.
         threads: for the alignments; the result does not depend on it.

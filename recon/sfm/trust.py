@@ -489,8 +489,11 @@ def judge(figures: Figures, thresholds: Thresholds | None = None) -> Trust:
     return Trust(verdict, tuple(reasons), figures)
 
 
-DEPTH_FIGURES = ("depth_agreement", "crossed_photos", "depth_maps")
-"""Of the counts of the stage ``depth``, those that a verdict rests on."""
+DEPTH_FIGURES = (
+    "depth_agreement", "crossed_photos", "depth_maps", "prediction", "prediction_px", "worst_prediction_px",
+    "predicted_share",
+)  # fmt: skip
+"""Of the counts of the stage ``depth``, those that stand beside a verdict."""
 
 
 def depth_figures(agreement: Sequence[float | None]) -> dict[str, Any]:

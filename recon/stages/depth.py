@@ -29,6 +29,7 @@ from recon.tasks.depth import (
     take_over,
     warm_up,
 )
+from recon.tasks.prediction import prediction_figures
 
 
 class DepthSettings(BaseModel):
@@ -120,6 +121,7 @@ class DepthStage:
                 "texture, or the matches are too few; try --quality high"
             )
         figures = depth_figures([view.agreement for view in all_views])
+        figures |= prediction_figures(scene, neighbours, scene.depth_maps().__getitem__, work)
         reason = depth_reason(figures)
         if reason is not None:
             work.warn(f"{reason.verdict}: {reason.what}. {reason.advice}")

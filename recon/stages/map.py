@@ -24,6 +24,7 @@ from recon.sfm.mapping import (
 )
 from recon.tasks.joining import joined_by_flow
 from recon.tasks.mapping import TrackDatabase, map_with_progress, starting_pair, tell_no_model, tell_verdict
+from recon.tasks.tracks import greys_of_surfaces
 
 
 class MapSettings(BaseModel):
@@ -78,7 +79,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 
@@ -127,7 +128,7 @@ class MapStage:
             for note in final.notes:
                 work.log.info(note)
         if settings.polish:
-            final = polished(final, run.greys(), threads=work.threads, memory=work.memory)
+            final = polished(final, greys_of_surfaces(run), threads=work.threads, memory=work.memory)
             database.write(final.photos, final.tracks)
         trust = verdict_on(final, graph, run.pairs) if given is None else None
         models = list(final.result.reconstructions)

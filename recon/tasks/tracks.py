@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
+from recon.core.memory import Lazy
 from recon.engine.stage import StageContext
 from recon.features.types import MatchedPoints
 from recon.graph.agreement import agreeing_match
@@ -16,6 +17,7 @@ from recon.graph.anchors import AnchorKind, anchors_of_photo, suppression_for
 from recon.graph.tracks import TrackSettings, build_tracks
 from recon.graph.types import Tracks
 from recon.matching.types import DenseMatch
+from recon.photos.background import even_background
 from recon.photos.types import Photo
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair
@@ -93,8 +95,23 @@ def refined(run: RunFolder, tracks: Tracks, work: StageContext) -> Tracks:
     They are aligned jointly once the cameras are known; before, the reference is enough.
     """
     return refine_tracks(
-        run.greys(), tracks, RefinementSettings(joint=False, memory=work.memory), threads=work.threads
+        greys_of_surfaces(run),
+        tracks,
+        RefinementSettings(joint=False, memory=work.memory),
+        threads=work.threads,
     )
+
+
+def greys_of_surfaces(run: RunFolder) -> Sequence[Float32[np.ndarray, "h w"]]:
+    """Luminance of all photos to align patches by: NaN on an even background, so that none reaches over an outline."""
+    photos = run.photo_set.photos
+
+    def grey(index: int) -> Float32[np.ndarray, "h w"]:
+        found: Float32[np.ndarray, "h w"] = run.grey(photos[index]).astype(np.float32)
+        found[even_background(run.rgb(photos[index]))] = np.nan
+        return found
+
+    return Lazy(len(photos), grey)
 
 
 def _seen(run: RunFolder, pair: Pair) -> MatchedPoints:

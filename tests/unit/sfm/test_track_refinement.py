@@ -99,6 +99,26 @@ def test_known_warps_are_recovered(joint: bool, affine: bool) -> None:
     np.testing.assert_allclose(refined.affinity, np.array(MAPS)[refined.photo_id][:, :, :2], atol=0.02)
 
 
+@pytest.mark.filterwarnings("error")
+def test_patches_that_reach_over_what_is_no_number_are_not_aligned() -> None:
+    images = [photo(M) for M in MAPS]
+    tracks, truth = tracks_with_error(1.0, seed=4)
+    whole = refine_tracks(images, tracks)
+    images[2][:, 100:] = np.nan
+    part = refine_tracks(images, tracks)
+    assert np.isfinite(part.xy).all()
+    error = match_rows(part, truth)
+    assert np.median(error) < 0.01
+    assert error.max() < 0.05
+    reach = RefinementSettings.radius
+    seen = part.photo_id == 2
+    assert part.xy[seen, 0].max() < 100 - reach
+    # Elsewhere, in that photo and in the others, nothing is lost.
+    for photo_id, limit in ((0, 160), (1, 160), (2, 80), (3, 160)):
+        counts = [int(((one.photo_id == photo_id) & (one.xy[:, 0] < limit)).sum()) for one in (whole, part)]
+        assert counts[0] == counts[1] > 0
+
+
 def test_references_stay_where_they_are_and_threads_change_nothing() -> None:
     images = [photo(M) for M in MAPS]
     tracks, truth = tracks_with_error(1.0, seed=4)
