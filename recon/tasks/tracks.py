@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -107,8 +108,9 @@ def greys_of_surfaces(run: RunFolder) -> Sequence[Float32[np.ndarray, "h w"]]:
     photos = run.photo_set.photos
 
     def grey(index: int) -> Float32[np.ndarray, "h w"]:
-        found: Float32[np.ndarray, "h w"] = run.grey(photos[index]).astype(np.float32)
-        found[even_background(run.rgb(photos[index]))] = np.nan
+        rgb = run.rgb(photos[index])
+        found = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        found[even_background(rgb)] = np.nan
         return found
 
     return Lazy(len(photos), grey)
