@@ -64,6 +64,7 @@ FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+ligh
 CHOICE = {"rendered": MATCHERS, "real": MATCHERS, "further": FURTHER}
 
 SETTINGS = (
+    "features.first_octave=-1",
     "pairs.neighbours=5",
     "tracks.max_anchors=800",
     "depth.max_size=320",
