@@ -375,8 +375,10 @@ def clean_mesh(
     if len(triangles) == 0:
         return out
     xyz = np.asarray(out.vertices)
-    corners = xyz[triangles]
-    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+    # An edge of all triangles after the other: corners of millions at once would take more than Poisson does.
+    edges = np.stack(
+        [np.linalg.norm(xyz[triangles[:, k]] - xyz[triangles[:, k - 1]], axis=1) for k in range(3)], axis=1
+    )
     limit = 8.0 * float(np.median(edges)) if max_edge is None else max_edge
     drop = edges.max(axis=1) > limit
     if support is not None and len(support) >= 7:
