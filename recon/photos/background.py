@@ -13,13 +13,18 @@ _BORDER_SHARE = 0.5
 _AREA_SHARE = (0.2, 0.95)
 _TOLERANCE = 5
 _BORDER = 3
+# Of the thing before it so much lies further than a patch reaches from its outline: a plant, a wire has little else.
+_INNER_SHARE = 0.5
 
 
-def even_background(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+def even_background(rgb: UInt8[np.ndarray, "h w 3"], reach: float = 0.0) -> Bool[np.ndarray, "h w"]:
     """True where a photo shows an even background that reaches its border; nowhere if it has none.
 
     The outline of a smooth thing before it is no place on the thing: it moves over the surface with the camera, and it
     is the strongest edge for any comparison of patches.
+
+    Args:
+        reach: half the side of the patches, pixels. Things too thin for most of these are left with their outlines.
     """
     near = np.abs(cv2.medianBlur(rgb, 5).astype(np.int16) - _border_colour(rgb)).max(axis=2) <= _TOLERANCE
     nothing = np.zeros(near.shape, np.bool_)
@@ -28,7 +33,10 @@ def even_background(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     _, region = cv2.connectedComponents(near.astype(np.uint8), connectivity=4)
     touching = np.unique(_border(region)[_border(near)])
     found = near & np.isin(region, touching)
-    return found if _AREA_SHARE[0] <= found.mean() <= _AREA_SHARE[1] else nothing
+    if not _AREA_SHARE[0] <= found.mean() <= _AREA_SHARE[1]:
+        return nothing
+    away = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_C, 3)[~found]
+    return found if (away > reach).mean() >= _INNER_SHARE else nothing
 
 
 def _border_colour(rgb: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:

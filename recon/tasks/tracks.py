@@ -110,7 +110,7 @@ def greys_of_surfaces(run: RunFolder) -> Sequence[Float32[np.ndarray, "h w"]]:
     def grey(index: int) -> Float32[np.ndarray, "h w"]:
         rgb = run.rgb(photos[index])
         found = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        found[even_background(rgb)] = np.nan
+        found[even_background(rgb, RefinementSettings.radius)] = np.nan
         return found
 
     return Lazy(len(photos), grey)

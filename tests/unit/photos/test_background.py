@@ -36,6 +36,15 @@ def test_a_hole_of_the_same_colour_is_not_known_to_be_background() -> None:
     assert not even_background(picture)[67:83, 92:108].any()
 
 
+def test_a_thing_of_thin_rods_is_left_with_its_outlines() -> None:
+    rods = np.full((150, 200, 3), 2, np.uint8)
+    for x in range(20, 180, 24):
+        rods[20:130, x : x + 8] = 180
+    assert even_background(rods).mean() > 0.5
+    assert not even_background(rods, 7).any()
+    assert even_background(ball(50, 2), 7).mean() > 0.5
+
+
 def test_photos_without_an_even_background_have_none() -> None:
     rng = np.random.default_rng(1)
     rock = np.clip(128 + 60 * cv2.GaussianBlur(rng.standard_normal((*SIZE[::-1], 3)), (0, 0), 2) * 7, 0, 255)
