@@ -79,7 +79,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 

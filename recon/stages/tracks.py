@@ -57,7 +57,7 @@ class TracksStage:
     """
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 

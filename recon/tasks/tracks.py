@@ -96,7 +96,7 @@ def refined(run: RunFolder, tracks: Tracks, work: StageContext) -> Tracks:
     They are aligned jointly once the cameras are known; before, the reference is enough.
     """
     return refine_tracks(
-        greys_of_surfaces(run),
+        run.greys(),
         tracks,
         RefinementSettings(joint=False, memory=work.memory),
         threads=work.threads,
@@ -104,7 +104,8 @@ def refined(run: RunFolder, tracks: Tracks, work: StageContext) -> Tracks:
 
 
 def greys_of_surfaces(run: RunFolder) -> Sequence[Float32[np.ndarray, "h w"]]:
-    """Luminance of all photos to align patches by: NaN on an even background, so that none reaches over an outline."""
+    """Luminance of all photos to align patches by once the cameras are known: NaN on an even background, so that none
+    reaches over an outline. Before, outlines are not exact but help to place photos."""
     photos = run.photo_set.photos
 
     def grey(index: int) -> Float32[np.ndarray, "h w"]:
