@@ -27,6 +27,9 @@ MIN_POINTS_FOR_A_PHOTO = 15
 # In a second try, where photos were left out; the verdict looks at photos that few points hold.
 FEWEST_POINTS_FOR_A_PHOTO = 8
 
+# The last adjustment's loss: its scale in median errors of the points, and the least one in pixels.
+_LOSS_IN_ERRORS, _LEAST_LOSS_SCALE = 2.0, 0.1
+
 # Halves of the tracks are a checkerboard of cells this wide, as a share of the photos' longest side; a photo must keep
 # so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
 HALVES_CELL = 1 / 8
@@ -55,8 +58,8 @@ class MappingSettings:
     """Settings for finding cameras.
 
     Attributes:
-        loss_scale: pixels; the final bundle adjustment trusts residuals up to this size; larger ones count less
-            and less (Cauchy loss).
+        loss_scale: pixels; bundle adjustment trusts residuals up to this size; larger ones count less and less
+            (Cauchy loss). The last one of ``polish_model`` goes by the residuals themselves where these are smaller.
         max_error: pixels; observations with a larger reprojection error are dropped before the final adjustment.
         min_triangulation_angle: degrees; points seen under a smaller angle are dropped.
         refine_principal_point: in the last adjustment, for cameras with unknown intrinsics that took at least
@@ -538,6 +541,7 @@ def polish_model(
     _, held = points_of_tracks(better, photos, tracks)
     move_observations(better, photos, moved, aligned)
     refine_model(better, photos, settings, rounds=1)
+    scale = fine_loss_scale(better, settings.loss_scale)
     # Observations that could not be aligned leave their tracks; what the model never held stays.
     in_model = np.zeros(tracks.count, bool)
     in_model[tracks.track_id[held]] = True
@@ -551,8 +555,18 @@ def polish_model(
         longer = complete_tracks(images, kept, better, photos, refinement, threads=threads)
         better = model_from_tracks(better, photos, longer, xyz)
         kept = longer
-    refine_model(better, photos, settings)
+    refine_model(better, photos, replace(settings, loss_scale=scale))
     return PolishedModel(better, kept)
+
+
+def fine_loss_scale(model: pycolmap.Reconstruction, most: float) -> float:
+    """Scale of the Cauchy loss, in pixels, that suits the residuals of a model whose errors are up to date.
+
+    2.4 standard deviations lose 5% to normal noise (Holland & Welsch, "Robust regression using iteratively reweighted
+    least-squares", 1977), and the mean length of a residual is 1.25 of them: twice that, about. It is ``most`` at most.
+    """
+    errors = [point.error for point in model.points3D.values()]
+    return float(np.clip(_LOSS_IN_ERRORS * np.median(errors), _LEAST_LOSS_SCALE, most)) if errors else most
 
 
 def halves_of(

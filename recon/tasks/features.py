@@ -30,7 +30,7 @@ class ExtractPoints:
     folder: Path
     max_points: int
     peak_threshold: float | None
-    first_octave: int
+    first_octave: int = -1
 
     def __call__(self, photo: Photo) -> int:
         target = self.folder / f"{photo.id}.npz"

@@ -14,7 +14,7 @@ from recon.graph.tracks import make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import model_from_tracks, points_of_tracks, write_database
-from recon.sfm.mapping import MappingSettings, map_incremental, polish_model
+from recon.sfm.mapping import MappingSettings, fine_loss_scale, map_incremental, polish_model
 from recon.sfm.track_refinement import RefinementSettings, complete_tracks, refine_with_geometry
 from tests.support.sfm_scene import Scene as PointScene
 from tests.support.sfm_scene import camera_centers, centre_errors, graph_of, look_at, photo_set_of
@@ -223,3 +223,19 @@ def test_tracks_without_affinities_are_refused() -> None:
     for refine in (refine_with_geometry, complete_tracks):
         with pytest.raises(ValueError, match="refine_tracks first"):
             refine(images, bare, model, photos, RefinementSettings())
+
+
+def test_loss_scale_follows_the_residuals() -> None:
+    """Twice the median error of the points, between a tenth of a pixel and what is asked for."""
+
+    def scale(*errors: float) -> float:
+        model = pycolmap.Reconstruction()
+        for error in errors:
+            number = model.add_point3D(np.zeros(3), pycolmap.Track(), np.zeros(3, np.uint8))
+            model.point3D(number).error = error
+        return fine_loss_scale(model, 1.0)
+
+    assert scale(0.05, 0.1, 3.0) == pytest.approx(0.2)
+    assert scale(0.01, 0.02, 0.03) == pytest.approx(0.1)
+    assert scale(0.7, 0.8, 0.9) == pytest.approx(1.0)
+    assert scale() == pytest.approx(1.0)
