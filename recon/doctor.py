@@ -29,6 +29,7 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("numpy", "numpy"),
     ("scipy", "scipy"),
     ("numba", "numba"),
+    ("llvmlite", "llvmlite"),
     ("cv2", "opencv-python"),
     ("PIL", "pillow"),
     ("pycolmap", "pycolmap"),

@@ -11,6 +11,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copyfile(ROOT / name, folder / "source" / name)
     with tarfile.open(build("sdist", folder / "source", folder)) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        # Older Pythons do not know the filter.
+        safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder / "unpacked", **safely)
     return build("wheel", next((folder / "unpacked").iterdir()), folder)
 
 
