@@ -164,15 +164,10 @@ def evaluate_surface(
         truth_points = thin(truth_points, how.voxel)
         if not isinstance(found, Mesh):
             points = thin(points, how.voxel)
-    seen = np.ones(len(truth_points), bool)
-    judged, hidden = np.ones(len(points), bool), np.zeros(len(points), bool)
     sights: Sequence[SeenDepth] = ()
     if views:
         sights = truth_depths(known, views) if depths is None else depths
-        seen = visible_count(truth_points, sights, 0.25 * limits[0]) >= how.min_views
-        judged, hidden = points_to_judge(points, sights, limits[-1])
-        if how.behind == "wrong":
-            judged = judged | hidden
+    seen, judged, hidden = _what_counts(points, truth_points, sights, limits, how)
     if region is not None:
         seen &= region(truth_points)
         judged &= region(points)
@@ -200,6 +195,21 @@ def evaluate_surface(
         np.column_stack([shares[:_CURVE], precision[:_CURVE], recall[:_CURVE]]),
         by_view,
     )
+
+
+def _what_counts(
+    points: Float[np.ndarray, "n 3"],
+    truth_points: Float[np.ndarray, "m 3"],
+    sights: Sequence[SeenDepth],
+    limits: Sequence[float],
+    how: SurfaceProtocol,
+) -> tuple[Bool[np.ndarray, " m"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Samples of the truth that count, points of the estimate that do, and points that are hidden behind the truth."""
+    if not sights:
+        return np.ones(len(truth_points), bool), np.ones(len(points), bool), np.zeros(len(points), bool)
+    seen = visible_count(truth_points, sights, 0.25 * limits[0]) >= how.min_views
+    judged, hidden = points_to_judge(points, sights, limits[-1])
+    return seen, judged | hidden if how.behind == "wrong" else judged, hidden
 
 
 def _by_view(

@@ -36,7 +36,7 @@ class TextureSettings(BaseModel):
         400_000, ge=0, description="faces of the textured mesh at most; 0 keeps those of the mesh"
     )
     close_holes: float = Field(
-        0.0, ge=0.0, le=1.0, description="holes up to this share of the mesh's extent are closed"
+        0.0, ge=0.0, le=1.0, description="holes up to this share of the extent are closed"
     )
     max_texture: int = Field(
         TextureOptions.max_texture, ge=256, le=16384, description="longest side of a texture, texels"
@@ -50,9 +50,7 @@ class TextureSettings(BaseModel):
     formats: list[Literal["obj", "glb"]] = Field(["obj", "glb"], description="files to write")
     picture: Literal["jpg", "png"] = Field("jpg", description="file format of the texture")
     jpeg_quality: int = Field(95, ge=50, le=100, description="of the texture")
-    candidates: int = Field(
-        TextureOptions.candidates, ge=1, le=32, description="views that are considered per face"
-    )
+    candidates: int = Field(TextureOptions.candidates, ge=1, le=32, description="views considered per face")
     max_angle: float = Field(
         TextureOptions.max_angle,
         gt=0.0,
