@@ -47,6 +47,9 @@ from recon.dense.planes import (
 )
 from recon.dense.types import DepthMap
 
+# Rounds at full size, side of the compared windows in pixels, and number of image sizes.
+ITERATIONS, PATCH, LEVELS = 2, 9, 4
+
 _F32 = npt.NDArray[np.float32]
 # An inverse depth map, its score, and that of its best two views.
 _Judged = tuple[_F32, _F32, _F32]
@@ -300,9 +303,9 @@ def refine_depth(
     *,
     mask: Bool[np.ndarray, "h w"] | None = None,
     neighbour_depths: Sequence[DepthMap] | None = None,
-    iterations: int = 2,
-    patch: int = 9,
-    levels: int = 4,
+    iterations: int = ITERATIONS,
+    patch: int = PATCH,
+    levels: int = LEVELS,
     up: Float64[np.ndarray, "3"] | None = None,
 ) -> DepthMap:
     """Depth and normals of a view, refined round an initial depth by photo-consistency with its neighbours.

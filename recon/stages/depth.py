@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.dense.filtering import FilterOptions
+from recon.dense.refinement import ITERATIONS, LEVELS, PATCH
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
 from recon.io.manifest import KEPT
@@ -40,10 +41,10 @@ class DepthSettings(BaseModel):
     max_size: int = Field(16384, ge=64, description="longest side of the depth maps; the photos' at most")
     max_reprojection: float = Field(1.5, gt=0.0, description="of triangulated flow, matching pixels")
     iterations: int = Field(
-        2, ge=0, description="rounds of the photo-consistency refinement at full size; 0 leaves it out"
+        ITERATIONS, ge=0, description="rounds of the refinement at full size; 0 leaves it out"
     )
-    patch: int = Field(9, ge=3, description="side of the compared windows, pixels")
-    levels: int = Field(4, ge=1, le=6, description="image sizes of the refinement")
+    patch: int = Field(PATCH, ge=3, description="side of the compared windows, pixels")
+    levels: int = Field(LEVELS, ge=1, le=6, description="image sizes of the refinement")
     geometric_iterations: int = Field(
         2, ge=0, description="last passes, which also ask the depth that the neighbours had before"
     )
