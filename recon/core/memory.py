@@ -140,10 +140,10 @@ class Scratch:
         self._files.clear()
 
     def arrays(self, length: int, kinds: Sequence[tuple[tuple[int, ...], type]]) -> list[np.ndarray]:
-        """Arrays of one length whose items have the shapes and types of ``kinds``."""
+        """Arrays of zeros of one length whose items have the shapes and types of ``kinds``."""
         total = sum(length * math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds)
         if self._folder is None or total <= self._limit:
-            return [np.empty((length, *shape), kind) for shape, kind in kinds]
+            return [np.zeros((length, *shape), kind) for shape, kind in kinds]
         self._folder.mkdir(parents=True, exist_ok=True)
         made: list[np.ndarray] = []
         for shape, kind in kinds:

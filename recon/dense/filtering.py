@@ -15,7 +15,7 @@ from numba import njit
 
 from recon.core.cameras import PinholeView
 from recon.core.parallel import map_ordered
-from recon.dense.neighbours import views_that_may_see
+from recon.dense.neighbours import views_that_hold_most, views_that_may_see
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
@@ -234,6 +234,8 @@ class FilterOptions:
         min_speckle_pixels: smaller islands of depth are dropped at the end.
         smooth_min_views: views that must agree in smooth regions (or all that are asked, where they are fewer):
             compressed sky often looks alike in two photos, seldom in four.
+        max_views: views at most that may object beside those that may confirm, those that have most pixels for what
+            the view sees.
     """
 
     max_reprojection_px: float = 1.0
@@ -242,6 +244,7 @@ class FilterOptions:
     min_confidence: float = 0.3
     min_speckle_pixels: int = 60
     smooth_min_views: int = 4
+    max_views: int = 32
 
 
 @dataclass(frozen=True)
@@ -302,8 +305,10 @@ def filter_view(
         depth = np.where(weak, mine.depth, np.float32(0))
         closely, _ = consistent_views(views, depth, trusted, index, confirming, closer)
         keep &= ~weak | (closely >= needed)
-    # All views may object: floaters agree with the neighbours that share their cause, not with the others.
-    elsewhere = sorted(seeing.difference(asked))
+    # Other views may object: floaters agree with the neighbours that share their cause, not with the others.
+    elsewhere = views_that_hold_most(
+        views, index, mine.depth, sorted(seeing.difference(asked)), options.max_views
+    )
     if elsewhere:
         _, more = consistent_views(views, mine.depth, trusted, index, elsewhere, limits)
         through = through + more

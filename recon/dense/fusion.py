@@ -16,7 +16,7 @@ from recon.core.cameras import PinholeView
 from recon.core.memory import Scratch
 from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
-from recon.dense.neighbours import views_that_may_see
+from recon.dense.neighbours import views_that_hold_most, views_that_may_see
 from recon.dense.planes import projection_of
 from recon.dense.types import DepthMap
 
@@ -155,12 +155,14 @@ class FusionRules:
         max_reprojection_px: of the round trip, in pixels of the owner.
         max_relative_depth: difference of depth, relative.
         max_normal_angle_deg: between the normals of two views.
+        max_views: views at most that are asked for the points of a view, those that have most pixels for what it sees.
     """
 
     min_views: int = 2
     max_reprojection_px: float = 1.5
     max_relative_depth: float = 0.01
     max_normal_angle_deg: float = 45.0
+    max_views: int = 64
 
 
 class FusionMaps:
@@ -232,6 +234,9 @@ class FusionMaps:
             others: of ``fill``.
         """
         view = self.views[index]
+        first = int(self._maps.offsets[index])
+        depth = self._maps.depth[first : first + self._areas[index]].reshape(view.height, view.width)
+        others = views_that_hold_most(self.views, index, depth, others, rules.max_views)
         out = np.empty((self._areas[index], 11), np.float32)
         agree = _Rules(
             float(rules.max_reprojection_px),

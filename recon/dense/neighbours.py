@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from recon.core.cameras import PinholeView
+from recon.dense.planes import projection_of
 
 # Triangulation angle (degrees) that is best for matching, and how fast the benefit falls below and above it
 # (Yao et al., MVSNet, ECCV 2018, section 4.1).
@@ -131,3 +132,43 @@ def views_that_may_see(
     sides = (z <= 0, x < low * z, y < low * z, x > (w + edge) * z, y > (h + edge) * z)
     never = np.logical_or.reduce([side.all(axis=1) for side in sides])
     return [j for j, out in zip(others, never, strict=True) if not out]
+
+
+_SAMPLED = 1000
+"""Pixels of a depth map, about, by which other views are ranked."""
+
+
+def views_that_hold_most(
+    views: Sequence[PinholeView],
+    index: int,
+    depth: Float32[np.ndarray, "h w"],
+    among: Sequence[int],
+    most: int,
+) -> list[int]:
+    """Those of some views that have most pixels for what a view's depth map holds; all where they are few.
+
+    A point counts in another view by the pixels that it covers there, no more than in the view itself: so the
+    neighbours come first, not views from afar, before which something else stands as a rule.
+
+    Args:
+        among: ascending, as of ``views_that_may_see``.
+        most: views at most.
+
+    Returns:
+        Indices of views, ascending.
+    """
+    if len(among) <= most:
+        return list(among)
+    step = max(1, round((depth.size / _SAMPLED) ** 0.5))
+    some = depth[::step, ::step]
+    y, x = np.nonzero(some > 0)
+    rays = np.stack([x * step, y * step, np.ones_like(x)]).astype(np.float64)
+    inverse, worth = 1.0 / some[y, x].astype(np.float64), np.zeros(len(among))
+    for row, j in enumerate(among):
+        M, v = projection_of(views[j], views[index])
+        px, py, pz = M @ rays + v[:, None] * inverse  # the depth in the other view is pz / inverse
+        inside = (pz > 0) & (np.minimum(px, py) >= -0.5 * pz)
+        inside &= (px < (views[j].width - 0.5) * pz) & (py < (views[j].height - 0.5) * pz)
+        scale = views[j].K[0, 0] / (views[index].K[0, 0] * pz[inside])
+        worth[row] = (np.minimum(scale, 1.0) ** 2).sum()
+    return sorted(among[row] for row in np.argsort(-worth, kind="stable")[:most])

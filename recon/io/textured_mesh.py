@@ -7,6 +7,7 @@ that name no material.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
 from recon.core.mesh import Mesh, VertexMesh
+from recon.core.resize import resize_rgb
 from recon.errors import ReconError, reading
 from recon.io.glb import srgb_of_linear
 
@@ -232,8 +234,11 @@ def _read_glb(path: Path) -> Mesh:
     )
 
 
-def read_with_trimesh(path: Path) -> VertexMesh:
+def read_with_trimesh(path: Path, texels: int | None = None) -> VertexMesh:
     """Read a GLB or OBJ file, all its parts as one mesh.
+
+    Args:
+        texels: larger textures are made smaller as they are read, all together to about so many.
 
     Raises:
         ReconError: the file cannot be read, has no triangles, or has several textures of which one repeats itself.
@@ -242,27 +247,34 @@ def read_with_trimesh(path: Path) -> VertexMesh:
 
     try:
         scene = trimesh.load_scene(path, process=False)
+        files = _without_pictures(scene)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except Exception as error:  # a damaged file surfaces as an error of any kind
         raise ReconError(f"{path}: the mesh cannot be read ({type(error).__name__}: {error})") from error
     if not parts:
         raise ReconError(f"{path}: holds no triangles")
-    textures: dict[bytes, tuple[int, UInt8[np.ndarray, "_ _ 3"]]] = {}
+    sizes = {id(one): one.size for one in files.values()}
+    total = sum(width * height for width, height in sizes.values())
+    share = 1.0 if texels is None else min(1.0, (texels / max(total, 1)) ** 0.5)
+    textures: dict[bytes, int] = {}
+    number_of: dict[int, int] = {}
+    pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
     uvs, colors, which = [], [], []
     for part in parts:
         uv, number = np.zeros((len(part.vertices), 2)), -1
         material = getattr(part.visual, "material", None)
-        picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        picture = files.get(part.metadata["name"])
         own = getattr(part.visual, "uv", None)
         if picture is not None and own is not None:
-            pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
-            number = textures.setdefault(pixels.tobytes(), (len(textures), pixels))[0]
-            uv = np.asarray(own, np.float64)
+            if id(picture) not in number_of:
+                pixels = _pixels(picture, share)
+                number_of[id(picture)] = textures.setdefault(sha256(pixels).digest(), len(textures))
+                pictures += [pixels] * (len(textures) - len(pictures))
+            number, uv = number_of[id(picture)], np.asarray(own, np.float64)
         uvs.append(uv)
         which.append(np.full(len(uv), number))
         factor = None if number >= 0 else getattr(material, "baseColorFactor", None)
         colors.append(_colors(part, factor, linear=path.suffix.lower() == ".glb"))
-    pictures = [pixels for _, pixels in textures.values()]
     placed, texture = in_one_texture(path, np.concatenate(uvs), np.concatenate(which), pictures)
     rgb = None
     if any(one is not None for one in colors):
@@ -277,6 +289,35 @@ def read_with_trimesh(path: Path) -> VertexMesh:
         rgb,
         None if texture is None else placed.astype(np.float32),
         texture,
+    )
+
+
+def _without_pictures(scene: Any) -> dict[str, Any]:
+    """Take the pictures out of a scene, by the names of its meshes: trimesh would copy them with these."""
+    names = ("baseColorTexture", "image")
+    materials = {
+        name: getattr(getattr(one, "visual", None), "material", None) for name, one in scene.geometry.items()
+    }
+    found = {
+        name: next((one for key in names if (one := getattr(material, key, None)) is not None), None)
+        for name, material in materials.items()
+    }
+    for material in materials.values():
+        for key in names:
+            if getattr(material, key, None) is not None:
+                setattr(material, key, None)
+    return {name: picture for name, picture in found.items() if picture is not None}
+
+
+def _pixels(picture: Any, share: float) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Pixels of a picture, whose own memory is freed, with its sides made smaller."""
+    pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+    picture.close()
+    height, width = pixels.shape[:2]
+    return (
+        pixels
+        if share == 1.0
+        else resize_rgb(pixels, max(1, int(width * share)), max(1, int(height * share)))
     )
 
 

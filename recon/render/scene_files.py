@@ -250,11 +250,14 @@ def _cloud_of_rows(
     return cloud, tuple(notes)
 
 
-def read_view_mesh(path: Path, in_model: bool = False) -> tuple[VertexMesh, tuple[str, ...]]:
+def read_view_mesh(
+    path: Path, in_model: bool = False, texels: int | None = None
+) -> tuple[VertexMesh, tuple[str, ...]]:
     """Read a mesh of a .ply, .obj or .glb file, its vertices in double precision, and notes.
 
     Args:
         in_model: a GLB that was turned upright comes in the frame of the model that it was made of.
+        texels: as of ``read_with_trimesh``.
 
     Raises:
         ReconError: the file cannot be read, or holds no triangles.
@@ -264,7 +267,7 @@ def read_view_mesh(path: Path, in_model: bool = False) -> tuple[VertexMesh, tupl
         raise ReconError(f"{path}: a mesh is one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise ReconError(f"{path}: there is no such file")
-    mesh = _read_ply_mesh(path) if suffix == ".ply" else read_with_trimesh(path)
+    mesh = _read_ply_mesh(path) if suffix == ".ply" else read_with_trimesh(path, texels)
     if not len(mesh.faces):
         raise ReconError(f"{path}: holds no triangles")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):

@@ -21,6 +21,9 @@ _TEXTURED_FACES = 450_000
 # About so many faces are left of a mesh that is simplified.
 _FACES = 200_000
 
+# Textures are read so large at most, all together: pictures and page show no more.
+_TEXELS = 1 << 24
+
 # Longest side of the page's texture, texels, and its JPEG quality.
 _TEXTURE_SIDE, _QUALITY = 2048, 80
 
@@ -31,7 +34,7 @@ def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], VertexMesh]:
     path = run.path("mesh", "textured.glb")
     if texture is None or texture.state != "done" or not path.is_file():
         path = run.path("mesh", "mesh.ply")
-    return cache(lambda: read_view_mesh(path, in_model=True)[0])
+    return cache(lambda: read_view_mesh(path, in_model=True, texels=_TEXELS)[0])
 
 
 def page_surface(run: RunFolder, mesh: VertexMesh) -> Surface:

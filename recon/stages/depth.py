@@ -67,6 +67,9 @@ class DepthSettings(BaseModel):
     smooth_min_views: int = Field(
         FilterOptions.smooth_min_views, ge=2, description="views that must agree in sky-like regions"
     )
+    max_views: int = Field(
+        FilterOptions.max_views, ge=1, description="views beside the sources that may object to a depth"
+    )
 
 
 class DepthStage:

@@ -40,6 +40,9 @@ class FuseSettings(BaseModel):
     max_normal_angle: float = Field(
         FusionRules.max_normal_angle_deg, gt=0.0, le=180.0, description="between two views' normals, degrees"
     )
+    max_views: int = Field(
+        FusionRules.max_views, ge=1, description="views at most that are asked for the points of a view"
+    )
 
 
 class FuseStage:

@@ -7,22 +7,23 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.memory import give_memory_back
+from recon.core.memory import Scratch, give_memory_back
 from recon.engine.stage import StageContext, options_of
 from recon.errors import ReconError
-from recon.io.glb import upright_glb
-from recon.io.pictures import encode_picture
+from recon.io.files import INCOMPLETE
 from recon.io.surfaces import read_mesh_shape
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.types import TextureOptions
-from recon.tasks.texturing import WHOLE, texture_by_views
+from recon.tasks.texturing import WHOLE, texture_by_views, write_textured
 
 # Bytes that collapsing edges takes for a face, and the part of a run's memory that it may have, in quarters
 # (``work.memory`` is one).
 _COLLAPSE_BYTES, _COLLAPSE_SHARE = 300, 2
+
+# Textures that take more than this part of ``work.memory`` lie in a file.
+_TEXTURE_PART = 4
 
 _FILES = ("textured.*", "texture.*", "texture_*")
 
@@ -102,33 +103,22 @@ class TextureStage:
         if len(faces) == 0:
             raise ReconError("mesh/mesh.ply has no faces with an area; --restart-from mesh makes it again")
         give_memory_back()  # what simplifying a large mesh took
-        mesh, report = texture_by_views(work, scene, vertices, faces, options_of(TextureOptions, settings))
-        give_memory_back()
-        if report.seen_share == 0.0:
-            work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
-        pictures = {}
-        for number, texture in enumerate(textures_of_mesh(mesh), 1):
-            name = f"texture{'' if number == 1 else f'_{number}'}.{settings.picture}"
-            pictures[name] = encode_picture(texture, settings.picture, settings.jpeg_quality)
-            work.write_bytes(f"mesh/{name}", pictures[name])
-        if "obj" in settings.formats:
-            with (
-                work.writing("mesh", "textured.mtl") as material,
-                work.writing("mesh", "textured.obj") as path,
-            ):
-                write_textured_obj(
-                    path, mesh, list(pictures), material_path=material, material_name="textured.mtl"
-                )
-        if "glb" in settings.formats:
-            data = textured_glb(mesh, list(pictures.values()), settings.picture)
-            work.write_bytes("mesh/textured.glb", upright_glb(data, scene.views))
+        with Scratch(work.root / INCOMPLETE, work.memory // _TEXTURE_PART) as scratch:
+            mesh, report = texture_by_views(
+                work, scene, vertices, faces, options_of(TextureOptions, settings), scratch
+            )
+            give_memory_back()
+            if report.seen_share == 0.0:
+                work.warn("no photo sees the mesh: its texture holds no photo. Were the cameras moved since?")
+            files = settings.formats, settings.picture, settings.jpeg_quality
+            textures = write_textured(work, mesh, scene.views, scratch, *files)
         figures = {
             "faces": len(mesh.faces),
             "charts": report.charts,
             "texture": "x".join(
                 str(side // count) for side, count in zip(mesh.texture.shape[1::-1], mesh.tiles, strict=True)
             ),
-            **({"textures": len(pictures)} if len(pictures) > 1 else {}),
+            **({"textures": textures} if textures > 1 else {}),
             "seen_share": round(report.seen_share, 4),
             "seam_step": round(report.seam_after, 2),
         }

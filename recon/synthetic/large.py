@@ -120,6 +120,7 @@ def make_large_scene(
     seed: int = 0,
     coarseness: float = 1.0,
     samples: int = 2,
+    rays: int = 2,
 ) -> SyntheticScene:
     """Render a scene of so many photos, with its exact cameras, depth and surface.
 
@@ -128,13 +129,15 @@ def make_large_scene(
         size: (width, height) of the photos.
         coarseness: factor on the distance between the surface's vertices.
         samples: of the sky's light a vertex; few are fast.
+        rays: per pixel and axis; one is fast, and leaves jagged edges.
 
     Raises:
         UsageError: no such scene, or too few photos for it.
     """
     mesh, albedo, views = large_scene_parts(name, photos, size, seed, coarseness)
     light, sensor = Lighting(samples=samples), Sensor(exposure_spread=0.05)
-    return render_scene(name, mesh, albedo, views, light, sensor, background=(0.35, 0.45, 0.6), seed=seed)
+    sky = (0.35, 0.45, 0.6)
+    return render_scene(name, mesh, albedo, views, light, sensor, rays, seed=seed, background=sky)
 
 
 def _register(name: str, photos: int) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float64, Int32
 
 from recon.core.cameras import PinholeView
-from recon.core.memory import Latest
+from recon.core.memory import Latest, Scratch
 from recon.engine.stage import StageContext
+from recon.io.glb import upright_glb
+from recon.io.pictures import encode_picture
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
+from recon.surface.texture.files import textured_glb, textures_of_mesh, write_textured_obj
 from recon.surface.texture.texturing import near_origin, texture_mesh
 from recon.surface.texture.types import TexturedMesh, TextureOptions, TextureReport
 from recon.surface.texture.visibility import FacesInViews, SeenFaces
@@ -88,14 +93,47 @@ def texture_by_views(
     vertices: Float64[np.ndarray, "n 3"],
     faces: Int32[np.ndarray, "m 3"],
     options: TextureOptions,
+    scratch: Scratch,
 ) -> tuple[TexturedMesh, TextureReport]:
-    """Texture a mesh; what each view sees of it is found by the workers."""
+    """Texture a mesh; what each view sees of it is found by the workers. The texture lies in ``scratch``."""
     with work.fresh_directory(SEEN) as folder:
         with work.write_into(folder, MESH) as path, path.open("wb") as out:
             np.savez(out, vertices=vertices, faces=faces)
         with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
             views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
         seen = (task.read(view) for view in views)
-        found = texture_mesh(vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen)
+        found = texture_mesh(
+            vertices, faces, scene.views, scene.images, scene.masks, options, seen=seen, scratch=scratch
+        )
     work.remove(SEEN)
     return found
+
+
+def write_textured(
+    work: StageContext,
+    mesh: TexturedMesh,
+    views: Sequence[PinholeView],
+    scratch: Scratch,
+    formats: Sequence[str],
+    kind: Literal["jpg", "png"],
+    jpeg_quality: int,
+) -> int:
+    """Write the textures, which lie in ``scratch``, and the mesh in some formats; returns the number of textures."""
+    pictures = {}
+    for number, texture in enumerate(textures_of_mesh(mesh), 1):
+        name = f"texture{'' if number == 1 else f'_{number}'}.{kind}"
+        pictures[name] = encode_picture(texture, kind, jpeg_quality)
+        work.write_bytes(f"mesh/{name}", pictures[name])
+        scratch.release()
+    if "obj" in formats:
+        with (
+            work.writing("mesh", "textured.mtl") as material,
+            work.writing("mesh", "textured.obj") as path,
+        ):
+            write_textured_obj(
+                path, mesh, list(pictures), material_path=material, material_name="textured.mtl"
+            )
+    if "glb" in formats:
+        data = textured_glb(mesh, list(pictures.values()), kind)
+        work.write_bytes("mesh/textured.glb", upright_glb(data, views))
+    return len(pictures)

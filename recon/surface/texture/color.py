@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from numba import njit
 from scipy import sparse
-from scipy.sparse.linalg import cg
+from scipy.sparse.linalg import cg, spsolve
 
 from recon.surface.texture.topology import Adjacency
 from recon.surface.texture.visibility import Candidates
 
 # Below this grey level the ratio of two photos is noise, above the other one of them may be clipped.
 _DARK, _BRIGHT = 12.0, 243.0
-# Up to so many (vertex, view) pairs are looked up in a table; beyond, by bisection.
-_TABLE = 30_000_000
 # A pair of views says something about exposure from so many common faces on.
 _PAIR_FACES = 60
 
@@ -38,7 +37,6 @@ def fit_gains(
     Returns:
         (v, 3) factors with a geometric mean of 1 over the views.
     """
-    rows, right, weights = [], [], []
     count = candidates.view.shape[1]
     pair_key, ratios = [], []
     for a in range(count):
@@ -58,20 +56,19 @@ def fit_gains(
     order = np.argsort(key, kind="stable")
     key, ratio = key[order], ratio[order]
     found, start, number = np.unique(key, return_index=True, return_counts=True)
-    for k, first, n in zip(found, start, number, strict=True):
-        if n < _PAIR_FACES:
-            continue
-        row = np.zeros(views)
-        row[k // views], row[k % views] = -1.0, 1.0
-        rows.append(row)
-        right.append(np.median(ratio[first : first + n], axis=0))
-        weights.append(min(1.0, n / 2000.0))
-    if not rows:
+    enough = number >= _PAIR_FACES
+    found, start, number = found[enough], start[enough], number[enough]
+    if len(found) == 0:
         return np.ones((views, 3))
-    weight = np.sqrt(np.array(weights))[:, None]
-    matrix = np.concatenate([np.array(rows) * weight, np.sqrt(prior) * np.eye(views)])
-    target = np.concatenate([np.array(right) * weight, np.zeros((views, 3))])
-    log_gain = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    step = [np.median(ratio[first : first + n], axis=0) for first, n in zip(start, number, strict=True)]
+    weight, pair = np.minimum(1.0, number / 2000.0), np.arange(len(found))
+    sign = sparse.csr_matrix(
+        (np.tile([-1.0, 1.0], len(found)), (np.repeat(pair, 2), np.stack(divmod(found, views), 1).ravel())),
+        shape=(len(found), views),
+    )
+    weighted = sign.T @ sparse.diags(weight)
+    normal = (weighted @ sign + prior * sparse.identity(views)).tocsc()
+    log_gain = spsolve(normal, weighted @ np.array(step))
     log_gain -= log_gain.mean(axis=0)
     return np.clip(np.exp(log_gain), 1 / limit, limit)
 
@@ -163,29 +160,33 @@ class VertexViews:
     """Photos at vertices: how much each adds to the blend there, and how its colour is corrected.
 
     Attributes:
-        key: (n,) ascending, vertex * views + view.
+        first: (v + 1,) row of the first view of each vertex.
+        view: (n,) ascending for each vertex.
         weight: (n,) share of the view in the colour of the vertex; sums to 1 over the views of a vertex.
         correction: (n, 3) grey levels added to the photo's (exposed) colour.
-        views: number of views.
-        table: row of every (vertex, view), -1 for none; None where that would be a large table.
     """
 
-    key: Int64[np.ndarray, " n"]
+    first: Int32[np.ndarray, " v1"]
+    view: Int32[np.ndarray, " n"]
     weight: Float32[np.ndarray, " n"]
     correction: Float32[np.ndarray, "n 3"]
-    views: int
-    table: Int32[np.ndarray, " t"] | None = None
 
     def find(self, vertex: Int64[np.ndarray, " q"], view: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
         """Rows of (vertex, view) pairs, -1 where there is none."""
-        wanted = vertex.astype(np.int64) * self.views + view
-        if self.table is not None:
-            return self.table[wanted].astype(np.int64)
-        at = np.searchsorted(self.key, wanted)
-        at = np.minimum(at, len(self.key) - 1) if len(self.key) else np.zeros(len(wanted), np.int64)
-        if not len(self.key):
-            return np.full(len(wanted), -1, np.int64)
-        return np.where(self.key[at] == wanted, at, -1)
+        rows: Int64[np.ndarray, " q"] = _rows_of(self.first, self.view, vertex, view)
+        return rows
+
+
+@njit(cache=True, nogil=True)
+def _rows_of(first, views, vertex, view):  # type: ignore[no-untyped-def]
+    """Rows of ``VertexViews``; few views meet at a vertex."""
+    out = np.full(len(vertex), -1, np.int64)
+    for q in range(len(vertex)):
+        for row in range(first[vertex[q]], first[vertex[q] + 1]):
+            if views[row] == view[q]:
+                out[q] = row
+                break
+    return out
 
 
 def blend_weights(
@@ -254,22 +255,17 @@ def solve_corrections(
         consensus, seam: weights.
         limit: largest correction, grey levels.
     """
-    vertices, views = share.shape
     share = share.tocsr()
-    node_vertex = np.repeat(np.arange(vertices, dtype=np.int64), np.diff(share.indptr))
-    node_view = share.indices.astype(np.int64)
-    key = node_vertex * views + node_view
-    n = len(key)
-    table = None
-    if vertices * views <= _TABLE:
-        table = np.full(vertices * views, -1, np.int32)
-        table[key] = np.arange(n)
-    result = VertexViews(key, share.data.astype(np.float32), np.zeros((n, 3), np.float32), views, table)
+    n = share.nnz
+    result = VertexViews(
+        share.indptr, share.indices, share.data.astype(np.float32), np.zeros((n, 3), np.float32)
+    )
     if n == 0:
         return result
     target, known = _wanted_corrections(faces, candidates, agreement, gains, result)
     e1, e2 = _edges_within_views(faces, share, result)
     # Seams: views of one vertex, each with the next.
+    node_vertex = np.repeat(np.arange(share.shape[0]), np.diff(share.indptr))
     s1 = np.flatnonzero((node_vertex[1:] == node_vertex[:-1]) & known[1:] & known[:-1])
     s2 = s1 + 1
     weight = np.concatenate([np.ones(len(e1)), np.full(len(s1), seam)])
@@ -299,7 +295,7 @@ def _wanted_corrections(
     nodes: VertexViews,
 ) -> tuple[Float64[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
     """Consensus minus photo, averaged over the faces round a vertex that the view sees; and where there are any."""
-    n = len(nodes.key)
+    n = len(nodes.view)
     at, slot = np.nonzero(agreement.accepted)
     view = candidates.view[at, slot].astype(np.int64)
     wanted = agreement.color[at] - candidates.color[at, slot] * gains[view].astype(np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from recon.core.cameras import PinholeView
+from recon.core.memory import Scratch
 from recon.core.sampling import sample_image
 from recon.surface.texture.bake import FaceBlend, bake, blend_of_faces, fill_gaps, paint_faces
 from recon.surface.texture.charts import Layout, lay_out
@@ -55,6 +56,7 @@ def texture_mesh(
     options: TextureOptions | None = None,
     vertex_colors: UInt8[np.ndarray, "n 3"] | None = None,
     seen: Iterable[SeenFaces] | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[TexturedMesh, TextureReport]:
     """Texture a mesh from posed photos.
 
@@ -68,6 +70,7 @@ def texture_mesh(
         masks: True where a photo may be used.
         vertex_colors: used in parts of the mesh that no photo sees at all.
         seen: what each view sees (``FacesInViews`` of ``near_origin``); None looks for it here.
+        scratch: where the texture lies; None for memory.
 
     Returns:
         The textured mesh and figures about it.
@@ -109,6 +112,7 @@ def texture_mesh(
         faces,
         colors,
         lambda tile, mine: bake(local, faces, tile, blend, near, images, gains, mine),
+        scratch or Scratch(),
     )
     clock.lap("texels")
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
@@ -184,6 +188,7 @@ def _all_tiles(
     paint: Callable[
         [Layout, Int64[np.ndarray, " k"]], tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, "h w"]]
     ],
+    scratch: Scratch,
 ) -> tuple[UInt8[np.ndarray, "th tw 3"], float]:
     """The texture, tile beside tile, and the share of its texels that a face owns.
 
@@ -191,7 +196,7 @@ def _all_tiles(
         colors: of the vertices, for faces that no photo sees.
         paint: paints some faces into a tile; its texels, and the face that owns each (-1 for none).
     """
-    texture = np.zeros((layout.height, layout.width, 3), np.uint8)
+    (texture,) = scratch.arrays(layout.height, [((layout.width, 3), np.uint8)])
     tile_of_faces, painted = layout.tile_of_faces, 0
     count = int(tile_of_faces.max()) + 1
     for number in range(count):
@@ -204,6 +209,7 @@ def _all_tiles(
         painted += int((owner >= 0).sum())
         x, y = layout.corner_of_tile(number)
         texture[y : y + tile.height, x : x + tile.width] = part
+        scratch.release()
     return texture, painted / (tile.width * tile.height * count)
 
 

@@ -19,7 +19,7 @@ from recon.dense.filtering import (
     smooth_regions,
 )
 from recon.dense.fusion import FusionRules, fuse_depth_maps
-from recon.dense.neighbours import select_neighbours
+from recon.dense.neighbours import select_neighbours, views_that_hold_most
 from recon.dense.types import DepthMap
 from tests.support.dense_scenes import (
     HEIGHT,
@@ -111,6 +111,33 @@ def test_floaters_confirmed_by_one_accomplice_fall_to_those_who_see_through():
     # Some of the floaters' pixels lie beyond the accomplice's own.
     assert (pair[0].depth[middle] > 0).mean() > 0.8
     assert (everyone[0].depth[middle] > 0).mean() < 0.1
+
+
+def test_views_are_ranked_by_the_pixels_that_they_have_for_a_view():
+    views, maps, _ = scene(4)
+    far_pose, away_pose = (views[1].cam_from_world.copy() for _ in range(2))
+    far_pose[2, 3] += 30.0
+    away_pose[:, 3] += [3.0, 0.0, 0.0]  # sees a part only
+    far = replace(views[1], photo_id=4, cam_from_world=far_pose)
+    away = replace(views[1], photo_id=5, cam_from_world=away_pose)
+    every = [views[0], far, away, *views[1:]]
+    depth = maps[0].depth.copy()
+    depth[40:60] = 0
+    assert views_that_hold_most(every, 0, depth, [1, 2, 3, 4, 5], 5) == [1, 2, 3, 4, 5]
+    assert views_that_hold_most(every, 0, depth, [1, 2, 3, 4, 5], 4) == [2, 3, 4, 5]
+    assert views_that_hold_most(every, 0, depth, [1, 2, 3, 4, 5], 3) == [3, 4, 5]
+
+
+def test_a_limit_that_nobody_reaches_changes_nothing_and_one_that_is_reached_asks_the_neighbours():
+    views, maps, images = scene(4)
+    far_pose = views[1].cam_from_world.copy()
+    far_pose[2, 3] += 30.0
+    far = replace(views[1], photo_id=4, cam_from_world=far_pose)
+    more = [*views, far], [*maps, exact_map(far, plane_depth(far), PLANE_NORMAL)], [*images, images[0]]
+    clouds = [fuse_depth_maps(*more, rules=FusionRules(max_views=most)) for most in (64, 4, 3)]
+    assert np.array_equal(clouds[0].xyz, clouds[1].xyz)
+    mine = clouds[2].reference_view < 4
+    assert np.array_equal(clouds[2].xyz[mine], fuse_depth_maps(views, maps, images).xyz)
 
 
 def test_agreement_is_the_share_of_sure_depth_that_others_do_not_look_through():

@@ -104,6 +104,9 @@ def test_several_textures_are_read_back(tmp_path, name):
         ).max()
         < 1
     )
+    half, _ = read_view_mesh(tmp_path / name, texels=sum(one.size for one in textures) // 12)
+    assert half.texture.shape == (viewed.texture.shape[0] // 2, viewed.texture.shape[1] // 2, 3)
+    assert np.array_equal(half.uv, viewed.uv)
 
 
 def _rows_of(mesh, part):
