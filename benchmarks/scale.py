@@ -1,7 +1,7 @@
 """How a run grows with its photos: one photo more, whole runs, memory, workers, faults, and ten thousand photos.
 
 Usage: python benchmarks/scale.py more|whole|kept|memory|workers|faults|parts|simulate [--photos N] [--size 240x180]
-       [--keep FOLDER] [--begin STAGE] [--until STAGE] [--set KEY=VALUE ...]
+       [--keep FOLDER] [--begin STAGE] [--until STAGE] [--rays 1] [--given-cameras] [--set KEY=VALUE ...]
 
 ``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
 ``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and
@@ -150,14 +150,18 @@ def one_more(count: int, size: tuple[int, int], folder: Path, more: Sequence[str
     print(table(rows, ["stage", "without it, CPU s", "when it came, CPU s", "share", "kept"]))
 
 
-def whole_runs(count: int, size: tuple[int, int], folder: Path, memory: str, more: Sequence[str]) -> None:
-    """Runs of a street with N and 4 N photos, from photos to the report."""
+def whole_runs(
+    count: int, size: tuple[int, int], folder: Path, memory: str, more: Sequence[str], rays: int, given: bool
+) -> None:
+    """Runs of a street with N and 4 N photos, from photos to the report; by their true cameras if ``given``."""
     manifests, rows = [], []
     for photos in (count, 4 * count):
         scene, root = folder / f"street{photos}", folder / f"run{photos}"
         if not (scene / "images").exists():
-            write_scene(make_large_scene("street", photos, size), scene)
-        reconstruct(scene / "images", root, size, "--quality", "preview", "--memory", memory, *more)
+            write_scene(make_large_scene("street", photos, size, rays=rays), scene)
+        cameras = ["--set", f"map.poses={scene}", "--set", "map.polish=false"] if given else []
+        fixed = ["--quality", "preview", "--memory", memory, *cameras]
+        reconstruct(scene / "images", root, size, *fixed, *more)
         manifest = read_manifest(root)
         assert manifest is not None
         manifests.append(manifest.stages)
@@ -579,7 +583,9 @@ def main() -> None:
     parser.add_argument("--cache", type=int, default=8, help="MB of photos and maps at hand, for memory")
     parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
     parser.add_argument("--begin", default="tracks", help="first stage, for kept")
-    parser.add_argument("--until", help="last stage of the runs, for more and workers")
+    parser.add_argument("--until", help="last stage of the runs, for more, whole and workers")
+    parser.add_argument("--rays", type=int, default=2, help="per pixel and axis of the photos, for whole")
+    parser.add_argument("--given-cameras", action="store_true", help="whole: map by the true cameras")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
     args = parser.parse_args()
@@ -600,7 +606,10 @@ def main() -> None:
                 args.photos or 24, size, folder, more + (["--stop-after", args.until] if args.until else [])
             )
         elif args.what == "whole":
-            whole_runs(args.photos or 100, size, folder, args.memory, more)
+            until = ["--stop-after", args.until] if args.until else []
+            whole_runs(
+                args.photos or 100, size, folder, args.memory, more + until, args.rays, args.given_cameras
+            )
         elif args.what == "kept":
             photos = args.photos or 100
             kept_run((folder / f"run{photos}").absolute(), photos, size, args.begin, args.memory)

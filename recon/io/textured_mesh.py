@@ -268,7 +268,7 @@ def read_with_trimesh(path: Path, texels: int | None = None) -> VertexMesh:
         if picture is not None and own is not None:
             if id(picture) not in number_of:
                 pixels = _pixels(picture, share)
-                number_of[id(picture)] = textures.setdefault(sha256(pixels).digest(), len(textures))
+                number_of[id(picture)] = textures.setdefault(sha256(pixels.data).digest(), len(textures))
                 pictures += [pixels] * (len(textures) - len(pictures))
             number, uv = number_of[id(picture)], np.asarray(own, np.float64)
         uvs.append(uv)

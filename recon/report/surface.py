@@ -22,7 +22,7 @@ _TEXTURED_FACES = 450_000
 _FACES = 200_000
 
 # Textures are read so large at most, all together: pictures and page show no more.
-_TEXELS = 1 << 24
+_TEXELS = 1 << 23
 
 # Longest side of the page's texture, texels, and its JPEG quality.
 _TEXTURE_SIDE, _QUALITY = 2048, 80

@@ -113,6 +113,7 @@ def render_radiance(
     background: tuple[float, float, float] = (0.35, 0.45, 0.6),
     scene: Any | None = None,
     rays: Float32[np.ndarray, "hs ws 6"] | None = None,
+    normals: Float32[np.ndarray, "n 3"] | None = None,
 ) -> Float32[np.ndarray, "h w 3"]:
     """Render linear radiance of a lit mesh, box-filtered over samples² rays per pixel.
 
@@ -126,10 +127,11 @@ def render_radiance(
         background: radiance where nothing is met.
         scene: the mesh's ray scene, if it is already built.
         rays: origin and direction of each sample, where the camera is no pinhole; None for the view's own.
+        normals: ``vertex_normals(mesh)``, if they are already known.
     """
     scene = scene if scene is not None else ray_scene(mesh)
     rays = pixel_rays(view, samples) if rays is None else rays
-    normals = vertex_normals(mesh)
+    normals = vertex_normals(mesh) if normals is None else normals
     out = np.empty((view.height, view.width, 3), np.float32)
     per_band = max(1, RAYS_AT_ONCE // (rays.shape[1] * samples)) * samples
     spacing = 1.0 / (float(np.sqrt(view.K[0, 0] * view.K[1, 1])) * samples)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, UInt8
 from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.core.parallel import map_ordered, usable_cores
-from recon.core.raycasting import depth_and_normals, ray_scene
+from recon.core.raycasting import depth_and_normals, ray_scene, vertex_normals
 from recon.synthetic.materials import Albedo, vertex_albedo
 from recon.synthetic.rendering import Lighting, bake_lighting, render_radiance
 from recon.synthetic.sensor import Sensor, photograph
@@ -73,20 +73,21 @@ def render_scene(
     sensor = sensor or Sensor()
     rng = np.random.default_rng(seed)
     scene = ray_scene(mesh)
-    baked = bake_lighting(mesh, lighting, seed)
+    baked, at_vertices = bake_lighting(mesh, lighting, seed), vertex_normals(mesh)
     drawn = [2.0 ** float(rng.uniform(-sensor.exposure_spread, sensor.exposure_spread)) for _ in views]
     light = [1.15 * factor for factor in (drawn if exposures is None else exposures)]
 
     def photo(index: int) -> tuple[Any, Any, Any]:
         view = views[index]
-        radiance = render_radiance(mesh, view, albedo, lighting, baked, samples, background, scene=scene)
+        radiance = render_radiance(
+            mesh, view, albedo, lighting, baked, samples, background, scene=scene, normals=at_vertices
+        )
         image = photograph(radiance, sensor, light[index], seed * 1000 + index)
         return image, *depth_and_normals(mesh, view, scene)
 
     photos = map_ordered(photo, range(len(views)), min(_AT_ONCE, usable_cores()))
     images, depths, normals = zip(*photos, strict=True)
-    at_vertices = vertex_albedo(mesh, albedo, 0.01)
-    colors = np.rint(np.clip(at_vertices, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+    colors = np.rint(np.clip(vertex_albedo(mesh, albedo, 0.01), 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
     return SyntheticScene(
         name,
         images,
