@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import statistics
 import time
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recon.core.memory import machine_memory
+from recon.core.memory import MAPPED, RARE_COLLECTIONS, machine_memory
 from recon.core.parallel import Waiting
 from recon.engine.workspace import library_versions
 from recon.errors import ReconError
@@ -41,8 +42,8 @@ _LOSSES = 5
 """So often a result may be lost with the worker that held it, before it was fetched, and its item be done again."""
 _HANGS_AFTER, _HANGS_TIMES = 300.0, 30.0
 """A task hangs when it takes longer than these seconds and so many times the middle one of those that are done."""
-_ASK_EVERY, _LOOK_EVERY = 1.0, 5.0
-"""Seconds between questions for the workers, and for what they do."""
+_WAIT_SECONDS, _ASK_EVERY, _LOOK_EVERY = 0.2, 1.0, 5.0
+"""Seconds to wait for a result before looking round, and between questions for the workers, and for what they do."""
 _WORKER_TTL = "60s"
 """A worker of ours that is not heard of for so long is given up."""
 
@@ -232,7 +233,9 @@ class _Mission:
                 looked = now
                 self._look(killed)
             if not ready:
-                time.sleep(0.02)
+                with done.thread_condition:
+                    if not done.has_ready():
+                        done.thread_condition.wait(_WAIT_SECONDS)
 
     def _has_room(self, worker: str) -> bool:
         """Whether a worker takes more: a task at hand for each of its threads beside what it does, none in the end."""
@@ -389,6 +392,7 @@ def _prepare(module: str) -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    gc.set_threshold(RARE_COLLECTIONS)
     importlib.import_module(module)
 
 
@@ -429,8 +433,16 @@ def open_cluster(
         "distributed.comm.timeouts.connect": f"{ANSWER_SECONDS}s",
         "distributed.worker.daemon": False,
         "distributed.worker.profile.enabled": False,  # it looks at the stack a hundred times a second
-        # Dask's value has glibc give every array back to the system: work on arrays takes two to three times as long.
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+        # What scheduler, workers and nannies look at while nothing happens took a tenth of a core.
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.worker.memory.monitor-interval": "500ms",
+        "distributed.scheduler.active-memory-manager.start": False,
+        # As ``keep_for_arrays``, and threads share what is free. Dask's value has glibc give every array back to the
+        # system: work on arrays takes two to three times as long.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2 * MAPPED,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": MAPPED,
+        "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recon.core.memory import give_memory_back, machine_memory
+from recon.core.memory import RARE_COLLECTIONS, give_memory_back, keep_for_arrays, machine_memory
 from recon.core.parallel import usable_cores
 from recon.engine.forecast import seconds_to_go, time_in_words
 from recon.engine.recipe import Recipe
@@ -151,6 +151,7 @@ def run_stages(
     began = time.perf_counter()
     if options.workers is not None and options.cluster is not None:
         raise UsageError("--workers and --cluster: give one of them")
+    keep_for_arrays()
     with (
         _rare_collections(),
         Workspace.open(root) as workspace,
@@ -476,12 +477,9 @@ def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """Python looks for cycles after 50 000 new objects instead of 700.
-
-    Compiling kernels makes millions of objects; looking among them takes a seventh of its time.
-    """
+    """``RARE_COLLECTIONS`` for the time of the block."""
     before = gc.get_threshold()
-    gc.set_threshold(50_000, *before[1:])
+    gc.set_threshold(RARE_COLLECTIONS, *before[1:])
     try:
         yield
     finally:

@@ -1,0 +1,32 @@
+"""The C library's memory, as a run sets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+TWENTY_TIMES_32_MB = """
+import resource, sys
+import numpy as np
+from recon.core.memory import keep_for_arrays
+if sys.argv[1:]:
+    keep_for_arrays()
+for count in range(22):
+    if count == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1 << 21, np.uint8) for _ in range(16)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_freed_memory_is_kept_for_arrays() -> None:
+    """Pages that are taken anew for arrays like those freed just before."""
+    new, kept = (
+        int(subprocess.run([sys.executable, "-c", TWENTY_TIMES_32_MB, *more], check=True, capture_output=True).stdout)
+        for more in ((), ("keep",))
+    )  # fmt: skip
+    assert kept < 1000 < new
