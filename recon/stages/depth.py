@@ -23,14 +23,14 @@ from recon.sfm.trust import depth_figures, depth_reason
 from recon.tasks.depth import (
     PLAN,
     DepthOptions,
-    DepthStep,
     DepthTask,
+    last_steps,
     steps_of,
     steps_of_views,
     take_over,
     warm_up,
 )
-from recon.tasks.prediction import prediction_figures
+from recon.tasks.prediction import photos_to_predict, prediction_figures
 
 
 class DepthSettings(BaseModel):
@@ -101,10 +101,12 @@ class DepthStage:
             steps, needs = steps_of_views(before, todo, neighbours, names)
             with closing(DepthTask(work.root, folder, options, work.memory, uuid4().hex)) as task:
                 began = work.spread(task, steps, "depth", task.lost, needs)[: len(todo)]
-                steps = [DepthStep(last_step, index, names[index]) for index in todo]
-                ended = work.spread(task, steps, "comparing depth", task.lost)
+                photos = photos_to_predict(len(today))
+                steps, needs = last_steps(last_step, todo, photos, neighbours, names)
+                ended = work.spread(task, steps, "comparing depth", task.lost, needs)
+            predictions = [one.prediction for one in ended[len(todo) :]]
             standings = dict(kept)
-            for index, first, last in zip(todo, began, ended, strict=True):
+            for index, first, last in zip(todo, began, ended[: len(todo)], strict=True):
                 sources = tuple(today[k] for k in neighbours[index])
                 standings[index] = Standing(
                     identity, today[index], sources, first.covered, last.covered, last.agreement
@@ -125,7 +127,7 @@ class DepthStage:
                 "texture, or the matches are too few; try --quality high"
             )
         figures = depth_figures([view.agreement for view in all_views])
-        figures |= prediction_figures(scene, neighbours, scene.depth_maps().__getitem__, work)
+        figures |= prediction_figures(predictions)
         reason = depth_reason(figures)
         if reason is not None:
             work.warn(f"{reason.verdict}: {reason.what}. {reason.advice}")

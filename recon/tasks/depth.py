@@ -35,9 +35,12 @@ from recon.io.files import parse_json
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import DEPTH, RunFolder, read_depth, write_depth
 from recon.run.standing import VIEWS, Posed, Standing, read_standings
+from recon.tasks.prediction import Prediction, predicted_photo
 
 PLAN = "plan.json"
 """File of the folder under construction: the sources of every view, and the views that are taken over."""
+
+PREDICTION = "prediction"
 
 _open = Latest()
 
@@ -60,7 +63,7 @@ class DepthStep(NamedTuple):
     """A step for one view.
 
     Attributes:
-        step: "flow", "photometric", "geometric0" and so on, or "final".
+        step: "flow", "photometric", "geometric0" and so on, "final", or "prediction", which makes no file.
         view: its index.
         name: of its photo.
     """
@@ -71,15 +74,17 @@ class DepthStep(NamedTuple):
 
 
 class ViewShares(NamedTuple):
-    """Shares of a view that a step covers.
+    """What a step tells of a view.
 
     Attributes:
         covered: share of the pixels that have a depth.
         agreement: of the last step: ``Agreement.share``; None where nothing was compared, and of other steps.
+        prediction: of the step of this name; None where nothing could be predicted.
     """
 
     covered: float
     agreement: float | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,13 @@ class DepthTask:
 
     def __call__(self, one: DepthStep) -> ViewShares:
         """Make the step's file of a view."""
-        return _open.get(self, lambda: _Depths(self)).make(one.step, one.view)
+        depths = _open.get(self, lambda: _Depths(self))
+        return depths.predicted(one.view) if one.step == PREDICTION else depths.make(one.step, one.view)
 
     def lost(self, one: DepthStep) -> ViewShares:
         """Write an empty map for a view that ended its worker each time."""
+        if one.step == PREDICTION:
+            return ViewShares(0.0)
         return _open.get(self, lambda: _Depths(self)).write_nothing(one.step, one.view)
 
     def close(self) -> None:
@@ -142,6 +150,26 @@ def steps_of_views(
             all_of = [index, *(k for k in others if k in row_of)]
             needs.append(tuple(before + row_of[k] for k in all_of) if number else ())
     return made, needs
+
+
+def last_steps(
+    step: str,
+    todo: Sequence[int],
+    predicted: Sequence[int],
+    neighbours: Sequence[Sequence[int]],
+    names: Sequence[str],
+) -> tuple[list[DepthStep], list[tuple[int, ...]]]:
+    """The last step of views, then predictions, and of each step the numbers of those that must be done before.
+
+    Args:
+        todo: indices of the views, ascending. predicted: of those that are predicted.
+        neighbours, names: sources and photo of every view.
+    """
+    row_of = {index: row for row, index in enumerate(todo)}
+    steps = [DepthStep(step, index, names[index]) for index in todo]
+    steps += [DepthStep(PREDICTION, index, names[index]) for index in predicted]
+    needs = [tuple(row_of[k] for k in neighbours[index] if k in row_of) for index in predicted]
+    return steps, [*((),) * len(todo), *needs]
 
 
 def warm_up() -> None:
@@ -198,6 +226,12 @@ class _Depths:
         note = self._note(index)
         told = step == "final" and note.exists()
         return ViewShares(covered, parse_json(note.read_text(encoding="utf-8")) if told else None)
+
+    def predicted(self, index: int) -> ViewShares:
+        """The photo of a view compared with what the depth of its sources says of it."""
+        sources = [k for k in self.neighbours[index] if k != index]
+        found = predicted_photo(self.scene, index, sources, lambda k: self.depth(self.steps[-1], k))
+        return ViewShares(0.0, prediction=found)
 
     def _note(self, index: int) -> Path:
         """File of the agreement of a view."""

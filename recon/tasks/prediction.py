@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from recon.dense.types import DepthMap
-from recon.engine.stage import StageContext
 from recon.evaluation.views import compare_view, predict_from_cloud
 from recon.run.dense_scene import DenseScene
 
@@ -22,31 +21,30 @@ _SIZE = 480
 _MARGIN = 11
 
 
-def prediction_figures(
-    scene: DenseScene,
-    neighbours: Sequence[Sequence[int]],
-    depth_of: Callable[[int], DepthMap],
-    work: StageContext,
-) -> dict[str, Any]:
+class Prediction(NamedTuple):
+    """Of one photo: SSIM, median displacement in pixels, and covered share of the pixels."""
+
+    ssim: float
+    pixels: float
+    share: float
+
+
+def photos_to_predict(count: int) -> list[int]:
+    """Which of so many photos are predicted, spread over all of them."""
+    return np.unique(np.rint(np.linspace(0, count - 1, _PHOTOS)).astype(int)).tolist()
+
+
+def prediction_figures(told: Sequence[Prediction | None]) -> dict[str, Any]:
     """How well photos are predicted from the depth and colours of others. Empty where nothing can be predicted.
 
-    The photo's own depth and colours are not used, its camera is. Medians over the photos: ``prediction`` (likeness,
-    SSIM, at most 1), ``prediction_px`` (distance of what the photo shows from where it was predicted, pixels of photos
-    of ``_SIZE``; ``worst_prediction_px`` of the worst photo), ``predicted_share`` of the pixels.
-
-    Args:
-        neighbours: indices of the views that predict each view.
-        depth_of: depth map of a view, by index.
+    Medians over the photos: ``prediction`` (likeness, SSIM, at most 1), ``prediction_px`` (distance of what the photo
+    shows from where it was predicted, pixels of photos of ``_SIZE``; ``worst_prediction_px`` of the worst photo),
+    ``predicted_share`` of the pixels.
     """
-    chosen = np.unique(np.rint(np.linspace(0, len(scene.views) - 1, _PHOTOS)).astype(int)).tolist()
-
-    def predicted(index: int) -> _Prediction | None:
-        return _predicted(scene, index, [j for j in neighbours[index] if j != index], depth_of)
-
-    told = [one for one in work.map(predicted, chosen, "predicting photos") if one is not None]
-    if not told:
+    found = [one for one in told if one is not None]
+    if not found:
         return {}
-    ssim, pixels, share = zip(*told, strict=True)
+    ssim, pixels, share = zip(*found, strict=True)
     return {
         "prediction": round(float(np.median(ssim)), 3),
         "prediction_px": round(float(np.median(pixels)), 3),
@@ -55,18 +53,17 @@ def prediction_figures(
     }
 
 
-class _Prediction(NamedTuple):
-    """Of one photo: SSIM, median displacement in pixels, and covered share of the pixels."""
-
-    ssim: float
-    pixels: float
-    share: float
-
-
-def _predicted(
+def predicted_photo(
     scene: DenseScene, index: int, sources: Sequence[int], depth_of: Callable[[int], DepthMap]
-) -> _Prediction | None:
-    """A photo compared with what others say of it; None where they say nothing."""
+) -> Prediction | None:
+    """A photo compared with what others say of it; None where they say nothing.
+
+    The photo's own depth and colours are not used, its camera is.
+
+    Args:
+        sources: indices of the views that predict it.
+        depth_of: depth map of a view, by index.
+    """
     parts = [_coloured_points(scene, source, depth_of(source).depth) for source in sources]
     if not sum(len(xyz) for xyz, _ in parts):
         return None
@@ -85,7 +82,7 @@ def _predicted(
     )
     greys = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in (filled, photo)]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(greys[0], greys[1], None)
-    return _Prediction(report.ssim, float(np.median(np.linalg.norm(flow, axis=2)[whole])), report.coverage)
+    return Prediction(report.ssim, float(np.median(np.linalg.norm(flow, axis=2)[whole])), report.coverage)
 
 
 def _small(scene: DenseScene, index: int) -> tuple[int, int]:

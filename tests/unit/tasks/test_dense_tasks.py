@@ -26,7 +26,7 @@ from recon.stages.texture import TextureStage
 from recon.surface.meshing import poisson_mesh
 from recon.synthetic.paths import look_at, pinhole_views
 from recon.synthetic.runs import write_true_run
-from recon.tasks.depth import DepthStep, steps_of_views
+from recon.tasks.depth import DepthStep, last_steps, steps_of_views
 from recon.tasks.meshing import PARTS, MeshPart, divide_cloud, views_and_offset
 from recon.tasks.texturing import SEEN, FacesOfView
 from tests.unit.surface.test_blocks import away, waves
@@ -151,3 +151,11 @@ def test_a_view_asks_its_sources_once_they_have_come_as_far() -> None:
     assert steps[3] == DepthStep("photometric", 0, "a")
     assert [(one.step, one.view) for one in steps[6:]] == [("geometric0", index) for index in (0, 2, 3)]
     assert needs == [(), (), (), (0,), (1,), (2,), (3, 4), (4, 5), (5, 4, 3)]
+
+
+def test_a_photo_is_predicted_once_those_that_see_the_same_are_done() -> None:
+    """View 1 is taken over."""
+    neighbours = [(1, 2), (0,), (3,), (2, 0)]
+    steps, needs = last_steps("final", [0, 2, 3], [0, 1, 3], neighbours, ["a", "b", "c", "d"])
+    assert steps[2:4] == [DepthStep("final", 3, "d"), DepthStep("prediction", 0, "a")]
+    assert needs == [(), (), (), (1,), (0,), (1, 0)]

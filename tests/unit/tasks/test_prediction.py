@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,10 @@ import numpy as np
 
 from recon.core.cameras import PinholeView
 from recon.dense.types import DepthMap
-from recon.engine.stage import StageContext
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
 from recon.synthetic.runs import write_true_run
-from recon.tasks.prediction import prediction_figures
+from recon.tasks.prediction import photos_to_predict, predicted_photo, prediction_figures
 from tests.support.dense_scenes import make_views, sphere_depth, texture, world_points
 
 VIEWS = make_views(5)
@@ -31,19 +31,25 @@ def scene_of(root: Path, taken: list[PinholeView]) -> DenseScene:
     return DenseScene.of_depth_maps(RunFolder(root))
 
 
-def figures(scene: DenseScene, root: Path) -> dict[str, float]:
+def figures(scene: DenseScene) -> dict[str, float]:
+    return predicted(scene, OTHERS, scene.depth_maps().__getitem__)
+
+
+def predicted(
+    scene: DenseScene, sources: Sequence[Sequence[int]], depth_of: Callable[[int], DepthMap]
+) -> dict[str, float]:
     return prediction_figures(
-        scene, OTHERS, scene.depth_maps().__getitem__, StageContext(root, "depth", "test")
+        [predicted_photo(scene, index, sources[index], depth_of) for index in photos_to_predict(5)]
     )
 
 
 def test_photos_of_right_cameras_are_predicted_and_one_that_stands_elsewhere_is_not(tmp_path: Path) -> None:
-    right = figures(scene_of(tmp_path / "right", VIEWS), tmp_path / "right")
+    right = figures(scene_of(tmp_path / "right", VIEWS))
     assert right["prediction"] > 0.9
     assert right["prediction_px"] <= right["worst_prediction_px"] < 0.3
     assert 0.2 < right["predicted_share"] < 0.7  # the ball, as far as others show it
     elsewhere = replace(VIEWS[4], cam_from_world=VIEWS[1].cam_from_world)
-    moved = figures(scene_of(tmp_path / "moved", [*VIEWS[:4], elsewhere]), tmp_path / "moved")
+    moved = figures(scene_of(tmp_path / "moved", [*VIEWS[:4], elsewhere]))
     assert moved["worst_prediction_px"] > 2
     assert moved["prediction"] < right["prediction"]  # its colours come into what is said of the others
 
@@ -52,14 +58,11 @@ def test_the_photos_own_depth_is_not_asked(tmp_path: Path) -> None:
     scene = scene_of(tmp_path, VIEWS)
     nothing = np.zeros((VIEWS[0].height, VIEWS[0].width), np.float32)
     empty = DepthMap(nothing, np.zeros((*nothing.shape, 3), np.float32), nothing)
-    work = StageContext(tmp_path, "depth", "test")
 
     def only(known: int) -> dict[str, float]:
-        return prediction_figures(
-            scene, OTHERS, lambda i: scene.depth_maps()[i] if i == known else empty, work
-        )
+        return predicted(scene, OTHERS, lambda i: scene.depth_maps()[i] if i == known else empty)
 
     # What photo 0 alone knows predicts the four others, and not itself.
     assert only(0)["prediction"] > 0.8
-    alone = prediction_figures(scene, [[0]] * 5, lambda i: scene.depth_maps()[i] if i == 1 else empty, work)
+    alone = predicted(scene, [[0]] * 5, lambda i: scene.depth_maps()[i] if i == 1 else empty)
     assert alone == {}
