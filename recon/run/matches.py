@@ -42,24 +42,17 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
     """
     # Two machines that work on one folder may have processes of the same number.
     beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    group = zarr.open_group(str(beside), mode="w")
-    for side, field, consistent in (
-        ("a", match.a_to_b, match.consistent_a),
-        ("b", match.b_to_a, match.consistent_b),
-    ):
+    fields = {"a": (match.a_to_b, match.consistent_a), "b": (match.b_to_a, match.consistent_b)}
+    shares = {
+        f"consistent_share_{side}": float(consistent.mean()) for side, (_, consistent) in fields.items()
+    }
+    # All attributes at once: each change of one writes the group's file again.
+    group = zarr.open_group(str(beside), mode="w", attributes={**shares, "seconds": float(seconds)})
+    for side, (field, consistent) in fields.items():
         steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
         confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
         for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
-            array = zarr.open_array(
-                str(beside / f"{name}_{side}"),
-                mode="w",
-                shape=values.shape,
-                chunks=values.shape,
-                dtype=values.dtype,
-            )
-            array[...] = values
-        group.attrs[f"consistent_share_{side}"] = float(consistent.mean())
-    group.attrs["seconds"] = float(seconds)
+            group.create_array(f"{name}_{side}", data=values, chunks=values.shape)
     try:
         os.replace(beside, path)
     except OSError:
