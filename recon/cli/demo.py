@@ -17,18 +17,18 @@ def demo(
     ),
     quality: str = typer.Option("preview", help="preview, normal or high."),
     size: str = typer.Option(
-        "640x480", metavar="WIDTHxHEIGHT", help="Size of the photos; smaller ones take less time."
+        "640x480", metavar="WIDTHxHEIGHT", help="Size of the photos; other sizes than this one are rendered."
     ),
     threads: int | None = typer.Option(None, min=1, help="Threads to use; all cores by default."),
 ) -> None:
-    """Render an embedded scene, reconstruct it from its photos, and say how far the result is from the truth."""
+    """Reconstruct an embedded scene from its photos, and say how far the result is from the truth."""
     with stoppable():
         from recon import api
         from recon.evaluation.scene import judge_demo
         from recon.synthetic.presets import make_demo
 
         scene, run = out / "scene", out / "run"
-        typer.echo(f"rendering photos of a façade into {scene}")
+        typer.echo(f"photos of a rendered façade, with the truth: {scene}")
         photos = make_demo(scene, size=image_size(size, "--size"))
         api.reconstruct(photos, run, quality=quality, intrinsics=scene / "cameras.json", threads=threads)
         typer.echo()

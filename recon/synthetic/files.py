@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
+from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.io.cameras_json import CONVENTION, camera_entry
 from recon.synthetic.scene import SyntheticScene
@@ -25,24 +29,38 @@ def write_scene(scene: SyntheticScene, folder: Path) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "truth" / "depth").mkdir(parents=True, exist_ok=True)
     (folder / "truth" / "masks").mkdir(parents=True, exist_ok=True)
-    entries = []
     for image, view, depth, normal, mask in zip(
         scene.images, scene.views, scene.depths, scene.normals, scene.masks, strict=True
     ):
-        picture = Image.fromarray(image)
-        exif = picture.getexif()
-        exif[0x010F], exif[0x0110] = "recon", "synthetic pinhole"  # make and model
-        # 35 mm equivalent by the width of the frame, as cameras with a 3:2 sensor count it.
-        exif.get_ifd(0x8769)[0xA405] = round(36.0 * float(view.K[0, 0]) / view.width)
-        picture.save(folder / "images" / view.name, exif=exif)
+        write_photo(folder / "images" / view.name, image, view)
         np.savez_compressed(
             folder / "truth" / "depth" / f"{Path(view.name).stem}.npz", depth=depth, normal=normal
         )
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "truth" / "masks" / view.name)
-        entries.append(camera_entry(view.name, view.K, (view.width, view.height), view.cam_from_world))
-    document = {"convention": CONVENTION, "world_unit": "metre", "name": scene.name, "images": entries}
+    write_cameras_and_surface(folder, scene.name, scene.views, scene.mesh)
+
+
+def write_photo(path: Path, image: UInt8[np.ndarray, "h w 3"], view: PinholeView, **options: Any) -> None:
+    """Write a photo with the view's focal length in EXIF; ``options`` are those of Pillow's format."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    exif = picture.getexif()
+    exif[0x010F], exif[0x0110] = "recon", "synthetic pinhole"  # make and model
+    # 35 mm equivalent by the width of the frame, as cameras with a 3:2 sensor count it.
+    exif.get_ifd(0x8769)[0xA405] = round(36.0 * float(view.K[0, 0]) / view.width)
+    picture.save(path, exif=exif, **options)
+
+
+def write_cameras_and_surface(folder: Path, name: str, views: Sequence[PinholeView], mesh: Mesh) -> None:
+    """Write ``cameras.json`` and ``truth/mesh.ply`` of a scene."""
+    (folder / "truth").mkdir(parents=True, exist_ok=True)
+    entries = [
+        camera_entry(view.name, view.K, (view.width, view.height), view.cam_from_world) for view in views
+    ]
+    document = {"convention": CONVENTION, "world_unit": "metre", "name": name, "images": entries}
     (folder / "cameras.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    write_ply(folder / "truth" / "mesh.ply", scene.mesh)
+    write_ply(folder / "truth" / "mesh.ply", mesh)
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:

@@ -5,7 +5,8 @@ A module that defines further presets marks them with ``@preset`` and is named i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,20 +15,26 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from recon.core.cameras import PinholeView
 from recon.core.mesh import Mesh
 from recon.errors import UsageError
-from recon.synthetic.files import write_scene
-from recon.synthetic.materials import facade_albedo, solid_albedo
+from recon.synthetic.files import write_cameras_and_surface, write_scene
+from recon.synthetic.materials import Albedo, facade_albedo, solid_albedo
 from recon.synthetic.paths import arc_path, grid_path, pinhole_views, zoom_path
 from recon.synthetic.reliefs import facade_height
 from recon.synthetic.rendering import Lighting
-from recon.synthetic.scene import SyntheticScene, render_scene
+from recon.synthetic.scene import SyntheticScene, render_scene, with_reflectance
 from recon.synthetic.shapes import height_field_mesh, object_mesh
 
 # (width, height) of the photos or None for the preset's own, seed, factor on the distance between vertices.
 Preset: TypeAlias = Callable[[tuple[int, int] | None, int, float], SyntheticScene]
 
 _PRESETS: dict[str, Preset] = {}
+
+DEMO_PHOTOS = Path(__file__).with_name("demo")
+"""The demo's photos, as files of the package."""
+
+_DEMO_SIZE = (640, 480)
 
 # Modules that define presets of their own; imported when a preset is asked for.
 _MODULES: tuple[str, ...] = ("recon.synthetic.repeated", "recon.synthetic.aerial", "recon.synthetic.large")
@@ -73,14 +80,29 @@ def make_scene(
 
 
 def make_demo(folder: Path, seed: int = 0, size: tuple[int, int] | None = None) -> Path:
-    """Render the demo scene into a folder (see ``write_scene``) and return the folder with its photos.
+    """Put the demo scene into a folder and return the folder with its photos.
 
-    A scene that is already there is left as it is.
+    The photos of the usual size and seed come with the package (``scripts/demo_photos.py`` makes them); others are
+    rendered, and have the truth of each view beside them (see ``write_scene``). A scene that is already there is left
+    as it is.
     """
     folder = Path(folder)
     if not (folder / "truth" / "mesh.ply").is_file():
-        write_scene(make_scene("demo", size, seed), folder)
+        if seed == 0 and size in (None, _DEMO_SIZE):
+            _copy_demo(folder)
+        else:
+            write_scene(make_scene("demo", size, seed), folder)
     return folder / "images"
+
+
+def _copy_demo(folder: Path) -> None:
+    """Copy the photos that come with the package; cameras and surface follow from the seed."""
+    mesh, albedo, views = _demo_parts(_DEMO_SIZE, 0, 1.0)
+    views = [replace(view, name=Path(view.name).with_suffix(".jpg").name) for view in views]
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for view in views:
+        shutil.copyfile(DEMO_PHOTOS / view.name, folder / "images" / view.name)
+    write_cameras_and_surface(folder, "demo", views, with_reflectance(mesh, albedo))
 
 
 def _wall(seed: int, spacing: float) -> Mesh:
@@ -133,7 +155,14 @@ def _turntable(size: tuple[int, int] | None, seed: int, _: float) -> SyntheticSc
 @preset("demo")
 def _demo(size: tuple[int, int] | None, seed: int, coarseness: float) -> SyntheticScene:
     """Eight small photos of a façade, on an arc."""
+    mesh, albedo, views = _demo_parts(size, seed, coarseness)
+    return render_scene("demo", mesh, albedo, views, Lighting(samples=8), seed=seed + 5)
+
+
+def _demo_parts(
+    size: tuple[int, int] | None, seed: int, coarseness: float
+) -> tuple[Mesh, Albedo, Sequence[PinholeView]]:
+    """Surface, reflectance and cameras of the demo."""
     seed += 5
-    views = pinhole_views(arc_path(8, (0, 0, 2.0), 4.4, 56, 0.2, seed, 0.06), *(size or (640, 480)), 64)
-    mesh = _wall(seed, 0.0125 * coarseness)
-    return render_scene("demo", mesh, facade_albedo(seed), views, Lighting(samples=8), seed=seed)
+    views = pinhole_views(arc_path(8, (0, 0, 2.0), 4.4, 56, 0.2, seed, 0.06), *(size or _DEMO_SIZE), 64)
+    return _wall(seed, 0.0125 * coarseness), facade_albedo(seed), views

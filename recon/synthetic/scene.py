@@ -87,7 +87,6 @@ def render_scene(
 
     photos = map_ordered(photo, range(len(views)), min(_AT_ONCE, usable_cores()))
     images, depths, normals = zip(*photos, strict=True)
-    colors = np.rint(np.clip(vertex_albedo(mesh, albedo, 0.01), 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
     return SyntheticScene(
         name,
         images,
@@ -95,5 +94,13 @@ def render_scene(
         depths,
         normals,
         tuple(depth > 0 for depth in depths),
-        replace(mesh, rgb=colors if mesh.rgb is None else mesh.rgb),
+        with_reflectance(mesh, albedo),
     )
+
+
+def with_reflectance(mesh: Mesh, albedo: Albedo) -> Mesh:
+    """The mesh with its reflectance, gamma-coded, as colours at its vertices; its own where it has some."""
+    if mesh.rgb is not None:
+        return mesh
+    at_vertices = np.clip(vertex_albedo(mesh, albedo, 0.01), 0, 1)
+    return replace(mesh, rgb=np.rint(at_vertices ** (1 / 2.2) * 255).astype(np.uint8))

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recon.core.mesh import mesh_from_open3d
+from recon.core.raycasting import render_vertex_colors
 from recon.datasets.cards import load_card, load_cards
 from recon.errors import UsageError
 from recon.io.cameras_json import read_cameras_json
+from recon.io.surfaces import read_mesh
 from recon.synthetic.files import write_scene
 from recon.synthetic.paths import arc_path, look_at, pinhole_views, zoom_path
 from recon.synthetic.presets import make_demo, make_scene
@@ -149,6 +152,30 @@ def test_demo_is_made_once(tmp_path: Path, scene: SyntheticScene) -> None:
     stamp = (tmp_path / "cameras.json").stat().st_mtime_ns
     assert make_demo(tmp_path) == tmp_path / "images"
     assert (tmp_path / "cameras.json").stat().st_mtime_ns == stamp
+
+
+def test_photos_of_the_demo_are_what_the_renderer_makes(tmp_path: Path) -> None:
+    """The files of the package, their cameras and the surface fit a view that is rendered now."""
+    photos = make_demo(tmp_path)
+    views = read_cameras_json(tmp_path / "cameras.json")
+    assert sorted(views) == sorted(one.name for one in photos.iterdir())
+    view = views["0003.jpg"]
+    mesh = mesh_from_open3d(read_mesh(tmp_path / "truth" / "mesh.ply"))
+    rendered, seen = render_vertex_colors(mesh, view)
+    photo = cv2.imread(str(photos / view.name))[..., ::-1]
+    assert seen.mean() > 0.9
+    # Unlit colours of vertices: the grain is the photo's, the light is not.
+    grain = [
+        one.astype(np.float32).mean(axis=-1)
+        - cv2.GaussianBlur(one.astype(np.float32).mean(axis=-1), (0, 0), 8)
+        for one in (rendered, photo)
+    ]
+    shifts = [(x, y) for x in (-3, 0, 3) for y in (-3, 0, 3)]
+    alike = {
+        shift: np.corrcoef(grain[0][seen], np.roll(grain[1], shift, axis=(1, 0))[seen])[0, 1]
+        for shift in shifts
+    }
+    assert max(alike, key=alike.__getitem__) == (0, 0)
 
 
 def test_cards_are_complete() -> None:
