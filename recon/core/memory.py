@@ -26,6 +26,8 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 """Where a container's limit stands: control groups of version 2 and 1."""
 MAPPED = 32 << 20
 """Arrays of so many bytes are mapped one by one: the most that glibc allows."""
+KEPT_FREE = 128 << 20
+"""Bytes that are free and stay with the process, for the next arrays."""
 RARE_COLLECTIONS = 50_000
 """New objects after which Python looks for cycles, instead of 700. Compiling kernels makes millions of objects; looking
 among them takes a seventh of its time."""
@@ -217,7 +219,7 @@ def keep_for_arrays() -> None:
     was freed. Until then large arrays get new pages each time: building tracks first of all took a third more time."""
     option = _of_glibc("mallopt")
     if option is not None:
-        for number, size in ((_MMAP_THRESHOLD, MAPPED), (_TRIM_THRESHOLD, 2 * MAPPED)):
+        for number, size in ((_MMAP_THRESHOLD, MAPPED), (_TRIM_THRESHOLD, KEPT_FREE)):
             option(number, size)
 
 

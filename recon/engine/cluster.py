@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recon.core.memory import MAPPED, RARE_COLLECTIONS, machine_memory
+from recon.core.memory import KEPT_FREE, MAPPED, RARE_COLLECTIONS, machine_memory
 from recon.core.parallel import Waiting
 from recon.engine.workspace import library_versions
 from recon.errors import ReconError
@@ -440,7 +440,7 @@ def open_cluster(
         "distributed.scheduler.active-memory-manager.start": False,
         # As ``keep_for_arrays``, and threads share what is free. Dask's value has glibc give every array back to the
         # system: work on arrays takes two to three times as long.
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2 * MAPPED,
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_FREE,
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": MAPPED,
         "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     }
