@@ -57,11 +57,8 @@ from recon.run.matches import FLOWS, write_dense_match
 from recon.surface.blocks import join_blocks
 from recon.surface.meshing import (
     block_mesh,
-    clean_mesh,
     cleaned_patch,
     plan_of_points,
-    poisson_mesh,
-    settle_on_points,
     settled_patch,
 )
 from recon.synthetic.files import write_scene
@@ -495,18 +492,10 @@ def mesh_alone(most: int, points: int) -> None:
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     plan_ = plan_of_points(cloud.xyz, most)
     rows = plan_.rows(cloud.xyz)
-    if plan_.block.parts:
-        numbers = iter(rows)
-        patch = join_blocks(
-            plan_.block, lambda _: block_mesh(cloud.rows(next(numbers)), plan_.cell), plan_.cell
-        )
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        made = mesh_to_open3d(settled_patch(cleaned_patch(patch), plan_, lambda k: cloud.rows(rows[k])))
-    else:
-        made = poisson_mesh(cloud, threads=1)
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        made = clean_mesh(made, support=cloud.xyz)
-        settle_on_points(made, cloud)
+    numbers = iter(rows)
+    patch = join_blocks(plan_.block, lambda _: block_mesh(cloud.rows(next(numbers)), plan_.cell), plan_.cell)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    made = mesh_to_open3d(settled_patch(cleaned_patch(patch), plan_, lambda k: cloud.rows(rows[k])))
     took = time.process_time() - began
     faces = np.asarray(made.triangles)
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)

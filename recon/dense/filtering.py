@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float32, UInt8
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel
 from recon.core.parallel import map_ordered
 from recon.dense.neighbours import views_that_hold_most, views_that_may_see
 from recon.dense.planes import projection_of
@@ -30,7 +30,7 @@ _WEAK_PX, _WEAK_RELATIVE = 0.5, 0.3
 _THROUGH = 5.0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count_consistent(depth, other, M, v, Mb, vb, max_px, max_relative, agree, through):  # type: ignore[no-untyped-def]
     """Adds 1 to agree where the other depth map confirms the depth, 1 to through where it sees past the point."""
     h, w = depth.shape
@@ -100,11 +100,10 @@ def consistent_views(
     return agree, through
 
 
-@njit(cache=True, nogil=True)
-def _speckle_labels(depth, max_relative, labels, sizes):  # type: ignore[no-untyped-def]
-    """4-connected regions of similar depth: labels from 1 and their sizes."""
+@kernel()
+def _speckle_labels(depth, max_relative, labels, sizes, stack):  # type: ignore[no-untyped-def]
+    """4-connected regions of similar depth: labels from 1 and their sizes. ``stack`` is room for all pixels."""
     h, w = depth.shape
-    stack = np.empty(h * w, np.int32)
     current = 0
     for start in range(h * w):
         sy, sx = start // w, start % w
@@ -140,7 +139,8 @@ def remove_speckles(
     """True where the depth lies in a connected region (steps below ``max_relative_step``) of ``min_pixels``."""
     labels = np.zeros(depth.shape, np.int32)
     sizes = np.zeros(depth.size + 1, np.int32)
-    _speckle_labels(np.ascontiguousarray(depth), max_relative_step, labels, sizes)
+    stack = np.empty(depth.size, np.int32)
+    _speckle_labels(np.ascontiguousarray(depth), max_relative_step, labels, sizes, stack)
     sizes[0] = 0
     return sizes[labels] >= min_pixels
 

@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, UInt8
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel
 from recon.core.memory import Scratch
 from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
@@ -58,7 +58,7 @@ class _Rules(NamedTuple):
     min_views: int
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _fuse_view(index, others, pairs, maps, rules, work, out):  # type: ignore[no-untyped-def]
     """Points of one view that no other view owns, of those that may see the same; returns how many.
 

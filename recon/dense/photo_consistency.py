@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel, part_of_kernel
 from recon.core.vectors import LANES, load, load_pair, plus, splat, store, times, with_room
 from recon.dense.planes import projection_of
 
@@ -92,7 +92,7 @@ def adaptive_window(grey: Float32[np.ndarray, "h w"], radius: int) -> Window:
     """Windows of side ``2 radius + 1`` round every pixel of a photo."""
     down, across = _weights(grey, radius, 0), _weights(grey, radius, 1)
     mean, square = np.zeros_like(grey), np.zeros_like(grey)
-    _moments(grey, down, across, mean, square)
+    _moments(grey, down, across, np.zeros((2, grey.shape[1] + 2 * radius), np.float32), mean, square)
     return Window(grey, down, across, mean, square - mean * mean)
 
 
@@ -115,14 +115,13 @@ def _weights(grey: _F32, radius: int, axis: int) -> _F32:
     return room
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
-    """Adds the windows' mean and mean square."""
+@kernel(fastmath=True, error_model="numpy")
+def _moments(grey, down, across, room, mean, square):  # type: ignore[no-untyped-def]
+    """Adds the windows' mean and mean square. ``room`` is for sums along the columns."""
     h, width = grey.shape
     n = down.shape[1]
     r = n // 2
-    v1 = np.zeros(width + 2 * r, np.float32)
-    v2 = np.zeros(width + 2 * r, np.float32)
+    v1, v2 = room[0], room[1]
     for y in range(h):
         for x in range(width + 2 * r):
             v1[x] = np.float32(0)
@@ -139,7 +138,7 @@ def _moments(grey, down, across, mean, square):  # type: ignore[no-untyped-def]
                 square[y, x] += across[y, o, x] * v2[x + o]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyped-def]
     """Pixels of a photo where the pixels of row ``y`` land, clamped to it, and 1 where that changed nothing.
 
@@ -164,7 +163,7 @@ def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyp
         seen[x] = np.float32(1) if su == uu and st == tt and pz > _LEAST else np.float32(0)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _split(photo, u, t, at):  # type: ignore[no-untyped-def]
     """Places within a photo become the place of their upper left pixel in memory and their shares of the next ones."""
     base = np.int32(photo[0])
@@ -177,7 +176,7 @@ def _split(photo, u, t, at):  # type: ignore[no-untyped-def]
         at[x] = np.int32(np.int32(base + np.int32(it * wide)) + iu)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _blend(top, low, u, t, out):  # type: ignore[no-untyped-def]
     """Bilinear mixture of the two pixels of the upper row and of the lower one."""
     for x in range(out.shape[0]):
@@ -186,7 +185,7 @@ def _blend(top, low, u, t, out):  # type: ignore[no-untyped-def]
         out[x] = a + t[x] * (b - a)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyped-def]
     """Correlation of a row from the windows' sums of values, squares and products; 0 where not seen."""
     one = np.float32(1)
@@ -197,7 +196,7 @@ def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyp
         out[x] = min(max(ncc, -one), one) * seen[x]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
     """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (5, w)."""
     views = z.shape[0]
@@ -223,7 +222,7 @@ def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
         score[x] = np.float32(0.5) * (pair + rows[2, x] / rows[3, x])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _score(w, src, win, noise, ring, seen, rows, sums, at, slots, pairs, pixels, flats, score, best_two):  # type: ignore[no-untyped-def]
     """Aggregated correlation of an inverse depth map; see ``photo_consistency``.
 
@@ -316,7 +315,7 @@ def photo_consistency(
     return score, best_two
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _look_up(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
     """A map's values at the pixels nearest to places within it."""
     base = np.int32(photo[0])
@@ -328,7 +327,7 @@ def _look_up(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
         ]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@part_of_kernel(fastmath=True, error_model="numpy")
 def _add_misses(there, u, t, seen, y, back, limit, part, mean):  # type: ignore[no-untyped-def]
     """Adds ``part`` of how far from their pixels places come home with the inverse depth found ``there``."""
     b0, b1, b2, b3, b4, b5, b6, b7, b8 = (
@@ -346,17 +345,16 @@ def _add_misses(there, u, t, seen, y, back, limit, part, mean):  # type: ignore[
         mean[x] += part * (error if known else limit)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
-    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth."""
-    h, width = w.shape
+@kernel(fastmath=True, error_model="numpy")
+def _round_trips(w, src, back, limit, rows, mean):  # type: ignore[no-untyped-def]
+    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth.
+
+    ``rows`` is for work, (4, w).
+    """
     views = src.P.shape[0]
     part = np.float32(1) / np.float32(views)
-    u = np.zeros(width, np.float32)
-    t = np.zeros(width, np.float32)
-    seen = np.zeros(width, np.float32)
-    there = np.zeros(width, np.float32)
-    for y in range(h):
+    u, t, seen, there = rows[0], rows[1], rows[2], rows[3]
+    for y in range(w.shape[0]):
         for k in range(views):
             photo = src.layout[k]
             _places(w[y], y, src.P[k], photo, np.float32(-0.5), np.float32(0.501), u, t, seen)
@@ -379,11 +377,11 @@ def round_trips(
         limit: of each distance, also what a view counts that knows no depth there.
     """
     mean = np.zeros_like(w)
-    _round_trips(w, inverse, back, np.float32(limit), mean)
+    _round_trips(w, inverse, back, np.float32(limit), np.zeros((4, w.shape[1]), np.float32), mean)
     return mean
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _carry_over(there, P, out):  # type: ignore[no-untyped-def]
     """Writes each pixel's inverse depth to the nearest pixel of the other view; the nearest surface wins."""
     h, width = there.shape

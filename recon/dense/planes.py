@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel
 from recon.core.vectors import (
     LANES,
     given_room,
@@ -51,7 +51,7 @@ def inverse_depth(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w
     return np.where(depth > 0, 1.0 / np.maximum(depth, 1e-12), 0.0).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _fit_planes(w, trust, rate, slopes, limits, damping, down, across, columns, row, fit, gx, gy):  # type: ignore[no-untyped-def]
     """Weighted least-squares planes over chained windows; see ``fit_planes``. All arrays are flat.
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel, part_of_kernel
 from recon.core.sampling import bilinear
 from recon.dense.planes import normals_from_planes, planes_from_depth, projection_of
 from recon.dense.types import DepthMap
@@ -36,7 +36,7 @@ class FlowToView:
     consistent: Bool[np.ndarray, "h w"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part_of_kernel(error_model="numpy")
 def _agreement(rows, count, value, max_px):  # type: ignore[no-untyped-def]
     """How ``count`` rows of ``_triangulate`` agree with an inverse depth.
 
@@ -69,7 +69,7 @@ def _agreement(rows, count, value, max_px):  # type: ignore[no-untyped-def]
     return score, n, jj, jr
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _triangulate(  # type: ignore[no-untyped-def]
     targets, weights, consistent, P, centre_dir, Kinv, max_px, min_angle, min_neighbours, rows, depth, confidence
 ):  # fmt: skip
@@ -81,7 +81,7 @@ def _triangulate(  # type: ignore[no-untyped-def]
     views, h, w = consistent.shape
     for y in range(h):
         for x in range(w):
-            count = 0
+            count = np.int64(0)  # a plain 0 would have what it is given to compiled for that constant, too
             for k in range(views):
                 if not consistent[k, y, x]:
                     continue

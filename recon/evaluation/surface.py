@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
-from numba import njit
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel
 from recon.core.mesh import Mesh
 from recon.core.raycasting import cast_view, distance_to, ray_scene
 from recon.core.similarity import Similarity3
@@ -429,7 +429,7 @@ def _pixels(
     return z, column, row, inside
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _project(points: Any, pose: Any, K: Any, width: int, height: int) -> Any:
     n = len(points)
     z = np.empty(n, np.float64)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt16
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.core.parallel import map_ordered
 from recon.features.types import DenseSift, ScaleMap
 
@@ -172,6 +172,9 @@ def describe(
             window,
             edges[part],
             edges[part + 1],
+            np.empty(CELLS * CELLS * ORIENTATIONS, np.float32),
+            np.empty(CELLS, np.int64),
+            np.empty(CELLS, np.float32),
             out,
         )
 
@@ -247,7 +250,7 @@ def _reference_taps(cell: int) -> Float32[np.ndarray, " n"]:
     return taps
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
     """Gradient magnitude shared linearly between the two nearest of eight directions."""
     height, width = image.shape
@@ -271,18 +274,28 @@ def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
             bands[y, x, (low + 1) & 7] += norm * part
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _gather(  # type: ignore[no-untyped-def]
-    channels, layout, unit, smallest, largest, per_octave, sizes, window, first, last, out
+    channels,
+    layout,
+    unit,
+    smallest,
+    largest,
+    per_octave,
+    sizes,
+    window,
+    first,
+    last,
+    flat,
+    column,
+    right,
+    out,
 ):
     """Descriptors of the rows first…last - 1. ``channels`` is flat; indices are unsigned, so that none counts from
-    the end."""
+    the end. ``flat`` is room for a descriptor, ``column`` and ``right`` are for the places of its cells in a row."""
     width = sizes.shape[1]
     rungs = layout.shape[0]
-    flat = np.empty(128, np.float32)
     one = np.float32(1)
-    column = np.empty(4, np.int64)
-    right = np.empty(4, np.float32)
     for y in range(first, last):
         for x in range(width):
             size = min(max(sizes[y, x], smallest), largest)
@@ -349,7 +362,7 @@ def _gather(  # type: ignore[no-untyped-def]
                 pixel[i] = np.uint8(min(flat[i] * scale, np.float32(255)))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _power_bands(dx, dy, cosines, sines, bands):  # type: ignore[no-untyped-def]
     """Per direction: magnitude times the ninth power of the positive part of the cosine."""
     height, width, colours = dx.shape
@@ -371,7 +384,7 @@ def _power_bands(dx, dy, cosines, sines, bands):  # type: ignore[no-untyped-def]
                 bands[y, x, k] = fourth * fourth * cosine * norm
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _fixed_gather(bands, cell, floor, out):  # type: ignore[no-untyped-def]
     height, width = bands.shape[:2]
     d = np.empty((16, 8), np.float32)

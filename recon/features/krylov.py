@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.features.multigrid import OFFSETS, Level, prolongate, residual, restrict
 
 _SAFETY = (
@@ -63,14 +63,15 @@ def precondition(
     assert level.transfer is not None
     own = factors[depth]
     x[:] = f
-    solve_factors(own.lower, own.upper, own.inverse_pivot, x)
+    row = np.empty(x.shape[1])
+    solve_factors(own.lower, own.upper, own.inverse_pivot, x, row)
     residual(level.weights, level.excess, f, x, work)
     coarse, correction, room = (np.zeros(level.transfer.shape[2:]) for _ in range(3))
     restrict(level.transfer, work, coarse)
     precondition(levels, factors, coarse, correction, room, depth + 1)
     prolongate(level.transfer, correction, x)
     residual(level.weights, level.excess, f, x, work)
-    solve_factors(own.lower, own.upper, own.inverse_pivot, work)
+    solve_factors(own.lower, own.upper, own.inverse_pivot, work, row)
     x += work
 
 
@@ -129,7 +130,7 @@ def balance(
     _balance(weights, excess, right)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _balance(w, c, f):  # type: ignore[no-untyped-def]
     height, width = c.shape
     factor = np.ones(c.shape)
@@ -157,7 +158,7 @@ def _balance(w, c, f):  # type: ignore[no-untyped-def]
             f[y, x] *= factor[y, x]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _factorise(w, c, lower, upper, inverse):  # type: ignore[no-untyped-def]
     """Incomplete LU without fill-in; ``upper`` is divided by the pivot of its row, ``lower`` by that of its column."""
     for y in range(1, c.shape[0] - 1):
@@ -192,11 +193,10 @@ def _factorise(w, c, lower, upper, inverse):  # type: ignore[no-untyped-def]
             upper[3, y, x] = south_east * inverse[y, x]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def solve_factors(lower, upper, inverse, x):  # type: ignore[no-untyped-def]
-    """x becomes the solution of the factors' equations with right side x."""
+@kernel(fastmath=True)
+def solve_factors(lower, upper, inverse, x, known):  # type: ignore[no-untyped-def]
+    """x becomes the solution of the factors' equations with right side x. ``known`` is room for a row."""
     height, width = x.shape
-    known = np.empty(width, x.dtype)
     for y in range(1, height - 1):
         for i in range(1, width - 1):
             known[i] = (

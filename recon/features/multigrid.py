@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Float64
-from numba import njit
+
+from recon.core.kernels import kernel
 
 _F64 = npt.NDArray[np.float64]
 
@@ -189,7 +190,7 @@ def _galerkin(
     return weights, excess
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def sweep(w, inverse, f, x, forward, known):  # type: ignore[no-untyped-def]
     """One Gauss-Seidel sweep, first pixel to last or back. ``known`` is room for a row."""
     height, width = x.shape
@@ -215,7 +216,7 @@ def sweep(w, inverse, f, x, forward, known):  # type: ignore[no-untyped-def]
             x[y, i] = last
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@kernel(fastmath=False)
 def residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
     """Write what is left of the right side into ``out``."""
     height, width = x.shape
@@ -236,7 +237,7 @@ def residual(w, c, f, x, out):  # type: ignore[no-untyped-def]
             )
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
     """Write the transposed interpolation of the fine grid's values into the coarse grid."""
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2
@@ -249,7 +250,7 @@ def restrict(transfer, fine, coarse):  # type: ignore[no-untyped-def]
             coarse[Y + 1, X + 1] = total
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def prolongate(transfer, coarse, fine):  # type: ignore[no-untyped-def]
     """Add the interpolated correction."""
     rows, cols = coarse.shape[0] - 2, coarse.shape[1] - 2

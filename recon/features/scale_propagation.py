@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.core.parallel import map_ordered
 from recon.features import krylov, multigrid
 from recon.features.interest_points import subset
@@ -242,7 +242,7 @@ def solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
     return solution
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untyped-def]
     """Rows of the system. Known neighbours go to the right side; rows of known pixels say x = seed.
 

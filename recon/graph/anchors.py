@@ -8,8 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.graph.view_graph import FEW_POINTS
 
 # A photo with fewer corners than this share of the tracks that may start in it shows a smooth surface: weak corners,
@@ -134,7 +134,7 @@ def _suppress(
     return np.asarray(following > -2)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _suppress_in_cells(xs, ys, radius, place, head, following):  # type: ignore[no-untyped-def]
     """Links the points that are kept; ``following`` of the others becomes -2."""
     for i in range(len(xs)):

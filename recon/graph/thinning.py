@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
 
@@ -32,7 +32,7 @@ def thin_tracks(tracks: Tracks, radius: float) -> Tracks:
     return select_observations(tracks, kept)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _thin(
     xy: np.ndarray,
     photo: np.ndarray,

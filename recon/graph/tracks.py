@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from numba import njit
 from scipy.spatial import cKDTree
 
+from recon.core.kernels import kernel
 from recon.core.sampling import pixel_positions
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks
@@ -102,7 +102,7 @@ def transport(
     return target, affinity, valid
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _transport(  # type: ignore[no-untyped-def]
     xy, flow, consistent, radius, step, min_support, near, target, affinity, valid
 ):
@@ -642,7 +642,7 @@ def tracks_from_sparse(
     return make_tracks(root[observations][keep], photo[keep], xy[keep])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _join(left: np.ndarray, right: np.ndarray, photo: np.ndarray) -> np.ndarray:
     """Roots after union-find over matches in order, refusing unions that would see one photo twice."""
     n = len(photo)

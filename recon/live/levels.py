@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
+from recon.core.kernels import kernel
 from recon.core.mesh import PointCloud
 
 # So many points at most are in a block, about: a few hundred blocks are quickly drawn and quickly chosen from.
@@ -168,7 +168,7 @@ def _planes(sample: Float32[np.ndarray, "n 3"], depth: int) -> tuple[np.ndarray,
     return axes, planes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _arrange(xyz, axes, planes, depth, rng):  # type: ignore[no-untyped-def]
     """Rows of the points leaf after leaf, shuffled within each, and the leaves' sizes and boxes."""
     n, leaves = len(xyz), 1 << depth

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.io.glb import linear_of_srgb, srgb_of_linear
 
 # A texture holds colours up to this linear value; tone mapping makes 237 of 255 of it.
@@ -47,7 +47,7 @@ def picture_before_tone_mapping(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.nda
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _undo(rgb, out, linear, to_film, from_film):  # type: ignore[no-untyped-def]
     film = np.empty(3)
     for i in range(len(rgb)):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numba import njit
+
+from recon.core.kernels import kernel
 
 # Depth that changes by more than this, per pixel and in units of the pixel's size, is an edge and not a slope
 # (a surface seen at 81 degrees from its normal).
@@ -35,7 +36,7 @@ def heights_of_depth(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _draw(points, depth, focal, max_slope, out):  # type: ignore[no-untyped-def]
     rows, columns = out.shape
     corner = np.empty((3, 2), np.int64)
@@ -94,7 +95,7 @@ def agreed_heights(
     return height, spread
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _agree(stack, tolerance, height, spread):  # type: ignore[no-untyped-def]
     values = np.empty(stack.shape[0], np.float32)
     for r in range(stack.shape[1]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16
-from numba import njit
 
+from recon.core.kernels import kernel
 from recon.core.posed import Camera
 
 # Surface that rises above a line of sight by less than this many cells does not hide: steps between cells.
@@ -25,7 +25,7 @@ MOVES_LEVELS = 18.0
 NEIGHBOURHOOD = 7
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _lines_of_sight(heights, first_row, first_column, camera, top, gsd, free, out):  # type: ignore[no-untyped-def]
     rows, columns = heights.shape
     for r in range(out.shape[0]):

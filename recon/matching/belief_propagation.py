@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8, UInt16
-from numba import njit
 
+from recon.core.kernels import kernel, part_of_kernel
 from recon.core.parallel import map_ordered
 
 MAX_TRUNCATION = 10200
@@ -95,7 +95,7 @@ class Shifts(NamedTuple):
     down: Int32[np.ndarray, "2 n"]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pair_costs(  # type: ignore[no-untyped-def]
     sift_a, sift_b, mask_a, mask_b, centre, radius, grid, begin, end, costs, histogram
 ):
@@ -137,14 +137,13 @@ def pair_costs(  # type: ignore[no-untyped-def]
                     histogram[total] += 1
 
 
-@njit(cache=True, nogil=True)
-def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-untyped-def]
-    """Replace NO_DATA by the default cost, scale, and make the costs of every pixel relative to its smallest."""
+@kernel()
+def finish_costs(costs, first, labels, default, scale, cap, smallest):  # type: ignore[no-untyped-def]
+    """Replace NO_DATA by the default cost, scale, and make the costs of every pixel relative to its smallest.
+
+    ``smallest`` is room for the longest antidiagonal.
+    """
     squares = labels * labels
-    longest = 0
-    for t in range(first.shape[0] - 1):
-        longest = max(longest, first[t + 1] - first[t])
-    smallest = np.empty(longest, np.uint16)
     for t in range(first.shape[0] - 1):
         n = first[t + 1] - first[t]
         block = costs[first[t] * squares : first[t + 1] * squares]
@@ -167,7 +166,7 @@ def finish_costs(costs, first, labels, default, scale, cap):  # type: ignore[no-
                     row[i] = np.uint16(min(np.float32(row[i] - low[i]) * scale + np.float32(0.5), cap))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # type: ignore[no-untyped-def]
     """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``).
 
@@ -207,7 +206,7 @@ def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # ty
                 out[i] = np.uint16(min(np.uint32(row[i] - low[i]), np.uint32(cap)))
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
     """Lower envelope of cones of slope alpha over the labels (two passes), relative to its minimum, truncated."""
     labels, alpha, truncation = smoothness
@@ -234,7 +233,7 @@ def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
             row[i] = min(np.uint16(row[i] - low[i]), truncation)
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def _deliver(  # type: ignore[no-untyped-def]
     belief, begin, end, smoothness, shift, sign, target, length, where
 ):
@@ -273,7 +272,7 @@ def _deliver(  # type: ignore[no-untyped-def]
                 target[label * length + where + i] -= np.uint16(low)
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyped-def]
     """Message of a plane to the other plane of the same pixels: out[l] = min over own labels of cost + belief."""
     for label in range(labels):
@@ -300,7 +299,7 @@ def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyp
             row[i] = np.uint16(row[i] - low[i])
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def _collect(  # type: ignore[no-untyped-def]
     beliefs, plane, forward, begin, n, labels, horizontal, vertical, everything
 ):
@@ -330,16 +329,16 @@ def _collect(  # type: ignore[no-untyped-def]
             row_v[i] = np.uint16(shared + from_ahead[i])
 
 
-@njit(cache=True, nogil=True)
-def sweep(costs, beliefs, shifts, grid, smoothness, iterations):  # type: ignore[no-untyped-def]
-    """Run ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place."""
+@kernel()
+def sweep(costs, beliefs, shifts, grid, smoothness, iterations, spoken, low):  # type: ignore[no-untyped-def]
+    """Run ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place.
+
+    ``spoken`` (3, labels, n) and ``low`` (n) are room for the longest antidiagonal: what is said to the right or left
+    neighbour, to the lower or upper one, and to the other plane.
+    """
     first, top, labels = grid.first, grid.top, smoothness.labels
     squares = labels * labels
     diagonals = first.shape[0] - 1
-    longest = min(grid.height, grid.width)
-    # What is said to the right or left neighbour, to the lower or upper one, and to the other plane.
-    spoken = np.empty((3, labels, longest), np.uint16)
-    low = np.empty(longest, np.uint16)
     for count in range(iterations):
         plane = count % 2
         forward = count % 4 < 2
@@ -391,7 +390,7 @@ def sweep(costs, beliefs, shifts, grid, smoothness, iterations):  # type: ignore
                 _couple(pairs, spoken[2], n, labels, plane, low, out)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def best_labels(beliefs, grid, labels, out):  # type: ignore[no-untyped-def]
     """Find the label of smallest belief of each plane: out[p] (flat over pixels) int32 in 0…labels - 1."""
     ranges, dual, messages = beliefs
@@ -414,7 +413,7 @@ def best_labels(beliefs, grid, labels, out):  # type: ignore[no-untyped-def]
                 out[plane, first[t] + i] = where
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def inherit_messages(coarse, coarse_grid, grid, labels, beliefs):  # type: ignore[no-untyped-def]
     """Copy the messages of a coarse graph to the four children of each of its pixels."""
     first, top = grid.first, grid.top
@@ -443,7 +442,7 @@ def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> Shifts:
     return Shifts(right, down)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_ranges(centre, grid, labels, gamma, cap, out):  # type: ignore[no-untyped-def]
     """Compute the displacement costs gamma |u| of every label, in storage order, cut at ``cap``."""
     first, top = grid.first, grid.top
@@ -522,7 +521,9 @@ def propagate(
         )
         inherit_messages(above, coarse, layout, labels, beliefs)
     _fill_ranges(centre, layout, labels, np.float32(gamma), np.float32(RANGE_CAP), beliefs.ranges)
-    sweep(costs, beliefs, _shifts(centre, layout), layout, smoothness, iterations)
+    longest = min(height, width)
+    spoken, low = np.empty((3, labels, longest), np.uint16), np.empty(longest, np.uint16)
+    sweep(costs, beliefs, _shifts(centre, layout), layout, smoothness, iterations, spoken, low)
     return beliefs
 
 
@@ -570,5 +571,8 @@ def data_costs(
     if total[-1] > 0:
         median = int(np.searchsorted(total, total[-1] * 0.5))
         default = min(median + int(np.flatnonzero(every)[0]), int(NO_DATA) - 1)
-    finish_costs(costs, layout.first, labels, np.uint16(default), np.float32(scale), np.uint16(COST_CAP))
+    room = np.empty(min(height, width), np.uint16)
+    finish_costs(
+        costs, layout.first, labels, np.uint16(default), np.float32(scale), np.uint16(COST_CAP), room
+    )
     return costs, float(default)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from numba import njit
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.kernels import kernel
 from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.texture import TEXTURE_THRESHOLD, textured_mask
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
@@ -132,7 +132,7 @@ def descriptor_margin(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
     h, w, channels = sift_a.shape
     hb, wb = sift_b.shape[0], sift_b.shape[1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from numba import njit
+
+from recon.core.kernels import kernel
 
 
 def round_trip_error(
@@ -37,7 +38,7 @@ def inside_border(
     return np.asarray(ok)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _round_trip(there, back, out):  # type: ignore[no-untyped-def]
     h, w = out.shape
     hb, wb = back.shape[0], back.shape[1]

@@ -10,9 +10,9 @@ from functools import cached_property, partial
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
-from numba import njit
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core.kernels import kernel
 from recon.errors import UsageError
 from recon.matching.belief_propagation import MAX_TRUNCATION, data_costs, solve
 from recon.matching.guide import Guide
@@ -290,7 +290,7 @@ def flow_energy(
     return float(data) + displacement + smooth
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _polish(  # type: ignore[no-untyped-def]
     flow, stretch, sift_a, sift_b, mask_a, mask_b, alpha, d, gamma, default, sweeps
 ):
@@ -350,7 +350,7 @@ def _polish(  # type: ignore[no-untyped-def]
             flow[y, x, 1] = best_v
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _data_energy(flow, sift_a, sift_b, mask_a, mask_b, default):  # type: ignore[no-untyped-def]
     h, w, channels = sift_a.shape
     hb, wb = sift_b.shape[0], sift_b.shape[1]
@@ -440,17 +440,17 @@ def halve_descriptors(sift: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2
     """
     h, w, c = sift.shape
     out = np.empty(((h + 1) // 2, (w + 1) // 2, c), np.uint8)
-    _halve(np.ascontiguousarray(sift).reshape(h, w * c), _HALVING, out)
+    row, pixel = np.empty(w * c, np.float32), np.empty(c, np.float32)
+    _halve(np.ascontiguousarray(sift).reshape(h, w * c), _HALVING, row, pixel, out)
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _halve(image, kernel, out):  # type: ignore[no-untyped-def]
+@kernel(fastmath=True)
+def _halve(image, kernel, row, pixel, out):  # type: ignore[no-untyped-def]
+    """Writes ``halve_descriptors``; ``row`` and ``pixel`` are for work."""
     h, length = image.shape
     h2, w2, channels = out.shape
     w = length // channels
-    row = np.empty(length, np.float32)
-    pixel = np.empty(channels, np.float32)
     for y in range(h2):
         for i in range(length):
             row[i] = np.float32(0)

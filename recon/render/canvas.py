@@ -5,16 +5,17 @@ What is drawn shares a ``Canvas`` with a depth buffer, so that a mesh, points an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt32
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel, part_of_kernel
 from recon.core.mesh import Mesh
 from recon.core.raycasting import ray_scene, tensor
 from recon.surface.texture.topology import vertex_normals
@@ -24,6 +25,8 @@ Style = Literal["color", "texture", "shaded", "normals"]
 _STYLES: dict[str, int] = {"color": 0, "texture": 1, "shaded": 2, "normals": 3}
 # Rays cast at once.
 _RAYS = 1 << 19
+# What so many rays met is kept, 16 bytes each.
+_KEPT_RAYS = 1 << 22
 # Levels of a texture's pyramid: beyond 4 texels a look-up would reach over the space between charts.
 _LEVELS = 3
 _GREY = 170
@@ -85,6 +88,17 @@ class Surface:
         self.uv = None if uv is None else _writable(uv, np.float32)
         self.texture = None if texture is None else _writable(texture, np.uint8)
         self.scene = ray_scene(Mesh(self.vertices, self.faces)) if scene is None else scene
+        self._seen: tuple[PinholeView, list[_Band]] | None = None
+
+    def _bands(self, view: PinholeView) -> Iterable[_Band]:
+        """What the rays of a view meet; of the last one it is kept, if it is small: it may be drawn in two styles."""
+        if view.width * view.height > _KEPT_RAYS:
+            return _cast_bands(self.scene, view)
+        last = self._seen
+        if last is None or not _same(last[0], view):
+            self._seen = None  # not two at once
+            last = self._seen = (view, list(_cast_bands(self.scene, view)))
+        return last[1]
 
     @cached_property
     def normals(self) -> Float32[np.ndarray, "n 3"]:
@@ -129,14 +143,14 @@ class Surface:
         rotation = view.cam_from_world[:, :3].astype(np.float32)
         uv = np.zeros((1, 2), np.float32) if self.uv is None else self.uv
         step = 1.0 / float(np.sqrt(view.K[0, 0] * view.K[1, 1]))
-        for top, answer in _cast_bands(self.scene, view):
+        for band in self._bands(view):
             _shade(
                 canvas.color,
                 canvas.depth,
-                top,
-                answer["t_hit"].numpy(),
-                answer["primitive_ids"].numpy(),
-                answer["primitive_uvs"].numpy(),
+                band.top,
+                band.depth,
+                band.face,
+                band.second,
                 self.faces,
                 _STYLES[style],
                 self.rgb,
@@ -146,6 +160,7 @@ class Surface:
                 np.float32(step),
                 self.normals if lit else none,
                 np.stack([rotation, np.linalg.inv(view.K).astype(np.float32)]),
+                np.empty((2, 3), np.float32),
             )
 
 
@@ -154,8 +169,23 @@ def _writable(values: Any, kind: Any) -> Any:
     return np.require(values, kind, ["C", "W"])
 
 
-def _cast_bands(scene: Any, view: PinholeView) -> Any:
-    """Cast the rays through all pixel centres, some rows at a time: (first row, Open3D's answer)."""
+class _Band(NamedTuple):
+    """Some rows of a view: the first of them, and of each pixel's ray the depth, the face and the place on it."""
+
+    top: int
+    depth: Float32[np.ndarray, " k"]
+    face: UInt32[np.ndarray, " k"]
+    second: Float32[np.ndarray, "k 2"]
+
+
+def _same(one: PinholeView, other: PinholeView) -> bool:
+    """Two views see the same."""
+    size = (one.width, one.height) == (other.width, other.height)
+    return size and bool((one.K == other.K).all() and (one.cam_from_world == other.cam_from_world).all())
+
+
+def _cast_bands(scene: Any, view: PinholeView) -> Iterator[_Band]:
+    """Cast the rays through all pixel centres, some rows at a time."""
     rows = max(1, _RAYS // view.width)
     rays = np.empty((rows, view.width, 6), np.float32)
     inverse, rotation = np.linalg.inv(view.K), view.cam_from_world[:, :3]
@@ -169,10 +199,11 @@ def _cast_bands(scene: Any, view: PinholeView) -> Any:
         # Unit z in the camera: a ray's parameter is a z-depth.
         for axis in range(3):
             rays[:number, :, 3 + axis] = a * rotation[0, axis] + b * rotation[1, axis] + rotation[2, axis]
-        yield top, scene.cast_rays(tensor(rays[:number].reshape(-1, 6)))
+        answer = scene.cast_rays(tensor(rays[:number].reshape(-1, 6)))
+        yield _Band(top, *(answer[name].numpy() for name in ("t_hit", "primitive_ids", "primitive_uvs")))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _shade(
     color: UInt8[np.ndarray, "h w 3"],
     depth: Float32[np.ndarray, "h w"],
@@ -189,6 +220,7 @@ def _shade(
     step: np.float32,
     normals: Float32[np.ndarray, "n 3"],
     camera: Float32[np.ndarray, "2 3 3"],
+    work: Float32[np.ndarray, "2 3"],
 ) -> None:
     """Colour the canvas pixels whose rays meet something nearer than what is there.
 
@@ -196,8 +228,7 @@ def _shade(
     """
     rotation, inverse = camera[0], camera[1]
     width = color.shape[1]
-    mixed = np.empty(3, np.float32)
-    normal = np.empty(3, np.float32)
+    mixed, normal = work[0], work[1]
     for i in range(len(t)):
         y, x = top + i // width, i % width
         if not t[i] < depth[y, x]:  # infinite where nothing was met
@@ -251,7 +282,7 @@ def _shade(
             color[y, x, k] = np.uint8(min(max(mixed[k] + np.float32(0.5), np.float32(0)), np.float32(255)))
 
 
-@numba.njit(cache=True, nogil=True)
+@part_of_kernel()
 def _add_texel(
     image: UInt8[np.ndarray, "h w 3"],
     u: np.float32,
@@ -294,7 +325,7 @@ def draw_points(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _splat(
     points: Float32[np.ndarray, "n 3"],
     rgb: UInt8[np.ndarray, "n 3"],
@@ -342,7 +373,7 @@ def draw_lines(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _draw_segments(
     segments: Float64[np.ndarray, "n 2 3"],
     rgb: UInt8[np.ndarray, "n 3"],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numba import njit
+
+from recon.core.kernels import kernel, part_of_kernel
 
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
@@ -17,7 +18,7 @@ CONVERGED_PX = 0.003
 _IN_ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def sample(image: np.ndarray, x: float, y: float) -> float:
     """Cubic convolution (Keys 1981, a = -0.5) of an image at a point; the border is repeated."""
     height, width = image.shape
@@ -47,7 +48,7 @@ def sample(image: np.ndarray, x: float, y: float) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@part_of_kernel()
 def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
     """Cholesky solution of A x = b in place (x in b); False where A is not positive definite."""
     for j in range(n):
@@ -76,7 +77,7 @@ def _solve(A: np.ndarray, b: np.ndarray, n: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part_of_kernel(error_model="numpy")
 def _compose(W: np.ndarray, delta: np.ndarray, unit: float) -> bool:
     """Make ``W`` the warp W o step^-1 in place; False, and ``W`` as it is, where the step is no sane map.
 
@@ -149,7 +150,7 @@ def align_patches(
 
 
 # Few functions, and arrays made outside: each function called and each kind of array made is compiled besides.
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_IN_ANY_ORDER)
+@kernel(error_model="numpy", fastmath=_IN_ANY_ORDER)
 def _align(  # type: ignore[no-untyped-def]
     source, target, start, usable, levels, scales, iterations, place, weight, patch, room, normal, delta,
     warps, correlation,
@@ -265,7 +266,7 @@ def _align(  # type: ignore[no-untyped-def]
         correlation[i] = found
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def solve_tracks(
     first_row: np.ndarray,
     first_measurement: np.ndarray,

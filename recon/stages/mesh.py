@@ -19,12 +19,7 @@ from recon.io.obj import to_obj
 from recon.io.surfaces import write_mesh, write_mesh_ply
 from recon.run.dense_scene import DenseScene
 from recon.run.folder import RunFolder
-from recon.surface.meshing import (
-    clean_mesh,
-    poisson_mesh,
-    settle_on_points,
-    tsdf_mesh,
-)
+from recon.surface.meshing import clean_mesh, mesh_arrays, tsdf_mesh
 from recon.tasks.meshing import EMPTY, cloud_near_origin, cloud_size, mesh_by_parts, views_and_offset
 
 
@@ -54,7 +49,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 
@@ -68,25 +63,26 @@ class MeshStage:
             )
         views, offset = views_and_offset(run)
         most = min(settings.block_points, max(_LEAST_PART, _POISSON_SHARE * work.memory // _POISSON_BYTES))
-        if settings.method == "poisson" and points > most:
-            made, parts = mesh_by_parts(work, offset, most, settings.depth)
-            _write_parts(work, settings, made, views, offset)
-            return {"vertices": len(made.vertices), "faces": len(made.faces), "parts": parts}
-        cloud = cloud_near_origin(run, offset)
-        if settings.method == "tsdf":
-            scene = DenseScene.of_depth_maps(run, work.memory)
-            mesh = tsdf_mesh(scene.near_views(), scene.depth_maps(), scene.images)
-        else:
-            mesh = poisson_mesh(cloud, depth=settings.depth, threads=work.threads)
-        mesh = clean_mesh(mesh, support=cloud.xyz)
-        if len(mesh.triangles) == 0:
-            raise ReconError(EMPTY)
         if settings.method == "poisson":
-            settle_on_points(mesh, cloud)
-        _write_more(work, settings, mesh, views, offset)
-        with work.writing("mesh", "mesh.ply") as path:
-            write_mesh(path, mesh)
-        return {"vertices": len(mesh.vertices), "faces": len(mesh.triangles)}
+            made, parts = mesh_by_parts(work, offset, most, settings.depth)
+        else:
+            made, parts = _tsdf(run, work.memory, cloud_near_origin(run, offset).xyz), 1
+        _write(work, settings, made, views, offset)
+        counts = {"vertices": len(made.vertices), "faces": len(made.faces)}
+        return counts if parts == 1 else {**counts, "parts": parts}
+
+
+def _tsdf(run: RunFolder, memory: int, support: npt.NDArray[np.float32]) -> Mesh:
+    """The mesh of the depth maps near the origin, where there are points.
+
+    Raises:
+        ReconError: there is none.
+    """
+    scene = DenseScene.of_depth_maps(run, memory)
+    mesh = clean_mesh(tsdf_mesh(scene.near_views(), scene.depth_maps(), scene.images), support=support)
+    if len(mesh.triangles) == 0:
+        raise ReconError(EMPTY)
+    return Mesh(*mesh_arrays(mesh), normals=np.asarray(mesh.vertex_normals, np.float32))
 
 
 # Bytes that Poisson takes for a point, and the part of a run's memory that it may have, in quarters (``work.memory`` is
@@ -94,41 +90,21 @@ class MeshStage:
 _POISSON_BYTES, _POISSON_SHARE, _LEAST_PART = 250, 2, 200_000
 
 
-def _write_more(
-    work: StageContext,
-    settings: MeshSettings,
-    mesh: Any,
-    views: Sequence[PinholeView],
-    offset: npt.NDArray[np.float64],
-) -> None:
-    """Write a mesh in the other formats, and move it to its place in the world."""
-    if "glb" in settings.formats:
-        with work.writing("mesh", "mesh.glb") as path:
-            write_mesh(path, mesh)
-            path.write_bytes(upright_glb(move_glb(path.read_bytes(), translation(offset)), views))
-    if offset.any():
-        mesh.translate(offset)
-    if "obj" in settings.formats:
-        with work.writing("mesh", "mesh.obj") as path, path.open("w", encoding="ascii") as stream:
-            stream.writelines(
-                to_obj(
-                    np.asarray(mesh.vertices),
-                    np.asarray(mesh.triangles),
-                    np.asarray(mesh.vertex_normals),
-                    np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
-                )
-            )
-
-
-def _write_parts(
+def _write(
     work: StageContext,
     settings: MeshSettings,
     made: Mesh,
     views: Sequence[PinholeView],
     offset: npt.NDArray[np.float64],
 ) -> None:
-    """Write the mesh of a large cloud; formats beside PLY take a copy of it."""
+    """Write a mesh near the origin in its place in the world; formats beside PLY take a copy of it."""
     with work.writing("mesh", "mesh.ply") as path:
         write_mesh_ply(path, made, offset)
-    if set(settings.formats) - {"ply"}:
-        _write_more(work, settings, mesh_to_open3d(made), views, offset)
+    if "glb" in settings.formats:
+        with work.writing("mesh", "mesh.glb") as path:
+            write_mesh(path, mesh_to_open3d(made))
+            path.write_bytes(upright_glb(move_glb(path.read_bytes(), translation(offset)), views))
+    if "obj" in settings.formats:
+        colours = None if made.rgb is None else made.rgb / 255.0
+        with work.writing("mesh", "mesh.obj") as path, path.open("w", encoding="ascii") as stream:
+            stream.writelines(to_obj(made.vertices + offset, made.faces, made.normals, colours))

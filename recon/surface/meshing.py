@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Float64, Int64, UInt8
-from numba import njit
+from jaxtyping import Float, Float32, Float64, Int, Int64, UInt8
 from scipy.spatial import cKDTree
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel
 from recon.core.mesh import FusedCloud, Mesh
 from recon.dense.types import DepthMap
 from recon.surface.blocks import Block, Patch, compacted, plan_blocks
@@ -33,6 +33,8 @@ _REACH = 2.0
 # deviation in spacings), and by at most so many spacings.
 _SETTLING_POINTS, _SETTLING_SIGMA, _SETTLING_STEP = 6, 1.0, 1.0
 _SETTLING_CHUNK = 100_000
+# Faces that are worked on at once.
+_CHUNK = 500_000
 # Parts of a cloud overlap by so many cells on each side of the plane between them: the surfaces of both are then within
 # about a hundredth of a cell there.
 _MARGIN_CELLS = 8.0
@@ -54,12 +56,12 @@ def _tree(xyz: Float[np.ndarray, "n 3"]) -> Any:
 
 
 def _as_open3d(cloud: FusedCloud) -> Any:
+    """Places and normals: colours come later, from the points themselves (``settled_patch``)."""
     from recon.core.open3d import o3d
 
     points = o3d.geometry.PointCloud()
     points.points = o3d.utility.Vector3dVector(cloud.xyz.astype(np.float64))
     points.normals = o3d.utility.Vector3dVector(cloud.normals.astype(np.float64))
-    points.colors = o3d.utility.Vector3dVector(cloud.rgb.astype(np.float64) / 255.0)
     return points
 
 
@@ -83,7 +85,7 @@ def poisson_mesh(
         cell: side of the smallest cells; None for what the spacing of the points asks for.
 
     Returns:
-        An ``open3d.geometry.TriangleMesh`` with vertex colours and normals.
+        An ``open3d.geometry.TriangleMesh`` without colours.
 
     Raises:
         ValueError: for fewer than 10 points.
@@ -103,7 +105,6 @@ def poisson_mesh(
     if trim_quantile > 0:
         values = np.asarray(density)
         mesh.remove_vertices_by_mask(values < np.quantile(values, trim_quantile))
-    mesh.compute_vertex_normals()
     return mesh
 
 
@@ -155,17 +156,17 @@ def plan_of_points(xyz: Float[np.ndarray, "n 3"], most: int, share: float = 1.0)
     return PartsPlan(plan_blocks(xyz, max(1, round(most * share)), _MARGIN_CELLS * cell), cell)
 
 
-def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5) -> Patch:
+def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5, threads: int = 1) -> Patch:
     """The Poisson mesh of a part of a cloud in single precision, without what is too far from its points.
 
     Args:
         cloud: points with normals.
         cell: side of the smallest cells, that of the whole cloud (``poisson_cell``).
-        depth: as of ``poisson_mesh``.
+        depth, threads: as of ``poisson_mesh``.
     """
     if len(cloud) < 10:
         return Patch.empty()
-    mesh = poisson_mesh(cloud, depth=depth, trim_quantile=0.0, threads=1, cell=cell)
+    mesh = poisson_mesh(cloud, depth=depth, trim_quantile=0.0, threads=threads, cell=cell)
     # Beyond the points of its part a surface closes as it likes, and may come back to where the parts are joined.
     reach = _REACH * cell / _CELL
     near, _ = _tree(cloud.xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
@@ -174,43 +175,40 @@ def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5) -> Patch:
 
 
 def cleaned_patch(patch: Patch, *, min_island_share: float = 0.002, min_island_triangles: int = 100) -> Patch:
-    """A joined mesh without long triangles and islands, as ``clean_mesh`` does it, in little memory.
+    """A mesh without long triangles and islands, as ``clean_mesh`` does it, in little memory.
 
     Islands are what no common vertex joins, and the limit of an edge is that of a million triangles. What is far from
     all points is gone already (``block_mesh``).
     """
+    if len(patch.faces) == 0:
+        return patch
     some = patch.faces[:: max(1, len(patch.faces) // 1_000_000)]
     corners = patch.xyz[some]
     limit = 8.0 * float(np.median(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)))
     keep = _longest_edges(patch.xyz, patch.faces) <= limit
     faces = patch.faces[keep]
-    label = _islands(faces, len(patch.xyz))
+    label = np.empty(len(faces), np.int32)
+    _islands(faces, np.arange(len(patch.xyz), dtype=np.int32), label)
     sizes = np.bincount(label, minlength=1)
     small = (sizes < min_island_triangles) | (sizes < min_island_share * len(faces))
     small[int(sizes.argmax())] = False
     return compacted(Patch(patch.xyz, faces[~small[label]]))
 
 
-@njit(cache=True)
-def _longest_edges(xyz, faces):  # type: ignore[no-untyped-def]
+def _longest_edges(xyz: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]) -> Float32[np.ndarray, " m"]:
     """Longest edge of each face."""
     out = np.empty(len(faces), np.float32)
-    for f in range(len(faces)):
-        most = 0.0
-        for k in range(3):
-            a, b = faces[f, k], faces[f, (k + 1) % 3]
-            x, y, z = xyz[a, 0] - xyz[b, 0], xyz[a, 1] - xyz[b, 1], xyz[a, 2] - xyz[b, 2]
-            most = max(most, x * x + y * y + z * z)
-        out[f] = math.sqrt(most)
+    for first in range(0, len(faces), _CHUNK):
+        some = slice(first, first + _CHUNK)
+        corners = xyz[faces[some]]
+        out[some] = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
     return out
 
 
-@njit(cache=True)
-def _islands(faces, vertices):  # type: ignore[no-untyped-def]
-    """Name of the island of each face: the smallest of its vertices."""
-    parent = np.arange(vertices).astype(np.int32)
+@kernel()
+def _islands(faces, parent, out):  # type: ignore[no-untyped-def]
+    """Names the island of each face: the smallest of its vertices. ``parent`` names each vertex itself."""
     for _ in range(2):  # the second time all is joined
-        out = np.empty(len(faces), np.int32)
         for f in range(len(faces)):
             least = faces[f, 0]
             for k in range(3):
@@ -226,33 +224,32 @@ def _islands(faces, vertices):  # type: ignore[no-untyped-def]
                 else:
                     parent[root] = least
             out[f] = least
-    return out
 
 
-@njit(cache=True)
-def vertex_normals(xyz, faces):  # type: ignore[no-untyped-def]
-    """Unit normals of vertices, faces weighted by their area; float32 (n, 3)."""
+def vertex_normals(
+    xyz: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]
+) -> Float32[np.ndarray, "n 3"]:
+    """Unit normals of vertices, faces weighted by their area, in little memory; (0, 0, 1) where there is no face."""
     out = np.zeros((len(xyz), 3), np.float32)
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ux, uy, uz = xyz[b, 0] - xyz[a, 0], xyz[b, 1] - xyz[a, 1], xyz[b, 2] - xyz[a, 2]
-        vx, vy, vz = xyz[c, 0] - xyz[a, 0], xyz[c, 1] - xyz[a, 1], xyz[c, 2] - xyz[a, 2]
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for k in (a, b, c):
-            out[k, 0] += nx
-            out[k, 1] += ny
-            out[k, 2] += nz
-    for i in range(len(out)):
-        length = math.sqrt(out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2)
-        if length > 0:
-            out[i] /= length
-        else:
-            out[i, 2] = 1.0
+    for first in range(0, len(faces), _CHUNK):
+        some = faces[first : first + _CHUNK]
+        a, b, c = (xyz[some[:, k]] for k in range(3))
+        weighted = np.cross(b - a, c - a)
+        for axis in range(3):
+            for corner in range(3):
+                out[:, axis] += np.bincount(some[:, corner], weighted[:, axis], len(xyz))
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    out /= np.where(length > 0, length, 1)
+    out[length[:, 0] == 0, 2] = 1.0
     return out
 
 
 def settled_patch(patch: Patch, plan: PartsPlan, cloud_of: Callable[[int], FusedCloud]) -> Mesh:
-    """A joined mesh moved onto the points and coloured by them (``settle_on_points``), part by part.
+    """A mesh moved along its normals onto the points and coloured by them, part by part.
+
+    Poisson's cells are larger than the points' spacing, so its surface is smoother than what was measured. One step of
+    a projection onto the points' tangent planes (Alexa et al., *Computing and rendering point set surfaces*, TVCG 2003,
+    with given normals) brings that back; it leaves the faces alone.
 
     Args:
         patch: the mesh; its vertices are changed.
@@ -397,33 +394,6 @@ def clean_mesh(
     out.remove_unreferenced_vertices()
     out.compute_vertex_normals()
     return out
-
-
-def settle_on_points(mesh: Any, cloud: FusedCloud) -> None:
-    """Move the vertices of a mesh along their normals onto the points, and colour them by the points.
-
-    Poisson's cells are larger than the points' spacing, so its surface is smoother than what was measured and its
-    colours are blurred. One step of a projection onto the points' tangent planes (Alexa et al., *Computing and
-    rendering point set surfaces*, TVCG 2003, with given normals) brings both back; it leaves the faces alone.
-
-    Args:
-        mesh: an ``open3d.geometry.TriangleMesh`` with vertex normals, near the cloud; changed in place.
-        cloud: points with normals and colours, 6 at least.
-    """
-    from recon.core.open3d import o3d
-
-    spacing = point_spacing(cloud.xyz)
-    if spacing <= 0:
-        return
-    tree = _tree(cloud.xyz)
-    xyz, normals = np.array(mesh.vertices), np.asarray(mesh.vertex_normals)
-    colours = np.empty_like(xyz)
-    for first in range(0, len(xyz), _SETTLING_CHUNK):
-        rows = slice(first, first + _SETTLING_CHUNK)
-        xyz[rows], colours[rows] = _settled(xyz[rows], normals[rows], tree, cloud, spacing)
-    mesh.vertices = o3d.utility.Vector3dVector(xyz)
-    mesh.vertex_colors = o3d.utility.Vector3dVector(colours)
-    mesh.compute_vertex_normals()
 
 
 def _settled(

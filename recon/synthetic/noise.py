@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from jaxtyping import Float32
+
+from recon.core.kernels import kernel, part_of_kernel
 
 # Ratio between octaves; not exactly 2, so that their lattices never line up.
 _LACUNARITY = 1.93
 
 
-@numba.njit(cache=True, nogil=True)
+@part_of_kernel()
 def _lattice(ix, iy, iz, seed):  # type: ignore[no-untyped-def]
     """A reproducible number in -1…1 for a lattice point (integer hash with the mixing steps of xxHash), all uint32."""
     h = np.uint32(
@@ -25,7 +26,7 @@ def _lattice(ix, iy, iz, seed):  # type: ignore[no-untyped-def]
     return h * (2.0 / 4294967295.0) - 1.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+@kernel(error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _add_octave(points, footprint, wavelength, shift, seed, amplitude, total):  # type: ignore[no-untyped-def]
     """Adds one octave of noise, faded out between four and two samples per wavelength (Nyquist)."""
     f = 1.0 / wavelength

@@ -1,4 +1,4 @@
-"""The mesh of one part of a large cloud, as a task on the workspace."""
+"""The mesh of one part of a cloud, as a task on the workspace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recon.surface.blocks import Patch, join_blocks
 from recon.surface.meshing import PartsPlan, block_mesh, cleaned_patch, plan_of_points, settled_patch
 
 PARTS = "mesh_parts"
-"""Meshes of the parts of a large cloud, until they are joined."""
+"""Meshes of the parts of a cloud, until they are joined."""
 
 EMPTY = "the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf"
 
@@ -94,6 +94,7 @@ class MeshPart:
         most: points of a part; only parts of the same division belong together.
         cell: side of the cells.
         depth: setting of the stage.
+        threads: of the solver.
     """
 
     root: Path
@@ -101,11 +102,12 @@ class MeshPart:
     most: int
     cell: float
     depth: int
+    threads: int = 1
 
     def __call__(self, number: int) -> int:
         path = self.file(number)
         if not path.exists():
-            self._write(path, block_mesh(self.points(number), self.cell, self.depth))
+            self._write(path, block_mesh(self.points(number), self.cell, self.depth, self.threads))
             give_memory_back()
         return number
 
@@ -113,14 +115,11 @@ class MeshPart:
         """The points of a part; only place, normal and colour are known."""
         path = _points_file(self.folder, number)
         rows = np.fromfile(path, _POINT) if path.exists() else np.zeros(0, _POINT)
-        none = np.zeros(len(rows), np.int32)
         return FusedCloud(
             np.ascontiguousarray(rows["xyz"]),
             np.ascontiguousarray(rows["normal"]),
             np.ascontiguousarray(rows["rgb"]),
-            none.astype(np.uint16),
-            none,
-            none.astype(np.float32),
+            *(np.broadcast_to(kind(0), len(rows)) for kind in (np.uint16, np.int32, np.float32)),
         )
 
     def file(self, number: int) -> Path:
@@ -148,11 +147,12 @@ class MeshPart:
 def mesh_by_parts(
     work: StageContext, offset: npt.NDArray[np.float64], most: int, depth: int
 ) -> tuple[Mesh, int]:
-    """The mesh of a large cloud near the origin, its parts by the workers, and how many there are."""
+    """The mesh of the cloud near the origin, its parts by the workers, and how many there are."""
     with work.resumable_directory(PARTS) as folder:
         plan = divide_cloud(RunFolder.of(work), offset, folder, most)
-        task = MeshPart(work.root, folder, most, plan.cell, depth)
-        numbers = work.spread(task, range(len(plan.block.leaves())), "meshing", task.lost)
+        count = len(plan.block.leaves())
+        task = MeshPart(work.root, folder, most, plan.cell, depth, work.threads if count == 1 else 1)
+        numbers = work.spread(task, range(count), "meshing", task.lost)
         in_order = iter(numbers)
         joined = cleaned_patch(join_blocks(plan.block, lambda _: task.read(next(in_order)), plan.cell))
         if len(joined.faces) == 0:

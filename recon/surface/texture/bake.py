@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
-import numba
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 
 from recon.core.cameras import PinholeView
+from recon.core.kernels import kernel, part_of_kernel
 from recon.surface.texture.charts import Layout
 from recon.surface.texture.color import VertexViews
 from recon.surface.texture.visibility import Candidates
@@ -154,12 +154,13 @@ def bake(
                 matrices,
                 gains.astype(np.float32),
                 margin,
+                np.empty((6, 4)),
             )
     owner[owner < -1] = -2 - owner[owner < -1]
     return texture, owner
 
 
-@numba.njit(cache=True, nogil=True)
+@part_of_kernel()
 def _cubic(x: float) -> float:
     x = abs(x)
     if x < 1:
@@ -178,7 +179,7 @@ def _boxes(
     return np.concatenate([first, last], axis=1).astype(np.int64)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part_of_kernel(error_model="numpy")
 def _on_face(
     corners: Float64[np.ndarray, "3 2"], x: int, y: int, margin: float, b: Float64[np.ndarray, "3"]
 ) -> bool:
@@ -206,7 +207,7 @@ def _on_face(
     return dx * dx + dy * dy <= margin * margin
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _paint(
     texture: UInt8[np.ndarray, "h w 3"],
     owner: Int32[np.ndarray, "h w"],
@@ -222,8 +223,8 @@ def _paint(
     matrices: Float64[np.ndarray, "v 3 4"],
     gains: Float32[np.ndarray, "v 3"],
     margin: float,
+    work: Float64[np.ndarray, "6 4"],
 ) -> None:
-    work = np.empty((6, 4))
     b, color, at, projected, wx, wy = work[0], work[1], work[2], work[3], work[4], work[5]
     for f in range(len(names)):
         for y in range(boxes[f, 1], boxes[f, 3] + 1):
@@ -308,6 +309,7 @@ def paint_faces(
             np.array([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1.0]]]),
             np.zeros((1, 3), np.float32),
             margin,
+            np.empty((6, 4)),
         )
     owner[owner < -1] = -2 - owner[owner < -1]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int16, Int32
 
+from recon.core.kernels import kernel
 from recon.surface.texture.color import Agreement
 from recon.surface.texture.topology import Adjacency, regions
 from recon.surface.texture.visibility import Candidates
@@ -113,7 +113,7 @@ def _trws(
     return best
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _choose(
     unary: Float32[np.ndarray, "m k"],
     ids: Int16[np.ndarray, "m k"],
@@ -155,7 +155,7 @@ def _choose(
     return changed
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _send(
     unary: Float32[np.ndarray, "m k"],
     ids: Int16[np.ndarray, "m k"],

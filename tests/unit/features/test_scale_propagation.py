@@ -250,7 +250,7 @@ def test_incomplete_factors_are_exact_where_the_matrix_has_entries() -> None:
     right = np.zeros_like(excess)
     right[1:-1, 1:-1] = np.random.default_rng(2).standard_normal((height, width))
     x = right.copy()
-    krylov.solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x)
+    krylov.solve_factors(factors.lower, factors.upper, factors.inverse_pivot, x, np.empty(x.shape[1]))
     assert np.allclose(product @ x[1:-1, 1:-1].ravel(), right[1:-1, 1:-1].ravel(), atol=1e-4)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.core.mesh import FusedCloud, Mesh
+from recon.core.mesh import FusedCloud
 from recon.surface.blocks import Block, Patch, join_at_plane, join_blocks, plan_blocks
 from recon.surface.meshing import (
+    PartsPlan,
     block_mesh,
     clean_mesh,
     cleaned_patch,
+    mesh_arrays,
     plan_of_points,
+    point_spacing,
     poisson_mesh,
-    settle_on_points,
     settled_patch,
     vertex_normals,
 )
@@ -96,12 +98,8 @@ def test_parts_are_cleaned_and_settled_as_the_whole_is() -> None:
     np.testing.assert_array_equal(clean.faces, joined.faces)
     mine = settled_patch(clean, plan, lambda number: cloud.rows(rows[number]))
     whole = clean_mesh(poisson_mesh(cloud, trim_quantile=0.0, threads=1), support=cloud.xyz)
-    settle_on_points(whole, cloud)
-    theirs = Mesh(
-        np.asarray(whole.vertices),
-        np.asarray(whole.triangles),
-        np.rint(np.asarray(whole.vertex_colors) * 255).astype(np.uint8),
-        normals=np.asarray(whole.vertex_normals, np.float32),
+    theirs = settled_patch(
+        Patch(*mesh_arrays(whole)[:2]), PartsPlan(Block(), 2.5 * point_spacing(cloud.xyz)), lambda _: cloud
     )
     figures = []
     for mesh in (mine, theirs):
@@ -114,8 +112,7 @@ def test_parts_are_cleaned_and_settled_as_the_whole_is() -> None:
     assert figures[0][0] < 1.05 * figures[1][0]
     assert figures[0][1] < 1.05 * figures[1][1]
     assert abs(figures[0][2] - figures[1][2]) < 0.01
-    xyz, faces = theirs.vertices.astype(np.float32), theirs.faces
-    whole.compute_vertex_normals()
+    xyz, faces, _ = mesh_arrays(whole)
     assert np.abs(vertex_normals(xyz, faces) - np.asarray(whole.vertex_normals)).max() < 1e-3
 
 
