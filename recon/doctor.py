@@ -35,6 +35,7 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("pycolmap", "pycolmap"),
     ("open3d", "open3d"),
     ("zarr", "zarr"),
+    ("numcodecs", "numcodecs"),
     ("networkx", "networkx"),
     ("pydantic", "pydantic"),
     ("typer", "typer"),
