@@ -276,6 +276,8 @@ def _as_float(grey: npt.NDArray[np.generic]) -> _F32:
 def _starts(initial: DepthMap, sizes: Sequence[_Size]) -> list[_F32]:
     """The initial inverse depth at every size, 0 where unknown."""
     h, w = initial.depth.shape
+    if all(size.grey.shape == (h, w) for size in sizes):
+        return [inverse_depth(initial.depth)] * len(sizes)
     planes = planes_from_depth(initial.depth)
     starts = []
     for size in sizes:
@@ -307,6 +309,7 @@ def refine_depth(
     patch: int = PATCH,
     levels: int = LEVELS,
     up: Float64[np.ndarray, "3"] | None = None,
+    described: bool = True,
 ) -> DepthMap:
     """Depth and normals of a view, refined round an initial depth by photo-consistency with its neighbours.
 
@@ -322,6 +325,7 @@ def refine_depth(
         patch: side of the windows in pixels (odd).
         levels: number of sizes, each half the one above; 1 refines at full size alone.
         up: direction in the world in which level ground is looked for; None where it is not known.
+        described: False leaves normals and confidence 0, of a depth that is refined again.
 
     Returns:
         Depth, normals, and as confidence the mean correlation of the best two views. Where the start knew nothing and
@@ -333,8 +337,7 @@ def refine_depth(
     shape = (reference.height, reference.width)
     _check(reference, grey, neighbours, mask, neighbour_depths)
     if not (initial.depth > 0).any():
-        empty = np.zeros(shape, np.float32)
-        return DepthMap(empty, np.zeros((*shape, 3), np.float32), empty.copy())
+        return _undescribed(np.zeros(shape, np.float32))
     near, far = np.percentile(initial.depth[initial.depth > 0], [0.5, 99.5])
     # Planes may spread beyond what the start knew, by a factor of two in depth.
     limits = (0.5 / float(far), 2.0 / float(near))
@@ -369,7 +372,8 @@ def refine_depth(
             # the pixels for a third more of the time.
             w = _round(level, judged, i, _shifts(number, i) if neighbour_depths is None else ())
     assert w is not None
-    return _finished(level, w, mask)
+    found = _described(level, w) if described else _undescribed((1.0 / w).astype(np.float32))
+    return found if mask is None else found.only(mask)
 
 
 def _shifts(number: int, turn: int) -> tuple[int, ...]:
@@ -396,13 +400,17 @@ def _at_size(a: _F32, view: PinholeView) -> _F32:
     return np.asarray(cv2.resize(a, (view.width, view.height), interpolation=cv2.INTER_NEAREST), np.float32)
 
 
-def _finished(level: _Level, w: _F32, mask: npt.NDArray[np.bool_] | None) -> DepthMap:
+def _described(level: _Level, w: _F32) -> DepthMap:
     """Depth, normals and confidence of an inverse depth map."""
     _, best_two = photo_consistency(w, level.sources, level.window)
     depth = (1.0 / w).astype(np.float32)
     normal = normals_from_planes(level.view, *planes_from_depth(depth, radius=_NORMAL_RADIUS))
-    found = DepthMap(depth, normal, np.clip(best_two, 0, 1))
-    return found if mask is None else found.only(mask)
+    return DepthMap(depth, normal, np.clip(best_two, 0, 1))
+
+
+def _undescribed(depth: _F32) -> DepthMap:
+    """A depth of which no more is known."""
+    return DepthMap(depth, np.zeros((*depth.shape, 3), np.float32), np.zeros_like(depth))
 
 
 def _check(

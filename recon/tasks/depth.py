@@ -219,7 +219,7 @@ class _Depths:
             elif step == "final":
                 found = self._filtered(before, index)
             else:
-                found = self._refined(before, index, final=step.startswith("geometric"))
+                found = self._refined(before, index, step)
             with self.scene.run.files.write_into(self.folder, path.name) as temporary:
                 write_depth(temporary, found)
         covered = float((self.depth(step, index).depth > 0).mean())
@@ -253,8 +253,9 @@ class _Depths:
         except ValueError:
             return None
 
-    def _refined(self, before: str, index: int, final: bool) -> DepthMap:
+    def _refined(self, before: str, index: int, step: str) -> DepthMap:
         scene, options, sources = self.scene, self.options, self.neighbours[index]
+        final = step.startswith("geometric")
         initial = self.depth(before, index)
         if not sources:
             return initial
@@ -269,6 +270,7 @@ class _Depths:
             levels=1 if final else options.levels,
             patch=options.patch,
             up=self._up(index),
+            described=step == self.steps[-2],
         )
 
     def _filtered(self, before: str, index: int) -> DepthMap:
