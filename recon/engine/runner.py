@@ -477,12 +477,14 @@ def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """``RARE_COLLECTIONS`` for the time of the block."""
+    """``RARE_COLLECTIONS`` for the time of the block, and none among the objects of the modules."""
     before = gc.get_threshold()
     gc.set_threshold(RARE_COLLECTIONS, *before[1:])
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.set_threshold(*before)
 
 

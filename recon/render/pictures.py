@@ -21,6 +21,11 @@ _PAPER = (250, 250, 248)
 _INK = (60, 60, 66)
 _HOLE = (38, 38, 42)
 _ACCENT = (214, 69, 40)
+# From little evidence to much: ColorBrewer's YlGnBu.
+_EVIDENCE = (
+    (255, 255, 217), (237, 248, 177), (199, 233, 180), (127, 205, 187), (65, 182, 196), (29, 145, 192), (34, 94, 168),
+    (37, 52, 148), (8, 29, 88),
+)  # fmt: skip
 
 # Points farther from every camera than this many median distances are background and do not frame an overview.
 _NEAR = 2.0
@@ -168,13 +173,18 @@ def cloud_picture(
     Args:
         xyz, rgb: the cloud.
         view: the camera, real or virtual.
-        radius: of a disc in world units; None takes it from the cloud's own spacing.
+        radius: of a disc in world units; None for ``disc_radius``.
         samples: the picture is drawn so many times larger and averaged.
     """
     canvas = Canvas.blank(view, _PAPER, samples)
     if len(xyz):
-        draw_points(canvas, xyz, rgb, 0.8 * point_spacing(xyz) if radius is None else radius)
+        draw_points(canvas, xyz, rgb, disc_radius(xyz) if radius is None else radius)
     return canvas.picture()
+
+
+def disc_radius(xyz: Float[np.ndarray, "n 3"]) -> float:
+    """Radius of the discs that a cloud is drawn with, by its own spacing."""
+    return 0.8 * point_spacing(xyz)
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], sample: int = 2000) -> float:
@@ -279,10 +289,14 @@ def cameras_picture(
     style: Literal["top", "oblique", "side"] = "oblique",
     width: int = 960,
     height: int = 640,
+    radius: float | None = None,
 ) -> Picture:
-    """Draw the cloud with the cameras as pyramids, from above or obliquely; the first camera is filled."""
+    """Draw the cloud with the cameras as pyramids, from above or obliquely; the first camera is filled.
+
+    ``radius`` is as of ``cloud_picture``.
+    """
     eye = overview_view(xyz, views, style, width, height)
-    picture = cloud_picture(xyz, rgb, eye)
+    picture = cloud_picture(xyz, rgb, eye, radius)
     centers = np.array([view.center for view in views])
     spread = float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
     far = float(np.linalg.norm(eye.center - centers.mean(axis=0)))
@@ -321,53 +335,36 @@ def view_graph_picture(
         kept: pairs that survived pruning; the others are dotted. None if all did.
         width: of the square picture in pixels.
     """
-    import matplotlib
-
-    n = len(names)
+    n, big = len(names), 2 * width  # drawn twice as large, then averaged
     angle = np.pi / 2 - 2 * np.pi * np.arange(n) / max(n, 1)
-    at = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    figure, axes = _figure(width, width)
-    palette = matplotlib.colormaps["YlGnBu"]
+    ways = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
+    at = np.rint(big / 2 + big / 2.9 * ways).astype(int)
+    canvas = np.full((big, big, 3), _PAPER, np.uint8)
     most = max(weights.values(), default=1.0) or 1.0
     for (i, j), weight in sorted(weights.items(), key=lambda item: item[1]):
         share = float(max(weight, 0) / most)
-        alive = kept is None or (i, j) in kept
-        axes.plot(
-            *at[[i, j]].T,
-            color=palette(0.25 + 0.7 * share) if alive else (0.8, 0.35, 0.3),
-            lw=0.6 + 4 * share if alive else 0.8,
-            ls="-" if alive else ":",
-            alpha=0.9,
-            solid_capstyle="round",
-            zorder=1 + share,
+        if kept is None or (i, j) in kept:
+            place = (0.25 + 0.7 * share) * (len(_EVIDENCE) - 1)
+            color = tuple(
+                float(np.interp(place, range(len(_EVIDENCE)), band)) for band in zip(*_EVIDENCE, strict=True)
+            )
+            cv2.line(canvas, at[i].tolist(), at[j].tolist(), color, round(2 + 11 * share), cv2.LINE_AA)
+            continue
+        steps = max(1, int(np.linalg.norm(at[i] - at[j]) / 8))
+        for dot in np.linspace(at[i], at[j], steps):
+            cv2.circle(canvas, np.rint(dot).astype(int).tolist(), 1, (209, 94, 81), -1, cv2.LINE_AA)
+    joined = {number for pair in (weights if kept is None else kept) for number in pair}
+    for i in range(n):
+        for radius, color in ((15, (255, 255, 255)), (12, (29, 78, 121) if i in joined else _ACCENT)):
+            cv2.circle(canvas, at[i].tolist(), radius, color, -1, cv2.LINE_AA)
+    picture = cv2.resize(canvas, (width, width), interpolation=cv2.INTER_AREA)
+    for i in range(0, n, max(1, n // 60)):
+        name = names[i].rsplit("/", 1)[-1][-18:]
+        picture = _write_along(
+            picture, name, width / 2 + 0.366 * width * ways[i], ways[i], 12 if n <= 40 else 8
         )
-    degree = np.zeros(n)
-    for pair in weights if kept is None else kept:
-        degree[list(pair)] += 1
-    alone = degree == 0
-    axes.scatter(*at[~alone].T, s=90, c="#1d4e79", edgecolors="white", linewidths=1.2, zorder=5)
-    axes.scatter(*at[alone].T, s=90, c="#d64528", edgecolors="white", linewidths=1.2, zorder=5)
-    step = max(1, n // 60)
-    for i in range(0, n, step):
-        turn = np.degrees(angle[i])
-        left = np.cos(angle[i]) < -1e-9
-        axes.text(
-            *(1.06 * at[i]),
-            names[i].rsplit("/", 1)[-1][-18:],
-            rotation=turn + 180 if left else turn,
-            rotation_mode="anchor",
-            ha="right" if left else "left",
-            va="center",
-            fontsize=9 if n <= 40 else 6,
-            color=np.array(_INK) / 255,
-        )
-    axes.set_xlim(-1.45, 1.45)
-    axes.set_ylim(-1.45, 1.45)
-    axes.set_aspect("equal")
-    axes.text(
-        -1.42, -1.42, f"{n} photos, {len(weights)} pairs, most evidence {most:.0f}", fontsize=10, color="0.35"
-    )
-    return _rasterise(figure)
+    told = f"{n} photos, {len(weights)} pairs, most evidence {most:.0f}"
+    return _write(picture, told, width // 90, width - 22, 14)
 
 
 # ---- sheets --------------------------------------------------------------------------------------
@@ -475,21 +472,22 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _figure(width: int, height: int) -> tuple[Any, Any]:
-    """An empty figure of this size in pixels, with one axis that fills it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _write_along(
+    picture: Picture, text: str, start: Float64[np.ndarray, "2"], way: Float64[np.ndarray, "2"], size: int
+) -> Picture:
+    """Write a line of text from a point on in a direction (y down), never upside down."""
+    from PIL import Image, ImageDraw
 
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=np.array(_PAPER) / 255)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    return figure, axes
-
-
-def _rasterise(figure: Any) -> Picture:
-    figure.canvas.draw()
-    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    left, top, right, bottom = _font(size).getbbox(text)
+    mask = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
+    ImageDraw.Draw(mask).text((1 - left, 1 - top), text, fill=255, font=_font(size))
+    turn = np.degrees(np.arctan2(-way[1], way[0])) + (180 if way[0] < -1e-9 else 0)
+    middle = start + way * mask.width / 2
+    mask = mask.rotate(turn, Image.Resampling.BICUBIC, expand=True)
+    image = Image.fromarray(picture)
+    corner = np.rint(middle - np.array(mask.size) / 2).astype(int)
+    image.paste(_INK, (int(corner[0]), int(corner[1])), mask)
+    return np.array(image)
 
 
 def _unit(vector: Float[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -207,10 +208,15 @@ def pair_text(pair: PairEntry) -> str:
 
 
 def _ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
-    from matplotlib.ticker import MaxNLocator
-
-    found = MaxNLocator(count, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(value) for value in found if low <= value <= high]
+    """Round numbers between two values, about ``count`` steps apart at most."""
+    rough = max(high - low, 1e-12) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    steps = [power * round_one for round_one in (1, 2, 2.5, 5, 10)]
+    if whole:
+        steps = [step for step in (*steps, 1.0) if step >= 1 and step == round(step)]
+    step = min((one for one in steps if one >= rough * (1 - 1e-9)), default=max(steps))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(number * step) for number in range(first, last + 1)]
 
 
 def _short(value: float) -> str:

@@ -47,6 +47,10 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) ->
         return (xyz - offset).astype(np.float32), rgb
 
     @cache
+    def radius() -> float:
+        return pictures.disc_radius(cloud()[0])
+
+    @cache
     def surface() -> Surface:
         mesh = load_mesh().near(offset)
         return Surface(mesh.vertices, mesh.faces, mesh.rgb, mesh.uv, mesh.texture)
@@ -55,10 +59,14 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) ->
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
     photos = cache(lambda: DenseScene(run, _SHEET_SIDE))
     return {
-        "cameras_oblique.png": lambda: pictures.cameras_picture(*cloud(), views, "oblique", width, height),
-        "cameras_top.png": lambda: pictures.cameras_picture(*cloud(), views, "top", width, height),
+        "cameras_oblique.png": lambda: pictures.cameras_picture(
+            *cloud(), views, "oblique", width, height, radius()
+        ),
+        "cameras_top.png": lambda: pictures.cameras_picture(*cloud(), views, "top", width, height, radius()),
         "cloud.png": lambda: pictures.cloud_picture(
-            *cloud(), pictures.overview_view(cloud()[0], views, "front", width, height, with_cameras=False)
+            *cloud(),
+            pictures.overview_view(cloud()[0], views, "front", width, height, with_cameras=False),
+            radius(),
         ),
         "mesh_front.png": lambda: _mesh(surface(), cloud()[0], views, "front", "color", width),
         "mesh_shaded.png": lambda: _mesh(surface(), cloud()[0], views, "front", "shaded", width),
