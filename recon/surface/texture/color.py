@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
-from numba import njit
 from scipy import sparse
 from scipy.sparse.linalg import cg, spsolve
 
+from recon.core.kernels import kernel
 from recon.surface.texture.topology import Adjacency
 from recon.surface.texture.visibility import Candidates
 
@@ -39,14 +39,14 @@ def fit_gains(
     """
     count = candidates.view.shape[1]
     pair_key, ratios = [], []
+    color, view = candidates.color, candidates.view.astype(np.int64)
+    usable = (view >= 0) & (color > _DARK).all(axis=2) & (color < _BRIGHT).all(axis=2)
+    logs = np.log(np.maximum(color, 1e-6))
     for a in range(count):
         for b in range(a + 1, count):
-            va, vb = candidates.view[:, a].astype(np.int64), candidates.view[:, b].astype(np.int64)
-            ca, cb = candidates.color[:, a], candidates.color[:, b]
-            good = (va >= 0) & (vb >= 0)
-            good &= (np.minimum(ca, cb) > _DARK).all(axis=1) & (np.maximum(ca, cb) < _BRIGHT).all(axis=1)
-            va, vb = va[good], vb[good]
-            ratio = np.log(ca[good]) - np.log(cb[good])
+            good = np.flatnonzero(usable[:, a] & usable[:, b])
+            va, vb = view[good, a], view[good, b]
+            ratio = logs[good, a] - logs[good, b]
             swap = va > vb
             pair_key.append(np.where(swap, vb * views + va, va * views + vb))
             ratios.append(np.where(swap[:, None], -ratio, ratio))
@@ -173,20 +173,19 @@ class VertexViews:
 
     def find(self, vertex: Int64[np.ndarray, " q"], view: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
         """Rows of (vertex, view) pairs, -1 where there is none."""
-        rows: Int64[np.ndarray, " q"] = _rows_of(self.first, self.view, vertex, view)
+        rows = np.full(len(vertex), -1, np.int64)
+        _rows_of(self.first, self.view, vertex, view, rows)
         return rows
 
 
-@njit(cache=True, nogil=True)
-def _rows_of(first, views, vertex, view):  # type: ignore[no-untyped-def]
-    """Rows of ``VertexViews``; few views meet at a vertex."""
-    out = np.full(len(vertex), -1, np.int64)
+@kernel()
+def _rows_of(first, views, vertex, view, out):  # type: ignore[no-untyped-def]
+    """Rows of ``VertexViews`` put into ``out``; few views meet at a vertex."""
     for q in range(len(vertex)):
         for row in range(first[vertex[q]], first[vertex[q] + 1]):
             if views[row] == view[q]:
                 out[q] = row
                 break
-    return out
 
 
 def blend_weights(
