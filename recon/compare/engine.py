@@ -258,12 +258,16 @@ def _charge_fields(
     manifest = read_manifest(root)
     threads = 1 if manifest is None else int(manifest.run.get("threads", 1))
     counts = record.counts
-    alone = float(counts.get("seconds_per_pair", 0.0)) * float(counts.get("pairs", 0)) / max(threads, 1)
-    saved = alone - record.seconds
-    if saved > 0:
+    work = float(counts.get("seconds_per_pair", 0.0)) * float(counts.get("pairs", 0))
+    alone = work / max(threads, 1)
+    if alone > record.seconds:
         seconds["fields"] = alone
-        if "cost.seconds" in metrics:
-            metrics["cost.seconds"] += saved
+        for name, saved in (
+            ("cost.seconds", alone - record.seconds),
+            ("cost.cpu_seconds", work - record.cpu_seconds),
+        ):
+            if name in metrics:
+                metrics[name] += max(0.0, saved)
 
 
 def _over_seeds(entry: Entry, found: Sequence[Mapping[str, float]]) -> None:
