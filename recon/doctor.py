@@ -35,7 +35,6 @@ LIBRARIES: tuple[tuple[str, str], ...] = (
     ("pycolmap", "pycolmap"),
     ("open3d", "open3d"),
     ("zarr", "zarr"),
-    ("numcodecs", "numcodecs"),
     ("networkx", "networkx"),
     ("pydantic", "pydantic"),
     ("typer", "typer"),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import njit
-from numba.core.targetconfig import TargetConfig
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -26,19 +25,3 @@ def part_of_kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def _jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     decorator: Callable[[Callable[..., Any]], Any] = njit(nogil=True, no_cfunc_wrapper=True, **options)
     return decorator
-
-
-_defaults: dict[type[TargetConfig], dict[str, Any]] = {}
-
-
-def _values(self: TargetConfig) -> dict[str, Any]:
-    """All options by name. Numba asks for them at each call that it types, and its own way, property by property, takes
-    a tenth of the time of compiling."""
-    kind = type(self)
-    if kind not in _defaults:
-        _defaults[kind] = {name: option.default for name, option in kind.options.items()}
-    return {**_defaults[kind], **self._values}
-
-
-if hasattr(TargetConfig(), "_values") and hasattr(TargetConfig, "values"):
-    TargetConfig.values = _values

@@ -12,11 +12,11 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import zarr
 
 from recon.core.resize import resize_points
 from recon.errors import reading
 from recon.io.files import read_arrays
-from recon.io.zarr_files import read_array, read_attributes, write_group
 from recon.matching.types import DenseMatch, FlowField, SparseMatch
 
 Pair = tuple[int, int]
@@ -42,17 +42,25 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
     """
     # Two machines that work on one folder may have processes of the same number.
     beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    arrays, attributes = {}, {"seconds": float(seconds)}
-    for side, field, consistent in (
-        ("a", match.a_to_b, match.consistent_a),
-        ("b", match.b_to_a, match.consistent_b),
-    ):
+    fields = {"a": (match.a_to_b, match.consistent_a), "b": (match.b_to_a, match.consistent_b)}
+    shares = {
+        f"consistent_share_{side}": float(consistent.mean()) for side, (_, consistent) in fields.items()
+    }
+    group = zarr.open_group(str(beside), mode="w")
+    # All at once: each change of one writes the group's file again.
+    group.attrs.update({**shares, "seconds": float(seconds)})
+    for side, (field, consistent) in fields.items():
         steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
         confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
         for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
-            arrays[f"{name}_{side}"] = values
-        attributes[f"consistent_share_{side}"] = float(consistent.mean())
-    write_group(beside, arrays, attributes)
+            array = zarr.open_array(
+                str(beside / f"{name}_{side}"),
+                mode="w",
+                shape=values.shape,
+                chunks=values.shape,
+                dtype=values.dtype,
+            )
+            array[...] = values
     try:
         os.replace(beside, path)
     except OSError:
@@ -102,7 +110,10 @@ def read_zarr(path: Path) -> Any:
         ReconError: it is not there or damaged.
     """
     with reading(path, AGAIN):
-        return read_array(path, _MOST_BYTES)
+        array = zarr.open_array(str(path), mode="r")
+        if array.nbytes > _MOST_BYTES:
+            raise ValueError(f"claims to hold {array.nbytes >> 20} MB")
+        return array[...]
 
 
 def check_field(path: Path, flow: np.ndarray, *others: np.ndarray) -> None:
@@ -247,7 +258,7 @@ def read_outcome(pair: Pair, path: Path) -> PairOutcome:
         with reading(path, AGAIN):
             return PairOutcome(pair, matches=len(data["score"]), seconds=float(data["seconds"]))
     with reading(path, AGAIN):
-        attributes = read_attributes(path)
+        attributes = zarr.open_group(str(path), mode="r").attrs
         return PairOutcome(
             pair,
             shares=(float(attributes["consistent_share_a"]), float(attributes["consistent_share_b"])),

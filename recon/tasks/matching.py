@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import zarr
+
 from recon.core.memory import Latest
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
-from recon.io.zarr_files import write_group
 from recon.matching.alignment import Placement, placement
 from recon.matching.prepared import (
     MatcherFailedError,
@@ -72,7 +73,7 @@ def match_pairs(
         for unfinished in store.glob(".*.partial"):
             shutil.rmtree(unfinished)
         if dense:
-            write_group(store, {})
+            zarr.open_group(str(store), mode="a")
         places = {pair: store / run.match_path(pair, dense=dense).name for pair in pairs}
         kept = sum(before.take(keys[pair], place) for pair, place in places.items())
         task = MatchPair(
