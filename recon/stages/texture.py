@@ -18,9 +18,8 @@ from recon.surface.texture.simplify import close_holes, simplify_faces
 from recon.surface.texture.types import TextureOptions
 from recon.tasks.texturing import WHOLE, texture_by_views, write_textured
 
-# Bytes that collapsing edges takes for a face, and the part of a run's memory that it may have, in quarters
-# (``work.memory`` is one).
-_COLLAPSE_BYTES, _COLLAPSE_SHARE = 300, 2
+# Bytes that collapsing edges takes for a face; it may have as much as photos at hand (``work.memory``).
+_COLLAPSE_BYTES = 300
 
 # Textures that take more than this part of ``work.memory`` lie in a file.
 _TEXTURE_PART = 4
@@ -92,7 +91,7 @@ class TextureStage:
                 work.remove("mesh", path.name)
         if not settings.enabled:
             return {"faces": 0}
-        most = max(2 * settings.faces, _COLLAPSE_SHARE * work.memory // _COLLAPSE_BYTES)
+        most = max(2 * settings.faces, work.memory // _COLLAPSE_BYTES)
         vertices, faces = simplify_faces(
             *read_mesh_shape(work.path("mesh", "mesh.ply")), settings.faces, most
         )
