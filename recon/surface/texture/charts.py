@@ -224,7 +224,9 @@ def pack(
         columns = int(np.ceil(np.sqrt(atlas.atlas_count)))
         tiles = columns, -(-atlas.atlas_count // columns)
         number = np.zeros(total, np.int64)
-        number[owner] = atlas.get_mesh_vertex_assignment(0)[0]
+        texture = atlas.get_mesh_vertex_assignment(0)[0].astype(np.int64)
+        placed = texture < atlas.atlas_count  # what is left out has 2^32 - 1
+        number[owner[placed]] = texture[placed]
         corner = np.stack([number % columns * width, number // columns * height], axis=1)
         offset += corner
         block_at = offset[count] if total > count else block_at

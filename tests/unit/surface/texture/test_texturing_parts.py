@@ -130,6 +130,21 @@ def test_charts_keep_their_shape_and_do_not_overlap(seed):
     assert taken.max() == 1
 
 
+def test_a_chart_without_area_lies_in_one_of_several_textures():
+    vertices, faces = sheet(16)
+    adjacency = face_adjacency(faces)
+    labels = (vertices[faces].mean(axis=1)[:, :2] * 2).astype(np.int32) @ np.array([1, 8], np.int32)
+    labels = (labels - labels.min()).astype(np.int32)
+    pixels = (vertices[:, :2] * 200)[faces]
+    pixels[0] = pixels[0, :1] + np.array([[0.0, 0.0], [3e-3, 3e-3], [-1e-3, -1e-3]])
+    labels[0] = 99
+    layout = lay_out(pixels, labels, adjacency, max_texture=256, max_textures=16)
+    assert layout.tiles != (1, 1)
+    assert layout.corners.min() >= 0
+    assert (layout.corners.max(axis=(0, 1)) < [layout.width, layout.height]).all()
+    assert layout.tile_of_faces.max() < 16
+
+
 def test_gains_of_exact_ratios():
     rng = np.random.default_rng(3)
     truth = np.array([[1.3, 1.2, 1.0], [0.8, 0.9, 1.1], [1.0, 1.0, 1.0], [0.9, 1.1, 0.95]])
