@@ -457,12 +457,17 @@ def _checker(h: int, w: int) -> Picture:
 
 
 def _write(picture: Picture, text: str, x: int, y: int, size: int) -> Picture:
-    """Write a line of text with its top left corner at (x, y)."""
+    """Write a line of text into a picture, in place, with its top left corner at (x, y)."""
     from PIL import Image, ImageDraw
 
-    image = Image.fromarray(picture)
-    ImageDraw.Draw(image).text((x, y), text, fill=_INK, font=_font(size))
-    return np.array(image)
+    left, top = max(x, 0), max(y, 0)
+    _, _, right, bottom = _font(size).getbbox(text)
+    part = picture[top : y + int(bottom) + 2, left : x + int(right) + 2]
+    if part.size:
+        image = Image.fromarray(np.ascontiguousarray(part))
+        ImageDraw.Draw(image).text((x - left, y - top), text, fill=_INK, font=_font(size))
+        part[:] = np.array(image)
+    return picture
 
 
 @lru_cache(maxsize=16)
