@@ -1,4 +1,4 @@
-"""Solver for the equations of ``multigrid`` whose weights jump, as those of exponential scale propagation do.
+"""Solver for the equations of ``multigrid``.
 
 Weights that jump leave small groups of pixels that hang together and hardly hear their surroundings. Gauss-Seidel
 sweeps take forever on a group, and the coarse grid does not see one that none of its own pixels is in. ``precondition``

@@ -37,7 +37,6 @@ class Level:
 
     weights: Float32[np.ndarray, "8 hp wp"]
     excess: Float64[np.ndarray, "hp wp"]
-    inverse_diagonal: Float64[np.ndarray, "hp wp"]
     transfer: Float32[np.ndarray, "3 3 hcp wcp"] | None
     inverse: Float64[np.ndarray, "n n"] | None
 
@@ -56,38 +55,14 @@ def build_levels(
     """The hierarchy of grids, finest first."""
     levels: list[Level] = []
     while True:
-        inverse_diagonal = _inverse_diagonal(weights, excess)
         height, width = excess.shape[0] - 2, excess.shape[1] - 2
         if height * width <= _DIRECT_SIZE:
             inverse = np.linalg.pinv(dense_matrix(weights, excess))
-            levels.append(Level(weights, excess, inverse_diagonal, None, inverse))
+            levels.append(Level(weights, excess, None, inverse))
             return levels
         transfer = _transfer(weights, excess)
-        levels.append(Level(weights, excess, inverse_diagonal, transfer, None))
+        levels.append(Level(weights, excess, transfer, None))
         weights, excess = _galerkin(weights, excess, transfer)
-
-
-def cycle(
-    levels: list[Level],
-    x: Float64[np.ndarray, "hp wp"],
-    f: Float64[np.ndarray, "hp wp"],
-    depth: int = 0,
-) -> None:
-    """One V-cycle with one Gauss-Seidel sweep before and one after, in place."""
-    level = levels[depth]
-    if level.solve(f, x):
-        return
-    assert level.transfer is not None
-    row = np.empty(x.shape[1])
-    sweep(level.weights, level.inverse_diagonal, f, x, True, row)
-    left = np.zeros_like(x)
-    residual(level.weights, level.excess, f, x, left)
-    coarse = np.zeros(level.transfer.shape[2:])
-    correction = np.zeros_like(coarse)
-    restrict(level.transfer, left, coarse)
-    cycle(levels, correction, coarse, depth + 1)
-    prolongate(level.transfer, correction, x)
-    sweep(level.weights, level.inverse_diagonal, f, x, False, row)
 
 
 def dense_matrix(
@@ -104,13 +79,6 @@ def dense_matrix(
                 if 0 <= y + dy < height and 0 <= x + dx < width:
                     matrix[p, p + dy * width + dx] -= weights[k, y + 1, x + 1]
     return matrix
-
-
-def _inverse_diagonal(w: Float32[np.ndarray, "8 hp wp"], c: _F64) -> _F64:
-    total = c + w.sum(axis=0, dtype=np.float64)
-    out = np.zeros_like(c)
-    np.divide(1.0, total, out=out, where=total > 0)
-    return out
 
 
 def _transfer(w: Float32[np.ndarray, "8 hp wp"], c: _F64) -> Float32[np.ndarray, "3 3 hcp wcp"]:
@@ -188,32 +156,6 @@ def _galerkin(
     np.maximum(total, 0.0, out=total)
     total[(total == 0.0) & ~(weights[:, 1:-1, 1:-1] > 0).any(axis=0)] = 1.0
     return weights, excess
-
-
-@kernel(fastmath=True)
-def sweep(w, inverse, f, x, forward, known):  # type: ignore[no-untyped-def]
-    """One Gauss-Seidel sweep, first pixel to last or back. ``known`` is room for a row."""
-    height, width = x.shape
-    # The neighbour in the row whose turn comes after.
-    ahead, step = (4, 1) if forward else (3, -1)
-    for row in range(1, height - 1):
-        y = row if forward else height - 1 - row
-        for i in range(1, width - 1):
-            known[i] = (
-                f[y, i]
-                + w[0, y, i] * x[y - 1, i - 1]
-                + w[1, y, i] * x[y - 1, i]
-                + w[2, y, i] * x[y - 1, i + 1]
-                + w[ahead, y, i] * x[y, i + step]
-                + w[5, y, i] * x[y + 1, i - 1]
-                + w[6, y, i] * x[y + 1, i]
-                + w[7, y, i] * x[y + 1, i + 1]
-            ) * inverse[y, i]
-        last = 0.0  # the border is zero
-        for column in range(1, width - 1):
-            i = column if forward else width - 1 - column
-            last = known[i] + (w[7 - ahead, y, i] * inverse[y, i]) * last
-            x[y, i] = last
 
 
 @kernel(fastmath=False)

@@ -42,21 +42,17 @@ _TYPICAL_DEVIATION = 1e-3  # of the image as it is used; keeps the rows of expon
 # published linear weight may fall to about -0.04 at a black pixel amid white ones.
 _WEIGHT_FLOOR = 1e-3
 
-_MAX_CYCLES = 40
-_SLOW = 0.4  # a multigrid that leaves more of the error than this per cycle gets help from a Krylov method
-
 
 @dataclass(frozen=True)
 class Equations:
     """The linear system of one image in the form that ``multigrid`` describes, with a border of one
-    pixel. ``jumpy``: neighbouring weights differ by orders of magnitude."""
+    pixel."""
 
     weights: Float32[np.ndarray, "8 hp wp"]
     excess: Float64[np.ndarray, "hp wp"]
     right: Float64[np.ndarray, "hp wp"]
     start: Float64[np.ndarray, "hp wp"]
     smallest: float
-    jumpy: bool
 
 
 def propagate_scales(
@@ -84,8 +80,7 @@ def propagate_scales(
             counts.
         guide: "image" (weights follow the image) or "geometric" (uniform).
         weighting: how image weights are computed; unused with "geometric".
-        tolerance: largest error relative to the smallest seed; an estimate from the contraction of the
-            solver.
+        tolerance: largest error relative to the smallest seed; an estimate from the solver's last correction.
         mask: seeds where the mask is False are ignored; the map itself covers the whole image.
         default_scale: value of the map when no seed remains.
 
@@ -165,14 +160,13 @@ def _equations(
     weights = np.zeros((8, height + 2, width + 2), np.float32)
     excess, right = np.zeros_like(seeds), np.zeros_like(seeds)
     _fill(image, seeds, kind, weights, excess, right)
-    jumpy = kind == 2
-    if jumpy:
+    if kind == 2:  # neighbouring weights differ by orders of magnitude
         krylov.balance(weights, excess, right)
     known = seeds[seeds > 0]
     start = np.zeros_like(seeds)
     start[1:-1, 1:-1] = known.mean()
     start = np.where(seeds > 0, seeds, start)
-    return Equations(weights, excess, right, start, float(known.min()), jumpy)
+    return Equations(weights, excess, right, start, float(known.min()))
 
 
 def _grey(rgb: UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
@@ -188,33 +182,10 @@ def _solve(equations: Equations, tolerance: float) -> Float64[np.ndarray, "hp wp
     """Solution with its border."""
     target = tolerance * equations.smallest
     x = equations.start.copy()
-    if not equations.jumpy and _by_cycles(equations, x, target):
-        return x
     levels = multigrid.build_levels(equations.weights, equations.excess)
     if krylov.krylov(levels, x, equations.right, target):
         return x
     return solve_directly(equations)
-
-
-def _by_cycles(equations: Equations, x: Float64[np.ndarray, "hp wp"], target: float) -> bool:
-    """Improve x in place by plain V-cycles; False if they are too slow."""
-    levels = multigrid.build_levels(equations.weights, equations.excess)
-    before = np.inf
-    for _ in range(_MAX_CYCLES):
-        previous = x.copy()
-        multigrid.cycle(levels, x, equations.right)
-        change = float(np.abs(x - previous).max())
-        if change == 0.0:
-            return True
-        contraction = change / before
-        if np.isfinite(before):
-            # The changes form a geometric series; what remains is its tail.
-            if contraction < 1.0 and change * contraction / (1.0 - contraction) < target:
-                return True
-            if contraction > _SLOW:
-                return False
-        before = change
-    return False
 
 
 def solve_directly(equations: Equations) -> Float64[np.ndarray, "hp wp"]:
