@@ -379,6 +379,7 @@ class _Run:
         record.state = "done"
         self.workspace.save()
         give_memory_back()
+        gc.freeze()  # what is left are modules and kernels; to look among them takes a tenth of a second each time
         cost = f"{record.seconds:.1f} s, {record.peak_memory_mb:.0f} MB"
         self.took[stage.name] = record.seconds
         self.say(f"{label}:{counts_in_words(record.counts, first=' ')} ({cost}){self.to_go()}")
@@ -477,7 +478,7 @@ def _outcome(name: str, record: StageRecord, skipped: bool) -> StageOutcome:
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """``RARE_COLLECTIONS`` for the time of the block, and none among the objects of the modules."""
+    """``RARE_COLLECTIONS`` for the time of the block, and none among what was there before."""
     before = gc.get_threshold()
     gc.set_threshold(RARE_COLLECTIONS, *before[1:])
     gc.freeze()
