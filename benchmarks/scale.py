@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -493,7 +494,9 @@ def mesh_alone(most: int, points: int) -> None:
     plan_ = plan_of_points(cloud.xyz, most)
     rows = plan_.rows(cloud.xyz)
     numbers = iter(rows)
-    patch = join_blocks(plan_.block, lambda _: block_mesh(cloud.rows(next(numbers)), plan_.cell), plan_.cell)
+    patch = join_blocks(
+        plan_.block, lambda _: block_mesh(partial(cloud.rows, next(numbers)), plan_.cell), plan_.cell
+    )
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     made = mesh_to_open3d(settled_patch(cleaned_patch(patch), plan_, lambda k: cloud.rows(rows[k])))
     took = time.process_time() - began

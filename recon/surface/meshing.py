@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from recon.core.cameras import PinholeView
 from recon.core.kernels import kernel
+from recon.core.memory import give_memory_back
 from recon.core.mesh import FusedCloud, Mesh
 from recon.dense.types import DepthMap
 from recon.surface.blocks import Block, Patch, compacted, plan_blocks
@@ -90,22 +91,24 @@ def poisson_mesh(
     Raises:
         ValueError: for fewer than 10 points.
     """
-    from recon.core.open3d import o3d
-
     if len(cloud) < 10:
         raise ValueError(f"{len(cloud)} points are too few for a surface")
-    depth, scale = _octree(cloud, depth, cell or poisson_cell(cloud))
-    mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
-        _as_open3d(cloud),
-        depth=depth,
-        scale=scale,
-        linear_fit=False,
-        n_threads=threads,
-    )
+    octree = _octree(cloud, depth, cell or poisson_cell(cloud))
+    mesh, density = _poisson(_as_open3d(cloud), octree, threads)
     if trim_quantile > 0:
         values = np.asarray(density)
         mesh.remove_vertices_by_mask(values < np.quantile(values, trim_quantile))
     return mesh
+
+
+def _poisson(points: Any, octree: tuple[int, float], threads: int) -> Any:
+    """Open3D's mesh of points with normals, and the density at its vertices."""
+    from recon.core.open3d import o3d
+
+    depth, scale = octree
+    return o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
+        points, depth=depth, scale=scale, linear_fit=False, n_threads=threads
+    )
 
 
 def poisson_cell(cloud: FusedCloud) -> float:
@@ -156,20 +159,25 @@ def plan_of_points(xyz: Float[np.ndarray, "n 3"], most: int, share: float = 1.0)
     return PartsPlan(plan_blocks(xyz, max(1, round(most * share)), _MARGIN_CELLS * cell), cell)
 
 
-def block_mesh(cloud: FusedCloud, cell: float, depth: int = 5, threads: int = 1) -> Patch:
+def block_mesh(cloud_of: Callable[[], FusedCloud], cell: float, depth: int = 5, threads: int = 1) -> Patch:
     """The Poisson mesh of a part of a cloud in single precision, without what is too far from its points.
 
     Args:
-        cloud: points with normals.
+        cloud_of: gives points with normals; asked twice, so that they need not be in memory meanwhile.
         cell: side of the smallest cells, that of the whole cloud (``poisson_cell``).
         depth, threads: as of ``poisson_mesh``.
     """
+    cloud = cloud_of()
     if len(cloud) < 10:
         return Patch.empty()
-    mesh = poisson_mesh(cloud, depth=depth, trim_quantile=0.0, threads=threads, cell=cell)
+    points, octree = _as_open3d(cloud), _octree(cloud, depth, cell)
+    del cloud
+    mesh, _ = _poisson(points, octree, threads)
+    del points
+    give_memory_back()  # the solver's
     # Beyond the points of its part a surface closes as it likes, and may come back to where the parts are joined.
     reach = _REACH * cell / _CELL
-    near, _ = _tree(cloud.xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
+    near, _ = _tree(cloud_of().xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
     mesh.remove_vertices_by_mask(~np.isfinite(near))
     return Patch(np.asarray(mesh.vertices, np.float32), np.array(mesh.triangles, np.int32))
 

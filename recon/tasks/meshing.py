@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,8 @@ class MeshPart:
     def __call__(self, number: int) -> int:
         path = self.file(number)
         if not path.exists():
-            self._write(path, block_mesh(self.points(number), self.cell, self.depth, self.threads))
+            points = partial(self.points, number)
+            self._write(path, block_mesh(points, self.cell, self.depth, self.threads))
             give_memory_back()
         return number
 

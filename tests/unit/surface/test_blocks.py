@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,7 @@ def open_edges(faces: np.ndarray) -> np.ndarray:
 
 def meshed(cloud: FusedCloud, most: int) -> tuple[Patch, int]:
     plan = plan_of_points(cloud.xyz, most)
-    parts = [block_mesh(cloud.rows(rows), plan.cell) for rows in plan.rows(cloud.xyz)]
+    parts = [block_mesh(partial(cloud.rows, rows), plan.cell) for rows in plan.rows(cloud.xyz)]
     patches = iter(parts)
     return join_blocks(plan.block, lambda _: next(patches), plan.cell), len(parts)
 
@@ -88,7 +90,7 @@ def test_parts_are_cleaned_and_settled_as_the_whole_is() -> None:
     cloud = waves(30_000)
     plan = plan_of_points(cloud.xyz, 14_000)
     rows = plan.rows(cloud.xyz)
-    patches = iter([block_mesh(cloud.rows(mine), plan.cell) for mine in rows])
+    patches = iter([block_mesh(partial(cloud.rows, mine), plan.cell) for mine in rows])
     joined = join_blocks(plan.block, lambda _: next(patches), plan.cell)
     n = len(joined.xyz)
     island = np.array([[3.0, 0, 0], [3.01, 0, 0], [3, 0.01, 0]], np.float32)
