@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from pydantic import BaseModel, Field, model_validator
 
 from recon.core.parallel import map_ordered
+from recon.core.resize import resize_rgb
 from recon.features.dense_sift import SMOOTHING, SiftLadder, build_ladder, dense_sift, describe
-from recon.features.scale_propagation import propagate_scales
+from recon.features.scale_propagation import DEFAULT_SCALE, propagate_scales
 from recon.features.types import InterestPoints
 from recon.matching.alignment import Similarity, align_back, align_image
 from recon.matching.confidence import ConsistencySettings, finish_pair
@@ -69,6 +70,7 @@ RELEASE: dict[str, Any] = {
     "polish": 0,
     "subpixel": False,
     "seed_ratio": 1.0,
+    "propagation_step": 1,
     "smoothing": 1.0,
 }
 """The scale propagation paper's release: its windows, a ratio test that rejects nothing, VLFeat's smoothing, and whole
@@ -88,6 +90,12 @@ class SiftFlowMatcherSettings(FixedScaleSettings):
     )
     weighting: Literal["linear", "exponential"] = Field(
         "linear", description="how image differences weigh in image- and match-aware propagation"
+    )
+    propagation_step: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="scales are propagated on the image so many times smaller; 1: on the image, as in the release",
     )
     magnification: float = Field(
         1.0, gt=0, le=8, description="size of a descriptor cell in units of the propagated scale"
@@ -268,16 +276,32 @@ class SiftFlowMatcher:
 
     def _describe(self, prepared: _Prepared, points: InterestPoints, propagation: str) -> tuple[Any, Any]:
         assert prepared.ladder is not None
-        scale_map = propagate_scales(
-            prepared.image.rgb,
-            points,
-            guide="geometric" if propagation == "geometric" else "image",
-            weighting=getattr(self.settings, "weighting", "linear"),
-        )
+        scale_map = self._scales(prepared.image.rgb, points, propagation)
         sift = describe(
             prepared.ladder, scale_map, magnification=getattr(self.settings, "magnification", 1.0)
         )
         return self._pyramid(sift, prepared.image.mask), scale_map
+
+    def _scales(
+        self, rgb: UInt8[np.ndarray, "h w 3"], points: InterestPoints, propagation: str
+    ) -> Float32[np.ndarray, "h w"]:
+        """The scale of every pixel, propagated on the image or a smaller one; the map is smooth, whatever it shows."""
+        height, width = rgb.shape[:2]
+        step = getattr(self.settings, "propagation_step", 1)
+        size = (-(-width // step), -(-height // step))
+        factors = size[0] / width, size[1] / height
+        factor = float(np.sqrt(factors[0] * factors[1]))
+        found = propagate_scales(
+            resize_rgb(rgb, *size),
+            points if step == 1 else points.at_size(*factors),
+            guide="geometric" if propagation == "geometric" else "image",
+            weighting=getattr(self.settings, "weighting", "linear"),
+            default_scale=DEFAULT_SCALE * factor,
+        )
+        if step == 1:
+            return found
+        grown = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(grown / np.float32(factor), np.float32)
 
     def _pyramid(
         self, sift: UInt8[np.ndarray, "h w c"], mask: Bool[np.ndarray, "h w"] | None

@@ -140,7 +140,9 @@ def test_the_ratio_of_the_seeds_and_the_smoothing_reach_the_descriptors() -> Non
     """Scale maps of a pair, against propagation from the very points that pass the ratio, one way."""
     a, b = textured(90, 120), np.ascontiguousarray(textured(90, 120)[:, ::-1])
     for ratio in (0.7, 1.0):
-        matcher = SiftFlowMatcher(SiftFlowMatcherSettings(seed_ratio=ratio, smoothing=1.0))
+        matcher = SiftFlowMatcher(
+            SiftFlowMatcherSettings(seed_ratio=ratio, propagation_step=1, smoothing=1.0)
+        )
         sides = [matcher.prepare(MatchImage(one)) for one in (a, b)]
         pyramid, scales, _, _, used = matcher.pair_descriptors(
             *sides, PairContext(seeds=np.zeros((0, 2), int))
