@@ -33,6 +33,9 @@ from recon.surface.texture.visibility import (
     look_up,
 )
 
+# Seams are looked up in so many bands of the texture, one after the other.
+_SEAM_BANDS = 16
+
 
 class _Clock:
     """Wall time by part."""
@@ -117,7 +120,7 @@ def texture_mesh(
     clock.lap("texels")
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
     mesh = TexturedMesh(vertices, faces, layout.uvs, texture, labels, layout.chart, layout.tiles)
-    before, after = _seam_medians(mesh, adjacency, local, near, images)
+    before, after = _seam_medians(mesh, adjacency, local, near, images, scratch or Scratch())
     clock.lap("figures")
     return mesh, TextureReport(
         charts=layout.charts,
@@ -296,6 +299,7 @@ def _seam_medians(
     local: Float64[np.ndarray, "n 3"],
     views: Sequence[PinholeView],
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    scratch: Scratch,
 ) -> tuple[float, float]:
     """Median colour step over the seams: between the photos as they are, and between the two sides in the texture."""
     faces, edge = _seams(mesh, adjacency)
@@ -309,20 +313,32 @@ def _seam_medians(
             xy = views[index].project(middle[mine])[0]
             colors[side, mine] = sample_image(images[index].astype(np.float32), xy)
     before = float(np.median(np.abs(colors[0] - colors[1]).mean(axis=1)))
-    return before, float(np.median(seam_steps(mesh, adjacency)))
+    return before, float(np.median(seam_steps(mesh, adjacency, scratch)))
 
 
-def seam_steps(mesh: TexturedMesh, adjacency: Adjacency | None = None) -> Float32[np.ndarray, " s"]:
+def seam_steps(
+    mesh: TexturedMesh, adjacency: Adjacency | None = None, scratch: Scratch | None = None
+) -> Float32[np.ndarray, " s"]:
     """Measure the colour step over each seam: the mean over channels between its sides, at the middle of the edge.
 
     A seam is an edge whose two faces different photos texture. Grey levels of 255.
+
+    Args:
+        scratch: where the texture lies, if that is a file: then it is not read all at once.
     """
     faces, edge = _seams(mesh, adjacency or face_adjacency(mesh.faces))
     sides = []
     for face in faces.T:
         on_edge = (mesh.faces[face][:, :, None] == edge[:, None, :]).any(axis=2).astype(np.float64)
         uv = (mesh.uvs[face] * (0.5 * on_edge)[:, :, None]).sum(axis=1)
-        sides.append(look_up(mesh.texture, uv))
+        side = np.zeros((len(uv), 3), np.float32)
+        row = np.clip((1 - uv[:, 1]) * _SEAM_BANDS, 0, _SEAM_BANDS - 1).astype(np.int64)
+        for band in range(_SEAM_BANDS):
+            mine = row == band
+            side[mine] = look_up(mesh.texture, uv[mine])
+            if scratch is not None:
+                scratch.release()
+        sides.append(side)
     return np.abs(sides[0] - sides[1]).mean(axis=1)
 
 
