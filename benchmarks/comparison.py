@@ -9,8 +9,7 @@ scene stays as it stands in the document.
 
 Scenes: fountain-P11, Herz-Jesus-P8, entry-P10 and sceaux_castle at 640 pixels, and four rendered ones of six photos at
 480x360. The further scenes (named by --scenes) are one of these rendered ones, and again in other looks, for the
-matchers in ``FURTHER``. In the document all but sceaux_castle have three seeds
-(--seeds 3).
+matchers in ``FURTHER``. In the document all have three seeds (--seeds 3).
 Settings are those of quality preview with fewer pairs and anchors and coarser depth maps (``SETTINGS``), the same for
 every matcher; intrinsics are known where the truth has them.
 """
@@ -46,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "comparison.md"
 TEMPLATE = REPOSITORY / "docs" / "comparison.in.md"
 PICTURES = REPOSITORY / "docs" / "images" / "comparison"
-PLACES = {part: f"<!-- {part} -->" for part in ("seeds", "once", "further")}
+PLACES = {part: f"<!-- {part} -->" for part in ("seeds", "further")}
 
 MATCHERS = (
     "siftflow",
@@ -62,7 +61,7 @@ MATCHERS = (
 FURTHER = ("siftflow", "sift", "dhpf-siftflow", "dhpf", "hpf", "sls", "disk+lightglue")
 """Matchers of the further scenes: semantic and learned ones and Scale-less SIFT, beside two of the above."""
 
-CHOICE = {"seeds": MATCHERS, "once": MATCHERS, "further": FURTHER}
+CHOICE = {"seeds": MATCHERS, "further": FURTHER}
 
 SETTINGS = (
     "features.first_octave=-1",
@@ -114,9 +113,7 @@ CASES = (
         {"baseline": 16.0, "specularity": 0.5},
     ),
     Case("entry-P10", "10 photos of an entrance, surveyed cameras"),
-    Case(
-        "sceaux_castle", "11 photos of a castle, nothing known; one photo left out", leave_out=1, part="once"
-    ),
+    Case("sceaux_castle", "11 photos of a castle, nothing known; one photo left out", leave_out=1),
     Case(
         "further-facade",
         "the same façade as above, photographed as one should, for other matchers",
