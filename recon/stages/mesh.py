@@ -15,6 +15,7 @@ from recon.core.mesh import Mesh, mesh_to_open3d
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
 from recon.io.glb import move_glb, upright_glb
+from recon.io.manifest import KEPT
 from recon.io.obj import to_obj
 from recon.io.surfaces import write_mesh, write_mesh_ply
 from recon.run.dense_scene import DenseScene
@@ -64,12 +65,14 @@ class MeshStage:
         views, offset = views_and_offset(run)
         most = min(settings.block_points, max(_LEAST_PART, _POISSON_SHARE * work.memory // _POISSON_BYTES))
         if settings.method == "poisson":
-            made, parts = mesh_by_parts(work, offset, most, settings.depth)
+            made, parts, kept = mesh_by_parts(work, offset, most, settings.depth)
         else:
-            made, parts = _tsdf(run, work.memory, cloud_near_origin(run, offset).xyz), 1
+            made, parts, kept = _tsdf(run, work.memory, cloud_near_origin(run, offset).xyz), 1, 0
         _write(work, settings, made, views, offset)
         counts = {"vertices": len(made.vertices), "faces": len(made.faces)}
-        return counts if parts == 1 else {**counts, "parts": parts}
+        if parts > 1:
+            counts["parts"] = parts
+        return counts | ({KEPT: kept} if kept else {})
 
 
 def _tsdf(run: RunFolder, memory: int, support: npt.NDArray[np.float32]) -> Mesh:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +18,26 @@ from recon.core.memory import give_memory_back
 from recon.core.mesh import FusedCloud, Mesh
 from recon.engine.stage import StageContext
 from recon.errors import ReconError
+from recon.io.files import file_sha256, parse_json
 from recon.io.surfaces import ply_elements, points_in_parts, read_points_ply
 from recon.run.folder import CLOUD, RunFolder
-from recon.surface.blocks import Patch, join_blocks
+from recon.run.kept import KeptItems, write_keys
+from recon.run.shared_fields import content_key
+from recon.surface.blocks import Block, Patch, join_blocks
 from recon.surface.meshing import PartsPlan, block_mesh, cleaned_patch, plan_of_points, settled_patch
 
 PARTS = "mesh_parts"
-"""Meshes of the parts of a cloud, until they are joined."""
+"""Meshes of the parts of a cloud, by keys: those whose points stay are taken over when photos come or go."""
+
+PLAN = "plan.json"
+"""Where the cloud of these parts was cut."""
+
+_VERSION = 1
+"""Of the mesh of a part."""
+
+# The division of an earlier cloud is used again where cells would differ by at most this share, and no part has more
+# than so many times the points that a part should have.
+_SAME_CELL, _LARGER_PART = 0.05, 1.25
 
 EMPTY = "the mesh came out empty (dense/points.ply is kept); try --set mesh.method=tsdf"
 
@@ -52,13 +67,21 @@ def _moved(cloud: FusedCloud, offset: npt.NDArray[np.float64]) -> FusedCloud:
     return replace(cloud, xyz=(cloud.xyz - offset).astype(np.float32)) if offset.any() else cloud
 
 
-def divide_cloud(run: RunFolder, offset: npt.NDArray[np.float64], folder: Path, most: int) -> PartsPlan:
+def divide_cloud(
+    run: RunFolder,
+    offset: npt.NDArray[np.float64],
+    folder: Path,
+    most: int,
+    earlier: PartsPlan | None = None,
+) -> PartsPlan:
     """Write the points of each part of the cloud into files of their own; the cloud is read twice.
 
     Args:
         offset: as of ``views_and_offset``.
         folder: where the files go.
         most: points of a part.
+        earlier: division of an earlier cloud, used again where it suits this one: parts far from what changed are
+            then the same.
     """
 
     def pieces() -> Iterator[FusedCloud]:
@@ -67,7 +90,12 @@ def divide_cloud(run: RunFolder, offset: npt.NDArray[np.float64], folder: Path, 
     share = min(1.0, _SAMPLE / max(1, cloud_size(run)))
     rng = np.random.default_rng(0)
     drawn = [one.xyz if share == 1.0 else one.xyz[rng.random(len(one)) < share] for one in pieces()]
-    plan = plan_of_points(np.concatenate(drawn), most, share)
+    sample = np.concatenate(drawn)
+    del drawn
+    plan = plan_of_points(sample, most, share)
+    if earlier is not None and _suits(earlier, plan, sample, most * share):
+        plan = earlier
+    del sample
     for number in range(len(plan.block.leaves())):
         _points_file(folder, number).unlink(missing_ok=True)
     for one in pieces():
@@ -81,6 +109,13 @@ def divide_cloud(run: RunFolder, offset: npt.NDArray[np.float64], folder: Path, 
     return plan
 
 
+def _suits(earlier: PartsPlan, plan: PartsPlan, xyz: npt.NDArray[np.float32], most: float) -> bool:
+    """Whether an earlier division of about the same points can be used again: its cells and its parts are as large."""
+    if abs(earlier.cell - plan.cell) > _SAME_CELL * plan.cell:
+        return False
+    return max(map(len, earlier.rows(xyz))) <= max(_LARGER_PART * most, *map(len, plan.rows(xyz)))
+
+
 def _points_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.points"
 
@@ -92,7 +127,7 @@ class MeshPart:
     Attributes:
         root: the workspace.
         folder: where the points of the parts are (``divide_cloud``), and their meshes go.
-        most: points of a part; only parts of the same division belong together.
+        division: names the division of the cloud; only parts of the same one belong together.
         cell: side of the cells.
         depth: setting of the stage.
         threads: of the solver.
@@ -100,7 +135,7 @@ class MeshPart:
 
     root: Path
     folder: Path
-    most: int
+    division: str
     cell: float
     depth: int
     threads: int = 1
@@ -124,9 +159,15 @@ class MeshPart:
             *(np.broadcast_to(kind(0), len(rows)) for kind in (np.uint16, np.int32, np.float32)),
         )
 
+    def key(self, number: int) -> str:
+        """Hash of all that the mesh of a part depends on; its points are there."""
+        path = _points_file(self.folder, number)
+        points = file_sha256(path) if path.exists() else ""
+        return content_key({"version": _VERSION, "points": points, "cell": self.cell, "depth": self.depth})
+
     def file(self, number: int) -> Path:
         """Path of the mesh of a part."""
-        return self.folder / f"{number}_of_{self.most}.npz"
+        return self.folder / f"{number}_of_{self.division}.npz"
 
     def read(self, number: int) -> Patch:
         """The mesh of a part."""
@@ -148,17 +189,55 @@ class MeshPart:
 
 def mesh_by_parts(
     work: StageContext, offset: npt.NDArray[np.float64], most: int, depth: int
-) -> tuple[Mesh, int]:
-    """The mesh of the cloud near the origin, its parts by the workers, and how many there are."""
+) -> tuple[Mesh, int, int]:
+    """The mesh of the cloud near the origin, its parts by the workers; how many there are, and how many were kept.
+
+    Parts whose points are those of an earlier run are taken over from it.
+    """
+    before = work.path(PARTS)
+    identity = {"version": _VERSION, "depth": depth, "most": most, "offset": offset.tolist()}
+    earlier = _read_plan(before / PLAN, identity) if work.reuse else None
+    kept = KeptItems(before, earlier is not None)
     with work.resumable_directory(PARTS) as folder:
-        plan = divide_cloud(RunFolder.of(work), offset, folder, most)
+        plan = divide_cloud(RunFolder.of(work), offset, folder, most, earlier)
         count = len(plan.block.leaves())
-        task = MeshPart(work.root, folder, most, plan.cell, depth, work.threads if count == 1 else 1)
+        division = content_key(asdict(plan))[:16]
+        task = MeshPart(work.root, folder, division, plan.cell, depth, work.threads if count == 1 else 1)
+        keys = {task.file(number).name: task.key(number) for number in range(count)} if count > 1 else {}
+        taken = sum(kept.take(key, folder / name) for name, key in keys.items())
         numbers = work.spread(task, range(count), "meshing", task.lost)
         in_order = iter(numbers)
-        joined = cleaned_patch(join_blocks(plan.block, lambda _: task.read(next(in_order)), plan.cell))
+
+        def patch_of(_: Block) -> Patch:
+            number = next(in_order)
+            patch = task.read(number)
+            if len(patch.faces) == 0:  # lost, perhaps: tried again the next time
+                keys.pop(task.file(number).name, None)
+            return patch
+
+        joined = cleaned_patch(join_blocks(plan.block, patch_of, plan.cell))
         if len(joined.faces) == 0:
             raise ReconError(EMPTY)
         made = settled_patch(joined, plan, task.points)
-    work.remove(PARTS)
-    return made, len(numbers)
+        for number in range(count):
+            _points_file(folder, number).unlink(missing_ok=True)
+        write_keys(work, folder, keys)
+        with work.write_into(folder, PLAN) as path:
+            path.write_text(json.dumps({**identity, "plan": asdict(plan)}), encoding="utf-8")
+    if count == 1:
+        work.remove(PARTS)
+    return made, count, taken
+
+
+def _read_plan(path: Path, identity: Mapping[str, Any]) -> PartsPlan | None:
+    """The division of the cloud of an earlier run with the same settings; None where there is none."""
+    try:
+        stored = parse_json(path.read_text(encoding="utf-8"))
+        plan = stored.pop("plan")
+        return PartsPlan(_block(plan["block"]), float(plan["cell"])) if stored == identity else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _block(stored: Mapping[str, Any]) -> Block:
+    return Block(int(stored["axis"]), float(stored["at"]), tuple(map(_block, stored["parts"])))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from recon.core.mesh import Mesh
+from recon.core.mesh import FusedCloud, Mesh
 from recon.core.raycasting import depth_and_normals
 from recon.dense.types import DepthMap
 from recon.engine.stage import StageContext
 from recon.io.files import INCOMPLETE
+from recon.io.manifest import KEPT
 from recon.io.surfaces import read_mesh
 from recon.run.folder import DEPTH, RunFolder, write_depth
 from recon.stages import fuse
@@ -45,8 +46,8 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
     work = StageContext(tmp_path, "mesh", "test")
     counts = MeshStage().run(MeshSettings(block_points=18_000), work)
     assert counts["parts"] >= 2
-    assert work.written == ["mesh/mesh.ply"]
-    assert not work.path(PARTS).exists()
+    assert set(work.written) == {"mesh/mesh.ply", PARTS}
+    assert not list(work.path(PARTS).glob("*.points"))
     made = read_mesh(tmp_path / "mesh" / "mesh.ply")
     assert len(made.triangles) == counts["faces"]
     assert np.abs(away(np.asarray(made.vertices) - centre)).max() < 0.01
@@ -66,7 +67,7 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
     folder.mkdir()
     offset = views_and_offset(RunFolder(tmp_path))[1]
     plan = divide_cloud(RunFolder(tmp_path), offset, folder, 18_000)
-    task = pickle.loads(pickle.dumps(MeshPart(tmp_path, folder, 18_000, plan.cell, 5)))
+    task = pickle.loads(pickle.dumps(MeshPart(tmp_path, folder, "half", plan.cell, 5)))
     near = (cloud.xyz + centre - offset).astype(np.float32)
     np.testing.assert_array_equal(task.points(1).xyz, near[plan.rows(near)[1]])
     assert task(0) == 0
@@ -74,12 +75,48 @@ def test_parts_are_tasks_whose_files_go_when_they_are_joined(tmp_path: Path) -> 
     task.file(0).write_bytes(b"kept")
     task(0)
     assert task.file(0).read_bytes() == b"kept"
-    assert replace(task, most=17_000).file(0) != task.file(0)
+    assert replace(task, division="third").file(0) != task.file(0)
     task.file(0).unlink()
     task(0)
     assert task.file(0).read_bytes() == first
     assert task.lost(1) == 1
     assert len(task.read(1).faces) == 0
+
+
+def test_parts_whose_points_stay_are_kept(tmp_path: Path) -> None:
+    """Points change at one end: the other parts are taken over, and the mesh is the one made from nothing."""
+    poses = [look_at(np.array([x, -4.0, 0.0]), np.zeros(3)) for x in (-2.0, 2.0)]
+    views = pinhole_views(poses, 64, 48, 60.0)
+    blank = np.zeros((48, 64), np.float32)
+    write_true_run(tmp_path, views, [np.zeros((48, 64, 3), np.uint8)] * 2, [blank + 3] * 2, tracks=50)
+    cloud, settings = waves(24_000), MeshSettings(block_points=10_000)
+
+    def meshed(stage_cloud: FusedCloud, **context: Any) -> tuple[dict[str, Any], bytes]:
+        RunFolder.of(StageContext(tmp_path, "fuse", "test")).write_cloud(stage_cloud)
+        counts = MeshStage().run(settings, StageContext(tmp_path, "mesh", "test", **context))
+        return counts, (tmp_path / "mesh" / "mesh.ply").read_bytes()
+
+    first, bytes_of_first = meshed(cloud)
+    assert first["parts"] >= 3
+    assert KEPT not in first
+    assert meshed(cloud, reuse=False) == (first, bytes_of_first)
+    again, bytes_again = meshed(cloud)
+    assert again[KEPT] == first["parts"]
+    assert bytes_again == bytes_of_first
+
+    far = cloud.xyz[:, 0] > np.quantile(cloud.xyz[:, 0], 0.98)
+    changed = replace(cloud, xyz=cloud.xyz + np.float32(1e-3) * far[:, None])
+    partly, bytes_of_partly = meshed(changed)
+    assert 0 < partly[KEPT] < first["parts"]
+    assert bytes_of_partly != bytes_of_first
+    made = read_mesh(tmp_path / "mesh" / "mesh.ply")
+    assert np.abs(away(np.asarray(made.vertices))).max() < 0.01
+    assert made.is_edge_manifold(allow_boundary_edges=False)
+
+    # A division that does not suit the points any more is not used again.
+    rows = np.flatnonzero(cloud.xyz[:, 0] > 0)
+    lopsided = FusedCloud(**{one.name: getattr(cloud, one.name)[rows] for one in fields(FusedCloud)})
+    assert KEPT not in meshed(lopsided)[0]
 
 
 def test_parts_are_as_small_as_the_memory_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +170,7 @@ def test_other_processes_make_the_same_bytes(tmp_path: Path) -> None:
         ):
             work = StageContext(root, stage.name, "test", cluster=cluster)
             stage.run(settings, work)
-            assert not {fuse.PARTS, PARTS, SEEN} & set(work.written)
+            assert not {fuse.PARTS, SEEN} & set(work.written)
         names = ("dense/points.ply", "mesh/mesh.ply", "mesh/textured.glb", "mesh/texture.jpg")
         results.append([(root / name).read_bytes() for name in names])
         assert not list((root / INCOMPLETE).glob("*"))
