@@ -62,6 +62,17 @@ def machine_memory() -> int:
     return size
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory since it began, as the system counts them; 0 where it does not
+    tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found.group(1)) << 10 if found else 0
+
+
 class BoundedCache:
     """Things that can be made again, kept while they fit into a number of bytes; the oldest use goes first.
 

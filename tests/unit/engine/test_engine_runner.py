@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from recon.core.memory import peak_memory
 from recon.engine.recipe import load_recipe
-from recon.engine.runner import InterruptedRunError, RunOptions, run_stages
+from recon.engine.runner import InterruptedRunError, RunOptions, _measured, run_stages
 from recon.errors import ReconError, UsageError
-from recon.io.manifest import counts_in_words
+from recon.io.manifest import StageRecord, counts_in_words
 from tests.support import fake_stages
 from tests.support.fake_stages import STAGES, results, run
 
@@ -420,3 +422,14 @@ def test_an_error_that_no_stage_foresaw_is_told_in_words_and_its_place_is_in_the
     assert 'raise IndexError("row 7")' in log
     monkeypatch.undo()
     assert skipped(run(folder)) == [True, True, False]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the system for its peak")
+def test_a_short_peak_is_recorded_although_the_interpreter_is_held() -> None:
+    record = StageRecord("", "running")
+    before, more = peak_memory(), 64 << 20
+    with _measured(record):
+        # One call, during which no other thread of Python's runs.
+        block = b"x" * (before - psutil.Process().memory_info().rss + more)
+        del block
+    assert record.peak_memory_mb * 2**20 > before + more // 2
