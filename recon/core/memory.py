@@ -217,6 +217,13 @@ class Latest:
             self._key, self._made = None, None
 
 
+def once(make: Callable[[], Item]) -> Callable[[], Item]:
+    """A function that makes a thing when it is first called, and hands out the same one from then on; who calls while
+    it is being made waits."""
+    kept = Latest()
+    return lambda: kept.get(True, make)
+
+
 def give_memory_back() -> None:
     """Hand freed memory back to the system: glibc would keep a gigabyte of it after a mesh."""
     gc.collect()

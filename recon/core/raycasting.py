@@ -67,7 +67,9 @@ def distance_to(mesh: Mesh) -> Callable[[Float[np.ndarray, "n 3"]], Float64[np.n
     single precision would look at every face for such a point, as damaged files hold them.
     """
     scene = ray_scene(mesh)
-    used = mesh.vertices[np.unique(mesh.faces)].astype(np.float64)
+    in_a_face = np.zeros(len(mesh.vertices), bool)
+    in_a_face[mesh.faces] = True
+    used = mesh.vertices[in_a_face].astype(np.float64)
     middle = 0.5 * (used.min(axis=0) + used.max(axis=0))
     radius = float(np.linalg.norm(used.max(axis=0) - middle))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recon.core.mesh import mesh_from_open3d
+from recon.core.parallel import map_ordered
 from recon.evaluation.poses import PoseReport, evaluate_poses, poses_from_colmap
 from recon.evaluation.surface import SurfaceProtocol, SurfaceReport, evaluate_surface, truth_depths
 from recon.io.cameras_json import read_cameras_json
@@ -14,7 +15,7 @@ from recon.io.cameras_json import read_cameras_json
 
 @dataclass(frozen=True)
 class SceneReport:
-    """Errors of a run: cameras, dense points and mesh (None where the run left none)."""
+    """Errors of a run: cameras, dense points and mesh (None where the run left none); surfaces not view by view."""
 
     poses: PoseReport
     cloud: SurfaceReport | None
@@ -43,15 +44,20 @@ def judge_scene(
     truth_poses = {name: view.cam_from_world for name, view in views.items()}
     poses = evaluate_poses(poses_from_colmap(out / "sparse" / "0"), truth_poses)
     truth = mesh_from_open3d(read_mesh(scene / "truth" / "mesh.ply"))
-    cloud = mesh = None
-    every, how = list(views.values()), SurfaceProtocol(samples)
+    every, how = list(views.values()), SurfaceProtocol(samples, by_view=False)
     seen = truth_depths(truth, every)
-    if (out / "dense" / "points.ply").is_file():
-        xyz = read_points_ply(out / "dense" / "points.ply").xyz
-        cloud = evaluate_surface(xyz, truth, every, thresholds, poses.truth_from_estimate, how, depths=seen)
-    if (out / "mesh" / "mesh.ply").is_file():
-        found = mesh_from_open3d(read_mesh(out / "mesh" / "mesh.ply"))
-        mesh = evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, how, depths=seen)
+
+    def judged(surface: Path) -> SurfaceReport | None:
+        if not surface.is_file():
+            return None
+        found = (
+            mesh_from_open3d(read_mesh(surface))
+            if surface.parent.name == "mesh"
+            else read_points_ply(surface).xyz
+        )
+        return evaluate_surface(found, truth, every, thresholds, poses.truth_from_estimate, how, depths=seen)
+
+    cloud, mesh = map_ordered(judged, [out / "dense" / "points.ply", out / "mesh" / "mesh.ply"], 2)
     return SceneReport(poses, cloud, mesh)
 
 

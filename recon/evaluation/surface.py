@@ -46,8 +46,8 @@ class SurfaceReport:
         curve: distances from 0 to the largest threshold, with the precision and the recall at each: (64, 3).
         by_view: for each view and threshold, how much of the judged estimate is within it, how much is judged, how much
             of the seen truth is within it, how much is seen; what several views see counts in equal parts for each, so
-            that the sums over the views are the totals. Empty without views, where shares are averaged in voxels, and
-            where points behind the truth count.
+            that the sums over the views are the totals. Empty without views, where shares are averaged in voxels,
+            where points behind the truth count, and where the protocol does without.
     """
 
     thresholds: tuple[float, ...]
@@ -104,6 +104,7 @@ class SurfaceProtocol:
             threshold).
         average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
         max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
+        by_view: count for each view as well, which takes as long as all the rest.
     """
 
     samples: int = 400_000
@@ -113,6 +114,7 @@ class SurfaceProtocol:
     voxel: float | None = None
     average_voxel: float | None = None
     max_distance: float | None = None
+    by_view: bool = True
 
 
 def evaluate_surface(
@@ -174,7 +176,7 @@ def evaluate_surface(
     to_truth = _distance(points[judged], known)
     to_estimate = _distance(truth_points[seen], found)
     by_view = np.zeros((0, 0, 4))
-    if sights and how.average_voxel is None and how.behind == "ignored":
+    if how.by_view and sights and how.average_voxel is None and how.behind == "ignored":
         estimated = _by_view(lambda: in_front(points[judged], sights, limits[-1]), to_truth, limits)
         true = _by_view(lambda: visible(truth_points[seen], sights, 0.25 * limits[0]), to_estimate, limits)
         by_view = np.concatenate([estimated, true], axis=-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin
+from recon.core.memory import once
 from recon.core.mesh import VertexMesh
 from recon.io.surfaces import thin_points
 from recon.render import pictures
@@ -32,7 +32,7 @@ _CLOUD_POINTS = 1_500_000
 
 
 def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) -> dict[str, Draw]:
-    """Prepare the pictures of a finished run, by file name; each is drawn when it is called.
+    """Prepare the pictures of a finished run, by file name; each is drawn when it is called, by any thread.
 
     Args:
         width: of the pictures, pixels. load_mesh: gives the mesh of the run.
@@ -41,23 +41,23 @@ def previews(run: RunFolder, width: int, load_mesh: Callable[[], VertexMesh]) ->
     offset = offset_to_origin(np.array([view.center for view in views]))
     views = moved_views(views, -offset)  # what is drawn is single precision
 
-    @cache
+    @once
     def cloud() -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n 3"]]:
         xyz, rgb = thin_points(run.path(CLOUD), _CLOUD_POINTS)
         return (xyz - offset).astype(np.float32), rgb
 
-    @cache
+    @once
     def radius() -> float:
         return pictures.disc_radius(cloud()[0])
 
-    @cache
+    @once
     def surface() -> Surface:
         mesh = load_mesh().near(offset)
         return Surface(mesh.vertices, mesh.faces, mesh.rgb, mesh.uv, mesh.texture)
 
     height = round(width * 2 / 3)
     shown = [views[i] for i in _spread(len(views), _SHEET_PHOTOS)]
-    photos = cache(lambda: DenseScene(run, _SHEET_SIDE))
+    photos = once(lambda: DenseScene(run, _SHEET_SIDE))
     return {
         "cameras_oblique.png": lambda: pictures.cameras_picture(
             *cloud(), views, "oblique", width, height, radius()

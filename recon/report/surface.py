@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
+from recon.core.memory import once
 from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_rgb, working_size
 from recon.io.manifest import Manifest
@@ -34,7 +34,7 @@ def run_mesh(run: RunFolder, manifest: Manifest) -> Callable[[], VertexMesh]:
     path = run.path("mesh", "textured.glb")
     if texture is None or texture.state != "done" or not path.is_file():
         path = run.path("mesh", "mesh.ply")
-    return cache(lambda: read_view_mesh(path, in_model=True, texels=_TEXELS)[0])
+    return once(lambda: read_view_mesh(path, in_model=True, texels=_TEXELS)[0])
 
 
 def page_surface(run: RunFolder, mesh: VertexMesh) -> Surface:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import zarr
+from jaxtyping import Bool
 
 from recon.core.resize import resize_points
 from recon.errors import reading
@@ -46,7 +47,7 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
     shares = {
         f"consistent_share_{side}": float(consistent.mean()) for side, (_, consistent) in fields.items()
     }
-    group = zarr.open_group(str(beside), mode="w")
+    group = zarr.open_group(str(beside), mode="w-")  # "w" looks for what was there before
     # All at once: each change of one writes the group's file again.
     group.attrs.update({**shares, "seconds": float(seconds)})
     for side, (field, consistent) in fields.items():
@@ -55,7 +56,7 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
         for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
             array = zarr.open_array(
                 str(beside / f"{name}_{side}"),
-                mode="w",
+                mode="w-",
                 shape=values.shape,
                 chunks=values.shape,
                 dtype=values.dtype,
@@ -116,6 +117,16 @@ def read_zarr(path: Path) -> Any:
         return array[...]
 
 
+def zarr_shape(path: Path) -> tuple[int, ...]:
+    """Shape of a Zarr array, whose values are not read.
+
+    Raises:
+        ReconError: it is not there or damaged.
+    """
+    with reading(path, AGAIN):
+        return tuple(zarr.open_array(str(path), mode="r").shape)
+
+
 def check_field(path: Path, flow: np.ndarray, *others: np.ndarray) -> None:
     """Check that the arrays of one direction fit together.
 
@@ -130,19 +141,37 @@ def check_field(path: Path, flow: np.ndarray, *others: np.ndarray) -> None:
 def read_dense_match(path: Path) -> DenseMatch:
     """Both directions of a pair, as the stage left them (flow to within 1/64 px)."""
 
-    def read(name: str) -> Any:
-        return read_zarr(path / name)
+    (a_to_b, consistent_a), (b_to_a, consistent_b) = (_read_direction(path, side) for side in "ab")
+    return DenseMatch(a_to_b, b_to_a, consistent_a, consistent_b)
 
-    def field(side: str) -> FlowField:
-        flow, confidence = read(f"flow_{side}"), read(f"confidence_{side}")
-        check_field(path, flow, confidence)
-        return FlowField(
-            flow.astype(np.float32) * np.float32(FLOW_STEP), confidence.astype(np.float32) / np.float32(255)
-        )
 
-    return DenseMatch(
-        field("a"), field("b"), read("consistent_a").astype(bool), read("consistent_b").astype(bool)
+class DirectedMatch(NamedTuple):
+    """One direction of a pair.
+
+    Attributes:
+        field: from the photo to the other one.
+        consistent: (h, w) where the way back agrees.
+        target: (height, width) of the other photo at matching size.
+    """
+
+    field: FlowField
+    consistent: Bool[np.ndarray, "h w"]
+    target: tuple[int, int]
+
+
+def read_directed_match(path: Path, *, forward: bool) -> DirectedMatch:
+    """One direction of a pair as ``read_dense_match`` gives both: from A to B, or back."""
+    height, width = zarr_shape(path / f"consistent_{'b' if forward else 'a'}")
+    return DirectedMatch(*_read_direction(path, "a" if forward else "b"), (height, width))
+
+
+def _read_direction(path: Path, side: str) -> tuple[FlowField, Bool[np.ndarray, "h w"]]:
+    flow, confidence = read_zarr(path / f"flow_{side}"), read_zarr(path / f"confidence_{side}")
+    check_field(path, flow, confidence)
+    field = FlowField(
+        flow.astype(np.float32) * np.float32(FLOW_STEP), confidence.astype(np.float32) / np.float32(255)
     )
+    return field, read_zarr(path / f"consistent_{side}").astype(bool)
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):
@@ -200,7 +229,7 @@ def sampled_dense_match(
     flows, confidence = read_zarr(folder / "flow_a"), read_zarr(folder / "confidence_a")
     check_field(folder, flows, confidence, consistent)
     height, width = consistent.shape
-    target_height, target_width = read_zarr(folder / "consistent_b").shape
+    target_height, target_width = zarr_shape(folder / "consistent_b")
     index = np.flatnonzero(consistent)
     count = len(index)
     if limit is not None and count > limit:

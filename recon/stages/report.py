@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recon.core import parallel
 from recon.core.mesh import VertexMesh
 from recon.engine.stage import StageContext
 from recon.engine.workspace import library_versions
@@ -111,15 +112,21 @@ def _write_pictures(work: StageContext, width: int, mesh: Callable[[], VertexMes
     from recon.report.previews import previews
 
     jobs = previews(RunFolder.of(work), width, mesh)
-    written = []
+    written: set[str] = set()
     with work.fresh_directory(PICTURES) as folder, work.progress(len(jobs), "pictures") as bar:
-        for name, draw in jobs.items():
-            try:
-                picture = draw()
-            except Exception as error:  # a picture is not worth a run
-                work.warn(f"{PICTURES}/{name} could not be drawn ({type(error).__name__}: {error})")
-                continue
-            (folder / name).write_bytes(encode_picture(picture))
-            written.append(f"{PICTURES}/{name}")
-            bar.update()
-    return written
+
+        def write(names: Sequence[str]) -> None:
+            for name in names:
+                try:
+                    picture = jobs[name]()
+                except Exception as error:  # a picture is not worth a run
+                    work.warn(f"{PICTURES}/{name} could not be drawn ({type(error).__name__}: {error})")
+                    continue
+                (folder / name).write_bytes(encode_picture(picture))
+                written.add(name)
+                bar.update()
+
+        # Pictures of the surface share what they cast of it: one after the other, beside all others.
+        surface = [name for name in jobs if name.startswith("mesh_")]
+        parallel.map_ordered(write, [surface, [name for name in jobs if name not in surface]], work.threads)
+    return [f"{PICTURES}/{name}" for name in jobs if name in written]

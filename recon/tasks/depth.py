@@ -301,14 +301,10 @@ def triangulate(scene: DenseScene, index: int, max_reprojection: float) -> Depth
         other = others.get(pair[0] if pair[1] == me.photo_id else pair[1])
         if other is None:
             continue
-        match = run.dense_match(pair)
-        forward = pair[0] == me.photo_id
-        field = match.a_to_b if forward else match.b_to_a
-        back = match.b_to_a if forward else match.a_to_b
-        consistent = match.consistent_a if forward else match.consistent_b
+        field, consistent, (target_height, target_width) = run.directed_match(me.photo_id, other.photo_id)
         height, width = field.confidence.shape
         reference = me.resized(width, height)
-        target = other.resized(back.confidence.shape[1], back.confidence.shape[0])
+        target = other.resized(target_width, target_height)
         flow, confidence = field.flow, field.confidence
         mine, theirs = scene.intrinsics[me.photo_id], scene.intrinsics[other.photo_id]
         if not (mine.is_pinhole and theirs.is_pinhole):

@@ -68,6 +68,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert "--restart-from" in done.stdout
 
 
+def test_blas_works_in_one_thread_unless_told_otherwise() -> None:
+    """Threads of BLAS beside those of the run wait for one another; the setting has to be there before NumPy."""
+    code = (
+        "import os, sys, recon.cli; assert 'numpy' not in sys.modules; "
+        "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    for given, expected in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")):
+        said = subprocess.check_output([sys.executable, "-c", code], env={**plain, **given}, text=True)
+        assert said.strip() == expected
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

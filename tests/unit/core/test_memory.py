@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from recon.core.memory import once
+from recon.core.parallel import map_ordered
 
 TWENTY_TIMES_32_MB = """
 import resource, sys
@@ -33,3 +37,18 @@ def test_freed_memory_is_kept_for_arrays() -> None:
         for more in ((), ("keep",))
     )
     assert kept < 1000 < new
+
+
+def test_threads_that_ask_at_once_get_the_same_thing() -> None:
+    """What takes a while to make is made once."""
+    made: list[object] = []
+
+    def make() -> object:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    kept = once(make)
+    found = map_ordered(lambda _: kept(), range(4), 4)
+    assert len(made) == 1
+    assert all(one is made[0] for one in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,6 +128,8 @@ def test_what_each_view_sees_makes_up_the_whole() -> None:
     assert precision[0] > 0.95
     assert precision[1] == pytest.approx(1 - (0.945 + 0.055 / 2) / (0.945 + 1.91 / 2), abs=0.03)
     assert not evaluate_surface(both, square(3.0), (), (0.01,), protocol=how).by_view.size
+    without = evaluate_surface(both, square(3.0), ABOVE, (0.01, 0.1), protocol=replace(how, by_view=False))
+    assert (without.precision, without.recall, without.by_view.size) == (found.precision, found.recall, 0)
 
 
 def test_judgement_by_hand() -> None:

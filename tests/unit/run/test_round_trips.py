@@ -103,6 +103,16 @@ def test_flow_loses_no_more_than_half_a_step(tmp_path: Path) -> None:
     (tmp_path / "flows.zarr").mkdir()
     write_dense_match(run.match_path((0, 2), dense=True), match)
     assert np.abs(run.dense_match((0, 2)).a_to_b.flow - fields[0].flow).max() <= FLOW_STEP / 2 + 1e-6
+    both = run.dense_match((0, 2))
+    for ends, field, consistent, back in (
+        ((0, 2), both.a_to_b, both.consistent_a, both.b_to_a),
+        ((2, 0), both.b_to_a, both.consistent_b, both.a_to_b),
+    ):
+        one = run.directed_match(*ends)
+        np.testing.assert_array_equal(one.field.flow, field.flow)
+        np.testing.assert_array_equal(one.field.confidence, field.confidence)
+        np.testing.assert_array_equal(one.consistent, consistent)
+        assert one.target == back.confidence.shape
     ((names, points, count),) = run.matches()
     assert names == ("a/1.jpg", "b.jpg")
     assert count == match.consistent_a.sum() == len(points.xy_a)
