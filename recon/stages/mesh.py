@@ -38,10 +38,10 @@ class MeshSettings(BaseModel):
         description="octree depth of Poisson at least; as deep as the points' spacing asks for",
     )
     block_points: int = Field(
-        3_000_000,
+        800_000,
         ge=10_000,
-        description="poisson: larger clouds are meshed in overlapping parts of so many points; fewer where half of "
-        "the memory is less than 250 bytes a point",
+        description="poisson: larger clouds are meshed in overlapping parts of so many points, where far-scattered "
+        "ones count up to eightfold; fewer where half of the memory is less than 250 bytes a point",
     )
     formats: list[Literal["ply", "obj", "glb"]] = Field(["ply"], description="files to write; ply always is")
 
@@ -50,7 +50,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 

@@ -39,6 +39,8 @@ _CHUNK = 500_000
 # Parts of a cloud overlap by so many cells on each side of the plane between them: the surfaces of both are then within
 # about a hundredth of a cell there.
 _MARGIN_CELLS = 8.0
+# Points that a cell of a measured surface holds, or somewhat more.
+_POINTS_A_CELL = 8
 
 
 def point_spacing(xyz: Float[np.ndarray, "n 3"], *, sample: int = 20000, seed: int = 0) -> float:
@@ -150,13 +152,28 @@ class PartsPlan:
 def plan_of_points(xyz: Float[np.ndarray, "n 3"], most: int, share: float = 1.0) -> PartsPlan:
     """Plan the parts of a cloud.
 
+    Poisson's work and memory go with the cells that hold points, so points far apart count for more than near ones.
+
     Args:
         xyz: its points, or some of them drawn by chance.
-        most: points of a part (``plan_blocks``).
+        most: points of a part (``plan_blocks``), of which each cell that holds some counts as ``_POINTS_A_CELL``.
         share: of the cloud's points that were drawn. Distances on a surface shrink with the root of it.
     """
-    cell = _CELL * point_spacing(xyz) * math.sqrt(share)
-    return PartsPlan(plan_blocks(xyz, max(1, round(most * share)), _MARGIN_CELLS * cell), cell)
+    side = _CELL * point_spacing(xyz)
+    cell = side * math.sqrt(share)
+    # In cells as large as suit the drawn points there are that share of the cloud's cells.
+    cells = max(1, round(most * share / _POINTS_A_CELL))
+    return PartsPlan(plan_blocks(_one_a_cell(xyz, side), cells, _MARGIN_CELLS * cell), cell)
+
+
+def _one_a_cell(xyz: Float[np.ndarray, "n 3"], side: float) -> Float[np.ndarray, "m 3"]:
+    """The first point of each cell of a grid. A hash tells cells apart (Teschner et al., VMV 2003), nearly always."""
+    if not side > 0:
+        return xyz
+    key = np.zeros(len(xyz), np.int64)
+    for axis, prime in enumerate((73856093, 19349663, 83492791)):
+        key ^= np.floor(xyz[:, axis] / side).astype(np.int64) * prime
+    return xyz[np.sort(np.unique(key, return_index=True)[1])]
 
 
 def block_mesh(cloud_of: Callable[[], FusedCloud], cell: float, depth: int = 5, threads: int = 1) -> Patch:

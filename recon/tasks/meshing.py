@@ -200,6 +200,7 @@ def mesh_by_parts(
     kept = KeptItems(before, earlier is not None)
     with work.resumable_directory(PARTS) as folder:
         plan = divide_cloud(RunFolder.of(work), offset, folder, most, earlier)
+        give_memory_back()  # the cloud's
         count = len(plan.block.leaves())
         division = content_key(asdict(plan))[:16]
         task = MeshPart(work.root, folder, division, plan.cell, depth, work.threads if count == 1 else 1)
@@ -216,6 +217,7 @@ def mesh_by_parts(
             return patch
 
         joined = cleaned_patch(join_blocks(plan.block, patch_of, plan.cell))
+        give_memory_back()  # that of the parts
         if len(joined.faces) == 0:
             raise ReconError(EMPTY)
         made = settled_patch(joined, plan, task.points)

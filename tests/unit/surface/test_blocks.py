@@ -127,6 +127,23 @@ def test_a_sample_plans_nearly_what_the_cloud_does() -> None:
     assert max(map(len, sample.rows(cloud.xyz))) < 22_000
 
 
+def test_scattered_points_count_for_more_than_near_ones() -> None:
+    """A dense square with a sparse one beside it: parts share what Poisson works on, the cells, not the points."""
+    rng = np.random.default_rng(0)
+    dense, sparse = rng.random((40_000, 3)), rng.random((4_000, 3)) * 8 + [2, 0, 0]
+    dense[:, 2] = sparse[:, 2] = 0
+    xyz = np.concatenate([dense, sparse]).astype(np.float32)
+    plan = plan_of_points(xyz, 45_000)
+    cells = [
+        len(np.unique(np.floor(xyz[rows] / plan.cell).astype(np.int64), axis=0)) for rows in plan.rows(xyz)
+    ]
+    points = [len(rows) for rows in plan.rows(xyz)]
+    assert len(cells) >= 2
+    assert max(cells) < 1.5 * min(cells)
+    assert max(points) > 3 * min(points)
+    assert len(plan_of_points(dense.astype(np.float32), 60_000).block.leaves()) == 1
+
+
 def middles(xyz: np.ndarray, faces: np.ndarray) -> tuple[float, float]:
     """How far the middles of the faces are from the surface, in the mean by area and at most."""
     corners = xyz[faces]
