@@ -37,10 +37,10 @@ _REPORT = 8.0
 
 # Bytes, from the same runs: a pixel of a photo and its depth map, of the flow of a pair both ways with confidence, an
 # interest point file, and what a program that has loaded all its libraries takes. A pixel makes up to a quarter of a
-# point, meshing takes 250 bytes for a point of the largest part (``recon.stages.mesh``), and the mesh 7 bytes a pixel.
+# point, meshing takes 250 bytes for a point, 400 of the largest part (``recon.stages.mesh``), and the mesh 7 a pixel.
 _DISK_PER_PIXEL, _DISK_PER_FLOW_PIXEL, _DISK_PER_PHOTO = 19, 6, 600_000
 _MEMORY_BASE, _MESHING_PER_PIXEL, _MESH_PER_PIXEL = 600 << 20, 62, 7
-_LARGEST_PART = 3_000_000 * 250
+_LARGEST_PART = 800_000 * 400
 _MATCH_MEMORY_PER_PIXEL = 1200
 # Of a worker: what a process holds with all libraries loaded, and the working arrays of a depth map. Peaks of
 # `benchmarks/scale.py stages` with six photos of 160x120 and of 480x360: 469 and 645 MB.
