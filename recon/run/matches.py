@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool
 
+from recon.core.memory import BoundedCache
 from recon.core.resize import resize_points
 from recon.errors import reading
 from recon.io.files import read_arrays
@@ -35,6 +36,12 @@ _MOST_BYTES = 2 << 30
 FLOW_STEP = 1 / 32
 """Flow on disk is a whole number of these (pixels): the error is at most 1/64 px, the range 1024 px."""
 
+_ARRAYS = ("flow", "confidence", "consistent")
+
+# Every stage reads the pairs anew. To open and read the six arrays of one costs more than to unpack them, so the last
+# pairs that this process wrote or read stay in memory as they are on disk.
+_recent = BoundedCache(32 << 20)
+
 
 def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> None:
     """Write both directions of a pair as one Zarr group, beside its place and then renamed into it.
@@ -50,10 +57,12 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
     group = zarr.open_group(str(beside), mode="w-")  # "w" looks for what was there before
     # All at once: each change of one writes the group's file again.
     group.attrs.update({**shares, "seconds": float(seconds)})
+    stored = {}
     for side, (field, consistent) in fields.items():
         steps = np.clip(np.rint(field.flow / FLOW_STEP), -32768, 32767).astype(np.int16)
         confidence = np.rint(np.clip(field.confidence, 0, 1) * 255).astype(np.uint8)
-        for name, values in (("flow", steps), ("confidence", confidence), ("consistent", consistent)):
+        stored[side] = (steps, confidence, np.array(consistent))
+        for name, values in zip(_ARRAYS, stored[side], strict=True):
             array = zarr.open_array(
                 str(beside / f"{name}_{side}"),
                 mode="w-",
@@ -68,6 +77,9 @@ def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> No
         shutil.rmtree(beside)
         if not path.exists():  # else another worker, to which the pair was given as well, was faster
             raise
+    else:
+        for side, arrays in stored.items():
+            _recent.get(_identity(path, side), partial(tuple, arrays), _bytes_of)
 
 
 def save_sparse_match(path: Path, match: SparseMatch, seconds: float = 0.0) -> None:
@@ -166,12 +178,31 @@ def read_directed_match(path: Path, *, forward: bool) -> DirectedMatch:
 
 
 def _read_direction(path: Path, side: str) -> tuple[FlowField, Bool[np.ndarray, "h w"]]:
-    flow, confidence = read_zarr(path / f"flow_{side}"), read_zarr(path / f"confidence_{side}")
-    check_field(path, flow, confidence)
+    with reading(path, AGAIN):
+        key = _identity(path, side)
+    flow, confidence, consistent = _recent.get(key, lambda: _read_stored(path, side), _bytes_of)
     field = FlowField(
         flow.astype(np.float32) * np.float32(FLOW_STEP), confidence.astype(np.float32) / np.float32(255)
     )
-    return field, read_zarr(path / f"consistent_{side}").astype(bool)
+    return field, consistent.astype(bool)
+
+
+def _read_stored(path: Path, side: str) -> tuple[np.ndarray, ...]:
+    """The arrays of one direction as they are on disk."""
+    flow, confidence, consistent = (read_zarr(path / f"{name}_{side}") for name in _ARRAYS)
+    check_field(path, flow, confidence)
+    return flow, confidence, consistent
+
+
+def _identity(path: Path, side: str) -> tuple[Any, ...]:
+    """What changes when a pair's folder is another one, or when a file of one of its directions is."""
+    parts = [part for name in _ARRAYS for part in sorted((path / f"{name}_{side}").rglob("*"))]
+    states = [(part, part.stat()) for part in (path, *parts)]
+    return (side, *((str(part), state.st_ino, state.st_mtime_ns, state.st_size) for part, state in states))
+
+
+def _bytes_of(stored: tuple[np.ndarray, ...]) -> int:
+    return sum(values.nbytes for values in stored)
 
 
 class DenseMatches(Mapping[Pair, DenseMatch]):
