@@ -12,7 +12,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, UInt8
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum
 from recon.core.memory import Scratch
 from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
@@ -134,7 +134,7 @@ def _fuse_view(index, others, pairs, maps, rules, work, out):  # type: ignore[no
                 sums[3 + c] += weight * facing[c]
                 sums[6 + c] += weight * maps.rgb[to, c]
             total += weight
-            best = max(best, maps.confidence[to])
+            best = maximum(best, maps.confidence[to])
             views += 1
         if views < rules.min_views:
             continue

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from jaxtyping import Float32
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.core.vectors import LANES, load, load_pair, plus, splat, store, times, with_room
 from recon.dense.planes import projection_of
 
@@ -127,7 +127,7 @@ def _moments(grey, down, across, room, mean, square):  # type: ignore[no-untyped
             v1[x] = np.float32(0)
             v2[x] = np.float32(0)
         for o in range(n):
-            yy = min(max(y + o - r, 0), h - 1)
+            yy = minimum(maximum(y + o - r, 0), h - 1)
             for x in range(width):
                 a = down[y, o, x] * grey[yy, x]
                 v1[r + x] += a
@@ -153,11 +153,11 @@ def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyp
     for x in range(w.shape[0]):
         fx = np.float32(x)
         pz = p6 * fx + a2 + p11 * w[x]
-        inverse = np.float32(1) / max(pz, _LEAST)
+        inverse = np.float32(1) / maximum(pz, _LEAST)
         uu = (p0 * fx + a0 + p9 * w[x]) * inverse
         tt = (p3 * fx + a1 + p10 * w[x]) * inverse
-        su = min(max(uu, least), right)
-        st = min(max(tt, least), bottom)
+        su = minimum(maximum(uu, least), right)
+        st = minimum(maximum(tt, least), bottom)
         u[x] = su
         t[x] = st
         seen[x] = np.float32(1) if su == uu and st == tt and pz > _LEAST else np.float32(0)
@@ -190,10 +190,10 @@ def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyp
     """Correlation of a row from the windows' sums of values, squares and products; 0 where not seen."""
     one = np.float32(1)
     for x in range(out.shape[0]):
-        theirs = max(sums[1, x] - sums[0, x] * sums[0, x], np.float32(0)) + noise
+        theirs = maximum(sums[1, x] - sums[0, x] * sums[0, x], np.float32(0)) + noise
         covariance = sums[2, x] - sums[0, x] * mean[x]
         ncc = covariance / np.float32(math.sqrt(theirs * (variance[x] + noise)))
-        out[x] = min(max(ncc, -one), one) * seen[x]
+        out[x] = minimum(maximum(ncc, -one), one) * seen[x]
 
 
 @part_of_kernel(fastmath=True, error_model="numpy")
@@ -207,10 +207,10 @@ def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
     for k in range(views):
         for x in range(z.shape[1]):
             c = z[k, x]
-            rows[1, x] = max(rows[1, x], min(rows[0, x], c))
-            rows[0, x] = max(rows[0, x], c)
+            rows[1, x] = maximum(rows[1, x], minimum(rows[0, x], c))
+            rows[0, x] = maximum(rows[0, x], c)
             share = (c - np.float32(_SAY_FROM)) * np.float32(1.0 / (_SAY_FULL - _SAY_FROM))
-            share = min(max(share, zero), np.float32(1))
+            share = minimum(maximum(share, zero), np.float32(1))
             share = share * share + np.float32(_SAY_LEAST)
             rows[2, x] += share * c
             rows[3, x] += share
@@ -257,7 +257,7 @@ def _score(w, src, win, noise, ring, seen, rows, sums, at, slots, pairs, pixels,
         if y < 0:
             continue
         for o in range(n):
-            slots[o] = min(max(y + o - r, 0), h - 1) % n * stride
+            slots[o] = minimum(maximum(y + o - r, 0), h - 1) % n * stride
         for k in range(views):
             for x in range(0, width, LANES):
                 v1, v2, v3 = zero, zero, zero
@@ -337,10 +337,10 @@ def _add_misses(there, u, t, seen, y, back, limit, part, mean):  # type: ignore[
     fy = np.float32(y)
     for x in range(mean.shape[0]):
         bz = b6 * u[x] + b7 * t[x] + b8 + b11 * there[x]
-        home = np.float32(1) / max(bz, _LEAST)
+        home = np.float32(1) / maximum(bz, _LEAST)
         ex = (b0 * u[x] + b1 * t[x] + b2 + b9 * there[x]) * home - np.float32(x)
         ey = (b3 * u[x] + b4 * t[x] + b5 + b10 * there[x]) * home - fy
-        error = min(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
+        error = minimum(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
         known = seen[x] > np.float32(0) and there[x] > np.float32(0) and bz > _LEAST
         mean[x] += part * (error if known else limit)
 
@@ -395,7 +395,7 @@ def _carry_over(there, P, out):  # type: ignore[no-untyped-def]
             u = np.int32(math.floor((P[0] * x + P[1] * y + P[2] + P[9] * w) / pz + np.float32(0.5)))
             t = np.int32(math.floor((P[3] * x + P[4] * y + P[5] + P[10] * w) / pz + np.float32(0.5)))
             if 0 <= u < wide and 0 <= t < high:
-                out[t, u] = max(out[t, u], w / pz)
+                out[t, u] = maximum(out[t, u], w / pz)
 
 
 def carry_over(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jaxtyping import Float32
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.core.vectors import (
     LANES,
     given_room,
@@ -68,13 +68,13 @@ def _fit_planes(w, trust, rate, slopes, limits, damping, down, across, columns, 
     damped = splat(damping)
     for y in range(h):
         for x in range(width + 2 * r):
-            row[x] = w[y * stride + min(max(x - r, 0), width - 1)]
+            row[x] = w[y * stride + minimum(maximum(x - r, 0), width - 1)]
         for x in range(0, width, LANES):
             at = y * stride + x
             here, rates, slope = load(w, at), load(rate, at), load(before_y, at)
             m0, m1, m2, m3, m4 = zero, zero, zero, zero, zero
             for o in range(n):
-                there = min(max(y + o - r, 0), h - 1) * stride + x
+                there = minimum(maximum(y + o - r, 0), h - 1) * stride + x
                 d = splat(np.float32(o - r))
                 value = load(w, there)
                 gap = times(minus(minus(value, here), times(d, slope)), rates)

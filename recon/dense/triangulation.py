@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.core.sampling import bilinear
 from recon.dense.planes import normals_from_planes, planes_from_depth, projection_of
 from recon.dense.types import DepthMap
@@ -129,14 +129,14 @@ def _triangulate(  # type: ignore[no-untyped-def]
             for k in range(count):
                 if rows[k, 9] > 1.0:
                     continue
-                centre = centre_dir[int(rows[k, 10])]
+                centre = centre_dir[np.int64(rows[k, 10])]
                 d0, d1, d2 = X0 - centre[0], X1 - centre[1], X2 - centre[2]
                 apart = length * math.sqrt(d0 * d0 + d1 * d1 + d2 * d2) + 1e-30
-                least = min(least, (X0 * d0 + X1 * d1 + X2 * d2) / apart)
-            if math.acos(max(-1.0, least)) < min_angle:
+                least = minimum(least, (X0 * d0 + X1 * d1 + X2 * d2) / apart)
+            if math.acos(maximum(-1.0, least)) < min_angle:
                 continue
             depth[y, x] = 1.0 / value
-            confidence[y, x] = min(1.0, score / n) * (1.0 - 0.5**n)
+            confidence[y, x] = minimum(1.0, score / n) * (1.0 - 0.5**n)
 
 
 def triangulate_flow(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, minimum
 from recon.core.mesh import Mesh
 from recon.core.raycasting import cast_view, distance_to, ray_scene
 from recon.core.similarity import Similarity3
@@ -450,8 +450,8 @@ def _project(points: Any, pose: Any, K: Any, width: int, height: int) -> Any:
         y = K[1, 1] * v + K[1, 2]
         if -0.5 < x < width - 0.5 and -0.5 < y < height - 0.5:
             inside[i] = True
-            column[i] = min(int(x + 0.5), width - 1)
-            row[i] = min(int(y + 0.5), height - 1)
+            column[i] = minimum(np.int64(x + 0.5), width - 1)
+            row[i] = minimum(np.int64(y + 0.5), height - 1)
     return z, column, row, inside
 
 

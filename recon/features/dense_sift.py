@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt16
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.core.parallel import map_ordered
 from recon.features.types import DenseSift, ScaleMap
 
@@ -257,9 +257,9 @@ def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
     to_sector = np.float32(4.0 / np.pi)
     half = np.float32(0.5)
     for y in range(height):
-        up, down = max(y - 1, 0), min(y + 1, height - 1)
+        up, down = maximum(y - 1, 0), minimum(y + 1, height - 1)
         for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            left, right = maximum(x - 1, 0), minimum(x + 1, width - 1)
             gx = half * (image[y, right] - image[y, left])
             gy = half * (image[down, x] - image[up, x])
             for k in range(8):
@@ -268,7 +268,7 @@ def _orientation_bands(image, bands):  # type: ignore[no-untyped-def]
             sector = np.arctan2(gy, gx) * to_sector
             if sector < 0:
                 sector += np.float32(8)
-            low = int(sector)
+            low = np.int64(sector)
             part = sector - np.float32(low)
             bands[y, x, low & 7] += norm * (np.float32(1) - part)
             bands[y, x, (low + 1) & 7] += norm * part
@@ -298,9 +298,9 @@ def _gather(  # type: ignore[no-untyped-def]
     one = np.float32(1)
     for y in range(first, last):
         for x in range(width):
-            size = min(max(sizes[y, x], smallest), largest)
+            size = minimum(maximum(sizes[y, x], smallest), largest)
             position = np.log2(size / smallest) * per_octave
-            low = min(int(position), rungs - 2)
+            low = minimum(np.int64(position), rungs - 2)
             upper_share = position - np.float32(low)
             for i in range(128):
                 flat[i] = np.float32(0)
@@ -317,13 +317,13 @@ def _gather(  # type: ignore[no-untyped-def]
                 spread = size * inverse
                 for j in range(4):
                     u = u_centre + (np.float32(j) - np.float32(1.5)) * spread
-                    u = min(max(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
-                    column[j] = int(u)
+                    u = minimum(maximum(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
+                    column[j] = np.int64(u)
                     right[j] = u - np.float32(column[j])
                 for i in range(4):
                     v = v_centre + (np.float32(i) - np.float32(1.5)) * spread
-                    v = min(max(v, np.float32(0)), np.float32(rows) - np.float32(1.01))
-                    v0 = int(v)
+                    v = minimum(maximum(v, np.float32(0)), np.float32(rows) - np.float32(1.01))
+                    v0 = np.int64(v)
                     fv = v - np.float32(v0)
                     row = base + v0 * columns
                     for j in range(4):
@@ -352,14 +352,14 @@ def _gather(  # type: ignore[no-untyped-def]
             scale = one / (np.sqrt(total) + np.float32(_NORM_FLOOR))
             total = np.float32(0)
             for i in range(128):
-                value = min(flat[i] * scale, np.float32(_CLAMP))
+                value = minimum(flat[i] * scale, np.float32(_CLAMP))
                 flat[i] = value
                 total += value * value
             # The floor above already took care of flat pixels: keep their length below one.
-            scale = np.float32(_GAIN) / max(np.sqrt(total), np.float32(0.1))
+            scale = np.float32(_GAIN) / maximum(np.sqrt(total), np.float32(0.1))
             pixel = out[y, x]
             for i in range(128):
-                pixel[i] = np.uint8(min(flat[i] * scale, np.float32(255)))
+                pixel[i] = np.uint8(minimum(flat[i] * scale, np.float32(255)))
 
 
 @kernel(fastmath=True)
@@ -376,9 +376,9 @@ def _power_bands(dx, dy, cosines, sines, bands):  # type: ignore[no-untyped-def]
                 if energy > best:
                     best, gx, gy = energy, dx[y, x, c], dy[y, x, c]
             norm = np.sqrt(best)
-            inverse = np.float32(1) / max(norm, np.float32(1e-12))
+            inverse = np.float32(1) / maximum(norm, np.float32(1e-12))
             for k in range(8):
-                cosine = max((gx * cosines[k] + gy * sines[k]) * inverse, np.float32(0))
+                cosine = maximum((gx * cosines[k] + gy * sines[k]) * inverse, np.float32(0))
                 second = cosine * cosine
                 fourth = second * second
                 bands[y, x, k] = fourth * fourth * cosine * norm
@@ -392,9 +392,9 @@ def _fixed_gather(bands, cell, floor, out):  # type: ignore[no-untyped-def]
         for x in range(width):
             total = np.float32(0)
             for i in range(4):
-                v = min(max(y + (i - 1) * cell, 0), height - 1)
+                v = minimum(maximum(y + (i - 1) * cell, 0), height - 1)
                 for j in range(4):
-                    u = min(max(x + (j - 1) * cell, 0), width - 1)
+                    u = minimum(maximum(x + (j - 1) * cell, 0), width - 1)
                     for c in range(8):
                         value = bands[v, u, c]
                         d[4 * i + j, c] = value
@@ -402,4 +402,4 @@ def _fixed_gather(bands, cell, floor, out):  # type: ignore[no-untyped-def]
             scale = np.float32(255) / (np.sqrt(total) + floor)
             for i in range(16):
                 for c in range(8):
-                    out[y, x, 8 * i + c] = np.uint8(min(d[i, c] * scale, np.float32(255)))
+                    out[y, x, 8 * i + c] = np.uint8(minimum(d[i, c] * scale, np.float32(255)))

@@ -18,7 +18,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum
 from recon.core.parallel import map_ordered
 from recon.features import krylov, multigrid
 from recon.features.interest_points import subset
@@ -245,7 +245,7 @@ def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untype
             mean = centre + total / count
             variance = _VARIANCE_FLOOR
             if count > 1:
-                variance = max((squares - total * total / count) / (count - 1), _VARIANCE_FLOOR)
+                variance = maximum((squares - total * total / count) / (count - 1), _VARIANCE_FLOOR)
             scale = _TYPICAL_DEVIATION / np.sqrt(variance)
             k = -1
             for dy in range(-1, 2):
@@ -259,7 +259,7 @@ def _fill(image, seeds, kind, weights, excess, right):  # type: ignore[no-untype
                     w = 1.0
                     if kind == 1:
                         w = variance + (value - _SHARE * mean) * (centre - _SHARE * mean)
-                        w = max(w, _WEIGHT_FLOOR * variance)
+                        w = maximum(w, _WEIGHT_FLOOR * variance)
                     elif kind == 2:
                         w = np.exp(-((value - centre) ** 2) / (_SHARE * variance)) * scale
                     known = seeds[y + 1 + dy, x + 1 + dx]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
 
@@ -51,8 +51,8 @@ def _thin(
         free = True
         for row in range(first[track], first[track + 1]):
             x, y = cell[row]
-            for v in range(max(y - 1, 0), min(y + 2, size[1])):
-                for u in range(max(x - 1, 0), min(x + 2, size[0])):
+            for v in range(maximum(y - 1, 0), minimum(y + 2, size[1])):
+                for u in range(maximum(x - 1, 0), minimum(x + 2, size[0])):
                     k = head[photo[row], v, u]
                     while k >= 0 and free:
                         if (xy[k, 0] - xy[row, 0]) ** 2 + (xy[k, 1] - xy[row, 1]) ** 2 < radius * radius:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.core.sampling import pixel_positions
 from recon.features.types import InterestPoints, MatchedPoints
 from recon.graph.types import Tracks
@@ -111,7 +111,7 @@ def _transport(  # type: ignore[no-untyped-def]
     sigma2 = 0.5 * radius * radius
     for i in range(len(xy)):
         px, py = xy[i, 0], xy[i, 1]
-        cx, cy = int(np.rint(px)), int(np.rint(py))
+        cx, cy = np.int64(np.rint(px)), np.int64(np.rint(py))
         if cx < 0 or cy < 0 or cx >= width or cy >= height or not consistent[cy, cx]:
             continue
         f0x, f0y = flow[cy, cx, 0], flow[cy, cx, 1]
@@ -672,7 +672,7 @@ def _join(left: np.ndarray, right: np.ndarray, photo: np.ndarray) -> np.ndarray:
             i = following[i]
         if clash:
             continue
-        low, high = min(a, b), max(a, b)
+        low, high = minimum(a, b), maximum(a, b)
         parent[high] = low
         following[tail[low]] = high
         tail[low] = tail[high]

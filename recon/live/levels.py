@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.core.mesh import PointCloud
 
 # So many points at most are in a block, about: a few hundred blocks are quickly drawn and quickly chosen from.
@@ -184,8 +184,8 @@ def _arrange(xyz, axes, planes, depth, rng):  # type: ignore[no-untyped-def]
         leaf[i] = one
         counts[one] += 1
         for k in range(3):
-            low[one, k] = min(low[one, k], xyz[i, k])
-            high[one, k] = max(high[one, k], xyz[i, k])
+            low[one, k] = minimum(low[one, k], xyz[i, k])
+            high[one, k] = maximum(high[one, k], xyz[i, k])
     ends = np.cumsum(counts)
     places = ends - counts
     order = np.empty(n, np.int32)

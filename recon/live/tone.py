@@ -12,7 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.io.glb import linear_of_srgb, srgb_of_linear
 
 # A texture holds colours up to this linear value; tone mapping makes 237 of 255 of it.
@@ -55,14 +55,14 @@ def _undo(rgb, out, linear, to_film, from_film):  # type: ignore[no-untyped-def]
             value = 0.0
             for j in range(3):
                 value += to_film[k, j] * linear[rgb[i, j]]
-            value = min(max(value, 0.0), 0.99)
+            value = minimum(maximum(value, 0.0), 0.99)
             # value = (x (x + A) - B) / (x (C x + D) + E), solved for the positive x
             a = 1.0 - _C * value
             b = _A - _D * value
             c = -_B - _E * value
-            film[k] = (-b + math.sqrt(max(b * b - 4.0 * a * c, 0.0))) / (2.0 * a)
+            film[k] = (-b + math.sqrt(maximum(b * b - 4.0 * a * c, 0.0))) / (2.0 * a)
         for k in range(3):
             value = 0.0
             for j in range(3):
                 value += from_film[k, j] * film[j]
-            out[i, k] = max(value * _EXPOSURE, 0.0)
+            out[i, k] = maximum(value * _EXPOSURE, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 
 # Depth that changes by more than this, per pixel and in units of the pixel's size, is an edge and not a slope
 # (a surface seen at 81 degrees from its normal).
@@ -49,7 +49,7 @@ def _draw(points, depth, focal, max_slope, out):  # type: ignore[no-untyped-def]
                 low, high = np.inf, 0.0
                 for k in range(3):
                     d = depth[corner[k, 0], corner[k, 1]]
-                    low, high = min(low, d), max(high, d)
+                    low, high = minimum(low, d), maximum(high, d)
                 if low <= 0.0 or high - low > max_slope * high / focal:
                     continue
                 a = points[corner[0, 0], corner[0, 1]]
@@ -58,10 +58,10 @@ def _draw(points, depth, focal, max_slope, out):  # type: ignore[no-untyped-def]
                 area = (b[0] - a[0]) * (e[1] - a[1]) - (e[0] - a[0]) * (b[1] - a[1])
                 if area == 0.0:
                     continue
-                first_x = max(0, int(np.ceil(min(a[0], b[0], e[0]) - 1e-9)))
-                last_x = min(columns - 1, int(np.floor(max(a[0], b[0], e[0]) + 1e-9)))
-                first_y = max(0, int(np.ceil(min(a[1], b[1], e[1]) - 1e-9)))
-                last_y = min(rows - 1, int(np.floor(max(a[1], b[1], e[1]) + 1e-9)))
+                first_x = maximum(0, np.int64(np.ceil(min(a[0], b[0], e[0]) - 1e-9)))
+                last_x = minimum(columns - 1, np.int64(np.floor(max(a[0], b[0], e[0]) + 1e-9)))
+                first_y = maximum(0, np.int64(np.ceil(min(a[1], b[1], e[1]) - 1e-9)))
+                last_y = minimum(rows - 1, np.int64(np.floor(max(a[1], b[1], e[1]) + 1e-9)))
                 for y in range(first_y, last_y + 1):
                     for x in range(first_x, last_x + 1):
                         u = ((x - a[0]) * (e[1] - a[1]) - (e[0] - a[0]) * (y - a[1])) / area
@@ -125,4 +125,4 @@ def _agree(stack, tolerance, height, spread):  # type: ignore[no-untyped-def]
                     count += 1
             height[r, c] = middle + total / count
             if count > 1:
-                spread[r, c] = np.sqrt(max(0.0, squares - total * total / count) / (count - 1))
+                spread[r, c] = np.sqrt(maximum(0.0, squares - total * total / count) / (count - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.core.posed import Camera
 
 # Surface that rises above a line of sight by less than this many cells does not hide: steps between cells.
@@ -40,10 +40,10 @@ def _lines_of_sight(heights, first_row, first_column, camera, top, gsd, free, ou
                 continue
             rise = (camera[2] - height) / distance
             away_x, away_y = away_x / distance, away_y / distance
-            last = min(distance, (top - height) / max(rise, 1e-9))
+            last = minimum(distance, (top - height) / maximum(rise, 1e-9))
             step = 1.0
             while step <= last:
-                column, row = int(np.round(x + away_x * step)), int(np.round(y + away_y * step))
+                column, row = np.int64(np.round(x + away_x * step)), np.int64(np.round(y + away_y * step))
                 if column < 0 or row < 0 or column >= columns or row >= rows:
                     break
                 if heights[row, column] > height + rise * step + free * gsd:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, UInt8, UInt16
 
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.core.parallel import map_ordered
 
 MAX_TRUNCATION = 10200
@@ -155,15 +155,15 @@ def finish_costs(costs, first, labels, default, scale, cap, smallest):  # type: 
             for i in range(n):
                 value = default if row[i] == np.uint16(65535) else row[i]
                 row[i] = value
-                low[i] = min(low[i], value)
+                low[i] = minimum(low[i], value)
         for k in range(squares):
             row = block[k * n : (k + 1) * n]
             if scale == 1.0:
                 for i in range(n):
-                    row[i] = min(np.uint16(row[i] - low[i]), cap)
+                    row[i] = minimum(np.uint16(row[i] - low[i]), cap)
             else:
                 for i in range(n):
-                    row[i] = np.uint16(min(np.float32(row[i] - low[i]) * scale + np.float32(0.5), cap))
+                    row[i] = np.uint16(minimum(np.float32(row[i] - low[i]) * scale + np.float32(0.5), cap))
 
 
 @kernel()
@@ -187,8 +187,8 @@ def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # ty
                 dy, dx = child // 2, child % 2
                 s = 2 * t + dy + dx
                 # Children exist for coarse y in lo…hi - 1 only: with x and y inside of the fine grid.
-                lo = max(0, t - top[t] - (width - 1 - dx) // 2)
-                hi = min(n, (height - 1 - dy) // 2 - top[t] + 1)
+                lo = maximum(0, t - top[t] - (width - 1 - dx) // 2)
+                hi = minimum(n, (height - 1 - dy) // 2 - top[t] + 1)
                 if lo >= hi:
                     continue
                 m = fine_first[s + 1] - fine_first[s]
@@ -197,13 +197,13 @@ def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # ty
                 for i in range(hi - lo):
                     row[lo + i] = np.uint32(row[lo + i] + np.uint32(source[2 * i]))
             for i in range(n):
-                low[i] = min(low[i], row[i])
+                low[i] = minimum(low[i], row[i])
         begin = first[t] * squares
         for k in range(squares):
             row = total[k]
             out = coarse[begin + k * n : begin + (k + 1) * n]
             for i in range(n):
-                out[i] = np.uint16(min(np.uint32(row[i] - low[i]), np.uint32(cap)))
+                out[i] = np.uint16(minimum(np.uint32(row[i] - low[i]), np.uint32(cap)))
 
 
 @part_of_kernel()
@@ -214,23 +214,23 @@ def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
         before = belief[label - 1]
         row = belief[label]
         for i in range(n):
-            row[i] = min(row[i], np.uint16(before[i] + alpha))
+            row[i] = minimum(row[i], np.uint16(before[i] + alpha))
     for label in range(labels - 2, -1, -1):
         after = belief[label + 1]
         row = belief[label]
         for i in range(n):
-            row[i] = min(row[i], np.uint16(after[i] + alpha))
+            row[i] = minimum(row[i], np.uint16(after[i] + alpha))
     row = belief[0]
     for i in range(n):
         low[i] = row[i]
     for label in range(1, labels):
         row = belief[label]
         for i in range(n):
-            low[i] = min(low[i], row[i])
+            low[i] = minimum(low[i], row[i])
     for label in range(labels):
         row = belief[label]
         for i in range(n):
-            row[i] = min(np.uint16(row[i] - low[i]), truncation)
+            row[i] = minimum(np.uint16(row[i] - low[i]), truncation)
 
 
 @part_of_kernel()
@@ -264,8 +264,8 @@ def _deliver(  # type: ignore[no-untyped-def]
                 value = np.int32(belief[labels - 1, begin + i]) + np.int32(k - labels + 1) * np.int32(alpha)
             else:
                 value = np.int32(belief[k, begin + i])
-            value = min(value, np.int32(truncation))
-            low = min(low, value)
+            value = minimum(value, np.int32(truncation))
+            low = minimum(low, value)
             target[label * length + where + i] = np.uint16(value)
         if low > 0:
             for label in range(labels):
@@ -285,14 +285,14 @@ def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyp
             cost = costs[pair * n : (pair + 1) * n]
             own = belief[k]
             for i in range(n):
-                into[i] = min(into[i], np.uint16(cost[i] + own[i]))
+                into[i] = minimum(into[i], np.uint16(cost[i] + own[i]))
     row = out[0:n]
     for i in range(n):
         low[i] = row[i]
     for label in range(1, labels):
         row = out[label * n : (label + 1) * n]
         for i in range(n):
-            low[i] = min(low[i], row[i])
+            low[i] = minimum(low[i], row[i])
     for label in range(labels):
         row = out[label * n : (label + 1) * n]
         for i in range(n):
@@ -359,13 +359,13 @@ def sweep(costs, beliefs, shifts, grid, smoothness, iterations, spoken, low):  #
                 y0 = top[t]
                 start, end = 0, n
                 if forward and side == 0:
-                    start = max(0, t - (grid.width - 1) - y0 + 1)
+                    start = maximum(0, t - (grid.width - 1) - y0 + 1)
                 elif forward:
-                    end = min(n, grid.height - 1 - y0)
+                    end = minimum(n, grid.height - 1 - y0)
                 elif side == 0:
-                    end = min(n, t - y0)
+                    end = minimum(n, t - y0)
                 else:
-                    start = max(0, 1 - y0)
+                    start = maximum(0, 1 - y0)
                 if start >= end:
                     continue
                 where = y0 + start + ahead * side - top[to]
@@ -456,7 +456,7 @@ def _fill_ranges(centre, grid, labels, gamma, cap, out):  # type: ignore[no-unty
                 for plane in range(2):
                     u = centre[plane, y, t - y] + label - radius
                     out[plane, o + label * n + i] = np.uint16(
-                        min(cap, gamma * np.float32(abs(u)) + np.float32(0.5))
+                        minimum(cap, gamma * np.float32(abs(u)) + np.float32(0.5))
                     )
 
 

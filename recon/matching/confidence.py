@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum
 from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.texture import TEXTURE_THRESHOLD, textured_mask
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
@@ -159,4 +159,4 @@ def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
                     here = total
                 elif total < around:
                     around = total
-            out[y, x] = max(0.0, 1.0 - here / max(around, np.int32(1)))
+            out[y, x] = maximum(0.0, 1.0 - here / maximum(around, np.int32(1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 
 
 def round_trip_error(
@@ -49,10 +49,10 @@ def _round_trip(there, back, out):  # type: ignore[no-untyped-def]
             if not (tx >= 0 and tx <= wb - 1 and ty >= 0 and ty <= hb - 1):
                 out[y, x] = np.inf
                 continue
-            x0 = min(int(tx), max(wb - 2, 0))
-            y0 = min(int(ty), max(hb - 2, 0))
-            x1 = min(x0 + 1, wb - 1)
-            y1 = min(y0 + 1, hb - 1)
+            x0 = minimum(np.int64(tx), maximum(wb - 2, 0))
+            y0 = minimum(np.int64(ty), maximum(hb - 2, 0))
+            x1 = minimum(x0 + 1, wb - 1)
+            y1 = minimum(y0 + 1, hb - 1)
             fx = tx - np.float32(x0)
             fy = ty - np.float32(y0)
             ex = there[y, x, 0]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.errors import UsageError
 from recon.matching.belief_propagation import MAX_TRUNCATION, data_costs, solve
 from recon.matching.guide import Guide
@@ -329,8 +329,8 @@ def _polish(  # type: ignore[no-untyped-def]
                     yj = y + dy[j]
                     xj = x + dx[j]
                     if yj >= 0 and yj < h and xj >= 0 and xj < w:
-                        cost += min(alpha * np.float32(abs(u - flow[yj, xj, 0])), d)
-                        cost += min(alpha * np.float32(abs(v - flow[yj, xj, 1])), d)
+                        cost += minimum(alpha * np.float32(abs(u - flow[yj, xj, 0])), d)
+                        cost += minimum(alpha * np.float32(abs(v - flow[yj, xj, 1])), d)
                 if mask_a[y, x] and cost < best:
                     yb = y + stretch[y, x, 1] + v
                     xb = x + stretch[y, x, 0] + u
@@ -455,7 +455,7 @@ def _halve(image, kernel, row, pixel, out):  # type: ignore[no-untyped-def]
         for i in range(length):
             row[i] = np.float32(0)
         for k in range(12):
-            source = image[min(max(2 * y + k - 5, 0), h - 1)]
+            source = image[minimum(maximum(2 * y + k - 5, 0), h - 1)]
             weight = kernel[k]
             for i in range(length):
                 row[i] += weight * np.float32(source[i])
@@ -463,14 +463,14 @@ def _halve(image, kernel, row, pixel, out):  # type: ignore[no-untyped-def]
             for i in range(channels):
                 pixel[i] = np.float32(0.5)
             for k in range(12):
-                at = min(max(2 * x + k - 5, 0), w - 1) * channels
+                at = minimum(maximum(2 * x + k - 5, 0), w - 1) * channels
                 weight = kernel[k]
                 part = row[at : at + channels]
                 for i in range(channels):
                     pixel[i] += weight * part[i]
             into = out[y, x]
             for i in range(channels):
-                into[i] = np.uint8(min(max(pixel[i], np.float32(0)), np.float32(255)))
+                into[i] = np.uint8(minimum(maximum(pixel[i], np.float32(0)), np.float32(255)))
 
 
 def _halve_mask(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h2 w2"]:

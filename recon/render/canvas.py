@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8, UInt32
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.core.mesh import Mesh
 from recon.core.raycasting import ray_scene, tensor
 from recon.surface.texture.topology import vertex_normals
@@ -244,9 +244,9 @@ def _shade(
         elif style == 1:
             u = w0 * uv[a, 0] + w1 * uv[b, 0] + w2 * uv[c, 0]
             v = w0 * uv[a, 1] + w1 * uv[b, 1] + w2 * uv[c, 1]
-            wanted = np.log2(max(density[f] * t[i] * step, np.float32(1)))
-            low = min(int(wanted), len(pyramid) - 1)
-            share = min(wanted, np.float32(len(pyramid) - 1)) - low
+            wanted = np.log2(maximum(density[f] * t[i] * step, np.float32(1)))
+            low = minimum(np.int64(wanted), len(pyramid) - 1)
+            share = minimum(wanted, np.float32(len(pyramid) - 1)) - low
             mixed[0], mixed[1], mixed[2] = 0, 0, 0
             _add_texel(pyramid[low], u, v, np.float32(1) - share, mixed)
             if share > 0:
@@ -259,7 +259,7 @@ def _shade(
                     value += rotation[row, k] * (w0 * normals[a, k] + w1 * normals[b, k] + w2 * normals[c, k])
                 normal[row] = value
                 length += value * value
-            length = max(np.sqrt(length), np.float32(1e-6))
+            length = maximum(np.sqrt(length), np.float32(1e-6))
             towards = (
                 normal[0] * (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2])
                 + normal[1] * (inverse[1, 1] * y + inverse[1, 2])
@@ -274,12 +274,14 @@ def _shade(
                 mixed[2] = (1 - normal[2]) * 127.5
             else:
                 # A key light from the upper left of the camera, a weak one from the right, and some from everywhere.
-                key = max(-0.45 * normal[0] - 0.6 * normal[1] - 0.66 * normal[2], 0.0)
-                fill = max(0.75 * normal[0] + 0.1 * normal[1] - 0.65 * normal[2], 0.0)
+                key = maximum(-0.45 * normal[0] - 0.6 * normal[1] - 0.66 * normal[2], 0.0)
+                fill = maximum(0.75 * normal[0] + 0.1 * normal[1] - 0.65 * normal[2], 0.0)
                 light = 0.3 + 0.62 * key + 0.24 * fill
                 mixed[0], mixed[1], mixed[2] = 238 * light, 232 * light, 222 * light
         for k in range(3):
-            color[y, x, k] = np.uint8(min(max(mixed[k] + np.float32(0.5), np.float32(0)), np.float32(255)))
+            color[y, x, k] = np.uint8(
+                minimum(maximum(mixed[k] + np.float32(0.5), np.float32(0)), np.float32(255))
+            )
 
 
 @part_of_kernel()
@@ -292,10 +294,10 @@ def _add_texel(
 ) -> None:
     """Add a share of a bilinear look-up (v up, edges repeated)."""
     h, w = image.shape[0], image.shape[1]
-    x = min(max(u * w - np.float32(0.5), np.float32(0)), np.float32(w - 1))
-    y = min(max((1 - v) * h - np.float32(0.5), np.float32(0)), np.float32(h - 1))
-    x0, y0 = int(x), int(y)
-    x1, y1 = min(x0 + 1, w - 1), min(y0 + 1, h - 1)
+    x = minimum(maximum(u * w - np.float32(0.5), np.float32(0)), np.float32(w - 1))
+    y = minimum(maximum((1 - v) * h - np.float32(0.5), np.float32(0)), np.float32(h - 1))
+    x0, y0 = np.int64(x), np.int64(y)
+    x1, y1 = minimum(x0 + 1, w - 1), minimum(y0 + 1, h - 1)
     fx, fy = x - np.float32(x0), y - np.float32(y0)
     for k in range(3):
         up = image[y0, x0, k] * (1 - fx) + image[y0, x1, k] * fx
@@ -342,11 +344,13 @@ def _splat(
             continue
         x = K[0, 0] * points[i, 0] / z + K[0, 2]
         y = K[1, 1] * points[i, 1] / z + K[1, 2]
-        r = min(max(K[0, 0] * radius / z, 0.6), 12.0)
+        r = minimum(maximum(K[0, 0] * radius / z, 0.6), 12.0)
         if not (x > -r and x < w - 1 + r and y > -r and y < h - 1 + r):
             continue
-        for v in range(max(0, int(np.ceil(y - r))), min(h - 1, int(np.floor(y + r))) + 1):
-            for u in range(max(0, int(np.ceil(x - r))), min(w - 1, int(np.floor(x + r))) + 1):
+        for v in range(maximum(0, np.int64(np.ceil(y - r))), minimum(h - 1, np.int64(np.floor(y + r))) + 1):
+            for u in range(
+                maximum(0, np.int64(np.ceil(x - r))), minimum(w - 1, np.int64(np.floor(x + r))) + 1
+            ):
                 if (u - x) ** 2 + (v - y) ** 2 <= r * r and z < nearest[v, u]:
                     nearest[v, u] = z
                     image[v, u, 0] = rgb[i, 0]
@@ -387,7 +391,7 @@ def _draw_segments(
         a, b = segments[i, 0].copy(), segments[i, 1].copy()
         if b[2] < a[2]:
             a, b = b, a
-        closest = 1e-3 * max(abs(b[2]), 1e-9)
+        closest = 1e-3 * maximum(abs(b[2]), 1e-9)
         if b[2] <= closest:
             continue
         if a[2] < closest:
@@ -407,19 +411,24 @@ def _draw_segments(
                 if q < 0.0:
                     last = -1.0
             elif p < 0.0:
-                first = max(first, q / p)
+                first = maximum(first, q / p)
             else:
-                last = min(last, q / p)
+                last = minimum(last, q / p)
         if first > last:
             continue
-        steps = max(1, int(np.ceil(2.0 * (last - first) * max(abs(dx), abs(dy)))))
+        steps = maximum(1, np.int64(np.ceil(2.0 * (last - first) * maximum(abs(dx), abs(dy)))))
         for s in range(steps + 1):
             share = first + (last - first) * s / steps
             x, y = ax + share * dx, ay + share * dy
             # What is linear along a line in a picture is the inverse of the depth.
             z = 1.0 / ((1.0 - share) / a[2] + share / b[2])
-            for v in range(max(0, int(np.ceil(y - radius))), min(h - 1, int(np.floor(y + radius))) + 1):
-                for u in range(max(0, int(np.ceil(x - radius))), min(w - 1, int(np.floor(x + radius))) + 1):
+            for v in range(
+                maximum(0, np.int64(np.ceil(y - radius))), minimum(h - 1, np.int64(np.floor(y + radius))) + 1
+            ):
+                for u in range(
+                    maximum(0, np.int64(np.ceil(x - radius))),
+                    minimum(w - 1, np.int64(np.floor(x + radius))) + 1,
+                ):
                     if (u - x) ** 2 + (v - y) ** 2 <= radius * radius and z <= nearest[v, u]:
                         nearest[v, u] = z
                         for k in range(3):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, part_of_kernel
 
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
@@ -260,8 +260,8 @@ def _align(  # type: ignore[no-untyped-def]
                 break
             change = abs(delta[0]) + abs(delta[1])
             for p in range(2, parameters):
-                change = max(change, abs(delta[p]))
-            if change * max(scales[i, 1], 1.0) < CONVERGED_PX:
+                change = maximum(change, abs(delta[p]))
+            if change * maximum(scales[i, 1], 1.0) < CONVERGED_PX:
                 break
         correlation[i] = found
 

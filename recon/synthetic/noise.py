@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32
 
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 
 # Ratio between octaves; not exactly 2, so that their lattices never line up.
 _LACUNARITY = 1.93
@@ -32,7 +32,7 @@ def _add_octave(points, footprint, wavelength, shift, seed, amplitude, total):  
     f = 1.0 / wavelength
     one = np.uint32(1)
     for i in range(len(total)):
-        fade = min(max(wavelength / footprint[i] * 0.5 - 1.0, 0.0), 1.0)
+        fade = minimum(maximum(wavelength / footprint[i] * 0.5 - 1.0, 0.0), 1.0)
         # Turned about a skew axis, or the lattice would show on axis-parallel walls.
         px, py, pz = points[i, 0], points[i, 1], points[i, 2]
         x = (0.8165 * px - 0.4082 * py + 0.4082 * pz) * f + shift[0]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 
 from recon.core.cameras import PinholeView
-from recon.core.kernels import kernel, part_of_kernel
+from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.surface.texture.charts import Layout
 from recon.surface.texture.color import VertexViews
 from recon.surface.texture.visibility import Candidates
@@ -128,6 +128,8 @@ def bake(
     if chosen is not None:
         order = chosen[np.argsort(blend.view[chosen, 0], kind="stable")]
     names, first = np.unique(blend.view[order, 0], return_index=True)
+    # In the order of the kernel's other arrays, or it would be compiled once more.
+    exposure = np.ascontiguousarray(gains, np.float32)
     # Of each photo in the pixels of all at work: where it begins, its height and width.
     places = np.zeros((len(views), 3), np.int64)
     for name, mine in zip(names, np.split(order, first[1:]), strict=True):
@@ -152,7 +154,7 @@ def bake(
                 pixels,
                 places,
                 matrices,
-                gains.astype(np.float32),
+                exposure,
                 margin,
                 np.empty((6, 4)),
             )
@@ -195,9 +197,9 @@ def _on_face(
     b[2] = (ax * dy - ay * dx) / det
     b[0] = 1 - b[1] - b[2]
     if margin == 0.0:
-        return min(b[0], b[1], b[2]) >= -1e-9
+        return minimum(minimum(b[0], b[1]), b[2]) >= -1e-9
     for c in range(3):
-        b[c] = max(b[c], 0.0)
+        b[c] = maximum(b[c], 0.0)
     total = b[0] + b[1] + b[2]
     for c in range(3):
         b[c] /= total
@@ -259,10 +261,10 @@ def _paint(
                     for channel in range(3):
                         value = 0.0
                         for r in range(4):
-                            yy = min(max(iq - 1 + r, 0), ph - 1)
+                            yy = minimum(maximum(iq - 1 + r, 0), ph - 1)
                             line = 0.0
                             for s in range(4):
-                                xx = min(max(iu - 1 + s, 0), pw - 1)
+                                xx = minimum(maximum(iu - 1 + s, 0), pw - 1)
                                 line += wx[s] * pixels[begin + 3 * (yy * pw + xx) + channel]
                             value += wy[r] * line
                         value *= gains[v, channel]
@@ -273,7 +275,9 @@ def _paint(
                 if total <= 0:
                     continue
                 for channel in range(3):
-                    texture[y, x, channel] = np.uint8(min(max(color[channel] / total + 0.5, 0.0), 255.0))
+                    texture[y, x, channel] = np.uint8(
+                        minimum(maximum(color[channel] / total + 0.5, 0.0), 255.0)
+                    )
                 # Owners of the margin are told apart from those inside: -2 - face.
                 owner[y, x] = names[f] if margin == 0.0 else -2 - names[f]
 

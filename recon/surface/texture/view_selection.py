@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int16, Int32
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, maximum, minimum
 from recon.surface.texture.color import Agreement
 from recon.surface.texture.topology import Adjacency, regions
 from recon.surface.texture.visibility import Candidates
@@ -189,7 +189,7 @@ def _send(
                 belief[k] += message[f, j, k]
         if after == 0:
             continue
-        gamma = np.float32(1.0 / max(before, after))
+        gamma = np.float32(1.0 / maximum(before, after))
         for j in range(3):
             g = neighbour[f, j]
             if g < 0 or (g < f) == forward:
@@ -198,7 +198,7 @@ def _send(
             for k in range(count):
                 if ids[f, k] >= 0:
                     outgoing[k] = gamma * belief[k] - message[f, j, k]
-                    low = min(low, outgoing[k])
+                    low = minimum(low, outgoing[k])
             limit = low + weight[f, j]
             into = message[g, back[f, j]]
             least = np.float32(np.inf)
@@ -209,10 +209,10 @@ def _send(
                 value = limit
                 for k in range(count):
                     if ids[f, k] == ids[g, kk]:
-                        value = min(value, outgoing[k])
+                        value = minimum(value, outgoing[k])
                         break
                 into[kk] = value
-                least = min(least, value)
+                least = minimum(least, value)
             for kk in range(count):
                 if ids[g, kk] >= 0:
                     into[kk] -= least
