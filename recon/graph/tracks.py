@@ -289,6 +289,7 @@ def build_tracks(
     anchors: Mapping[int, Float32[np.ndarray, "n 2"]],
     settings: TrackSettings | None = None,
     points: Mapping[tuple[int, int], MatchedPoints] | None = None,
+    occupied: Mapping[int, Float32[np.ndarray, "n 2"]] | None = None,
 ) -> Tracks:
     """Multi-view tracks from dense matches: anchors of each photo carried directly into all its neighbours.
 
@@ -304,6 +305,7 @@ def build_tracks(
         matches: dense matches of verified pairs (ascending photo ids) at matching size.
         anchors: points of each photo at working size, e.g. of ``find_anchors`` or SIFT points.
         points: pairs (not in ``matches``) whose interest points carry what lies next to them.
+        occupied: observations of other tracks by photo; an anchor next to one starts none.
 
     Returns:
         Tracks with reference flags and affinities. The result does not depend on the order of the input.
@@ -316,7 +318,7 @@ def build_tracks(
         start = np.ascontiguousarray(anchors[reference], dtype=np.float32)
         if len(start) and flows.neighbours.get(reference):
             candidates.append(_carry_anchors(flows, reference, start, settings))
-    return _select(candidates, flows, settings)
+    return _select(candidates, flows, settings, occupied or {})
 
 
 def _carry_anchors(
@@ -368,7 +370,12 @@ def _carry_anchors(
     return _Candidates(reference, anchor[long], end, seen_in, xy[seen], affinity[seen], agreement[long])
 
 
-def _select(candidates: list[_Candidates], flows: Flows, settings: TrackSettings) -> Tracks:
+def _select(
+    candidates: list[_Candidates],
+    flows: Flows,
+    settings: TrackSettings,
+    others: Mapping[int, Float32[np.ndarray, "n 2"]],
+) -> Tracks:
     counts = [len(one.anchor) for one in candidates]
     owner_of = np.repeat(np.arange(len(candidates)), counts)
     if len(owner_of) == 0:
@@ -378,6 +385,9 @@ def _select(candidates: list[_Candidates], flows: Flows, settings: TrackSettings
     agreement = np.concatenate([one.agreement for one in candidates])
     order = np.lexsort((row_of, owner_of, -agreement, -length))
     occupied = {photo: _Occupancy(settings.suppression, size) for photo, size in flows.sizes.items()}
+    for photo, points in others.items():
+        for xy in points.tolist():
+            occupied[photo].add(*xy)
     started = dict.fromkeys(flows.sizes, 0)
     taken = np.zeros(len(order), bool)
     for position in order.tolist():

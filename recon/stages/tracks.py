@@ -11,9 +11,12 @@ from recon.engine.stage import StageContext, options_of
 from recon.graph.anchors import AnchorKind
 from recon.graph.thinning import thin_tracks
 from recon.graph.tracks import TrackSettings, tracks_from_sparse
+from recon.io.manifest import KEPT
 from recon.run.folder import RunFolder
+from recon.run.shared_fields import content_key
 from recon.sfm.track_refinement import with_references
-from recon.tasks.tracks import TrackOptions, refined, tracks_of_flow
+from recon.tasks.track_sources import earlier_tracks, track_sources, write_track_sources
+from recon.tasks.tracks import TrackOptions, refined, tracks_carried_on, tracks_of_flow
 
 _SAME_POINT = 1e-3
 """Points of one photo that agree to so many pixels are the same point of a detector."""
@@ -53,7 +56,8 @@ class TracksSettings(BaseModel):
 class TracksStage:
     """Carries anchors of each photo into its neighbours, resolves conflicts, refines what is left.
 
-    The point matches of a sparse matcher that agree with their pair's geometry are joined, best score first.
+    Where few photos came or went, the dense tracks of the earlier ones stay and are carried on into the new ones. The
+    point matches of a sparse matcher that agree with their pair's geometry are joined, best score first.
     """
 
     name: ClassVar[str] = "tracks"
@@ -65,6 +69,7 @@ class TracksStage:
         run = RunFolder.of(work)
         edges = run.edges()
         matching = run.matching
+        sources, kept = None, 0
         if matching.kind == "sparse":
             tracks = tracks_from_sparse(
                 {edge: run.sparse_match(edge) for edge in edges},
@@ -79,8 +84,22 @@ class TracksStage:
                 tracks = refined(run, tracks, work)
         else:
             options = options_of(TrackOptions, settings)
-            tracks = tracks_of_flow(run, edges, options, work)
+            identity = content_key({"version": self.version, "options": asdict(options)})
+            sources = track_sources(run, edges, identity)
+            before = earlier_tracks(run, sources) if work.reuse else None
+            if before is None:
+                tracks = tracks_of_flow(run, edges, options, work)
+            else:
+                tracks = tracks_carried_on(run, edges, options, work, before.tracks, before.changes.new)
+                sources, kept = before.carried_on(sources), before.tracks.count
             run.write_track_options(asdict(options))
         run.write_tracks(tracks)
+        if sources is not None:
+            write_track_sources(work, sources)
         length = len(tracks.track_id) / max(tracks.count, 1)
-        return {"tracks": tracks.count, "observations": len(tracks.track_id), "mean_length": round(length, 3)}
+        return {
+            "tracks": tracks.count,
+            "observations": len(tracks.track_id),
+            "mean_length": round(length, 3),
+            **({KEPT: kept} if kept else {}),
+        }
