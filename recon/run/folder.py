@@ -6,6 +6,7 @@ file names of a workspace are said in this room and nowhere else (docs/architect
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -68,6 +69,9 @@ FIELDS = "fields.json"
 GRAPH = "view_graph.graphml"
 LOOKS = "sparse_looks.npz"
 MAPPING = "mapping.json"
+MODELS = "sparse"
+MODEL_SOURCES = "sources.json"
+MODEL_TRACKS = "tracks.npz"
 PAIRS = "pairs.json"
 POINTS = "features"
 SPARSE_MATCHES = "sparse_matches.npz"
@@ -712,12 +716,7 @@ class RunFolder:
 
     def write_tracks(self, tracks: Tracks) -> None:
         """Write tracks as arrays; what is not known is left out."""
-        arrays: dict[str, Any] = {"track_id": tracks.track_id, "photo_id": tracks.photo_id, "xy": tracks.xy}
-        if tracks.is_reference is not None:
-            arrays["is_reference"] = tracks.is_reference
-        if tracks.affinity is not None:
-            arrays["affinity"] = tracks.affinity
-        self.files.write_npz(TRACKS, **arrays)
+        self.files.write_npz(TRACKS, **_track_arrays(tracks))
 
     @property
     def track_options(self) -> dict[str, Any]:
@@ -836,18 +835,31 @@ class RunFolder:
         counts = depth.counts if depth is not None and depth.state == "done" else {}
         return with_depth(trust, {key: counts[key] for key in DEPTH_FIGURES if key in counts})
 
-    def write_models(self, models: Sequence[Any], left_out: Sequence[LeftOut]) -> None:
+    def write_models(
+        self,
+        models: Sequence[Any],
+        left_out: Sequence[LeftOut],
+        tracks: Tracks | None = None,
+        sources: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write COLMAP models, the chosen one first, and which photos are in none.
 
         Args:
             models: ``pycolmap.Reconstruction``.
             left_out: photos that no model holds, beside those that the run could not use at all.
+            tracks: whose observations are the keypoints of the chosen model.
+            sources: what the chosen model was made from, for a run of more or fewer photos.
         """
-        with self.files.fresh_directory("sparse") as folder:
+        with self.files.fresh_directory(MODELS) as folder:
             for index, model in enumerate(models):
                 target = folder / str(index)
                 target.mkdir()
                 model.write(target)
+            if tracks is not None and sources is not None:
+                with (folder / MODEL_TRACKS).open("wb") as stream:
+                    np.savez(stream, **_track_arrays(tracks))
+                stored = {**sources, "model": _model_hash(folder / "0")}
+                (folder / MODEL_SOURCES).write_text(json.dumps(stored, indent=0) + "\n", encoding="utf-8")
         listed = [
             {
                 "folder": f"sparse/{index}",
@@ -946,6 +958,41 @@ class RunFolder:
 
         with self.files.writing(CLOUD) as path:
             write_points_ply(path, cloud, count)
+
+
+def read_model_sources(folder: Path) -> tuple[dict[str, Any], Any, Tracks] | None:
+    """What ``write_models`` noted of the chosen model, the model, and its tracks; None where that is not whole.
+
+    Args:
+        folder: of the models.
+    """
+    from recon.core.colmap import read_reconstruction
+
+    try:
+        sources = parse_json((folder / MODEL_SOURCES).read_text(encoding="utf-8"))
+        if not isinstance(sources, dict) or sources.get("model") != _model_hash(folder / "0"):
+            return None
+        data = read_arrays(folder / MODEL_TRACKS)
+        names = ("track_id", "photo_id", "xy", "is_reference", "affinity")
+        tracks = Tracks(*(data[name] for name in names))
+        return sources, read_reconstruction(folder / "0"), tracks
+    except (OSError, ValueError, KeyError, ReconError):
+        return None
+
+
+def _model_hash(folder: Path) -> str:
+    """Hash of the files of a model."""
+    return "+".join(file_sha256(path) for path in sorted(folder.iterdir()))
+
+
+def _track_arrays(tracks: Tracks) -> dict[str, Any]:
+    """The arrays of tracks that are known."""
+    arrays: dict[str, Any] = {"track_id": tracks.track_id, "photo_id": tracks.photo_id, "xy": tracks.xy}
+    if tracks.is_reference is not None:
+        arrays["is_reference"] = tracks.is_reference
+    if tracks.affinity is not None:
+        arrays["affinity"] = tracks.affinity
+    return arrays
 
 
 def write_points(path: Path, points: InterestPoints) -> None:

@@ -34,7 +34,7 @@ class PhotoChanges:
         Args:
             earlier: photos that came and went in runs before that went on from each other.
         """
-        return 0 < self.count and self.count + earlier <= max(1, int(_MOST_CHANGED * len(self.now)))
+        return self.count > 0 and self.count + earlier <= max(1, int(_MOST_CHANGED * len(self.now)))
 
 
 def photo_changes(before: Sequence[str], now: Sequence[str]) -> PhotoChanges | None:

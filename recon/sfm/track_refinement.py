@@ -15,7 +15,7 @@ so that only translations are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -313,6 +313,7 @@ def refine_with_geometry(
     settings: RefinementSettings | None = None,
     *,
     threads: int = 1,
+    only: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Tracks, Bool[np.ndarray, " n"]]:
     """Tracks refined once more with known cameras: patches warped by local planes, positions estimated.
 
@@ -325,6 +326,7 @@ def refine_with_geometry(
     Args:
         tracks: as they were written to the database that ``model`` comes from, with references and
         affinities.
+        only: the observations to align; None for all.
 
     Returns:
         Tracks with the same rows, and which of them were aligned (rows of tracks that the model does not hold
@@ -342,15 +344,19 @@ def refine_with_geometry(
     reference[tracks.track_id[starts]] = starts
     usable = held & np.isfinite(xyz[tracks.track_id]).all(axis=1) & held[reference[tracks.track_id]]
     rows = np.nonzero(usable & ~tracks.is_reference)[0]
+    cameras, gradient = posed_cameras(model, photos), None
+    if only is not None:  # of these tracks all observations tell the plane
+        rows = rows[np.isin(tracks.track_id[rows], tracks.track_id[only])]
+        gradient = _plane_gradients(tracks, xyz, cameras, reference, rows, settings.radius)
+        rows = rows[only[rows]]
     if len(rows) == 0:
         return tracks, np.zeros(len(tracks.track_id), bool)
     sources = reference[tracks.track_id[rows]]
-    cameras = posed_cameras(model, photos)
     pyramids = _Pyramids(images, np.unique(tracks.photo_id).tolist(), settings.memory)
     aligned = _Alignment.of_none(len(rows))
     for some in _blocks(tracks.track_id[rows]):
         both = sources[some], rows[some]
-        warps, sane, _ = _plane_warps(tracks, xyz, cameras, *both, settings.radius)
+        warps, sane, _ = _plane_warps(tracks, xyz, cameras, *both, settings.radius, gradient)
         made = _align_warps(pyramids, tracks, tracks.xy, warps, *both, settings, threads, parameters=2)
         aligned.put(some, replace(made, good=made.good & sane))
     good = aligned.good
@@ -372,6 +378,8 @@ def complete_tracks(
     *,
     max_angle: float = 1.0,
     threads: int = 1,
+    only_in: Collection[int] | None = None,
+    everywhere: Bool[np.ndarray, " t"] | None = None,
 ) -> Tracks:
     """Tracks with observations added where the model's points are seen in photos that the tracks do not reach.
 
@@ -383,6 +391,8 @@ def complete_tracks(
     Args:
         tracks: as in ``refine_with_geometry``.
         max_angle: radians between the rays of reference and new photo; patches change too much beyond.
+        only_in: ids of the photos to look in; None for all.
+        everywhere: tracks that are looked for in all photos nevertheless.
     """
     settings = settings or RefinementSettings()
     if tracks.is_reference is None or tracks.affinity is None:
@@ -394,15 +404,15 @@ def complete_tracks(
     reference = np.full(tracks.count, -1, np.int64)
     reference[tracks.track_id[starts]] = starts
     cameras = posed_cameras(model, photos)
-    rows = np.nonzero(held & ~tracks.is_reference & (reference[tracks.track_id] >= 0))[0]
-    gradient = np.zeros((tracks.count, 2))
-    for some in _blocks(tracks.track_id[rows]):
-        mine = rows[some]
-        sources = reference[tracks.track_id[mine]]
-        gradient += _plane_warps(tracks, xyz, cameras, sources, mine, settings.radius)[2]
     track_id, photo_id, predicted = _unseen_projections(
         tracks, xyz, cameras, reference, settings.radius, max_angle
     )
+    if only_in is not None:
+        track_id, photo_id, predicted = _some_projections(track_id, photo_id, predicted, only_in, everywhere)
+    rows = np.nonzero(held & ~tracks.is_reference & (reference[tracks.track_id] >= 0))[0]
+    if only_in is not None:
+        rows = rows[np.isin(tracks.track_id[rows], np.concatenate([rows[:0], *track_id]))]
+    gradient = _plane_gradients(tracks, xyz, cameras, reference, rows, settings.radius)
     added = sum(map(len, track_id))
     if added == 0:
         return tracks
@@ -464,6 +474,42 @@ def _unseen_projections(
         photo_id.append(np.full(int(use.sum()), photo))
         predicted.append(pixels[use])
     return track_id, photo_id, predicted
+
+
+def _some_projections(
+    track_id: Sequence[np.ndarray],
+    photo_id: Sequence[np.ndarray],
+    predicted: Sequence[np.ndarray],
+    only_in: Collection[int],
+    everywhere: Bool[np.ndarray, " t"] | None,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Of ``_unseen_projections`` those into some photos, and those of some tracks."""
+    masks = [
+        np.isin(photo, list(only_in)) | (False if everywhere is None else everywhere[track])
+        for track, photo in zip(track_id, photo_id, strict=True)
+    ]
+    one, other, third = (
+        [values[mask] for values, mask in zip(parts, masks, strict=True)]
+        for parts in (track_id, photo_id, predicted)
+    )
+    return one, other, third
+
+
+def _plane_gradients(
+    tracks: Tracks,
+    xyz: Float[np.ndarray, "t 3"],
+    cameras: Mapping[int, Camera],
+    reference: Int64[np.ndarray, " _"],
+    rows: Int[np.ndarray, " m"],
+    radius: int,
+) -> Float[np.ndarray, "t 2"]:
+    """The planes of tracks, told by some of their observations; zero for tracks without one."""
+    gradient = np.zeros((tracks.count, 2))
+    for some in _blocks(tracks.track_id[rows]):
+        mine = rows[some]
+        sources = reference[tracks.track_id[mine]]
+        gradient += _plane_warps(tracks, xyz, cameras, sources, mine, radius)[2]
+    return gradient
 
 
 def _plane_warps(

@@ -9,22 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from recon.core.colmap import pycolmap
 from recon.datasets.given_cameras import ESTIMATE, cameras_fingerprint, photos_with_given_cameras
 from recon.engine.stage import StageContext, options_of
-from recon.errors import ReconError
-from recon.run.folder import TRUST, RunFolder
+from recon.io.manifest import KEPT
+from recon.run.folder import RunFolder
+from recon.run.shared_fields import content_key
 from recon.sfm.adapter import color_points
-from recon.sfm.final_model import FinalModel, checked, polished, verdict_on
-from recon.sfm.mapping import (
-    MOST_INCREMENTAL,
-    MapperName,
-    MappingSettings,
-    map_incremental,
-    map_known,
-    mapper_named,
-    with_model_first,
-)
-from recon.tasks.joining import joined_by_flow
-from recon.tasks.mapping import TrackDatabase, map_with_progress, starting_pair, tell_no_model, tell_verdict
-from recon.tasks.tracks import greys_of_surfaces
+from recon.sfm.final_model import verdict_on
+from recon.sfm.mapping import MOST_INCREMENTAL, MapperName, MappingSettings, map_incremental, mapper_named
+from recon.tasks.mapping import FinalOptions, final_model, starting_pair, tell_verdict
+from recon.tasks.model_extension import model_extended, model_sources
 
 
 class MapSettings(BaseModel):
@@ -90,53 +82,39 @@ class MapStage:
     def run(self, settings: MapSettings, work: StageContext) -> dict[str, Any]:
         run = RunFolder.of(work)
         photo_set, given = photos_with_given_cameras(run.photo_set, settings.poses)
-        graph, tracks = run.view_graph(), run.tracks()
-        database = TrackDatabase(work, graph.edges, settings.max_error)
-        path = database.write(photo_set, tracks)
         mapper = mapper_named(settings.mapper, len(photo_set.photos))
-        from_pair = mapper is map_incremental and given is None
         options = options_of(
             MappingSettings,
             settings,
             seed=work.seed,
             threads=1 if settings.one_thread else work.threads,
             fixed_cameras=given is not None,
-            first_pair=starting_pair(settings.first_pair, photo_set, graph, usable=from_pair),
+            first_pair=starting_pair(
+                settings.first_pair,
+                photo_set,
+                run.view_graph(),
+                usable=mapper is map_incremental and given is None,
+            ),
         )
         pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value  # its log is not for the screen
-        if given is not None:
-            result = map_known(photo_set, tracks, given, options)
-        else:
-            result = map_with_progress(mapper, path, photo_set, graph, options, work)
-        work.remove(TRUST)
-        if result.best is None:
-            raise tell_no_model(result, photo_set, tracks, work)
-        joined = joined_by_flow(result, photo_set, graph, tracks, options, work) if given is None else None
-        if joined is not None:
-            result, photo_set, graph, tracks = joined.result, joined.photos, joined.graph, joined.tracks
-            database = TrackDatabase(work, graph.edges, settings.max_error)
-            database.write(photo_set, tracks)
-        try:
-            result = with_model_first(result, settings.model, photo_set, graph)
-        except ValueError as error:
-            raise ReconError(f"map.model = {settings.model}: {error}, counted from 0") from None
-        final = FinalModel(result, photo_set, tracks, options)
+        identity = content_key({"version": self.version, "settings": settings.model_dump(mode="json")})
+        extended, kept = None, 0
         if given is None:
-            final = checked(
-                final, graph, mapper=mapper, write=database.write, test_cameras=settings.test_cameras
-            )
-            for note in final.notes:
-                work.log.info(note)
-        if settings.polish:
-            final = polished(final, greys_of_surfaces(run), threads=work.threads, memory=work.memory)
-            database.write(final.photos, final.tracks)
-        trust = verdict_on(final, graph, run.pairs) if given is None else None
+            extended = model_extended(run, options, identity, work, polish=settings.polish)
+        if extended is None:
+            how = options_of(FinalOptions, settings)
+            final, graph = final_model(run, photo_set, given, mapper, options, how, work)
+            trust = verdict_on(final, graph, run.pairs) if given is None else None
+        else:
+            final, trust, kept = extended
+        photo_set = final.photos
         models = list(final.result.reconstructions)
         for model in models:
             color_points(model, lambda number: run.rgb(run.photo_set.photos[number]))
         for out in final.result.left_out:
             work.warn(f"{out.name} is not in the model: {out.reason}")
-        run.write_models(models, final.result.left_out)
+        sources = None if trust is None else model_sources(run, final, trust, identity)
+        run.write_models(models, final.result.left_out, final.tracks, sources)
         if trust is not None:
             tell_verdict(trust, work, refuse=settings.refuse)
         return {
@@ -146,4 +124,5 @@ class MapStage:
             "mean_track_length": round(final.model.compute_mean_track_length(), 3),
             "mean_reprojection_error_px": round(final.model.compute_mean_reprojection_error(), 4),
             "models": len(models),
+            **({KEPT: kept} if kept else {}),
         }

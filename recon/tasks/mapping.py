@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
 
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
@@ -12,10 +15,13 @@ from recon.graph.tracks import track_matches
 from recon.graph.two_view import verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import PhotoSet
-from recon.run.folder import DATABASE, TRUST
+from recon.run.folder import DATABASE, TRUST, RunFolder
 from recon.sfm.adapter import write_database
-from recon.sfm.mapping import Mapper, MappingResult, MappingSettings
+from recon.sfm.final_model import FinalModel, checked, polished
+from recon.sfm.mapping import Mapper, MappingResult, MappingSettings, map_known, with_model_first
 from recon.sfm.trust import Thresholds, Trust, only_turns, turns_of
+from recon.tasks.joining import joined_by_flow
+from recon.tasks.tracks import greys_of_surfaces
 
 
 class TrackDatabase:
@@ -47,6 +53,62 @@ class TrackDatabase:
         with self.work.writing(DATABASE) as path:
             write_database(path, photo_set, tracks, geometries)
         return self.work.path(DATABASE)
+
+
+@dataclass(frozen=True)
+class FinalOptions:
+    """How the models of a mapping become the final one; see ``MapSettings``."""
+
+    model: int
+    test_cameras: bool
+    polish: bool
+
+
+def final_model(
+    run: RunFolder,
+    photo_set: PhotoSet,
+    given: Mapping[int, Float[np.ndarray, "3 4"]] | None,
+    mapper: Mapper,
+    options: MappingSettings,
+    how: FinalOptions,
+    work: StageContext,
+) -> tuple[FinalModel, ViewGraph]:
+    """Cameras and points of the run's tracks, and the view graph that they go by; the database is that of the result.
+
+    Args:
+        given: poses that stay as they are.
+
+    Raises:
+        ReconError: no cameras could be found, or there is no such model.
+    """
+    graph, tracks = run.view_graph(), run.tracks()
+    database = TrackDatabase(work, graph.edges, options.max_error)
+    path = database.write(photo_set, tracks)
+    if given is not None:
+        result = map_known(photo_set, tracks, given, options)
+    else:
+        result = map_with_progress(mapper, path, photo_set, graph, options, work)
+    work.remove(TRUST)
+    if result.best is None:
+        raise tell_no_model(result, photo_set, tracks, work)
+    joined = joined_by_flow(result, photo_set, graph, tracks, options, work) if given is None else None
+    if joined is not None:
+        result, photo_set, graph, tracks = joined.result, joined.photos, joined.graph, joined.tracks
+        database = TrackDatabase(work, graph.edges, options.max_error)
+        database.write(photo_set, tracks)
+    try:
+        result = with_model_first(result, how.model, photo_set, graph)
+    except ValueError as error:
+        raise ReconError(f"map.model = {how.model}: {error}, counted from 0") from None
+    final = FinalModel(result, photo_set, tracks, options)
+    if given is None:
+        final = checked(final, graph, mapper=mapper, write=database.write, test_cameras=how.test_cameras)
+        for note in final.notes:
+            work.log.info(note)
+    if how.polish:
+        final = polished(final, greys_of_surfaces(run), threads=work.threads, memory=work.memory)
+        database.write(final.photos, final.tracks)
+    return final, graph
 
 
 def starting_pair(
