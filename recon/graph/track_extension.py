@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32
 
 from recon.graph.tracks import Flows, PhotoRows, TrackSettings, make_tracks, select_observations
 from recon.graph.types import Tracks
@@ -91,8 +91,8 @@ def _predictions(
         found.append((rows[valid], moved[valid], composed, np.full(int(valid.sum()), pixel)))
     if not found:
         return None
-    row, moved, composed, pixel = (np.concatenate(column) for column in zip(*found, strict=True))
-    return (row, moved, composed, pixel) if len(row) else None
+    row, there, affinities, pixels = (np.concatenate(column) for column in zip(*found, strict=True))
+    return (row, there, affinities, pixels) if len(row) else None
 
 
 def refined_additions(
@@ -174,10 +174,3 @@ def with_more_tracks(tracks: Tracks, more: Tracks) -> tuple[Tracks, Bool[np.ndar
 def points_by_photo(tracks: Tracks, photos: Collection[int]) -> dict[int, Float32[np.ndarray, "n 2"]]:
     """Observations of some photos."""
     return {photo: tracks.xy[tracks.photo_id == photo] for photo in photos}
-
-
-def rows_with(tracks: Tracks, numbers: Int[np.ndarray, " t"]) -> Bool[np.ndarray, " n"]:
-    """Observations of some tracks."""
-    wanted = np.zeros(tracks.count, bool)
-    wanted[numbers] = True
-    return wanted[tracks.track_id]

@@ -29,12 +29,14 @@ class PhotoChanges:
         return len(self.new) + len(self.gone)
 
     def few(self, earlier: int = 0) -> bool:
-        """Whether something changed, but no more than a tenth of the photos, or one of fewer than ten.
+        """Whether something changed, but no more than a tenth of the photos that stayed.
+
+        In small sets each photo matters to all others, and little is saved.
 
         Args:
             earlier: photos that came and went in runs before that went on from each other.
         """
-        return self.count > 0 and self.count + earlier <= max(1, int(_MOST_CHANGED * len(self.now)))
+        return self.count > 0 and self.count + earlier <= _MOST_CHANGED * len(self.now)
 
 
 def photo_changes(before: Sequence[str], now: Sequence[str]) -> PhotoChanges | None:

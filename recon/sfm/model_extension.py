@@ -255,6 +255,10 @@ def _tracks_of_model(before: PosedTracks, found: Tracks, new: Collection[int]) -
     votes = found.track_id[voted].astype(np.int64) * (before.tracks.count + 1) + near[voted]
     both, count = np.unique(votes, return_counts=True)
     track, of = np.divmod(both, before.tracks.count + 1)
+    # Other tracks come near in single photos: more than half of the observations that could be common must be.
+    length = np.bincount(found.track_id[rows], minlength=found.count)[track]
+    most_common = 2 * count > np.minimum(length, np.bincount(before.tracks.track_id)[of])
+    track, of, count = track[most_common], of[most_common], count[most_common]
     best = np.full(found.count, -1, np.int64)
     # The most votes last, so that they stay; of two tracks of one of the model, the one with more votes stays.
     order = np.lexsort((-of, count))
