@@ -3,7 +3,8 @@
 Usage: python benchmarks/scale.py more|whole|kept|memory|workers|faults|parts|simulate [--photos N] [--size 240x180]
        [--keep FOLDER] [--begin STAGE] [--until STAGE] [--rays 1] [--given-cameras] [--set KEY=VALUE ...]
 
-``more``: a run of N - 1 rendered photos of a wall, then the missing one is added: processor seconds by stage.
+``more``: a run of N - 1 rendered photos of a wall (or with ``--scene street`` of a street), then the missing one is
+added: processor seconds by stage.
 ``whole``: runs of a street that closes, N and 4 N photos, quality preview: processor seconds a photo and
 peak memory by stage, photos in the model, and how far the centres are off; with ``--keep`` it goes on where it stopped.
 ``kept``: the stages of a run of ``whole`` from ``--begin`` on, anew in one process, whatever code made what comes
@@ -118,9 +119,13 @@ def reconstruct(photos: Path, out: Path, size: tuple[int, int], *more: str) -> d
     return {name: one.cpu_seconds for name, one in after.stages.items() if old.get(name) != one.fingerprint}
 
 
-def one_more(count: int, size: tuple[int, int], folder: Path, more: Sequence[str]) -> None:
-    """A run without one photo of the middle, then with it."""
-    write_scene(wall(count, size), folder / "scene")
+def one_more(
+    count: int, size: tuple[int, int], folder: Path, more: Sequence[str], street: bool, rays: int
+) -> None:
+    """A run without one photo of the middle, then with it: of a wall, or of a street."""
+    if not (folder / "scene" / "images").exists():
+        scene = make_large_scene("street", count, size, rays=rays) if street else wall(count, size)
+        write_scene(scene, folder / "scene")
     images = folder / "scene" / "images"
     late = sorted(images.iterdir())[count // 2]
     shutil.move(late, folder / late.name)
@@ -576,7 +581,11 @@ def main() -> None:
     parser.add_argument("--memory", default="1G", help="that runs may take, for whole")
     parser.add_argument("--begin", default="tracks", help="first stage, for kept")
     parser.add_argument("--until", help="last stage of the runs, for more, whole and workers")
-    parser.add_argument("--rays", type=int, default=2, help="per pixel and axis of the photos, for whole")
+    parser.add_argument("--scene", choices=("wall", "street"), default="wall", help="for more")
+    parser.add_argument("--quality", help="of the runs, for more")
+    parser.add_argument(
+        "--rays", type=int, default=2, help="per pixel and axis of the photos, for whole and streets"
+    )
     parser.add_argument("--given-cameras", action="store_true", help="whole: map by the true cameras")
     parser.add_argument("--set", action="append", default=[], help="setting of the recipe for all runs")
     parser.add_argument("--keep", type=Path, help="folder for photos and runs; by default a temporary one")
@@ -594,8 +603,10 @@ def main() -> None:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if args.what == "more":
+            until = ["--stop-after", args.until] if args.until else []
+            quality = ["--quality", args.quality] if args.quality else []
             one_more(
-                args.photos or 24, size, folder, more + (["--stop-after", args.until] if args.until else [])
+                args.photos or 24, size, folder, more + until + quality, args.scene == "street", args.rays
             )
         elif args.what == "whole":
             until = ["--stop-after", args.until] if args.until else []
