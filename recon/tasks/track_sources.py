@@ -19,8 +19,8 @@ from recon.run.photo_changes import PhotoChanges, photo_changes
 from recon.run.shared_fields import content_key
 from recon.sfm.track_refinement import with_references
 
-_SAME_EDGES = 0.9
-"""So large a share of the edges between photos that stayed must be as they were."""
+_CHANGED_EDGES = 0.1
+"""So large a share of the edges between photos that stayed may be otherwise."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,20 @@ def earlier_tracks(run: RunFolder, today: TrackSources | None) -> EarlierTracks 
 
 
 def _edges_stayed(before: TrackSources, today: TrackSources, stayed: Sequence[str]) -> bool:
-    """Whether nearly all edges between the photos that stayed were there, and are there, with the same match."""
+    """Whether the edges between the photos that stayed are nearly all as they were.
+
+    A photo that came takes the place of others among the best neighbours of its own ones: of so many edges as it has
+    it does not matter if they are gone, or, for one that went, if they are new.
+    """
     kept = set(stayed)
     then, now = (
         {ends: key for ends, key in one.edges.items() if kept.issuperset(ends.split("|"))}
         for one in (before, today)
     )
+    displaced = len(before.edges) - len(then) + len(today.edges) - len(now)
     same = len(then.items() & now.items())
-    return same >= _SAME_EDGES * max(len(then), len(now), 1)
+    few = _CHANGED_EDGES * max(len(then), len(now))
+    return len(then.keys() & now.keys()) - same <= few and max(len(then), len(now)) - same <= few + displaced
 
 
 def read_track_sources(run: RunFolder) -> TrackSources | None:
