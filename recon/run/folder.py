@@ -685,8 +685,12 @@ class RunFolder:
             arrays[f"{i}_{j}_model"] = np.array([geometry.model])
         self.files.write_npz(TWO_VIEW, **arrays)
 
-    def tracks(self) -> Tracks:
-        """The tracks of the stage of that name."""
+    def tracks(self, photos: int | None = None) -> Tracks:
+        """The tracks of the stage of that name.
+
+        Args:
+            photos: how many photos they may have; None for those of the run as it is.
+        """
         data = self._arrays(TRACKS, "tracks")
         with reading(self.path(TRACKS), _again("tracks")):
             tracks = Tracks(
@@ -696,10 +700,10 @@ class RunFolder:
                 data.get("is_reference"),
                 data.get("affinity"),
             )
-            self._check_tracks(tracks)
+            self._check_tracks(tracks, photos)
         return tracks
 
-    def _check_tracks(self, tracks: Tracks) -> None:
+    def _check_tracks(self, tracks: Tracks, photos: int | None) -> None:
         """Refuse arrays that do not fit together, and photos that are not there."""
         count = len(tracks.xy)
         wanted = {"track_id": (count,), "photo_id": (count,), "xy": (count, 2)}
@@ -711,7 +715,9 @@ class RunFolder:
         ids = np.concatenate([tracks.track_id, tracks.photo_id])
         if ids.dtype.kind not in "iu" or (ids < 0).any() or (tracks.track_id > count).any():
             raise ValueError("it has ids that cannot be")
-        if self.has_photos and (tracks.photo_id >= len(self.photo_set.photos)).any():
+        if photos is None and self.has_photos:
+            photos = len(self.photo_set.photos)
+        if photos is not None and (tracks.photo_id >= photos).any():
             raise ValueError(f"it has photos that {PHOTO_SET} has not")
 
     def write_tracks(self, tracks: Tracks) -> None:

@@ -98,7 +98,7 @@ def earlier_tracks(run: RunFolder, today: TrackSources | None) -> EarlierTracks 
     if not _edges_stayed(before, today, stayed):
         return None
     try:
-        tracks = run.tracks()
+        tracks = run.tracks(len(before.photos))
     except ReconError:
         return None
     if tracks.is_reference is None or tracks.affinity is None:
