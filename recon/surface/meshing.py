@@ -33,7 +33,7 @@ _REACH = 2.0
 # A vertex is moved and coloured by so many nearest points, whose weight falls with their distance (Gaussian, its
 # deviation in spacings), and by at most so many spacings.
 _SETTLING_POINTS, _SETTLING_SIGMA, _SETTLING_STEP = 6, 1.0, 1.0
-_SETTLING_CHUNK = 100_000
+_SETTLING_CHUNK = 25_000
 # Faces that are worked on at once.
 _CHUNK = 500_000
 # Parts of a cloud overlap by so many cells on each side of the plane between them: the surfaces of both are then within
