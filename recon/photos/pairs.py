@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8, UInt64
 
 from recon.core.memory import Lazy
 from recon.errors import UsageError
@@ -40,6 +40,7 @@ def candidate_pairs(
     loop: bool,
     retrieved: int,
     seed: int,
+    vocabulary: Callable[[], Float32[np.ndarray, "w 128"]] | None = None,
 ) -> list[Pair]:
     """Pairs of photos to look at, in order; with retrieval also neighbours in order, and along films.
 
@@ -48,6 +49,7 @@ def candidate_pairs(
         descriptors: of the interest points of each photo; read by retrieval only.
         overlap, loop: as ``sequential_pairs`` and ``along_films`` take them.
         retrieved: candidates per photo.
+        vocabulary: gives the words of retrieval; None for those of the descriptors themselves.
     """
     n = len(photo_set.photos)
     if mode == "auto":
@@ -56,7 +58,7 @@ def candidate_pairs(
         return list(exhaustive_pairs(n))
     if mode == "sequential":
         return list(sequential_pairs(n, overlap, loop))
-    found = retrieval_pairs(descriptors, retrieved, seed)
+    found = retrieval_pairs(descriptors, retrieved, seed, vocabulary)
     return sorted({*found, *pairwise(range(n)), *along_films(photo_set, overlap)})
 
 
@@ -88,7 +90,10 @@ def sequential_pairs(n: int, overlap: int, loop: bool = False) -> tuple[Pair, ..
 
 
 def retrieval_pairs(
-    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]], k: int, seed: int = 0
+    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]],
+    k: int,
+    seed: int = 0,
+    vocabulary: Callable[[], Float32[np.ndarray, "w 128"]] | None = None,
 ) -> tuple[Pair, ...]:
     """Compute, for each photo, the k photos that look most alike, as a set of pairs.
 
@@ -100,12 +105,14 @@ def retrieval_pairs(
         descriptors: per photo (n, 128) uint8 RootSIFT; may be empty, then the photo is in no pair. They are asked for
             several times, one photo at a time, so that they may be read when they are needed.
         k: candidates per photo; a pair is kept if either photo asks for it.
-        seed: of the sampling and of k-means.
+        seed: of what is drawn.
+        vocabulary: gives the words; None for those of the descriptors (``visual_words``).
     """
     usable = [i for i, d in enumerate(descriptors) if len(d)]
     if len(usable) < 2:
         return ()
-    vectors = vlad_vectors(Lazy(len(usable), lambda i: descriptors[usable[i]]), seed)
+    words = visual_words(descriptors, seed) if vocabulary is None else vocabulary()
+    vectors = vlad_vectors(Lazy(len(usable), lambda i: descriptors[usable[i]]), words, seed)
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, -np.inf)
     found = set()
@@ -116,53 +123,79 @@ def retrieval_pairs(
     return tuple(sorted(found))
 
 
-def vlad_vectors(
+def visual_words(
     descriptors: Sequence[UInt8[np.ndarray, "_ 128"]], seed: int = 0
+) -> Float32[np.ndarray, "w 128"]:
+    """Train a small vocabulary on local descriptors (see ``retrieval_pairs``).
+
+    Args:
+        descriptors: per photo (n, 128) uint8; not all of them empty.
+        seed: of what is drawn.
+    """
+    from scipy.cluster.vq import kmeans2
+
+    numbers = [_mixed(_numbers(d, seed)[_drawn(d, seed)]) for d in descriptors]
+    every = np.sort(np.concatenate(numbers))
+    last = every[min(len(every), _TRAINING_DESCRIPTORS) - 1]
+    training = np.concatenate(
+        [_units(d[_drawn(d, seed)][mine <= last]) for d, mine in zip(descriptors, numbers, strict=True)]
+    )
+    count = min(_WORDS, max(1, len(training) // 8))
+    chosen = np.concatenate([mine[mine <= last] for mine in numbers])
+    start = training[np.sort(np.argsort(_mixed(chosen), kind="stable")[:count])]
+    words = kmeans2(training, start, iter=8, minit="matrix", missing="warn")[0]
+    return np.asarray(words, np.float32)
+
+
+def vlad_vectors(
+    descriptors: Sequence[UInt8[np.ndarray, "_ 128"]], words: Float32[np.ndarray, "w 128"], seed: int = 0
 ) -> Float32[np.ndarray, "n d"]:
     """Compute one unit vector per photo from its local descriptors (see ``retrieval_pairs``).
 
+    The vector of a photo depends on its own descriptors and the words alone.
+
     Args:
         descriptors: per photo (n, 128) uint8, none empty.
-        seed: of the sampling and of k-means.
+        words: of the vocabulary.
+        seed: of what is drawn.
 
     Returns:
         (photos, words · 128) float32.
     """
-    from scipy.cluster.vq import kmeans2
-
-    rng = np.random.default_rng(seed)
-    chosen: list[Int64[np.ndarray, " m"] | slice] = []
-    ends = [0]
-    for d in descriptors:
-        many = len(d) > _DESCRIPTORS_PER_PHOTO
-        sample = np.sort(rng.choice(len(d), _DESCRIPTORS_PER_PHOTO, replace=False)) if many else slice(None)
-        chosen.append(sample)
-        ends.append(ends[-1] + min(len(d), _DESCRIPTORS_PER_PHOTO))
-
-    def units(photo: int) -> Float32[np.ndarray, "m 128"]:
-        f = descriptors[photo][chosen[photo]].astype(np.float32)
-        return f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-6)
-
-    rows = np.arange(ends[-1])
-    if len(rows) > _TRAINING_DESCRIPTORS:
-        rows = np.sort(rng.choice(len(rows), _TRAINING_DESCRIPTORS, replace=False))
-    cuts = np.searchsorted(rows, ends)
-    parts = [rows[cuts[i] : cuts[i + 1]] - ends[i] for i in range(len(chosen))]
-    training = np.concatenate([units(i)[part] for i, part in enumerate(parts)])
-    count = min(_WORDS, max(1, len(training) // 8))
-    start = training[np.sort(rng.choice(len(training), count, replace=False))]
-    words = kmeans2(training, start, iter=8, minit="matrix", missing="warn")[0]
-    words = np.asarray(words, np.float32)
     half_squares = 0.5 * (words**2).sum(axis=1)
-    out = np.zeros((len(chosen), count, 128), np.float32)
-    for i in range(len(chosen)):
-        f = units(i)
+    out = np.zeros((len(descriptors), len(words), 128), np.float32)
+    for i, d in enumerate(descriptors):
+        f = _units(d[_drawn(d, seed)])
         nearest = np.argmax(f @ words.T - half_squares, axis=1)
         np.add.at(out[i], nearest, f - words[nearest])
     out = np.sign(out) * np.sqrt(np.abs(out))
     out /= np.maximum(np.linalg.norm(out, axis=2, keepdims=True), 1e-9)
-    flat = out.reshape(len(chosen), -1)
+    flat = out.reshape(len(out), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+
+
+def _units(descriptors: UInt8[np.ndarray, "n 128"]) -> Float32[np.ndarray, "n 128"]:
+    f = descriptors.astype(np.float32)
+    return f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-6)
+
+
+def _drawn(descriptors: UInt8[np.ndarray, "n 128"], seed: int) -> Int64[np.ndarray, " m"]:
+    """Rows of the descriptors that stand for a photo, the same ones whatever other photos there are."""
+    return np.sort(np.argsort(_numbers(descriptors, seed), kind="stable")[:_DESCRIPTORS_PER_PHOTO])
+
+
+def _numbers(descriptors: UInt8[np.ndarray, "n 128"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """A number for each descriptor that looks like a random one."""
+    weights = np.random.default_rng(seed).integers(1 << 63, size=128, dtype=np.uint64)
+    return _mixed(descriptors.astype(np.uint64) @ weights)
+
+
+def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Numbers that look like random ones, and depend on one each (SplitMix64; Steele, Lea & Flood, OOPSLA 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
 def pairs_at_rest(moves: Iterable[Float32[np.ndarray, "n 2"]]) -> int:

@@ -81,6 +81,7 @@ TRACK_SOURCES = "track_sources.json"
 TRUST = "trust.json"
 TWO_VIEW = "two_view.npz"
 VERIFICATION = "verification.json"
+VOCABULARY = "vocabulary.npz"
 CLOUD = "dense/points.ply"
 DEPTH = "dense/depth"
 DEPTH_SIZE = "size.json"
@@ -491,6 +492,18 @@ class RunFolder:
         )
         ends = np.cumsum([len(found) for found in looks.values()], dtype=np.int64)
         self.files.write_npz(LOOKS, keys=np.array(list(looks), "U64"), ends=ends, rows=rows)
+
+    def kept_vocabulary(self) -> tuple[list[str], Float32[np.ndarray, "w 128"]] | None:
+        """The keys of the points that the words of retrieval were trained on, photo by photo, and the words."""
+        try:
+            data = read_arrays(self.path(VOCABULARY))
+            return [str(key) for key in data["keys"]], data["words"]
+        except (ReconError, KeyError):
+            return None
+
+    def write_vocabulary(self, keys: Sequence[str], words: Float32[np.ndarray, "w 128"]) -> None:
+        """Write what ``kept_vocabulary`` reads."""
+        self.files.write_npz(VOCABULARY, keys=np.array(keys, "U64"), words=words)
 
     # Matches
 

@@ -45,6 +45,8 @@ MAX_DENSE_PHOTOS = 200
 MAX_SAMPLED_PHOTOS = 200
 # So many points are eliminated at once; their observations take about a kilobyte each meanwhile.
 _POINTS_AT_ONCE = 10_000
+# So many pairs of rays are compared at once.
+_PAIRS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -181,19 +183,25 @@ def parallax(model: ModelArrays) -> Parallax:
     """Median triangulation angle and base to depth of the points."""
     angles, bases = [], []
     order = np.argsort(model.point, kind="stable")
-    starts = np.searchsorted(model.point[order], np.arange(len(model.xyz) + 1))
-    for index in range(len(model.xyz)):
-        centres = model.centre[model.photo[order[starts[index] : starts[index + 1]]]]
-        if len(centres) < 2:
-            continue
-        away = model.xyz[index] - centres
-        depth = np.linalg.norm(away, axis=1)
-        unit = away / depth[:, None]
-        angles.append(np.arccos(np.clip((unit @ unit.T).min(), -1, 1)))
-        bases.append(np.linalg.norm(centres[:, None] - centres[None], axis=2).max() / depth.mean())
+    seen = np.bincount(model.point, minlength=len(model.xyz))
+    first = np.cumsum(seen) - seen
+    # Points that as many photos see, together.
+    for count in np.unique(seen[seen >= 2]).tolist():
+        every = np.flatnonzero(seen == count)
+        for points in np.array_split(every, 1 + len(every) * count**2 // _PAIRS_AT_ONCE):
+            centres = model.centre[model.photo[order[first[points][:, None] + np.arange(count)]]]
+            away = model.xyz[points][:, None] - centres
+            depth = np.linalg.norm(away, axis=2)
+            unit = away / depth[..., None]
+            cosine = np.einsum("pic,pjc->pij", unit, unit).min(axis=(1, 2))
+            angles.append(np.arccos(np.clip(cosine, -1, 1)))
+            apart = np.linalg.norm(centres[:, :, None] - centres[:, None], axis=3)
+            bases.append(apart.max(axis=(1, 2)) / depth.mean(axis=1))
     if not angles:
         return Parallax(0.0, 0.0)
-    return Parallax(float(np.degrees(np.median(angles))), float(np.median(bases)))
+    return Parallax(
+        float(np.degrees(np.median(np.concatenate(angles)))), float(np.median(np.concatenate(bases)))
+    )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ _LOSS_IN_ERRORS, _LEAST_LOSS_SCALE = 2.0, 0.1
 # so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
 HALVES_CELL = 1 / 8
 MIN_POINTS_OF_A_HALF = 8
+# Halves differ by a ten thousandth of the scene's extent and more; this changes that by less than a thousandth of it.
+_HALF_TOLERANCE = 1e-5
 
 MOST_INCREMENTAL = 400
 """So many photos are mapped incrementally: as far as it was measured, it costs no more than global mapping and is as
@@ -469,8 +471,14 @@ def adjust(
     constant: set[int],
     *,
     refine_principal_point: bool,
+    tolerance: float | None = None,
 ) -> None:
-    """Adjust a model with a robust loss, in place; ``constant`` are the numbers of cameras whose intrinsics stay."""
+    """Adjust a model with a robust loss, in place.
+
+    Args:
+        constant: numbers of the cameras whose intrinsics stay.
+        tolerance: relative change of the cost at which it ends; None for what is right for a final model.
+    """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_principal_point = refine_principal_point
@@ -481,7 +489,8 @@ def adjust(
     held = settings.fixed_cameras or set(model.cameras) <= constant
     # With known intrinsics few photos settle soon: from 1e-7 on no centre moves by a millionth of the scene's extent,
     # and it takes less than half the steps. Focal lengths, and long ways, creep on for longer.
-    options.ceres.solver_options.function_tolerance = 1e-7 if held and not large else 1e-9
+    final = 1e-7 if held and not large else 1e-9
+    options.ceres.solver_options.function_tolerance = final if tolerance is None else tolerance
     options.ceres.solver_options.gradient_tolerance = 1e-12
     options.ceres.solver_options.parameter_tolerance = 1e-10
     options.ceres.solver_options.max_num_iterations = 100
@@ -592,7 +601,9 @@ def halves_of(
                 part.delete_point3D(key)
         if min(part.images[number].num_points3D for number in part.reg_image_ids()) < MIN_POINTS_OF_A_HALF:
             return None
-        adjust(part, settings, _constant_cameras(photos), refine_principal_point=False)
+        adjust(
+            part, settings, _constant_cameras(photos), refine_principal_point=False, tolerance=_HALF_TOLERANCE
+        )
         found.append({photo: camera.center for photo, camera in posed_cameras(part, photos).items()})
     return found[0], found[1]
 

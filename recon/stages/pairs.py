@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,10 +23,12 @@ from recon.photos.pairs import (
     pairs_at_rest,
     pairs_from_file,
     select_pairs,
+    visual_words,
     without_weak,
 )
 from recon.run.folder import RunFolder
 from recon.run.matches import Pair
+from recon.run.photo_changes import photo_changes
 from recon.tasks.looks import LookAtPair, LookOptions, look_key
 
 
@@ -60,7 +63,7 @@ class PairsStage:
     """Matches interest points of candidate pairs, verifies them, and picks the pairs to match."""
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("photos", "features")
     Settings: ClassVar[type[BaseModel]] = PairsSettings
 
@@ -80,9 +83,10 @@ class PairsStage:
                 loop=settings.loop,
                 retrieved=settings.retrieved,
                 seed=work.seed,
+                vocabulary=lambda: _vocabulary(work),
             )
         options = options_of(LookOptions, settings, seed=work.seed)
-        keys = {pair: look_key(run, options, pair, self.version) for pair in candidates}
+        keys = {pair: look_key(run, options, pair) for pair in candidates}
         known = run.kept_looks() if work.reuse else {}
         fresh = [pair for pair in candidates if keys[pair] not in known]
         nothing = np.zeros((0, 2), np.int64)
@@ -113,6 +117,22 @@ class PairsStage:
             "pairs_without_sparse_evidence": blind,
             **({KEPT: kept} if kept else {}),
         }
+
+
+def _vocabulary(work: StageContext) -> Float32[np.ndarray, "w 128"]:
+    """The words of retrieval: those of an earlier run while few photos came or went since they were trained, so that
+    what is alike stays so."""
+    run = RunFolder.of(work)
+    photos = run.photo_set.photos
+    keys = [run.points_key(photo.id) for photo in photos]
+    before = run.kept_vocabulary() if work.reuse else None
+    changes = photo_changes(before[0], keys) if before is not None else None
+    if before is not None and changes is not None and (changes.count == 0 or changes.few()):
+        keys, words = before
+    else:
+        words = visual_words(Lazy(len(photos), lambda i: run.points(i).descriptors), work.seed)
+    run.write_vocabulary(keys, words)
+    return words
 
 
 _ENOUGH = 200

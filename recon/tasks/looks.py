@@ -16,6 +16,9 @@ from recon.run.folder import RunFolder
 from recon.run.matches import Pair
 from recon.run.shared_fields import content_key
 
+_VERSION = 2
+"""Raised when looks at pairs come out otherwise."""
+
 
 @dataclass(frozen=True)
 class LookOptions:
@@ -32,12 +35,12 @@ class LookOptions:
     seed: int
 
 
-def look_key(run: RunFolder, options: LookOptions, pair: Pair, version: int) -> str:
+def look_key(run: RunFolder, options: LookOptions, pair: Pair) -> str:
     """Hash of all that the look at a pair depends on."""
     photos, cameras = run.photo_set.photos, run.photo_set.cameras
     settings = asdict(options)
     identity = {
-        "version": version,
+        "version": _VERSION,
         "seed": settings.pop("seed"),
         "settings": settings,
         "points": [run.points_key(number) for number in pair],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recon.core.cameras import Intrinsics
 from recon.errors import UsageError
+from recon.photos import pairs as photo_pairs
 from recon.photos.pairs import (
     PairsMode,
     candidate_pairs,
@@ -21,6 +22,7 @@ from recon.photos.pairs import (
     retrieval_pairs,
     select_pairs,
     sequential_pairs,
+    visual_words,
 )
 from recon.photos.types import Photo, PhotoSet
 
@@ -89,6 +91,32 @@ def test_retrieval_is_reproducible_and_skips_photos_without_features() -> None:
     assert all(4 not in pair for pair in found)
     assert {i for pair in found for i in pair} == set(range(9)) - {4}
     assert retrieval_pairs([descriptors[4], descriptors[0]], k=2) == ()
+
+
+def test_a_photo_more_changes_hardly_any_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors of photos and of the vocabulary are drawn: the same ones, whatever photos there are beside."""
+    monkeypatch.setattr(photo_pairs, "_DESCRIPTORS_PER_PHOTO", 80)
+    monkeypatch.setattr(photo_pairs, "_TRAINING_DESCRIPTORS", 2000)
+    rng = np.random.default_rng(0)
+    # Each photo sees some of the next places, too: there is no clear end to what is alike.
+    points = rng.integers(0, 60, (900, 128))
+    descriptors = [
+        (points[rng.permutation(300)[:150] + 15 * i] + rng.integers(0, 6, (150, 128))).astype(np.uint8)
+        for i in range(40)
+    ]
+    words = visual_words(descriptors)
+    assert words.shape == (64, 128)
+    every = set(retrieval_pairs(descriptors, 6, vocabulary=lambda: words))
+    assert every == set(retrieval_pairs(descriptors, 6))
+    others = [i for i in range(40) if i != 20]
+    found = retrieval_pairs([descriptors[i] for i in others], 6, vocabulary=lambda: words)
+    without = {(others[i], others[j]) for i, j in found}
+    stayed = {pair for pair in every if 20 not in pair}
+    # Those that asked for the photo ask for another one instead.
+    assert stayed <= without
+    assert len(without - stayed) <= len(every - stayed)
+    trained_anew = {(others[i], others[j]) for i, j in retrieval_pairs([descriptors[i] for i in others], 6)}
+    assert len(stayed & trained_anew) >= 0.8 * len(stayed)
 
 
 def test_pairs_from_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from recon.photos.types import PhotoSet
 from recon.sfm import evidence
 from recon.sfm.adapter import write_database
 from recon.sfm.camera_tests import OTHER_THAN_GIVEN, CameraTest
-from recon.sfm.evidence import model_arrays, turn_fit, uncertainty
+from recon.sfm.evidence import Parallax, model_arrays, parallax, turn_fit, uncertainty
 from recon.sfm.mapping import (
     MappingSettings,
     halves_of,
@@ -137,6 +137,28 @@ def test_stated_deviations_are_those_of_repeated_noise(ring) -> None:  # type: i
         errors.append(centre_errors(camera_centers(model), scene, names) ** 2)
     true = np.sqrt(np.mean(errors, axis=0))
     np.testing.assert_allclose(np.median(stated / true), 1.0, rtol=0.3)
+
+
+def test_parallax_is_that_of_each_point_for_itself(ring, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Points are looked at together that as many photos see, and some at a time."""
+    _, photos, _, _, result = ring
+    model = model_arrays(result.best, photos)
+    angles, bases = [], []
+    for index, xyz in enumerate(model.xyz):
+        away = xyz - model.centre[model.photo[model.point == index]]
+        if len(away) < 2:
+            continue
+        depth = np.linalg.norm(away, axis=1)
+        unit = away / depth[:, None]
+        angles.append(np.degrees(np.arccos(np.clip((unit @ unit.T).min(), -1, 1))))
+        bases.append(max(np.linalg.norm(a - b) for a in away for b in away) / depth.mean())
+    for at_once in (1_000_000, 50):
+        monkeypatch.setattr(evidence, "_PAIRS_AT_ONCE", at_once)
+        found = parallax(model)
+        assert found.angle == pytest.approx(np.median(angles), rel=1e-9)
+        assert found.base_to_depth == pytest.approx(np.median(bases), rel=1e-9)
+    none = replace(model, point=np.arange(3), photo=model.photo[:3], xyz=model.xyz[:3])
+    assert parallax(none) == Parallax(0.0, 0.0)
 
 
 def test_points_that_err_alike_tell_less(ring) -> None:  # type: ignore[no-untyped-def]

@@ -22,6 +22,7 @@ from recon.errors import ReconError, UsageError
 from recon.graph.view_graph import flow_loop_error
 from recon.matching import registry
 from recon.matching.types import Capabilities, DenseMatch, FlowField, MatchImage, SparseMatch
+from recon.run import photo_changes
 from recon.run.folder import RunFolder
 from recon.run.inputs import RunInputs
 from recon.stages.features import FeaturesStage
@@ -71,10 +72,19 @@ def _own_matchers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    photos: Path, out: Path, *, stop_after: str | None = None, inputs: Any = None, **match: Any
+    photos: Path,
+    out: Path,
+    *,
+    stop_after: str | None = None,
+    restart_from: str | None = None,
+    retrieval: bool = False,
+    inputs: Any = None,
+    **match: Any,
 ) -> RunSummary:
     settings: dict[str, BaseModel] = {stage.name: stage.Settings() for stage in STAGES}
     settings["photos"] = PhotosStage.Settings(camera_sharing="single")
+    if retrieval:
+        settings["pairs"] = PairsStage.Settings(mode="retrieval")
     settings["match"] = MatchStage.Settings.variant(match)(**match)
     settings["verify"] = VerifyStage.Settings(min_sparse_inliers=10, min_inliers=10)
     settings["tracks"] = TracksStage.Settings(refine=False)
@@ -83,7 +93,11 @@ def run(
     if looked_at.is_dir() and not out.exists():
         shutil.copytree(looked_at, out)  # the first stages know nothing of matchers
     options = RunOptions(
-        RunInputs((str(photos),), **(inputs or {})), source=str(photos), threads=2, stop_after=stop_after
+        RunInputs((str(photos),), **(inputs or {})),
+        source=str(photos),
+        threads=2,
+        stop_after=stop_after,
+        restart_from=restart_from,
     )
     return run_stages(STAGES, recipe, out, options)
 
@@ -429,3 +443,28 @@ def test_one_photo_more_or_less_does_only_its_own_pairs_again(
         == [0] * 4
     )
     assert len(DenseOracle.calls) == 3
+
+
+def test_the_words_of_retrieval_stay_while_few_photos_come(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo_changes, "_MOST_CHANGED", 0.4)
+    registry.register(DenseOracle)
+    some, out = tmp_path / "some", tmp_path / "out"
+    shutil.copytree(photos, some)
+    (some / "1.png").unlink()
+
+    def words_after(**how: Any) -> np.ndarray:
+        run(some, out, matcher="dense-oracle", stop_after="pairs", retrieval=True, **how)
+        kept = RunFolder(out).kept_vocabulary()
+        assert kept is not None
+        return kept[1]
+
+    first = words_after()
+    shutil.copy(photos / "1.png", some)
+    np.testing.assert_array_equal(words_after(), first)
+    assert not np.array_equal(words_after(restart_from="pairs"), first)
+    before = words_after()
+    for name in ("1.png", "2.png"):
+        (some / name).unlink()
+    assert not np.array_equal(words_after(), before)

@@ -94,21 +94,20 @@ def test_a_look_finds_the_shift_and_nothing_between_strangers(work: StageContext
 
 def test_the_key_of_a_look_follows_its_points_and_options(work: StageContext) -> None:
     run = with_points(work)
-    key = look_key(run, OPTIONS, (0, 1), 1)
-    assert look_key(RunFolder(work.root), OPTIONS, (0, 1), 1) == key
+    key = look_key(run, OPTIONS, (0, 1))
+    assert look_key(RunFolder(work.root), OPTIONS, (0, 1)) == key
     others = [
-        look_key(run, OPTIONS, (0, 2), 1),
-        look_key(run, OPTIONS, (0, 1), 2),
-        look_key(run, replace(OPTIONS, ratio=0.7), (0, 1), 1),
-        look_key(run, replace(OPTIONS, seed=1), (0, 1), 1),
+        look_key(run, OPTIONS, (0, 2)),
+        look_key(run, replace(OPTIONS, ratio=0.7), (0, 1)),
+        look_key(run, replace(OPTIONS, seed=1), (0, 1)),
     ]
     with work.fresh_directory(POINTS) as folder:
         task = ExtractPoints(work.root, folder, 100, None)
         for photo in run.photo_set.photos:
             task(photo)
         task.close()
-    others.append(look_key(RunFolder(work.root), OPTIONS, (0, 1), 1))
-    assert len({key, *others}) == 6
+    others.append(look_key(RunFolder(work.root), OPTIONS, (0, 1)))
+    assert len({key, *others}) == 5
 
 
 def test_a_match_is_written_once_and_lies_where_the_photos_do(work: StageContext) -> None:
