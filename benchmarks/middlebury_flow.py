@@ -30,7 +30,8 @@ from recon.io.flo import read_flo
 from recon.matching.alignment import Placement, similarity_of_seeds
 from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.registry import create_matcher
-from recon.matching.subpixel import refine_flow
+from recon.matching.siftflow_matcher import REFINEMENT
+from recon.matching.subpixel import DEFAULT_REFINEMENT, refine_flow
 from recon.matching.types import MatchImage, PairContext
 
 METHODS = (
@@ -114,7 +115,13 @@ def one_pair(
             # The whole-pixel flow of before, refined as the matcher does it.
             grays = [cv2.cvtColor(i.rgb, cv2.COLOR_RGB2GRAY) for i in images]
             there, back = flows[-1]
-            flows.append((refine_flow(grays[0], grays[1], there), refine_flow(grays[1], grays[0], back)))
+            chosen = REFINEMENT if matcher_name == "siftflow" else DEFAULT_REFINEMENT
+            flows.append(
+                (
+                    refine_flow(grays[0], grays[1], there, settings=chosen),
+                    refine_flow(grays[1], grays[0], back, settings=chosen),
+                )
+            )
             continue
         choice: dict[str, Any] = {"subpixel": subpixel} if refining else {}
         matcher = create_matcher(matcher_name, **settings, **choice)

@@ -45,6 +45,11 @@ COMMON_SCALE = 1.25
 """Where an image is larger by this factor or more, the other is enlarged to its scale for the match: between pixels of
 different sizes a flow has steps that the sub-pixel refinement does not take out (docs/benchmarks.md)."""
 
+REFINEMENT = RefinementSettings(rounds=2, omega=1.96)
+"""SIFT Flow ends within a pixel of what the sub-pixel refinement finds, so that two rounds suffice where they relax
+further; matchers with coarser starts need the three of ``DEFAULT_REFINEMENT``. Pixels that come back and lie within a
+pixel of their epipolar line: 50.2% with three, 50.5% with two (docs/benchmarks.md)."""
+
 SPARE_LEVELS = 2
 """Further levels of a pyramid with automatic levels, for pairs with a larger image."""
 
@@ -186,7 +191,7 @@ class SiftFlowMatcher:
         enlarging = Similarity(np.column_stack([scale, 0.5 * (np.diag(scale) - 1)]))
         enlarged = self.prepare(align_image(b.image, enlarging, size))
         # The refinement compares what was taken at one sampling.
-        blur = RefinementSettings().blur * float(np.sqrt(factor**2 - 1))
+        blur = REFINEMENT.blur * float(np.sqrt(factor**2 - 1))
         coarse = replace(a, gray=cv2.GaussianBlur(a.gray, (0, 0), blur))
         return align_back(self._match_alike(coarse, enlarged, context), enlarging, (width_b, height_b))
 
@@ -206,7 +211,7 @@ class SiftFlowMatcher:
                 resolved = resolved.model_copy(update=narrow)
             flow = sift_flow_pyramid(own, other, settings=resolved, guide=guide).flow
             if settings.subpixel:
-                flow = refine_flow(source.gray, target.gray, flow)
+                flow = refine_flow(source.gray, target.gray, flow, settings=REFINEMENT)
             return flow
 
         jobs = ((a, b, pyramid_a, pyramid_b), (b, a, pyramid_b, pyramid_a))

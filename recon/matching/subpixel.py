@@ -31,10 +31,10 @@ class RefinementSettings:
     alpha: float = 40.0
     delta: float = 1.0
     gamma: float = 10.0
-    rounds: int = 2
+    rounds: int = 3
     fixed_points: int = 5
     sor_iterations: int = 10
-    omega: float = 1.96
+    omega: float = 1.9
     reach: float = 1.5
     blur: float = 0.6
 
