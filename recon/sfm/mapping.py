@@ -465,6 +465,22 @@ def _refine_principal_points(
     adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
 
 
+def adjustment_options(
+    settings: MappingSettings, tolerance: float = 1e-9
+) -> pycolmap.BundleAdjustmentOptions:
+    """Options of an adjustment with a robust loss that ends at a relative change of the cost."""
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = settings.loss_scale
+    options.ceres.solver_options.num_threads = settings.threads
+    options.ceres.solver_options.function_tolerance = tolerance
+    options.ceres.solver_options.gradient_tolerance = 1e-12
+    options.ceres.solver_options.parameter_tolerance = 1e-10
+    options.ceres.solver_options.max_num_iterations = 100
+    return options
+
+
 def adjust(
     model: pycolmap.Reconstruction,
     settings: MappingSettings,
@@ -479,21 +495,13 @@ def adjust(
         constant: numbers of the cameras whose intrinsics stay.
         tolerance: relative change of the cost at which it ends; None for what is right for a final model.
     """
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.refine_principal_point = refine_principal_point
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = settings.loss_scale
-    options.ceres.solver_options.num_threads = settings.threads
     large = model.num_reg_images() >= FEWEST_IN_A_LOOP
     held = settings.fixed_cameras or set(model.cameras) <= constant
     # With known intrinsics few photos settle soon: from 1e-7 on no centre moves by a millionth of the scene's extent,
     # and it takes less than half the steps. Focal lengths, and long ways, creep on for longer.
     final = 1e-7 if held and not large else 1e-9
-    options.ceres.solver_options.function_tolerance = final if tolerance is None else tolerance
-    options.ceres.solver_options.gradient_tolerance = 1e-12
-    options.ceres.solver_options.parameter_tolerance = 1e-10
-    options.ceres.solver_options.max_num_iterations = 100
+    options = adjustment_options(settings, final if tolerance is None else tolerance)
+    options.refine_principal_point = refine_principal_point
     config = pycolmap.BundleAdjustmentConfig()
     for number in model.reg_image_ids():
         config.add_image(number)

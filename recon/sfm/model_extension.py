@@ -19,7 +19,7 @@ from recon.graph.tracks import PhotoRows, make_tracks, select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import keypoint_numbers, move_observations, points_of_tracks
-from recon.sfm.mapping import MappingSettings, fine_loss_scale, triangulate_tracks
+from recon.sfm.mapping import MappingSettings, adjustment_options, fine_loss_scale, triangulate_tracks
 from recon.sfm.track_refinement import (
     RefinementSettings,
     complete_tracks,
@@ -386,15 +386,6 @@ def adjust_new(
         }
         if not points:
             return
-        options = pycolmap.BundleAdjustmentOptions()
-        options.print_summary = False
-        options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-        options.ceres.loss_function_scale = settings.loss_scale
-        options.ceres.solver_options.num_threads = settings.threads
-        options.ceres.solver_options.function_tolerance = 1e-9
-        options.ceres.solver_options.gradient_tolerance = 1e-12
-        options.ceres.solver_options.parameter_tolerance = 1e-10
-        options.ceres.solver_options.max_num_iterations = 100
         config = pycolmap.BundleAdjustmentConfig()
         for number in numbers:
             config.add_image(number)
@@ -402,7 +393,7 @@ def adjust_new(
             config.set_constant_cam_intrinsics(camera)
         for point in sorted(points):
             config.add_variable_point(point)
-        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+        pycolmap.create_default_bundle_adjuster(adjustment_options(settings), config, model).solve()
         manager = pycolmap.ObservationManager(model)
         gone = manager.filter_points3D(settings.max_error, settings.min_triangulation_angle, points)
         if gone == 0:
