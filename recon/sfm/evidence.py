@@ -253,6 +253,7 @@ def turn_fit(
         found = optimize.least_squares(
             problem.residuals,
             start,
+            problem.jacobian,
             bounds=problem.bounds(),
             loss="cauchy",
             f_scale=1.0,
@@ -293,14 +294,57 @@ class _TurnProblem:
 
     def residuals(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " r"]:
         """Misses of all observations, three numbers each, in pixels."""
+        world, _, scale = self._in_world(values)
+        total = self._summed(world)
+        mean = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return np.asarray(((world - mean[self.track]) * scale[:, None]).ravel())
+
+    def jacobian(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, "r m"]:
+        """Derivatives of the residuals."""
+        world, turns, scale = self._in_world(values)
+        total = self._summed(world)
+        length = np.maximum(np.linalg.norm(total, axis=1), 1e-12)
+        mean = total / length[:, None]
+        lens = values[3 * self.photos :].reshape(-1, 3)
+        # Of each ray in the world, by the turn of its photo and by the lens of its camera.
+        turned = (
+            _cross_matrices(world) @ _turn_derivatives(values[: 3 * self.photos].reshape(-1, 3))[self.photo]
+        )
+        a, b, c = lens[self.camera].T
+        squared = (self.angle / self.angle.max()) ** 2
+        angle = self.angle * a * (1 + squared * (b + squared * c))
+        along = np.column_stack([self.side * np.cos(angle)[:, None], -np.sin(angle)])
+        by_lens = self.angle[:, None] * np.column_stack(
+            [1 + squared * (b + squared * c), a * squared, a * squared**2]
+        )
+        bent = np.einsum("oji,oj->oi", turns[self.photo], along)[:, :, None] * by_lens[:, None]
+        of_turn, of_lens = 3 * self.photo, 3 * (self.photos + self.camera)
+        axis = np.arange(3)
+        by_track = np.zeros((self.tracks, 3, len(values)))
+        for first, part in ((of_turn, turned), (of_lens, bent)):
+            columns = (first[:, None] + axis)[:, None]
+            np.add.at(by_track, (self.track[:, None, None], axis[None, :, None], columns), part)
+        across = (np.eye(3) - mean[:, :, None] * mean[:, None]) / length[:, None, None]
+        found = -(across @ by_track)[self.track]
+        rows = np.arange(len(world))[:, None, None]
+        for first, part in ((of_turn, turned), (of_lens, bent)):
+            found[rows, axis[None, :, None], (first[:, None] + axis)[:, None]] += part
+        found *= scale[:, None, None]
+        # Pixels a radian go by the first number of the lens.
+        found[rows[:, :, 0], axis, of_lens[:, None]] -= (world - mean[self.track]) * (scale / a)[:, None]
+        return found.reshape(-1, len(values))
+
+    def _in_world(
+        self, values: Float[np.ndarray, " m"]
+    ) -> tuple[Float[np.ndarray, "o 3"], Float[np.ndarray, "n 3 3"], Float[np.ndarray, " o"]]:
+        """Unit rays in the world, the turns of the photos, and pixels a radian."""
         turns = Rotation.from_rotvec(values[: 3 * self.photos].reshape(-1, 3)).as_matrix()
         unit, scale = self.bearings(values[3 * self.photos :].reshape(-1, 3))
-        world = np.einsum("oji,oj->oi", turns[self.photo], unit)
-        mean: np.ndarray = np.stack(
-            [np.bincount(self.track, world[:, k], self.tracks) for k in range(3)], axis=1
-        )
-        mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-        return np.asarray(((world - mean[self.track]) * scale[:, None]).ravel())
+        return np.einsum("oji,oj->oi", turns[self.photo], unit), turns, scale
+
+    def _summed(self, world: Float[np.ndarray, "o 3"]) -> Float[np.ndarray, "t 3"]:
+        """Sum of the rays of each track."""
+        return np.stack([np.bincount(self.track, world[:, k], self.tracks) for k in range(3)], axis=1)
 
     def misses(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " t"]:
         """Root mean square miss of each track, pixels."""
@@ -352,6 +396,24 @@ class _TurnProblem:
             done.append(new)
             left.remove(new)
         return np.concatenate([Rotation.from_matrix(turns).as_rotvec().ravel(), lens.ravel()])
+
+
+def _cross_matrices(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
+    """Of each vector v the matrix of v × w."""
+    x, y, z = vectors.T
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+
+
+def _turn_derivatives(turns: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
+    """Right Jacobians of rotation vectors (Solà, Deray & Atchuthan, "A micro Lie theory", 2018, eq. 143)."""
+    angle = np.linalg.norm(turns, axis=1)[:, None, None]
+    small = angle < 1e-4
+    safe = np.where(small, 1.0, angle)
+    first = np.where(small, 0.5 - angle**2 / 24, (1 - np.cos(safe)) / safe**2)
+    second = np.where(small, 1 / 6 - angle**2 / 120, (safe - np.sin(safe)) / safe**3)
+    cross = _cross_matrices(turns)
+    return np.eye(3) - first * cross + second * (cross @ cross)
 
 
 def _robust_turn(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "3 3"]:

@@ -100,6 +100,27 @@ def test_turns_of_a_bent_lens_are_turns() -> None:
     assert turn_fit(exact_tracks(tripod, noise=0.2), photo_set_of(tripod, guess)).share > 0.95
 
 
+def test_jacobian_of_turns_is_that_of_differences() -> None:
+    moving = far_and_near([turned(12.6 * (i - 3.5), (0.25 * i, 0, 0)) for i in range(5)], n=60)
+    for zoomed in (False, True):
+        problem = evidence._turn_problem(
+            exact_tracks(moving, noise=0.3), photo_set_of(moving, LENS), None, zoomed, 0
+        )
+        assert problem is not None
+        values = problem.start(1.4) + np.random.default_rng(0).normal(
+            scale=0.02, size=len(problem.start(1.4))
+        )
+        values[:3] = 0  # the rotation vector that divides by its length
+        step = 1e-6
+        differences = [
+            (problem.residuals(values + step * axis) - problem.residuals(values - step * axis)) / (2 * step)
+            for axis in np.eye(len(values))
+        ]
+        found = problem.jacobian(values)
+        np.testing.assert_allclose(found, np.transpose(differences), atol=1e-4, rtol=1e-5)
+        assert np.abs(found).max() > 100
+
+
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     scene = make_scene(RING, n=300, camera=LENS)
