@@ -24,6 +24,7 @@ from recon.core.colmap import (
 )
 from recon.core.posed import Camera
 from recon.graph.tracks import PhotoRows
+from recon.graph.two_view import essential_matrix
 from recon.graph.types import Tracks, TwoViewGeometry
 from recon.matching.types import SparseMatch
 from recon.photos.types import PhotoSet
@@ -138,9 +139,11 @@ def _colmap_geometry(
         found.F = shift.T @ geometry.matrix @ shift
         found.config = int(configuration.UNCALIBRATED)
         if geometry.model == "E":
-            camera_a = photos.cameras[photos.photos[a].camera]
-            camera_b = photos.cameras[photos.photos[b].camera]
-            found.E = camera_b.K.T @ geometry.matrix @ camera_a.K
+            if geometry.b_from_a is not None:
+                found.E = essential_matrix(geometry.b_from_a)
+            else:
+                camera_a, camera_b = (photos.cameras[photos.photos[number].camera] for number in (a, b))
+                found.E = camera_b.K.T @ geometry.matrix @ camera_a.K
             found.config = int(configuration.CALIBRATED)
     if geometry.b_from_a is not None:
         found.cam2_from_cam1 = pycolmap.Rigid3d(geometry.b_from_a)

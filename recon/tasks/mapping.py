@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from recon.core.colmap import pycolmap
 from recon.engine.stage import StageContext
 from recon.errors import ReconError, UsageError
 from recon.graph.tracks import track_matches
-from recon.graph.two_view import verify_pair
+from recon.graph.two_view import geometry_of_posed, verify_pair
 from recon.graph.types import Tracks, TwoViewGeometry, ViewGraph
 from recon.photos.types import PhotoSet
 from recon.run.folder import DATABASE, TRUST, RunFolder
-from recon.sfm.adapter import write_database
+from recon.sfm.adapter import posed_cameras, write_database
 from recon.sfm.final_model import FinalModel, checked, polished
 from recon.sfm.mapping import Mapper, MappingResult, MappingSettings, map_known, with_model_first
 from recon.sfm.trust import Thresholds, Trust, only_turns, turns_of
@@ -36,20 +37,35 @@ class TrackDatabase:
         self.work, self.max_error = work, max_error
         self.edges = sorted((min(edge), max(edge)) for edge in edges)
 
-    def write(self, photo_set: PhotoSet, tracks: Tracks) -> Path:
-        """Write it for these cameras and tracks; returns its path."""
-        matches = track_matches(tracks, self.edges)
+    def write(
+        self, photo_set: PhotoSet, tracks: Tracks, model: pycolmap.Reconstruction | None = None
+    ) -> Path:
+        """Write it for these cameras and tracks; returns its path.
 
-        def verify(pair: tuple[int, int]) -> TwoViewGeometry:
-            cameras = (photo_set.cameras[photo_set.photos[number].camera] for number in pair)
-            match = matches[pair]
+        Args:
+            model: whose cameras tell the geometry of their pairs. That of other pairs is estimated from the tracks.
+        """
+        matches = track_matches(tracks, self.edges)
+        posed = {} if model is None else posed_cameras(model, photo_set)
+
+        def geometry(pair: tuple[int, int]) -> TwoViewGeometry:
+            cameras = [photo_set.cameras[photo_set.photos[number].camera] for number in pair]
+            match, found = matches[pair], None
+            if all(number in posed for number in pair) and all(
+                one.known or one.has_focal_prior for one in cameras
+            ):
+                found = geometry_of_posed(
+                    match.xy_a, match.xy_b, *(posed[number] for number in pair), max_error_px=self.max_error
+                )
+            if found is not None:
+                return found
             return verify_pair(
                 match.xy_a, match.xy_b, *cameras, max_error_px=self.max_error, seed=self.work.seed
             )
 
         pairs = sorted(matches)
-        found = zip(pairs, self.work.map(verify, pairs, "geometry of tracks"), strict=True)
-        geometries = {pair: geometry for pair, geometry in found if geometry.model != "none"}
+        made = zip(pairs, self.work.map(geometry, pairs, "geometry of tracks"), strict=True)
+        geometries = {pair: geometry for pair, geometry in made if geometry.model != "none"}
         with self.work.writing(DATABASE) as path:
             write_database(path, photo_set, tracks, geometries)
         return self.work.path(DATABASE)
@@ -107,7 +123,7 @@ def final_model(
             work.log.info(note)
     if how.polish:
         final = polished(final, greys_of_surfaces(run), threads=work.threads, memory=work.memory)
-        database.write(final.photos, final.tracks)
+        database.write(final.photos, final.tracks, final.model)
     return final, graph
 
 

@@ -91,7 +91,9 @@ def model_extended(
     except NotPlacedError as error:
         work.log.info("the earlier model is not carried on, all photos are mapped again: %s", error)
         return None
-    TrackDatabase(work, run.view_graph().edges, options.max_error).write(final.photos, final.tracks)
+    TrackDatabase(work, run.view_graph().edges, options.max_error).write(
+        final.photos, final.tracks, final.model
+    )
     return final, trust, len(before.changes.now)
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.cameras import Intrinsics
+from recon.core.posed import Camera
 from recon.core.resize import resize_points
 from recon.graph.evidence import transfer_errors
 from recon.graph.two_view import (
     MIN_CONFIDENCE_ALONE,
     MIN_CONFIDENCE_SUPPORTED,
+    geometry_of_posed,
     match_confidence,
     refined_geometry,
     sample_matches,
@@ -136,6 +138,38 @@ def test_one_of_the_two_poses_of_a_plane_is_right_and_both_explain_it() -> None:
     # What is not flat, and a camera that only turned, have no second one.
     for kind in ("cloud", "turn"):
         assert verify_pair(*scene(kind)[:2], KNOWN, KNOWN).other_b_from_a is None
+
+
+@pytest.mark.parametrize("kind", ["cloud", "plane"])
+def test_known_cameras_tell_the_geometry_of_their_pair(kind: str) -> None:
+    a, b, pose = scene(kind)
+    world = np.column_stack([Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix(), [1.0, 2.0, 3.0]])
+    second = np.column_stack([pose[:, :3] @ world[:, :3], pose[:, :3] @ world[:, 3] + pose[:, 3]])
+    wrong = np.arange(len(b)) % 5 == 0
+    b[wrong] += [0.0, 30.0]
+    found = geometry_of_posed(a, b, Camera(KNOWN, world), Camera(KNOWN, second))
+    assert found is not None
+    assert found.model == "E"
+    np.testing.assert_array_equal(found.inliers, ~wrong)
+    expected = np.column_stack([pose[:, :3], pose[:, 3] / np.linalg.norm(pose[:, 3])])
+    np.testing.assert_allclose(found.b_from_a, expected, atol=1e-12)
+    angle = median_angle(pose, a[~wrong], b[~wrong])
+    assert found.triangulation_angle == pytest.approx(angle, rel=1e-3)
+    assert found.matrix is not None
+    homogeneous = [np.column_stack([xy, np.ones(len(xy))])[~wrong] for xy in (a, b)]
+    lines = homogeneous[0] @ found.matrix.T
+    away = (homogeneous[1] * lines).sum(axis=1) / np.hypot(*lines[:, :2].T)
+    assert np.abs(away).max() < 1e-3
+
+
+def test_known_cameras_that_only_turn_or_contradict_the_matches_tell_nothing() -> None:
+    a, b, pose = scene("turn")
+    moved = pose.copy()
+    moved[:, 3] = [1e-3, 0, 0]
+    for second in (pose, moved):
+        assert geometry_of_posed(a, b, Camera(KNOWN, np.eye(3, 4)), Camera(KNOWN, second)) is None
+    a, b, pose = scene("cloud")
+    assert geometry_of_posed(a, b + np.float32(200), Camera(KNOWN, np.eye(3, 4)), Camera(KNOWN, pose)) is None
 
 
 def test_outliers_are_told_from_inliers() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
@@ -46,6 +47,23 @@ def test_the_database_holds_the_tracks_and_the_edges(tmp_path: Path, ring) -> No
     result = map_with_progress(map_incremental, path, photos, graph, OPTIONS, work)
     assert result.best is not None
     assert result.best.num_reg_images() == 5
+    # Written again with the model, the geometries are those of its cameras, and as good to map by.
+    path = TrackDatabase(work, graph.edges, 4.0).write(photos, tracks, result.best)
+    with pycolmap.Database.open(path) as database:
+        assert database.num_verified_image_pairs() == 5
+        found = database.read_two_view_geometry(1, 3)
+        assert found.config == int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
+        assert len(found.inlier_matches) == len(database.read_matches(1, 3))
+        images = [result.best.images[number] for number in (1, 3)]
+        relative = images[1].cam_from_world() * images[0].cam_from_world().inverse()
+        np.testing.assert_allclose(
+            found.cam2_from_cam1.rotation.matrix(), relative.rotation.matrix(), atol=1e-9
+        )
+        unit = relative.translation / np.linalg.norm(relative.translation)
+        np.testing.assert_allclose(found.cam2_from_cam1.translation, unit, atol=1e-9)
+    again = map_with_progress(map_incremental, path, photos, graph, OPTIONS, work)
+    assert again.best is not None
+    assert again.best.num_reg_images() == 5
 
 
 def test_a_starting_pair_is_two_photos_that_the_graph_joins(ring) -> None:  # type: ignore[no-untyped-def]
