@@ -51,15 +51,10 @@ def blend_of_faces(
 ) -> FaceBlend:
     """Choose the views of each face's blend: those of its corners that see the face, the strongest first."""
     m, count = candidates.view.shape
-    allowed = np.where(accepted, candidates.view, -1)
+    allowed = np.where(accepted, candidates.view, np.int16(-1))
+    nodes = at_vertices.first, at_vertices.view, at_vertices.weight
     total = np.zeros((m, count), np.float32)
-    for c in range(3):
-        for k in range(count):
-            rows = at_vertices.find(
-                faces[:, c].astype(np.int64), np.maximum(allowed[:, k], 0).astype(np.int64)
-            )
-            good = (rows >= 0) & (allowed[:, k] >= 0)
-            total[good, k] += at_vertices.weight[rows[good]]
+    _weigh(faces, allowed, *nodes, total)
     own = allowed == labels[:, None]
     total[own & (labels >= 0)[:, None]] += 10.0  # its own view comes first
     order = np.argsort(-total, axis=1, kind="stable")[:, :_PHOTOS]
@@ -69,22 +64,75 @@ def blend_of_faces(
     view[:, : chosen.shape[1]] = chosen
     weight = np.zeros((m, 3, _PHOTOS), np.float32)
     correction = np.zeros((m, 3, _PHOTOS, 3), np.float32)
-    known = np.zeros((m, 3, _PHOTOS), bool)
-    for k in range(_PHOTOS):
-        for c in range(3):
-            rows = at_vertices.find(faces[:, c].astype(np.int64), np.maximum(view[:, k], 0).astype(np.int64))
-            good = (rows >= 0) & (view[:, k] >= 0)
-            weight[good, c, k] = at_vertices.weight[rows[good]]
-            correction[good, c, k] = at_vertices.correction[rows[good]]
-            known[good, c, k] = True
-        # Where a corner knows nothing of a view, its correction is that of the others.
-        number = known[:, :, k].sum(axis=1)
-        mean = correction[:, :, k].sum(axis=1) / np.maximum(number, 1)[:, None]
-        correction[:, :, k] = np.where(known[:, :, k, None], correction[:, :, k], mean[:, None])
+    _gather(faces, view, *nodes, at_vertices.correction, weight, correction)
     # The face's own view is there even if its corners gave all their weight away.
     nothing = weight.sum(axis=2) <= 1e-6
     weight[:, :, 0] = np.where(nothing, 1.0, weight[:, :, 0])
     return FaceBlend(view, weight, correction)
+
+
+@part_of_kernel()
+def _row_of(first: Int32[np.ndarray, " v1"], views: Int32[np.ndarray, " n"], vertex: int, view: int) -> int:
+    """Row of a view at a vertex, -1 where there is none; few views meet at a vertex."""
+    for row in range(first[vertex], first[vertex + 1]):
+        if views[row] == view:
+            return row
+    return -1
+
+
+@kernel()
+def _weigh(
+    faces: Int32[np.ndarray, "m 3"],
+    views: Int16[np.ndarray, "m k"],
+    first: Int32[np.ndarray, " v1"],
+    view_there: Int32[np.ndarray, " n"],
+    weight_there: Float32[np.ndarray, " n"],
+    total: Float32[np.ndarray, "m k"],
+) -> None:
+    """Sum the weights of each view over the corners of a face."""
+    for f in range(len(faces)):
+        for k in range(views.shape[1]):
+            if views[f, k] < 0:
+                continue
+            for c in range(3):
+                row = _row_of(first, view_there, faces[f, c], views[f, k])
+                if row >= 0:
+                    total[f, k] += weight_there[row]
+
+
+@kernel()
+def _gather(
+    faces: Int32[np.ndarray, "m 3"],
+    views: Int16[np.ndarray, "m 4"],
+    first: Int32[np.ndarray, " v1"],
+    view_there: Int32[np.ndarray, " n"],
+    weight_there: Float32[np.ndarray, " n"],
+    correction_there: Float32[np.ndarray, "n 3"],
+    weight: Float32[np.ndarray, "m 3 4"],
+    correction: Float32[np.ndarray, "m 3 4 3"],
+) -> None:
+    """Weights and corrections at the corners. Where a corner knows nothing of a view, its correction is the mean of the
+    others'."""
+    for f in range(len(faces)):
+        for k in range(views.shape[1]):
+            if views[f, k] < 0:
+                continue
+            known = 0
+            for c in range(3):
+                row = _row_of(first, view_there, faces[f, c], views[f, k])
+                if row >= 0:
+                    known += 1
+                    weight[f, c, k] = weight_there[row]
+                    for channel in range(3):
+                        correction[f, c, k, channel] = correction_there[row, channel]
+            if known == 0 or known == 3:
+                continue
+            for channel in range(3):
+                mean = correction[f, 0, k, channel] + correction[f, 1, k, channel]
+                mean = np.float32((mean + correction[f, 2, k, channel]) / known)
+                for c in range(3):
+                    if _row_of(first, view_there, faces[f, c], views[f, k]) < 0:
+                        correction[f, c, k, channel] = mean
 
 
 def bake(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64
 from scipy import sparse
 from scipy.sparse.linalg import cg, spsolve
 
-from recon.core.kernels import kernel
+from recon.core.kernels import kernel, part_of_kernel
 from recon.surface.texture.topology import Adjacency
 from recon.surface.texture.visibility import Candidates
 
@@ -37,30 +37,19 @@ def fit_gains(
     Returns:
         (v, 3) factors with a geometric mean of 1 over the views.
     """
-    count = candidates.view.shape[1]
-    pair_key, ratios = [], []
-    color, view = candidates.color, candidates.view.astype(np.int64)
-    usable = (view >= 0) & (color > _DARK).all(axis=2) & (color < _BRIGHT).all(axis=2)
-    logs = np.log(np.maximum(color, 1e-6))
-    for a in range(count):
-        for b in range(a + 1, count):
-            good = np.flatnonzero(usable[:, a] & usable[:, b])
-            va, vb = view[good, a], view[good, b]
-            ratio = logs[good, a] - logs[good, b]
-            swap = va > vb
-            pair_key.append(np.where(swap, vb * views + va, va * views + vb))
-            ratios.append(np.where(swap[:, None], -ratio, ratio))
-    if not pair_key:
-        return np.ones((views, 3))
-    key, ratio = np.concatenate(pair_key), np.concatenate(ratios)
-    order = np.argsort(key, kind="stable")
-    key, ratio = key[order], ratio[order]
-    found, start, number = np.unique(key, return_index=True, return_counts=True)
+    color, view = candidates.color, candidates.view
+    pairs = _count_pairs(view, color)
+    key, ratio = np.empty(pairs, np.int64), np.empty((3, pairs), np.float32)
+    _compare(view, color, np.log(np.maximum(color, np.float32(1e-6))), views, key, ratio)
+    # Numbers of two bytes are sorted ten times as fast.
+    order = np.argsort(key.astype(np.uint16) if views <= 256 else key, kind="stable")
+    ratio = ratio[:, order]
+    found, start, number = np.unique(key[order], return_index=True, return_counts=True)
     enough = number >= _PAIR_FACES
     found, start, number = found[enough], start[enough], number[enough]
     if len(found) == 0:
         return np.ones((views, 3))
-    step = [np.median(ratio[first : first + n], axis=0) for first, n in zip(start, number, strict=True)]
+    step = [np.median(ratio[:, first : first + n], axis=1) for first, n in zip(start, number, strict=True)]
     weight, pair = np.minimum(1.0, number / 2000.0), np.arange(len(found))
     sign = sparse.csr_matrix(
         (np.tile([-1.0, 1.0], len(found)), (np.repeat(pair, 2), np.stack(divmod(found, views), 1).ravel())),
@@ -71,6 +60,53 @@ def fit_gains(
     log_gain = spsolve(normal, weighted @ np.array(step))
     log_gain -= log_gain.mean(axis=0)
     return np.clip(np.exp(log_gain), 1 / limit, limit)
+
+
+@part_of_kernel()
+def _tells(color: Float32[np.ndarray, "3"]) -> bool:
+    """Whether a colour tells something about exposure."""
+    told = True
+    for c in range(3):
+        told &= color[c] > _DARK and color[c] < _BRIGHT
+    return told
+
+
+@kernel()
+def _count_pairs(view: Int16[np.ndarray, "m k"], color: Float32[np.ndarray, "m k 3"]) -> int:
+    """How many pairs of views show a face in colours that tell something, over all faces."""
+    pairs = 0
+    for f in range(len(view)):
+        usable = 0
+        for k in range(view.shape[1]):
+            if view[f, k] >= 0 and _tells(color[f, k]):
+                pairs += usable
+                usable += 1
+    return pairs
+
+
+@kernel()
+def _compare(
+    view: Int16[np.ndarray, "m k"],
+    color: Float32[np.ndarray, "m k 3"],
+    logs: Float32[np.ndarray, "m k 3"],
+    views: int,
+    key: Int64[np.ndarray, " n"],
+    ratio: Float32[np.ndarray, "3 n"],
+) -> None:
+    """Number of each such pair, and the logarithm of the lower view's colour over the other's."""
+    at = 0
+    for f in range(len(view)):
+        for b in range(view.shape[1]):
+            if view[f, b] < 0 or not _tells(color[f, b]):
+                continue
+            for a in range(b):
+                if view[f, a] < 0 or not _tells(color[f, a]):
+                    continue
+                low, high = (a, b) if view[f, a] < view[f, b] else (b, a)
+                key[at] = np.int64(view[f, low]) * views + view[f, high]
+                for c in range(3):
+                    ratio[c, at] = logs[f, low, c] - logs[f, high, c]
+                at += 1
 
 
 @dataclass(frozen=True)
@@ -132,13 +168,20 @@ def find_agreement(
     accepted = valid.copy()
     if reject_levels > 0 and count >= 3:
         judged = valid.sum(axis=1) >= 3
-        bad = np.abs(smooth).max(axis=2) > reject_levels
+        off = largest_channel(smooth)
+        bad = off > reject_levels
         accepted &= ~(bad & judged[:, None])
         # A face keeps the view that agrees best, whatever happens.
         none = judged & ~accepted.any(axis=1)
-        closest = np.where(valid, np.abs(smooth).max(axis=2), np.inf).argmin(axis=1)
+        closest = np.where(valid, off, np.float32(np.inf)).argmin(axis=1)
         accepted[none, closest[none]] = True
     return Agreement(color, smooth, accepted)
+
+
+def largest_channel(residual: Float32[np.ndarray, "m k 3"]) -> Float32[np.ndarray, "m k"]:
+    """The largest of the three channels, regardless of sign; ``max`` over so short an axis takes five times as long."""
+    size = np.abs(residual)
+    return np.asarray(np.maximum(np.maximum(size[..., 0], size[..., 1]), size[..., 2]), np.float32)
 
 
 def _masked_median(

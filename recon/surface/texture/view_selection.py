@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int16, Int32
 
 from recon.core.kernels import kernel, maximum, minimum
-from recon.surface.texture.color import Agreement
+from recon.surface.texture.color import Agreement, largest_channel
 from recon.surface.texture.topology import Adjacency, regions
 from recon.surface.texture.visibility import Candidates
 
@@ -20,7 +20,7 @@ def face_costs(candidates: Candidates, agreement: Agreement) -> Float32[np.ndarr
 
     What a view shows of a face, in pixels, falls with the residual against the consensus.
     """
-    residual = np.abs(agreement.residual).max(axis=2)
+    residual = largest_channel(agreement.residual)
     worth = candidates.area * np.clip(1 - residual / _DISAGREEMENT, 0.05, 1)
     worth = np.where(agreement.accepted, worth, 0)
     best = worth.max(axis=1, keepdims=True)
