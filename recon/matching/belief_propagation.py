@@ -2,8 +2,8 @@
 
 The schedule is the reference's: sequential sweeps from the top-left corner and back, one plane at a time. Pixels on
 one antidiagonal do not depend on each other within such a sweep, so all arrays here are stored antidiagonal by
-antidiagonal (label by label within one) and every inner loop runs over the pixels of an antidiagonal: results are those
-of the sequential sweep, while the processor works on 16 to 32 pixels at a time.
+antidiagonal (label by label within one), and what is done is done to a vector of pixels of an antidiagonal: results are
+those of the sequential sweep, while the processor works on 32 pixels at a time.
 
 Costs are integers in uint16. Sums stay in range by construction: four spatial messages of at most ``d``
 (``MAX_TRUNCATION``), a message of the other plane and the pair costs of at most ``COST_CAP``, displacement costs of at
@@ -18,10 +18,33 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8, UInt16
+from jaxtyping import Int, UInt8, UInt16
 
 from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
 from recon.core.parallel import map_ordered
+from recon.core.short_vectors import (
+    BYTES,
+    SHORTS,
+    by_turns,
+    distance,
+    every_second,
+    highest,
+    holds,
+    load,
+    lowest,
+    minus,
+    plus,
+    plus_at_most,
+    priced,
+    smaller,
+    splat,
+    store,
+    store_part,
+    where_equal,
+    where_smaller,
+    whole_vectors,
+    within,
+)
 
 MAX_TRUNCATION = 10200
 """Largest truncation ``d`` that the messages can hold; larger ones are scaled down with all other costs."""
@@ -32,6 +55,9 @@ COST_CAP = 20000
 RANGE_CAP = 4000
 """Displacement costs above this are cut: 3000 px at the default gamma."""
 
+FARTHEST = 16000
+"""Window centres beyond this many pixels count as so far away: differences of two must fit 16 bits."""
+
 COARSE_ITERATIONS = 20
 """Half sweeps on each coarsened graph (the reference's value)."""
 
@@ -39,11 +65,12 @@ NO_DATA = np.uint16(65535)
 
 
 class Diagonals(NamedTuple):
-    """Antidiagonals x + y = t of a grid in flat storage.
+    """Antidiagonals x + y = t of a grid in flat storage, each with room for whole vectors of pixels.
 
     Attributes:
         height, width: of the grid.
-        first: number of pixels before antidiagonal t, (h + w,) int64.
+        first: place of antidiagonal t in storage, in pixels, (h + w,) int64; there is room before and behind all.
+        length: pixels of antidiagonal t, (h + w - 1,) int64.
         top: smallest y on antidiagonal t, (h + w - 1,) int64.
         position: in storage of pixel (y, x), (h, w) int64.
     """
@@ -51,8 +78,14 @@ class Diagonals(NamedTuple):
     height: int
     width: int
     first: Int[np.ndarray, " t"]
+    length: Int[np.ndarray, " t"]
     top: Int[np.ndarray, " t"]
     position: Int[np.ndarray, "h w"]
+
+    @property
+    def size(self) -> int:
+        """Pixels in storage."""
+        return int(self.first[-1]) + 3 * SHORTS
 
     @staticmethod
     def of(height: int, width: int) -> Diagonals:
@@ -60,10 +93,10 @@ class Diagonals(NamedTuple):
         t = np.arange(height + width - 1)
         top = np.maximum(0, t - width + 1)
         length = np.minimum(height - 1, t) - top + 1
-        first = np.concatenate([[0], np.cumsum(length)])
-        y, x = np.mgrid[0:height, 0:width]
-        index = first[y + x] + y - top[y + x]
-        return Diagonals(height, width, first, top, index)
+        first = SHORTS * (1 + np.concatenate([[0], np.cumsum(-(-length // SHORTS))]))
+        y = np.arange(height)[:, None]
+        t = y + np.arange(width)
+        return Diagonals(height, width, first, length, top, (first[:-1] - top)[t] + y)
 
 
 class Smoothness(NamedTuple):
@@ -88,376 +121,308 @@ class Beliefs(NamedTuple):
     messages: UInt16[np.ndarray, "2 4 n"]
 
 
-class Shifts(NamedTuple):
-    """Window centre of the right (lower) neighbour of each pixel minus its own, [p] in storage order, int32."""
-
-    right: Int32[np.ndarray, "2 n"]
-    down: Int32[np.ndarray, "2 n"]
-
-
 @kernel()
 def pair_costs(  # type: ignore[no-untyped-def]
-    sift_a, sift_b, mask_a, mask_b, centre, radius, grid, begin, end, costs, histogram
+    sift_a, sift_b, mask_a, mask_b, centre, radius, grid, begin, end, costs, histogram, row
 ):
-    """Compute L1 distances of every pixel of A to the window of B around its centre, for antidiagonals begin…end.
+    """Compute L1 distances of every pixel of A to the window of B around its centre, for rows begin…end - 1.
 
     ``costs`` (flat uint16, stored antidiagonal, label y, label x, pixel) gets NO_DATA where the label points out of B
-    or at a masked pixel of B, and 0 for every label of a masked pixel of A. ``histogram`` counts the distances.
+    or at a masked pixel of B, and 0 for every label of a masked pixel of A. ``histogram`` counts the distances,
+    and NO_DATA; ``row`` is room for those of a row.
     """
-    channels = sift_a.shape[2]
+    width, channels = sift_a.shape[1], sift_a.shape[2]
     hb, wb = sift_b.shape[0], sift_b.shape[1]
     labels = 2 * radius + 1
     first, top = grid.first, grid.top
-    for t in range(begin, end):
-        n = first[t + 1] - first[t]
-        block = costs[first[t] * labels * labels : first[t + 1] * labels * labels]
-        for i in range(n):
-            y = top[t] + i
-            x = t - y
-            if not mask_a[y, x]:
-                for k in range(labels * labels):
-                    block[k * n + i] = np.uint16(0)
-                continue
-            descriptor = sift_a[y, x]
-            for ly in range(labels):
-                yb = y + centre[1, y, x] + ly - radius
-                for lx in range(labels):
-                    xb = x + centre[0, y, x] + lx - radius
-                    position = (ly * labels + lx) * n + i
-                    if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
-                        block[position] = np.uint16(65535)
-                        continue
-                    other = sift_b[yb, xb]
-                    total = np.int32(0)
-                    for c in range(channels):
-                        # Written so that compilers see a sum of absolute differences, for which there are instructions.
-                        gap = np.int32(np.int32(descriptor[c]) - np.int32(other[c]))
-                        total = np.int32(total + (gap if gap > np.int32(0) else np.int32(-gap)))
-                    block[position] = np.uint16(total)
-                    histogram[total] += 1
+    for y in range(begin, end):
+        found = 0
+        for x in range(width):
+            t = x + y
+            n = first[t + 1] - first[t]
+            position = first[t] * labels * labels + y - top[t]
+            own = (y * width + x) * channels
+            usable = mask_a[y, x]
+            yb = y + centre[1, y, x] - radius - 1
+            for _ in range(labels):
+                yb += 1
+                xb = x + centre[0, y, x] - radius - 1
+                for _ in range(labels):
+                    xb += 1
+                    cost = np.int32(0)
+                    if usable and (yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]):
+                        cost = np.int32(65535)
+                    elif usable:
+                        other = (yb * wb + xb) * channels
+                        for c in range(0, channels, BYTES):
+                            cost = np.int32(cost + distance(sift_a, own + c, sift_b, other + c))
+                    costs[position] = np.uint16(cost)
+                    row[found] = np.uint16(cost)
+                    position += n
+                    found += usable
+        for k in range(found):
+            histogram[row[k]] += 1
 
 
 @kernel()
-def finish_costs(costs, first, labels, default, scale, cap, smallest):  # type: ignore[no-untyped-def]
-    """Replace NO_DATA by the default cost, scale, and make the costs of every pixel relative to its smallest.
-
-    ``smallest`` is room for the longest antidiagonal.
-    """
-    squares = labels * labels
-    for t in range(first.shape[0] - 1):
+def finish_costs(costs, grid, squares, default, cap):  # type: ignore[no-untyped-def]
+    """Replace NO_DATA by the default cost; make the costs of every pixel relative to its smallest, cut at ``cap``."""
+    first = grid.first
+    nothing, instead, most = splat(65535), splat(default), splat(cap)
+    for t in range(grid.top.shape[0]):
         n = first[t + 1] - first[t]
-        block = costs[first[t] * squares : first[t + 1] * squares]
-        low = smallest[:n]
-        for i in range(n):
-            low[i] = np.uint16(65535)
-        for k in range(squares):
-            row = block[k * n : (k + 1) * n]
-            for i in range(n):
-                value = default if row[i] == np.uint16(65535) else row[i]
-                row[i] = value
-                low[i] = minimum(low[i], value)
-        for k in range(squares):
-            row = block[k * n : (k + 1) * n]
-            if scale == 1.0:
-                for i in range(n):
-                    row[i] = minimum(np.uint16(row[i] - low[i]), cap)
-            else:
-                for i in range(n):
-                    row[i] = np.uint16(minimum(np.float32(row[i] - low[i]) * scale + np.float32(0.5), cap))
+        for i in range(first[t] * squares, first[t] * squares + n, SHORTS):
+            low = nothing
+            for k in range(squares):
+                value = load(costs, i + k * n)
+                value = where_equal(value, nothing, instead, value)
+                store(costs, i + k * n, value)
+                low = smaller(low, value)
+            for k in range(squares):
+                store(costs, i + k * n, smaller(minus(load(costs, i + k * n), low), most))
 
 
 @kernel()
-def coarsen_costs(fine, fine_grid, grid, labels, cap, total, low, coarse):  # type: ignore[no-untyped-def]
-    """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``).
-
-    ``total`` (labels^2, n) and ``low`` (n) uint32 are room for the longest antidiagonal.
-    """
-    squares = labels * labels
-    fine_first, fine_top, height, width = fine_grid.first, fine_grid.top, fine_grid.height, fine_grid.width
+def coarsen_costs(fine, fine_grid, grid, squares, cap, coarse):  # type: ignore[no-untyped-def]
+    """Add the costs of 2x2 pixels label by label (relative to the smallest, cut at ``cap``). Sums end at 65535."""
+    width, height, fine_first = fine_grid.width, fine_grid.height, fine_grid.first
     first, top = grid.first, grid.top
-    for t in range(first.shape[0] - 1):
+    most = splat(cap)
+    for t in range(top.shape[0]):
         n = first[t + 1] - first[t]
-        for i in range(n):
-            low[i] = np.uint32(0xFFFFFFFF)
-        for k in range(squares):
-            row = total[k]
-            for i in range(n):
-                row[i] = np.uint32(0)
+        for i in range(0, n, SHORTS):
+            low = splat(65535)
+            begin = first[t] * squares + i
+            for k in range(squares):
+                store(coarse, begin + k * n, splat(0))
             for child in range(4):
                 dy, dx = child // 2, child % 2
                 s = 2 * t + dy + dx
                 # Children exist for coarse y in lo…hi - 1 only: with x and y inside of the fine grid.
                 lo = maximum(0, t - top[t] - (width - 1 - dx) // 2)
-                hi = minimum(n, (height - 1 - dy) // 2 - top[t] + 1)
+                hi = minimum(grid.length[t], (height - 1 - dy) // 2 - top[t] + 1)
                 if lo >= hi:
                     continue
                 m = fine_first[s + 1] - fine_first[s]
-                begin = fine_first[s] * squares + k * m + 2 * (top[t] + lo) + dy - fine_top[s]
-                source = fine[begin : begin + 2 * (hi - lo)]
-                for i in range(hi - lo):
-                    row[lo + i] = np.uint32(row[lo + i] + np.uint32(source[2 * i]))
-            for i in range(n):
-                low[i] = minimum(low[i], row[i])
-        begin = first[t] * squares
-        for k in range(squares):
-            row = total[k]
-            out = coarse[begin + k * n : begin + (k + 1) * n]
-            for i in range(n):
-                out[i] = np.uint16(minimum(np.uint32(row[i] - low[i]), np.uint32(cap)))
+                at = fine_first[s] * squares + 2 * (top[t] + i) + dy - fine_grid.top[s]
+                for k in range(squares):
+                    cost = every_second(load(fine, at + k * m), load(fine, at + k * m + SHORTS))
+                    total = plus_at_most(load(coarse, begin + k * n), cost)
+                    store_part(coarse, begin + k * n, total, lo - i, hi - i)
+            for k in range(squares):
+                low = smaller(low, load(coarse, begin + k * n))
+            for k in range(squares):
+                store(coarse, begin + k * n, smaller(minus(load(coarse, begin + k * n), low), most))
 
 
 @part_of_kernel()
-def _transform(belief, n, smoothness, low):  # type: ignore[no-untyped-def]
+def _transform(said, at, labels, alpha, truncation):  # type: ignore[no-untyped-def]
     """Lower envelope of cones of slope alpha over the labels (two passes), relative to its minimum, truncated."""
-    labels, alpha, truncation = smoothness
+    steep, most = splat(alpha), splat(truncation)
+    value = load(said, at)
     for label in range(1, labels):
-        before = belief[label - 1]
-        row = belief[label]
-        for i in range(n):
-            row[i] = minimum(row[i], np.uint16(before[i] + alpha))
+        value = smaller(load(said, at + label * SHORTS), plus(value, steep))
+        store(said, at + label * SHORTS, value)
+    low = value
     for label in range(labels - 2, -1, -1):
-        after = belief[label + 1]
-        row = belief[label]
-        for i in range(n):
-            row[i] = minimum(row[i], np.uint16(after[i] + alpha))
-    row = belief[0]
-    for i in range(n):
-        low[i] = row[i]
-    for label in range(1, labels):
-        row = belief[label]
-        for i in range(n):
-            low[i] = minimum(low[i], row[i])
+        value = smaller(load(said, at + label * SHORTS), plus(value, steep))
+        store(said, at + label * SHORTS, value)
+        low = smaller(low, value)
     for label in range(labels):
-        row = belief[label]
-        for i in range(n):
-            row[i] = minimum(np.uint16(row[i] - low[i]), truncation)
+        value = load(said, at + label * SHORTS)
+        store(said, at + label * SHORTS, smaller(minus(value, low), most))
 
 
 @part_of_kernel()
-def _deliver(  # type: ignore[no-untyped-def]
-    belief, begin, end, smoothness, shift, sign, target, length, where
-):
-    """Write the transformed beliefs of pixels begin…end - 1 into the receivers' messages.
+def _move(said, at, smoothness, shift, out, room):  # type: ignore[no-untyped-def]
+    """Write to place ``out`` of ``said`` what place ``at`` holds, as the receivers' windows have it.
 
-    ``target`` holds the messages of the receivers' antidiagonal, which has ``length`` pixels, the first receiver at
-    ``where``. ``sign`` times ``shift`` is the difference of the window centres, receiver minus sender, from pixel begin
-    on: label k of the receiver is label k + that of the sender; beyond the sender's window the message rises linearly.
-    The reference truncates at the sender's minimum plus d and then subtracts the new minimum; so do we.
+    ``shift`` is the difference of the window centres, receiver minus sender: label k of the receiver is label k + that
+    of the sender; beyond the sender's window the message rises linearly. The reference truncates at the sender's
+    minimum plus d and then subtracts the new minimum; so do we.
     """
     labels, alpha, truncation = smoothness
-    count = end - begin
     for label in range(labels):
-        source = belief[label, begin:end]
-        out = target[label * length + where : label * length + where + count]
-        for i in range(count):
-            out[i] = source[i]
-    for i in range(count):
-        s = sign * shift[i]
-        if s == 0:
+        store(said, out + label * SHORTS, load(said, at + label * SHORTS))
+    for s in range(lowest(shift), highest(shift) + 1):
+        if s == 0 or not holds(shift, s):
             continue
-        low = np.int32(truncation)
+        low = splat(truncation)
         for label in range(labels):
-            k = label + s
-            if k < 0:
-                value = np.int32(belief[0, begin + i]) + np.int32(-k) * np.int32(alpha)
-            elif k >= labels:
-                value = np.int32(belief[labels - 1, begin + i]) + np.int32(k - labels + 1) * np.int32(alpha)
-            else:
-                value = np.int32(belief[k, begin + i])
-            value = minimum(value, np.int32(truncation))
-            low = minimum(low, value)
-            target[label * length + where + i] = np.uint16(value)
-        if low > 0:
-            for label in range(labels):
-                target[label * length + where + i] -= np.uint16(low)
+            k = minimum(maximum(label + s, 0), labels - 1)
+            beyond = splat(minimum(abs(label + s - k) * np.int64(alpha), 65535))
+            value = plus_at_most(load(said, at + k * SHORTS), beyond)
+            value = smaller(value, splat(truncation))
+            store(said, room + label * SHORTS, value)
+            low = smaller(low, value)
+        for label in range(labels):
+            there = out + label * SHORTS
+            value = minus(load(said, room + label * SHORTS), low)
+            store(said, there, where_equal(shift, splat(s), value, load(said, there)))
 
 
 @part_of_kernel()
-def _couple(costs, belief, n, labels, plane, low, out):  # type: ignore[no-untyped-def]
-    """Message of a plane to the other plane of the same pixels: out[l] = min over own labels of cost + belief."""
-    for label in range(labels):
-        into = out[label * n : (label + 1) * n]
-        for i in range(n):
-            into[i] = np.uint16(65535)
-        for k in range(labels):
-            # Costs are stored (label y, label x); plane 0 is x.
-            pair = label * labels + k if plane == 0 else k * labels + label
-            cost = costs[pair * n : (pair + 1) * n]
-            own = belief[k]
-            for i in range(n):
-                into[i] = minimum(into[i], np.uint16(cost[i] + own[i]))
-    row = out[0:n]
-    for i in range(n):
-        low[i] = row[i]
-    for label in range(1, labels):
-        row = out[label * n : (label + 1) * n]
-        for i in range(n):
-            low[i] = minimum(low[i], row[i])
-    for label in range(labels):
-        row = out[label * n : (label + 1) * n]
-        for i in range(n):
-            row[i] = np.uint16(row[i] - low[i])
+def _couple(costs, at, across, along, said, everything, labels, room, dual, to, n):  # type: ignore[no-untyped-def]
+    """Message of a plane to the other plane of the same pixels: out[l] = min over own labels of cost + belief.
 
-
-@part_of_kernel()
-def _collect(  # type: ignore[no-untyped-def]
-    beliefs, plane, forward, begin, n, labels, horizontal, vertical, everything
-):
-    """Sum what ``n`` pixels, whose labels are stored from ``begin``, have heard.
-
-    A message never contains what its receiver said: ``horizontal`` is for the right or left neighbour, ``vertical``
-    for the lower or upper one. ``everything``, for the coupling, hears all neighbours but not the other plane.
+    ``costs`` from place ``at`` on are ``across`` apart for labels of the other plane, ``along`` for the own ones.
     """
-    ahead, behind = (1, 0) if forward else (0, 1)
+    low = splat(65535)
     for label in range(labels):
-        a = begin + label * n
-        b = a + n
-        row_range = beliefs.ranges[plane, a:b]
-        row_dual = beliefs.dual[plane, a:b]
-        from_behind = beliefs.messages[plane, behind, a:b]
-        from_ahead = beliefs.messages[plane, ahead, a:b]
-        from_behind_v = beliefs.messages[plane, 2 + behind, a:b]
-        from_ahead_v = beliefs.messages[plane, 2 + ahead, a:b]
-        row_h = horizontal[label]
-        row_v = vertical[label]
-        row_e = everything[label]
-        for i in range(n):
-            shared = np.uint16(row_range[i] + np.uint16(from_behind[i] + from_behind_v[i]))
-            row_e[i] = np.uint16(shared + np.uint16(from_ahead[i] + from_ahead_v[i]))
-            shared = np.uint16(shared + row_dual[i])
-            row_h[i] = np.uint16(shared + from_ahead_v[i])
-            row_v[i] = np.uint16(shared + from_ahead[i])
+        best = splat(65535)
+        for k in range(labels):
+            cost = load(costs, at + label * across + k * along)
+            best = smaller(best, plus(cost, load(said, everything + k * SHORTS)))
+        store(said, room + label * SHORTS, best)
+        low = smaller(low, best)
+    for label in range(labels):
+        store(dual, to + label * n, minus(load(said, room + label * SHORTS), low))
+
+
+@part_of_kernel()
+def _collect(beliefs, plane, forward, at, n, labels, said, room):  # type: ignore[no-untyped-def]
+    """Sum what a vector of pixels, whose labels are stored from ``at`` on, ``n`` apart, have heard.
+
+    A message never contains what its receiver said: ``said`` gets what is for the right or left neighbour, from place
+    ``room`` on what is for the lower or upper one, and from twice that on what all neighbours, but not the other plane,
+    have said: for the coupling.
+    """
+    size = beliefs.ranges.shape[1]
+    ahead, behind = (size, 0) if forward else (0, size)
+    messages = beliefs.messages
+    for label in range(labels):
+        own = plane * size + at + label * n
+        heard = own + 3 * plane * size
+        shared = plus(load(messages, heard + behind), load(messages, heard + behind + 2 * size))
+        shared = plus(shared, load(beliefs.ranges, own))
+        from_ahead = load(messages, heard + ahead)
+        from_ahead_v = load(messages, heard + ahead + 2 * size)
+        into = label * SHORTS
+        store(said, 2 * room + into, plus(shared, plus(from_ahead, from_ahead_v)))
+        shared = plus(shared, load(beliefs.dual, own))
+        store(said, into, plus(shared, from_ahead_v))
+        store(said, room + into, plus(shared, from_ahead))
 
 
 @kernel()
-def sweep(costs, beliefs, shifts, grid, smoothness, iterations, spoken, low):  # type: ignore[no-untyped-def]
+def sweep(costs, beliefs, centre, grid, smoothness, iterations, said):  # type: ignore[no-untyped-def]
     """Run ``iterations`` half sweeps (one plane each) in the reference's order; changes dual and messages in place.
 
-    ``spoken`` (3, labels, n) and ``low`` (n) are room for the longest antidiagonal: what is said to the right or left
-    neighbour, to the lower or upper one, and to the other plane.
+    ``centre`` holds the window centres in storage order, ``said`` is room for five vectors of each label.
     """
-    first, top, labels = grid.first, grid.top, smoothness.labels
-    squares = labels * labels
-    diagonals = first.shape[0] - 1
+    first, top, length, labels = grid.first, grid.top, grid.length, smoothness.labels
+    size, room = beliefs.ranges.shape[1], labels * SHORTS
+    # Where centres are farther apart than this, all of a message is cut.
+    reach = labels + (np.int64(smoothness.truncation) + smoothness.alpha - 1) // smoothness.alpha
     for count in range(iterations):
         plane = count % 2
         forward = count % 4 < 2
-        coupled = count % 8 < 4
+        across, along = (
+            (labels, 1) if plane == 0 else (1, labels)
+        )  # costs are stored (label y, label x); plane 0 is x
         ahead = 1 if forward else -1
-        for step in range(diagonals):
-            t = step if forward else diagonals - 1 - step
-            n = first[t + 1] - first[t]
-            begin = first[t] * labels
-            _collect(beliefs, plane, forward, begin, n, labels, spoken[0], spoken[1], spoken[2])
-            to = t + ahead
-            for side in range(2):
-                _transform(spoken[side], n, smoothness, low)
-                if to < 0 or to >= diagonals:
-                    continue
-                # The right and left neighbours have the same y. Pixels of the last column or row have no right or
-                # lower neighbour, pixels of the first ones no left or upper one.
-                y0 = top[t]
-                start, end = 0, n
-                if forward and side == 0:
-                    start = maximum(0, t - (grid.width - 1) - y0 + 1)
-                elif forward:
-                    end = minimum(n, grid.height - 1 - y0)
-                elif side == 0:
-                    end = minimum(n, t - y0)
-                else:
-                    start = maximum(0, 1 - y0)
-                if start >= end:
-                    continue
-                where = y0 + start + ahead * side - top[to]
-                # Noted with the left or upper one of two neighbours.
-                at = first[t] + start if forward else first[to] + where
-                steps = shifts.right if side == 0 else shifts.down
-                into = beliefs.messages[plane, 2 * side + (0 if forward else 1)]
-                _deliver(
-                    spoken[side],
-                    start,
-                    end,
-                    smoothness,
-                    steps[plane, at : at + end - start],
-                    ahead,
-                    into[first[to] * labels : first[to + 1] * labels],
-                    first[to + 1] - first[to],
-                    where,
-                )
-            if coupled:
-                pairs = costs[first[t] * squares : first[t + 1] * squares]
-                out = beliefs.dual[1 - plane, begin : begin + n * labels]
-                _couple(pairs, spoken[2], n, labels, plane, low, out)
+        for step in range(top.shape[0]):
+            t = step if forward else top.shape[0] - 1 - step
+            n, to, y0 = first[t + 1] - first[t], t + ahead, top[t]
+            for i in range(0, n, SHORTS):
+                _collect(beliefs, plane, forward, first[t] * labels + i, n, labels, said, room)
+                for side in range(2):
+                    if to < 0 or to >= top.shape[0]:
+                        continue
+                    # The right and left neighbours have the same y. Pixels of the last column or row have no right or
+                    # lower neighbour, pixels of the first ones no left or upper one.
+                    start, end = 0, length[t]
+                    if forward and side == 0:
+                        start = maximum(0, t - (grid.width - 1) - y0 + 1)
+                    elif forward:
+                        end = minimum(end, grid.height - 1 - y0)
+                    elif side == 0:
+                        end = minimum(end, t - y0)
+                    else:
+                        start = maximum(0, 1 - y0)
+                    start, end = maximum(start - i, 0), minimum(end - i, SHORTS)
+                    if start >= end:
+                        continue
+                    spoken = side * room
+                    _transform(said, spoken, labels, smoothness.alpha, smoothness.truncation)
+                    where = y0 + i + ahead * side - top[to]
+                    here = plane * centre.shape[1] + first[t] + i
+                    there = plane * centre.shape[1] + first[to] + where
+                    shift = within(minus(load(centre, there), load(centre, here)), minimum(reach, 32767))
+                    if lowest(shift) != 0 or highest(shift) != 0:
+                        _move(said, spoken, smoothness, shift, 3 * room, 4 * room)
+                        spoken = 3 * room
+                    m = first[to + 1] - first[to]
+                    into = (4 * plane + 2 * side + (0 if forward else 1)) * size + first[to] * labels + where
+                    for label in range(labels):
+                        value = load(said, spoken + label * SHORTS)
+                        store_part(beliefs.messages, into + label * m, value, start, end)
+                if count % 8 < 4:
+                    own, other = first[t] * labels * labels + i, (1 - plane) * size + first[t] * labels + i
+                    _couple(
+                        costs, own, across * n, along * n, said, 2 * room, labels, 3 * room, beliefs.dual, other, n
+                    )  # fmt: skip
 
 
 @kernel()
 def best_labels(beliefs, grid, labels, out):  # type: ignore[no-untyped-def]
-    """Find the label of smallest belief of each plane: out[p] (flat over pixels) int32 in 0…labels - 1."""
+    """Find the label of smallest belief of each plane: out[p] (flat over pixels) uint16 in 0…labels - 1."""
     ranges, dual, messages = beliefs
-    first = grid.first
+    first, size = grid.first, ranges.shape[1]
     for plane in range(2):
-        for t in range(first.shape[0] - 1):
+        for t in range(grid.top.shape[0]):
             n = first[t + 1] - first[t]
-            o = first[t] * labels
-            for i in range(n):
-                best = np.int64(1) << 40
-                where = 0
+            for i in range(0, n, SHORTS):
+                best, where = splat(65535), splat(0)
                 for label in range(labels):
-                    at = o + label * n + i
-                    value = np.int64(ranges[plane, at]) + np.int64(dual[plane, at])
+                    at = plane * size + first[t] * labels + label * n + i
+                    value = plus(load(ranges, at), load(dual, at))
                     for k in range(4):
-                        value += np.int64(messages[plane, k, at])
-                    if value < best:
-                        best = value
-                        where = label
-                out[plane, first[t] + i] = where
+                        value = plus(value, load(messages, at + (3 * plane + k) * size))
+                    where = where_smaller(value, best, splat(label), where)
+                    best = smaller(best, value)
+                store(out, plane * out.shape[1] + first[t] + i, where)
 
 
 @kernel()
-def inherit_messages(coarse, coarse_grid, grid, labels, beliefs):  # type: ignore[no-untyped-def]
-    """Copy the messages of a coarse graph to the four children of each of its pixels."""
-    first, top = grid.first, grid.top
-    for t in range(first.shape[0] - 1):
+def inherit_messages(coarse, coarse_grid, grid, labels, count, fine):  # type: ignore[no-untyped-def]
+    """Copy messages of a coarse graph, ``count`` of each label and pixel, to the four children of each pixel."""
+    first, top, last = grid.first, grid.top, coarse_grid.top.shape[0] - 1
+    size, coarse_size = fine.size // count, coarse.size // count
+    for t in range(top.shape[0]):
         n = first[t + 1] - first[t]
-        o = first[t] * labels
-        for i in range(n):
-            y = top[t] + i
-            x = t - y
-            ct = x // 2 + y // 2
-            cn = coarse_grid.first[ct + 1] - coarse_grid.first[ct]
-            co = coarse_grid.first[ct] * labels + y // 2 - coarse_grid.top[ct]
-            for label in range(labels):
-                at, coarse_at = o + label * n + i, co + label * cn
-                for plane in range(2):
-                    beliefs.dual[plane, at] = coarse.dual[plane, coarse_at]
-                    for k in range(4):
-                        beliefs.messages[plane, k, at] = coarse.messages[plane, k, coarse_at]
-
-
-def _shifts(centre: Int[np.ndarray, "2 h w"], layout: Diagonals) -> Shifts:
-    right = np.zeros((2, layout.height * layout.width), np.int32)
-    down = np.zeros_like(right)
-    right[:, layout.position[:, :-1].ravel()] = np.diff(centre, axis=2).reshape(2, -1)
-    down[:, layout.position[:-1].ravel()] = np.diff(centre, axis=1).reshape(2, -1)
-    return Shifts(right, down)
+        odd = top[t] % 2
+        # Pixels of even and odd y come by turns. Their parents lie on one antidiagonal where t is odd, else on two.
+        even_from, odd_from = minimum(t // 2, last), maximum((t + 1) // 2 - 1, 0)
+        even_n = coarse_grid.first[even_from + 1] - coarse_grid.first[even_from]
+        odd_n = coarse_grid.first[odd_from + 1] - coarse_grid.first[odd_from]
+        for i in range(0, grid.length[t] + odd, SHORTS):
+            above = (top[t] - odd + i) // 2
+            even_at = coarse_grid.first[even_from] * labels + above - coarse_grid.top[even_from]
+            odd_at = coarse_grid.first[odd_from] * labels + above - coarse_grid.top[odd_from]
+            for k in range(count):
+                for label in range(labels):
+                    value = by_turns(
+                        load(coarse, k * coarse_size + even_at + label * even_n),
+                        load(coarse, k * coarse_size + odd_at + label * odd_n),
+                    )
+                    at = k * size + first[t] * labels + label * n + i - odd
+                    store_part(fine, at, value, odd if i == 0 else 0, grid.length[t] + odd - i)
 
 
 @kernel()
 def _fill_ranges(centre, grid, labels, gamma, cap, out):  # type: ignore[no-untyped-def]
     """Compute the displacement costs gamma |u| of every label, in storage order, cut at ``cap``."""
-    first, top = grid.first, grid.top
-    radius = labels // 2
-    for t in range(first.shape[0] - 1):
-        n = first[t + 1] - first[t]
-        o = first[t] * labels
-        for label in range(labels):
-            for i in range(n):
-                y = top[t] + i
-                for plane in range(2):
-                    u = centre[plane, y, t - y] + label - radius
-                    out[plane, o + label * n + i] = np.uint16(
-                        minimum(cap, gamma * np.float32(abs(u)) + np.float32(0.5))
-                    )
+    first = grid.first
+    for plane in range(2):
+        for t in range(grid.top.shape[0]):
+            n = first[t + 1] - first[t]
+            for i in range(0, n, SHORTS):
+                here = load(centre, plane * centre.shape[1] + first[t] + i)
+                for label in range(labels):
+                    u = plus(here, splat(label - labels // 2))
+                    at = plane * out.shape[1] + first[t] * labels + label * n + i
+                    store(out, at, priced(u, gamma, cap))
 
 
 def solve(
@@ -484,9 +449,9 @@ def solve(
     layout = Diagonals.of(height, width)
     smoothness = Smoothness(labels, np.uint16(alpha), np.uint16(truncation))
     beliefs = propagate(costs, centre, layout, smoothness, gamma, iterations, hierarchy)
-    flat = np.empty((2, height * width), np.int32)
+    flat = np.empty((2, layout.size), np.uint16)
     best_labels(beliefs, layout, labels, flat)
-    return flat[:, layout.position]
+    return flat[:, layout.position].astype(np.int32)
 
 
 def propagate(
@@ -500,16 +465,16 @@ def propagate(
 ) -> Beliefs:
     """Run belief propagation on a graph, after that on the graph halved ``hierarchy`` times (see ``solve``)."""
     height, width, labels = layout.height, layout.width, smoothness.labels
-    size = height * width * labels
+    size = layout.size * labels
+    halved = hierarchy > 0 and min(height, width) > 1
+    room = np.empty if halved else np.zeros  # what is halved inherits a value for every pixel
     beliefs = Beliefs(
-        np.empty((2, size), np.uint16), np.zeros((2, size), np.uint16), np.zeros((2, 4, size), np.uint16)
+        np.empty((2, size), np.uint16), room((2, size), np.uint16), room((2, 4, size), np.uint16)
     )
-    if hierarchy > 0 and min(height, width) > 1:
+    if halved:
         coarse = Diagonals.of((height + 1) // 2, (width + 1) // 2)
-        coarse_costs = np.empty(coarse.height * coarse.width * labels * labels, np.uint16)
-        longest = min(coarse.height, coarse.width)
-        room = np.empty((labels * labels, longest), np.uint32), np.empty(longest, np.uint32)
-        coarsen_costs(costs, layout, coarse, labels, COST_CAP, *room, coarse_costs)
+        coarse_costs = np.empty(coarse.size * labels * labels, np.uint16)
+        coarsen_costs(costs, layout, coarse, labels * labels, COST_CAP, coarse_costs)
         above = propagate(
             coarse_costs,
             _halve_centres(centre),
@@ -519,22 +484,25 @@ def propagate(
             min(COARSE_ITERATIONS, iterations),
             hierarchy - 1,
         )
-        inherit_messages(above, coarse, layout, labels, beliefs)
-    _fill_ranges(centre, layout, labels, np.float32(gamma), np.float32(RANGE_CAP), beliefs.ranges)
-    longest = min(height, width)
-    spoken, low = np.empty((3, labels, longest), np.uint16), np.empty(longest, np.uint16)
-    sweep(costs, beliefs, _shifts(centre, layout), layout, smoothness, iterations, spoken, low)
+        inherit_messages(above.dual, coarse, layout, labels, 2, beliefs.dual)
+        inherit_messages(
+            above.messages.reshape(8, -1), coarse, layout, labels, 8, beliefs.messages.reshape(8, -1)
+        )
+    stored = np.zeros((2, layout.size), np.int16)
+    stored[:, layout.position] = np.clip(centre, -FARTHEST, FARTHEST)
+    _fill_ranges(stored, layout, labels, np.float32(gamma), np.float32(RANGE_CAP), beliefs.ranges)
+    said = np.empty(5 * labels * SHORTS, np.uint16)
+    sweep(costs, beliefs, stored, layout, smoothness, iterations, said)
     return beliefs
 
 
 def _halve_centres(centre: Int[np.ndarray, "2 h w"]) -> Int[np.ndarray, "2 h w"]:
     """Mean of 2x2 window centres (fewer at odd borders), rounded towards zero as the reference does."""
     _, h, w = centre.shape
-    padded = np.pad(centre.astype(np.int64), ((0, 0), (0, h % 2), (0, w % 2)))
-    ones = np.pad(np.ones((h, w), np.int64), ((0, h % 2), (0, w % 2)))
-    total = padded.reshape(2, (h + 1) // 2, 2, (w + 1) // 2, 2).sum((2, 4))
-    count = ones.reshape((h + 1) // 2, 2, (w + 1) // 2, 2).sum((1, 3))
-    return np.trunc(total / count).astype(np.int32)
+    padded = np.pad(centre, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
+    rows = padded[:, ::2] + padded[:, 1::2]
+    total = rows[:, :, ::2] + rows[:, :, 1::2]
+    return np.asarray((total + 3 * (total < 0)) >> 2, np.int32)
 
 
 def data_costs(
@@ -554,25 +522,26 @@ def data_costs(
     height, width = sift_a.shape[:2]
     labels = 2 * radius + 1
     layout = Diagonals.of(height, width)
-    costs = np.empty(height * width * labels * labels, np.uint16)
-    bounds = np.searchsorted(layout.first, np.linspace(0, height * width, max(1, threads) + 1))
-    bounds[0], bounds[-1] = 0, height + width - 1
+    costs = np.empty(layout.size * labels * labels, np.uint16)
+    sift_a, sift_b = whole_vectors(sift_a), whole_vectors(sift_b)
+    bounds = np.linspace(0, height, max(1, threads) + 1).astype(np.int64)
     counts = np.zeros((len(bounds) - 1, 65536), np.int64)
 
     def part(k: int) -> None:
         pair_costs(
             sift_a, sift_b, mask_a, mask_b, centre, radius, layout, bounds[k], bounds[k + 1], costs, counts[k],
+            np.empty(width * labels * labels + 1, np.uint16),
         )  # fmt: skip
 
     map_ordered(part, range(len(bounds) - 1), threads)
     every = counts.sum(0)
+    every[NO_DATA] = 0
     total = np.cumsum(every)
     default = 0  # no label anywhere has data: any constant will do
     if total[-1] > 0:
         median = int(np.searchsorted(total, total[-1] * 0.5))
         default = min(median + int(np.flatnonzero(every)[0]), int(NO_DATA) - 1)
-    room = np.empty(min(height, width), np.uint16)
-    finish_costs(
-        costs, layout.first, labels, np.uint16(default), np.float32(scale), np.uint16(COST_CAP), room
-    )
+    finish_costs(costs, layout, labels * labels, default, COST_CAP if scale == 1.0 else 65535)
+    if scale != 1.0:
+        costs = np.minimum(costs * np.float32(scale) + np.float32(0.5), COST_CAP).astype(np.uint16)
     return costs, float(default)

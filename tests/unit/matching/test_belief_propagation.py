@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 from recon.matching import belief_propagation as bp
 
 
+def _places(labels: int, layout: bp.Diagonals) -> np.ndarray:
+    """Where the labels of a pixel are stored: (labels, h, w)."""
+    t = np.add.outer(np.arange(layout.height), np.arange(layout.width))
+    apart = np.diff(layout.first)[t]
+    return layout.first[t] * (labels - 1) + layout.position + np.arange(labels)[:, None, None] * apart
+
+
 def stored(array: np.ndarray, layout: bp.Diagonals) -> np.ndarray:
     """(labels, h, w) in the kernels' storage."""
-    labels = array.shape[0]
-    out = np.empty(array.size, array.dtype)
-    for t in range(len(layout.first) - 1):
-        n = layout.first[t + 1] - layout.first[t]
-        y = layout.top[t] + np.arange(n)
-        block = array[:, y, t - y]
-        out[layout.first[t] * labels : layout.first[t + 1] * labels] = block.ravel()
+    out = np.full(len(array) * layout.size, 77, array.dtype)
+    out[_places(len(array), layout)] = array
     return out
 
 
@@ -25,12 +27,7 @@ def smoothness(labels: int, alpha: int, truncation: int) -> bp.Smoothness:
 
 
 def unstored(flat: np.ndarray, labels: int, layout: bp.Diagonals) -> np.ndarray:
-    out = np.empty((labels, layout.height, layout.width), flat.dtype)
-    for t in range(len(layout.first) - 1):
-        n = layout.first[t + 1] - layout.first[t]
-        y = layout.top[t] + np.arange(n)
-        out[:, y, t - y] = flat[layout.first[t] * labels : layout.first[t + 1] * labels].reshape(labels, n)
-    return out
+    return np.asarray(flat[_places(labels, layout)])
 
 
 class SlowPropagation:
@@ -89,16 +86,26 @@ class SlowPropagation:
     st.sampled_from([0, 1, 6]),
 )
 def test_messages_equal_a_sequential_sweep(h: int, w: int, radius: int, seed: int, jump: int) -> None:
+    assert_equal_to_sequential(h, w, radius, seed, jump, 16)
+
+
+def test_messages_equal_where_diagonals_are_longer_than_a_vector() -> None:
+    assert_equal_to_sequential(36, 34, 1, 5, 3, 8)
+
+
+def assert_equal_to_sequential(h: int, w: int, radius: int, seed: int, jump: int, iterations: int) -> None:
     rng = np.random.default_rng(seed)
     labels = 2 * radius + 1
     costs = rng.integers(0, 3000, (labels, labels, h, w)).astype(np.uint16)
     centre = rng.integers(-jump, jump + 1, (2, h, w)).astype(np.int32)
     slow = SlowPropagation(costs, centre, labels, 510, 2000, 1.275)
-    slow.run(16)
+    slow.run(iterations)
 
     layout = bp.Diagonals.of(h, w)
     flat = stored(costs.reshape(-1, h, w), layout)
-    ranges, dual, messages = bp.propagate(flat, centre, layout, smoothness(labels, 510, 2000), 1.275, 16, 0)
+    ranges, dual, messages = bp.propagate(
+        flat, centre, layout, smoothness(labels, 510, 2000), 1.275, iterations, 0
+    )
     for plane in range(2):
         np.testing.assert_array_equal(unstored(ranges[plane], labels, layout), slow.ranges[plane])
         np.testing.assert_array_equal(unstored(dual[plane], labels, layout), slow.dual[plane])
@@ -159,7 +166,7 @@ def test_pair_costs_equal_numpy() -> None:
         np.testing.assert_array_equal(got, np.minimum(relative, bp.COST_CAP))
 
 
-@pytest.mark.parametrize(("h", "w"), [(8, 6), (7, 5), (1, 4), (5, 2)])
+@pytest.mark.parametrize(("h", "w"), [(8, 6), (7, 5), (1, 4), (5, 2), (75, 70)])
 def test_coarse_costs_are_sums_of_children(h: int, w: int) -> None:
     rng = np.random.default_rng(2)
     squares = 9
@@ -169,10 +176,21 @@ def test_coarse_costs_are_sums_of_children(h: int, w: int) -> None:
     expected = padded.reshape(squares, ch, 2, cw, 2).sum((2, 4))
     expected -= expected.min(0)
     layout, coarse = bp.Diagonals.of(h, w), bp.Diagonals.of(ch, cw)
-    out = np.empty(expected.size, np.uint16)
-    room = np.empty((9, 9), np.uint32), np.empty(9, np.uint32)
-    bp.coarsen_costs(stored(fine, layout), layout, coarse, 3, bp.COST_CAP, *room, out)
+    out = np.empty(squares * coarse.size, np.uint16)
+    bp.coarsen_costs(stored(fine, layout), layout, coarse, squares, bp.COST_CAP, out)
     np.testing.assert_array_equal(unstored(out, squares, coarse), np.minimum(expected, bp.COST_CAP))
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 6), (7, 5), (5, 2), (75, 70)])
+def test_four_pixels_inherit_the_messages_of_one(h: int, w: int) -> None:
+    rng = np.random.default_rng(4)
+    layout, coarse = bp.Diagonals.of(h, w), bp.Diagonals.of((h + 1) // 2, (w + 1) // 2)
+    messages = rng.integers(0, 3000, (2, 3, coarse.height, coarse.width)).astype(np.uint16)
+    out = np.empty((2, 3 * layout.size), np.uint16)
+    bp.inherit_messages(np.stack([stored(one, coarse) for one in messages]), coarse, layout, 3, 2, out)
+    for one, found in zip(messages, out, strict=True):
+        expected = one.repeat(2, 1).repeat(2, 2)[:, :h, :w]
+        np.testing.assert_array_equal(unstored(found, 3, layout), expected)
 
 
 def test_the_worst_costs_do_not_overflow() -> None:
