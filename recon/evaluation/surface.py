@@ -105,6 +105,8 @@ class SurfaceProtocol:
         average_voxel: average the shares first within voxels of this side, then over them (ETH3D).
         max_distance: longer distances are left out of the mean and median distances (DTU: 20 mm).
         by_view: count for each view as well, which takes as long as all the rest.
+        most_judged: so many points of a cloud at most are measured, drawn evenly at random; the truth is measured
+            against all of them.
     """
 
     samples: int = 400_000
@@ -115,6 +117,7 @@ class SurfaceProtocol:
     average_voxel: float | None = None
     max_distance: float | None = None
     by_view: bool = True
+    most_judged: int | None = None
 
 
 def evaluate_surface(
@@ -173,6 +176,10 @@ def evaluate_surface(
     if region is not None:
         seen &= region(truth_points)
         judged &= region(points)
+    if how.most_judged is not None and int(judged.sum()) > how.most_judged:
+        drawn = np.random.default_rng(how.seed).choice(np.flatnonzero(judged), how.most_judged, replace=False)
+        judged = np.zeros(len(points), bool)
+        judged[drawn] = True
     to_truth = _distance(points[judged], known)
     to_estimate = _distance(truth_points[seen], found)
     by_view = np.zeros((0, 0, 4))

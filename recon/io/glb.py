@@ -7,11 +7,11 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Int32, UInt8
 
 from recon.core.cameras import PinholeView
 from recon.core.frames import offset_to_origin, translation, upright_rotation
@@ -129,6 +129,69 @@ def read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
     if kind != _JSON_CHUNK:
         raise ValueError("a GLB that does not begin with its JSON")
     return parse_json(data[20 : 20 + length]), data[20 + length :]
+
+
+class TexturedPart(NamedTuple):
+    """A part of a mesh with its own texture coordinates (v up) and the file of its texture."""
+
+    vertices: Float64[np.ndarray, "n 3"]
+    faces: Int32[np.ndarray, "m 3"]
+    uv: Float64[np.ndarray, "n 2"]
+    picture: bytes
+
+
+def own_textured_parts(data: bytes) -> list[TexturedPart] | None:
+    """The parts of a file that ``GlbBuilder`` made of a textured mesh, as its scene shows them; None for all else."""
+    try:
+        document, chunks = read_glb(data)
+        if document["asset"].get("generator") != "recon" or "extensionsRequired" in document:
+            return None
+        (root,) = document["scenes"][document["scene"]]["nodes"]
+        node, matrix = document["nodes"][root], np.eye(4)
+        while True:
+            if {"rotation", "scale", "skin"} & set(node):
+                return None
+            matrix = matrix @ _own_matrix(node)
+            if "children" not in node:
+                break
+            (below,) = node["children"]
+            node = document["nodes"][below]
+        parts = document["meshes"][node["mesh"]]["primitives"]
+        return [_textured_part(document, chunks[8:], matrix, part) for part in parts]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def _textured_part(
+    document: Mapping[str, Any], binary: bytes, matrix: Float[np.ndarray, "4 4"], part: Mapping[str, Any]
+) -> TexturedPart:
+    """One of these parts.
+
+    Raises:
+        ValueError, KeyError, IndexError, TypeError: it is none.
+    """
+
+    def view(number: int) -> bytes:
+        place = document["bufferViews"][number]
+        return binary[place["byteOffset"] :][: place["byteLength"]]
+
+    def array(number: int, width: int) -> npt.NDArray[Any]:
+        accessor = document["accessors"][number]
+        kind = next(name for name, code in _COMPONENTS.items() if code == accessor["componentType"])
+        return np.frombuffer(view(accessor["bufferView"]), kind).reshape(accessor["count"], width)
+
+    surface = document["materials"][part["material"]]["pbrMetallicRoughness"]
+    if "baseColorFactor" in surface or "COLOR_0" in part["attributes"] or part["mode"] != 4:
+        raise ValueError("colours beside the texture, or no triangles")
+    texture = document["textures"][surface["baseColorTexture"]["index"]]
+    xyz = array(part["attributes"]["POSITION"], 3).astype(np.float64)
+    uv = array(part["attributes"]["TEXCOORD_0"], 2)
+    return TexturedPart(
+        xyz @ matrix[:3, :3].T + matrix[:3, 3],
+        array(part["indices"], 1).astype(np.int32).reshape(-1, 3),
+        np.column_stack([uv[:, 0], 1 - uv[:, 1]]).astype(np.float64),
+        view(document["images"][texture["source"]]["bufferView"]),
+    )
 
 
 def model_from_scene(document: Mapping[str, Any]) -> Float64[np.ndarray, "4 4"]:

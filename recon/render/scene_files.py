@@ -19,7 +19,7 @@ from recon.exports.scene import Scene
 from recon.exports.source import load_scene, open_run, photo_folder, read_georeference
 from recon.io.glb import model_from_scene, read_glb
 from recon.io.surfaces import ply_elements, read_mesh, read_ply_vertices
-from recon.io.textured_mesh import read_with_trimesh
+from recon.io.textured_mesh import read_mesh_file
 from recon.render.scene import UnreadCloud, ViewPhoto, ViewScene
 from recon.run.folder import GEOREFERENCE, MARKS, RunFolder
 from recon.run.state import old_results
@@ -257,7 +257,7 @@ def read_view_mesh(
 
     Args:
         in_model: a GLB that was turned upright comes in the frame of the model that it was made of.
-        texels: as of ``read_with_trimesh``.
+        texels: as of ``read_mesh_file``.
 
     Raises:
         ReconError: the file cannot be read, or holds no triangles.
@@ -267,7 +267,7 @@ def read_view_mesh(
         raise ReconError(f"{path}: a mesh is one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise ReconError(f"{path}: there is no such file")
-    mesh = _read_ply_mesh(path) if suffix == ".ply" else read_with_trimesh(path, texels)
+    mesh = _read_ply_mesh(path) if suffix == ".ply" else read_mesh_file(path, texels)
     if not len(mesh.faces):
         raise ReconError(f"{path}: holds no triangles")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):

@@ -67,16 +67,20 @@ class FuseStage:
         room = work.memory if work.cluster is None else -1
         with Scratch(work.root / INCOMPLETE, room) as scratch, work.fresh_directory(PARTS) as folder:
             maps = FusionMaps(views, scratch.arrays(FusionMaps.pixels(views), FusionMaps.KINDS))
-            depths, seeing = scene.depth_maps(), []
-            for index in range(len(views)):
-                seeing.append(maps.fill(index, depths[index], scene.images[index], scene.masks[index]))
+            depths = scene.depth_maps()
+
+            def fill(index: int) -> list[int]:
+                seen = maps.fill(index, depths[index], scene.images[index], scene.masks[index])
                 scratch.release()
+                return seen
+
+            seeing = work.map(fill, range(len(views)), "reading")
             with work.write_into(folder, SEEING) as path:
                 path.write_text(json.dumps(seeing), encoding="utf-8")
             with closing(FuseView(work.root, folder, rules, scratch.files(), uuid4().hex)) as task:
                 task.open(maps, seeing, scratch.release)
                 counts = work.spread(task, range(len(views)), "fusion", task.lost)
-            points, seen = sum(counts), 0
+            points, agreed = sum(counts), 0
             if points == 0:
                 raise ReconError(
                     "no point is confirmed by enough photos; try --set fuse.min_views=2 or --quality high"
@@ -84,12 +88,12 @@ class FuseStage:
             del maps
 
             def parts() -> Iterator[FusedCloud]:
-                nonlocal seen
+                nonlocal agreed
                 for index in range(len(views)):
                     part = task.read(index)
-                    seen += int(part.view_count.sum(dtype=np.int64))
+                    agreed += int(part.view_count.sum(dtype=np.int64))
                     yield replace(part, xyz=part.xyz + scene.offset) if scene.offset.any() else part
 
             run.write_cloud(parts(), points)
         work.remove(PARTS)
-        return {"points": points, "mean_views": round(seen / points, 2)}
+        return {"points": points, "mean_views": round(agreed / points, 2)}

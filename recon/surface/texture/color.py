@@ -337,16 +337,48 @@ def _wanted_corrections(
     nodes: VertexViews,
 ) -> tuple[Float64[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
     """Consensus minus photo, averaged over the faces round a vertex that the view sees; and where there are any."""
-    n = len(nodes.view)
-    at, slot = np.nonzero(agreement.accepted)
-    view = candidates.view[at, slot].astype(np.int64)
-    wanted = agreement.color[at] - candidates.color[at, slot] * gains[view].astype(np.float32)
-    rows = np.concatenate([nodes.find(faces[at, c].astype(np.int64), view) for c in range(3)])
-    hit = rows >= 0
-    wanted = np.concatenate([wanted] * 3)[hit]
-    number = np.bincount(rows[hit], minlength=n)
-    total = np.stack([np.bincount(rows[hit], wanted[:, c], n) for c in range(3)], axis=1)
-    return np.asarray(total / np.maximum(number, 1)[:, None], np.float64), number > 0
+    number, total = np.zeros(len(nodes.view), np.int64), np.zeros((len(nodes.view), 3))
+    _add_wanted(
+        faces,
+        candidates.view,
+        candidates.color,
+        agreement.accepted,
+        agreement.color,
+        np.ascontiguousarray(gains, np.float32),
+        nodes.first,
+        nodes.view,
+        number,
+        total,
+    )
+    return total / np.maximum(number, 1)[:, None], number > 0
+
+
+@kernel()
+def _add_wanted(
+    faces: Int32[np.ndarray, "m 3"],
+    view: Int16[np.ndarray, "m k"],
+    color: Float32[np.ndarray, "m k 3"],
+    accepted: Bool[np.ndarray, "m k"],
+    agreed: Float32[np.ndarray, "m 3"],
+    gains: Float32[np.ndarray, "v 3"],
+    first: Int32[np.ndarray, " v1"],
+    view_there: Int32[np.ndarray, " n"],
+    number: Int64[np.ndarray, " n"],
+    total: Float64[np.ndarray, "n 3"],
+) -> None:
+    """Count the faces round each node, and sum up what they want."""
+    for corner in range(3):
+        for f in range(len(faces)):
+            vertex = faces[f, corner]
+            for k in range(view.shape[1]):
+                if not accepted[f, k]:
+                    continue
+                for row in range(first[vertex], first[vertex + 1]):
+                    if view_there[row] == view[f, k]:
+                        number[row] += 1
+                        for c in range(3):
+                            total[row, c] += agreed[f, c] - color[f, k, c] * gains[view[f, k], c]
+                        break
 
 
 def _edges_within_views(

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
+from recon.core.kernels import kernel
 from recon.io.glb import GlbBuilder, textures_of
 from recon.io.obj import coordinate_digits
 from recon.surface.texture.topology import vertex_normals
@@ -65,15 +66,51 @@ def split_vertices(
     Returns:
         The vertex that each split vertex comes from, its texture coordinate, and the faces over split vertices.
     """
-    corner = mesh.faces.ravel().astype(np.int64)
-    uv = mesh.uvs.reshape(-1, 2)
-    order = np.lexsort((uv[:, 1], uv[:, 0], corner))
-    new = np.ones(len(order), bool)
-    new[1:] = (corner[order][1:] != corner[order][:-1]) | (uv[order][1:] != uv[order][:-1]).any(axis=1)
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(new) - 1
-    first = order[new]
-    return corner[first], uv[first], number.reshape(-1, 3)
+    vertex, uv = mesh.faces.ravel(), mesh.uvs.reshape(-1, 2)
+    order = np.argsort(vertex, kind="stable")
+    number, first = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    first = first[: _number_places(vertex, uv, order, number, first)]
+    return vertex[first].astype(np.int64), uv[first], number.reshape(-1, 3)
+
+
+@kernel()
+def _number_places(
+    vertex: Int32[np.ndarray, " c"],
+    uv: Float64[np.ndarray, "c 2"],
+    order: Int64[np.ndarray, " c"],
+    number: Int64[np.ndarray, " c"],
+    first: Int64[np.ndarray, " c"],
+) -> int:
+    """Number the texture coordinates of each vertex in ascending order; returns how many there are.
+
+    Args:
+        order: the corners of the faces by vertex; those of a vertex are sorted here, by insertion, as they are few.
+        number, first: the number of each corner, and the first corner with each number.
+    """
+    count = 0
+    for i in range(len(order)):
+        corner, at = order[i], i
+        while at > 0 and vertex[order[at - 1]] == vertex[corner]:
+            before = order[at - 1]
+            if uv[before, 0] < uv[corner, 0]:
+                break
+            if uv[before, 0] == uv[corner, 0] and uv[before, 1] <= uv[corner, 1]:
+                break
+            order[at] = before
+            at -= 1
+        order[at] = corner
+    for i in range(len(order)):
+        corner, before = order[i], order[i - 1]
+        if (
+            i == 0
+            or vertex[before] != vertex[corner]
+            or uv[before, 0] != uv[corner, 0]
+            or uv[before, 1] != uv[corner, 1]
+        ):
+            first[count] = corner
+            count += 1
+        number[corner] = count - 1
+    return count
 
 
 def write_textured_obj(

@@ -264,6 +264,16 @@ def test_a_sparse_scan_has_no_holes_to_fall_through() -> None:
     assert behind.behind == 1.0
 
 
+def test_few_points_are_judged_against_a_truth_that_knows_all() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (50_000, 3)) * [1, 1, 0]
+    every = evaluate_surface(points, square(1.0), ABOVE, (0.01,), protocol=SurfaceProtocol(20_000))
+    how = SurfaceProtocol(20_000, most_judged=1000)
+    some = evaluate_surface(points, square(1.0), ABOVE, (0.01,), protocol=how)
+    assert (some.judged, some.estimated) == (1000, 50_000)
+    assert some.recall == every.recall
+    assert some.precision == every.precision == (1.0,)
+
+
 def test_empty_estimate_and_truth() -> None:
     report = evaluate_surface(
         np.full((4, 3), np.nan), square(1.0), ABOVE, (0.1,), protocol=SurfaceProtocol(samples=100)

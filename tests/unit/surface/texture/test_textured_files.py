@@ -9,8 +9,9 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from recon.engine.stage import StageContext
+from recon.io.glb import own_textured_parts, pack_glb, read_glb, upright_glb
 from recon.io.pictures import encode_picture
-from recon.io.textured_mesh import read_textured_mesh
+from recon.io.textured_mesh import read_mesh_file, read_textured_mesh
 from recon.render.scene_files import read_view_mesh
 from recon.stages.texture import TextureSettings, TextureStage
 from recon.surface.texture.files import (
@@ -107,6 +108,26 @@ def test_several_textures_are_read_back(tmp_path, name):
     half, _ = read_view_mesh(tmp_path / name, texels=sum(one.size for one in textures) // 12)
     assert half.texture.shape == (viewed.texture.shape[0] // 2, viewed.texture.shape[1] // 2, 3)
     assert np.array_equal(half.uv, viewed.uv)
+
+
+@pytest.mark.parametrize("side", [4096, 128])
+def test_our_own_glb_is_read_as_trimesh_reads_it(tmp_path, side):
+    views = arc(3)
+    options = TextureOptions(max_texture=side, max_textures=9)
+    mesh = texture_mesh(*sheet(12), views, photos(views), options=options)[0]
+    data = textured_glb(mesh, [encode_picture(texture, "png") for texture in textures_of_mesh(mesh)], "png")
+    path = tmp_path / "t.glb"
+    path.write_bytes(upright_glb(data, views))
+    ours = read_mesh_file(path)
+    document, rest = read_glb(path.read_bytes())
+    document["asset"]["generator"] = "another program"
+    assert own_textured_parts(pack_glb(document, rest)) is None
+    path.write_bytes(pack_glb(document, rest))
+    theirs = read_mesh_file(path)
+    assert np.allclose(ours.vertices, theirs.vertices, rtol=0, atol=1e-12)
+    assert np.array_equal(ours.faces, theirs.faces)
+    assert np.array_equal(ours.uv, theirs.uv)
+    assert np.array_equal(ours.texture, theirs.texture)
 
 
 def _rows_of(mesh, part):
