@@ -17,6 +17,20 @@ from jaxtyping import Float32, Int64, UInt8, UInt16
 
 from recon.core.kernels import kernel, maximum, minimum
 from recon.core.parallel import map_ordered
+from recon.core.vectors import (
+    LANES,
+    folded,
+    halves,
+    load,
+    load_whole,
+    plus,
+    smaller,
+    splat,
+    store,
+    store_bytes,
+    times,
+    total,
+)
 from recon.features.types import DenseSift, ScaleMap
 
 ORIENTATIONS = 8
@@ -158,11 +172,10 @@ def describe(
     edges = np.linspace(0, ladder.height, 4 * threads + 1).astype(np.int64)
     per_octave = np.float32((len(ladder.scale) - 1) / math.log2(ladder.scale[-1] / ladder.scale[0]))
     window = _cell_window()
-    channels = ladder.channels.astype(np.float32).reshape(-1)
 
     def rows(part: int) -> None:
         _gather(
-            channels,
+            ladder.channels,
             ladder.layout,
             ladder.unit,
             ladder.scale[0],
@@ -174,7 +187,7 @@ def describe(
             edges[part + 1],
             np.empty(CELLS * CELLS * ORIENTATIONS, np.float32),
             np.empty(CELLS, np.int64),
-            np.empty(CELLS, np.float32),
+            np.empty(CELLS * LANES, np.float32),
             out,
         )
 
@@ -230,12 +243,11 @@ def _triangle(half_width: float) -> Float32[np.ndarray, " n"]:
     return (taps / taps.sum()).astype(np.float32)
 
 
-def _cell_window() -> Float32[np.ndarray, "16"]:
-    """Gaussian weight of each cell at its centre; sigma is half of the descriptor (Lowe 2004, section
+def _cell_window() -> Float32[np.ndarray, "4"]:
+    """Gaussian weight of a cell along one axis at its centre; sigma is half of the descriptor (Lowe 2004, section
     6.1)."""
     d = np.arange(CELLS) - (CELLS - 1) / 2
-    g = np.exp(-(d**2) / (2 * (CELLS / 2) ** 2))
-    return np.outer(g, g).ravel().astype(np.float32)
+    return np.exp(-(d**2) / (2 * (CELLS / 2) ** 2)).astype(np.float32)
 
 
 def _reference_taps(cell: int) -> Float32[np.ndarray, " n"]:
@@ -288,11 +300,11 @@ def _gather(  # type: ignore[no-untyped-def]
     last,
     flat,
     column,
-    right,
+    across,
     out,
 ):
-    """Descriptors of the rows first…last - 1. ``channels`` is flat; indices are unsigned, so that none counts from
-    the end. ``flat`` is room for a descriptor, ``column`` and ``right`` are for the places of its cells in a row."""
+    """Descriptors of the rows first…last - 1. ``flat`` is room for a descriptor; ``column`` and ``across`` are for the
+    places of its cells in a row, and their weights in vectors: eight of the left, eight of the right grid cell."""
     width = sizes.shape[1]
     rungs = layout.shape[0]
     one = np.float32(1)
@@ -302,8 +314,8 @@ def _gather(  # type: ignore[no-untyped-def]
             position = np.log2(size / smallest) * per_octave
             low = minimum(np.int64(position), rungs - 2)
             upper_share = position - np.float32(low)
-            for i in range(128):
-                flat[i] = np.float32(0)
+            for i in range(0, 128, LANES):
+                store(flat, i, splat(np.float32(0)))
             for side in range(2):
                 k = low + side
                 share = upper_share if side == 1 else one - upper_share
@@ -319,47 +331,45 @@ def _gather(  # type: ignore[no-untyped-def]
                     u = u_centre + (np.float32(j) - np.float32(1.5)) * spread
                     u = minimum(maximum(u, np.float32(0)), np.float32(columns) - np.float32(1.01))
                     column[j] = np.int64(u)
-                    right[j] = u - np.float32(column[j])
+                    right = (u - np.float32(column[j])) * share * window[j]
+                    store(across, j * LANES, halves(share * window[j] - right, right))
                 for i in range(4):
                     v = v_centre + (np.float32(i) - np.float32(1.5)) * spread
                     v = minimum(maximum(v, np.float32(0)), np.float32(rows) - np.float32(1.01))
                     v0 = np.int64(v)
-                    fv = v - np.float32(v0)
+                    lower = (v - np.float32(v0)) * window[i]
+                    up, down = splat(window[i] - lower), splat(lower)
                     row = base + v0 * columns
-                    for j in range(4):
-                        fu = right[j]
-                        w = share * window[4 * i + j]
-                        w1 = w * fv
-                        w0 = w - w1
-                        w01 = w0 * fu
-                        w00 = w0 - w01
-                        w11 = w1 * fu
-                        w10 = w1 - w11
-                        p = np.uint64(8 * (row + column[j]))
-                        q = np.uint64(p + np.uint64(8 * columns))
-                        at = np.uint64(32 * i + 8 * j)
-                        for c in range(8):
-                            e = np.uint64(c)
-                            flat[at + e] += (
-                                w00 * np.float32(channels[p + e])
-                                + w01 * np.float32(channels[p + np.uint64(8) + e])
-                                + w10 * np.float32(channels[q + e])
-                                + w11 * np.float32(channels[q + np.uint64(8) + e])
-                            )
-            total = np.float32(0)
-            for i in range(128):
-                total += flat[i] * flat[i]
-            scale = one / (np.sqrt(total) + np.float32(_NORM_FLOOR))
-            total = np.float32(0)
-            for i in range(128):
-                value = minimum(flat[i] * scale, np.float32(_CLAMP))
-                flat[i] = value
-                total += value * value
+                    for j in range(0, 4, 2):
+                        p, q = 8 * (row + column[j]), 8 * (row + column[j + 1])
+                        one_cell = plus(
+                            times(up, load_whole(channels, p)),
+                            times(down, load_whole(channels, p + 8 * columns)),
+                        )
+                        next_cell = plus(
+                            times(up, load_whole(channels, q)),
+                            times(down, load_whole(channels, q + 8 * columns)),
+                        )
+                        both = folded(
+                            times(one_cell, load(across, j * LANES)),
+                            times(next_cell, load(across, (j + 1) * LANES)),
+                        )
+                        at = 32 * i + 8 * j
+                        store(flat, at, plus(load(flat, at), both))
+            squares = splat(np.float32(0))
+            for i in range(0, 128, LANES):
+                squares = plus(squares, times(load(flat, i), load(flat, i)))
+            scale = splat(one / (np.sqrt(total(squares)) + np.float32(_NORM_FLOOR)))
+            squares = splat(np.float32(0))
+            for i in range(0, 128, LANES):
+                value = smaller(times(load(flat, i), scale), splat(np.float32(_CLAMP)))
+                store(flat, i, value)
+                squares = plus(squares, times(value, value))
             # The floor above already took care of flat pixels: keep their length below one.
-            scale = np.float32(_GAIN) / maximum(np.sqrt(total), np.float32(0.1))
-            pixel = out[y, x]
-            for i in range(128):
-                pixel[i] = np.uint8(minimum(flat[i] * scale, np.float32(255)))
+            scale = splat(np.float32(_GAIN) / maximum(np.sqrt(total(squares)), np.float32(0.1)))
+            at = (y * width + x) * 128
+            for i in range(0, 128, LANES):
+                store_bytes(out, at + i, smaller(times(load(flat, i), scale), splat(np.float32(255))))
 
 
 @kernel(fastmath=True)

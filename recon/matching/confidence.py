@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.core.kernels import kernel, maximum
+from recon.core.short_vectors import BYTES, distance, whole_vectors
 from recon.matching.consistency import inside_border, round_trip_error
 from recon.matching.texture import TEXTURE_THRESHOLD, textured_mask
 from recon.matching.types import DenseMatch, FlowField, MatchDiagnostics, MatchImage
@@ -128,7 +129,7 @@ def descriptor_margin(
     Costs are L1 distances of descriptors at the nearest pixels; the ring has eight points at ``ring`` pixels.
     """
     out = np.empty(flow.shape[:2], np.float32)
-    _margin(sift_a, sift_b, np.rint(flow).astype(np.int32), ring, out)
+    _margin(whole_vectors(sift_a), whole_vectors(sift_b), np.rint(flow).astype(np.int32), ring, out)
     return out
 
 
@@ -138,7 +139,7 @@ def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
     hb, wb = sift_b.shape[0], sift_b.shape[1]
     for y in range(h):
         for x in range(w):
-            own = sift_a[y, x]
+            own = (y * w + x) * channels
             here = np.int32(0)
             around = np.int32(1 << 30)
             for k in range(9):
@@ -151,10 +152,10 @@ def _margin(sift_a, sift_b, flow, ring, out):  # type: ignore[no-untyped-def]
                         here = np.int32(1 << 30)
                         break
                     continue
-                other = sift_b[yb, xb]
+                other = (yb * wb + xb) * channels
                 total = np.int32(0)
-                for c in range(channels):
-                    total = np.int32(total + abs(np.int32(own[c]) - np.int32(other[c])))
+                for c in range(0, channels, BYTES):
+                    total = np.int32(total + distance(sift_a, own + c, sift_b, other + c))
                 if k == 0:
                     here = total
                 elif total < around:

@@ -13,6 +13,19 @@ from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon.core.kernels import kernel, maximum, minimum
+from recon.core.short_vectors import BYTES, distance, whole_vectors
+from recon.core.vectors import (
+    LANES,
+    larger,
+    load,
+    load_whole,
+    plus,
+    smaller,
+    splat,
+    store,
+    store_bytes,
+    times,
+)
 from recon.errors import UsageError
 from recon.matching.belief_propagation import MAX_TRUNCATION, data_costs, solve
 from recon.matching.guide import Guide
@@ -208,7 +221,7 @@ def sift_flow_pyramid(
         whole = np.ascontiguousarray(np.moveaxis(relative + labels - radius, 0, -1))
         if settings.polish and level == 1:
             _polish(
-                whole, stretch, sift_a, sift_b, masks_a[0], masks_b[0],
+                whole, stretch, whole_vectors(sift_a), whole_vectors(sift_b), masks_a[0], masks_b[0],
                 np.float32(settings.alpha), np.float32(settings.d), np.float32(gamma), np.float32(default),
                 settings.polish,
             )  # fmt: skip
@@ -274,7 +287,8 @@ def flow_energy(
     """
     ma = np.ones(sift_a.shape[:2], np.bool_) if mask_a is None else mask_a
     mb = np.ones(sift_b.shape[:2], np.bool_) if mask_b is None else mask_b
-    data = _data_energy(np.rint(flow).astype(np.int32), sift_a, sift_b, ma, mb, float(default_cost))
+    whole = np.rint(flow).astype(np.int32)
+    data = _data_energy(whole, whole_vectors(sift_a), whole_vectors(sift_b), ma, mb, float(default_cost))
     relative = flow - _whole(_size_offset(sift_a.shape[:2], sift_b.shape[:2]))
     displacement = float(np.abs(relative).sum(dtype=np.float64)) * (
         settings.gamma if gamma is None else gamma
@@ -311,7 +325,14 @@ def _polish(  # type: ignore[no-untyped-def]
             x = at - y * w
             u0 = flow[y, x, 0]
             v0 = flow[y, x, 1]
-            own = sift_a[y, x]
+            alike = True
+            for k in range(1, 5):
+                yn = minimum(maximum(y + dy[k], 0), h - 1)
+                xn = minimum(maximum(x + dx[k], 0), w - 1)
+                alike = alike and flow[yn, xn, 0] == u0 and flow[yn, xn, 1] == v0
+            if alike:
+                continue
+            own = at * channels
             best = np.float32(1e30)
             best_u = u0
             best_v = v0
@@ -337,10 +358,10 @@ def _polish(  # type: ignore[no-untyped-def]
                     if yb < 0 or yb >= hb or xb < 0 or xb >= wb or not mask_b[yb, xb]:
                         cost += default
                     else:
-                        other = sift_b[yb, xb]
+                        other = (yb * wb + xb) * channels
                         total = np.int32(0)
-                        for c in range(channels):
-                            total = np.int32(total + abs(np.int32(own[c]) - np.int32(other[c])))
+                        for c in range(0, channels, BYTES):
+                            total = np.int32(total + distance(sift_a, own + c, sift_b, other + c))
                         cost += np.float32(total)
                 if cost < best:
                     best = cost
@@ -364,12 +385,9 @@ def _data_energy(flow, sift_a, sift_b, mask_a, mask_b, default):  # type: ignore
             if xb < 0 or xb >= wb or yb < 0 or yb >= hb or not mask_b[yb, xb]:
                 total += default
                 continue
-            own = sift_a[y, x]
-            other = sift_b[yb, xb]
-            cost = np.int32(0)
-            for c in range(channels):
-                cost = np.int32(cost + abs(np.int32(own[c]) - np.int32(other[c])))
-            total += cost
+            own, other = (y * w + x) * channels, (yb * wb + xb) * channels
+            for c in range(0, channels, BYTES):
+                total += distance(sift_a, own + c, sift_b, other + c)
     return total
 
 
@@ -439,38 +457,33 @@ def halve_descriptors(sift: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2
     reference rounds in between and replicates the border of the smoothed image rather than of the image.
     """
     h, w, c = sift.shape
-    out = np.empty(((h + 1) // 2, (w + 1) // 2, c), np.uint8)
-    row, pixel = np.empty(w * c, np.float32), np.empty(c, np.float32)
-    _halve(np.ascontiguousarray(sift).reshape(h, w * c), _HALVING, row, pixel, out)
-    return out
+    whole = whole_vectors(sift)
+    out = np.empty(((h + 1) // 2, (w + 1) // 2, whole.shape[2]), np.uint8)
+    _halve(whole, _HALVING, np.empty(w * whole.shape[2], np.float32), out)
+    return out if c == whole.shape[2] else np.ascontiguousarray(out[..., :c])
 
 
 @kernel(fastmath=True)
-def _halve(image, kernel, row, pixel, out):  # type: ignore[no-untyped-def]
-    """Writes ``halve_descriptors``; ``row`` and ``pixel`` are for work."""
-    h, length = image.shape
-    h2, w2, channels = out.shape
-    w = length // channels
+def _halve(image, kernel, row, out):  # type: ignore[no-untyped-def]
+    """Writes ``halve_descriptors``; ``row`` is room for a row of the image, smoothed down the columns."""
+    h, w, channels = image.shape
+    h2, w2 = out.shape[0], out.shape[1]
+    nothing, most = splat(np.float32(0)), splat(np.float32(255))
     for y in range(h2):
-        for i in range(length):
-            row[i] = np.float32(0)
-        for k in range(12):
-            source = image[minimum(maximum(2 * y + k - 5, 0), h - 1)]
-            weight = kernel[k]
-            for i in range(length):
-                row[i] += weight * np.float32(source[i])
-        for x in range(w2):
-            for i in range(channels):
-                pixel[i] = np.float32(0.5)
+        for i in range(0, w * channels, LANES):
+            value = nothing
             for k in range(12):
-                at = minimum(maximum(2 * x + k - 5, 0), w - 1) * channels
-                weight = kernel[k]
-                part = row[at : at + channels]
-                for i in range(channels):
-                    pixel[i] += weight * part[i]
-            into = out[y, x]
-            for i in range(channels):
-                into[i] = np.uint8(minimum(maximum(pixel[i], np.float32(0)), np.float32(255)))
+                at = minimum(maximum(2 * y + k - 5, 0), h - 1) * w * channels + i
+                value = plus(value, times(splat(kernel[k]), load_whole(image, at)))
+            store(row, i, value)
+        for x in range(w2):
+            for i in range(0, channels, LANES):
+                value = splat(np.float32(0.5))
+                for k in range(12):
+                    at = minimum(maximum(2 * x + k - 5, 0), w - 1) * channels + i
+                    value = plus(value, times(splat(kernel[k]), load(row, at)))
+                value = smaller(larger(value, nothing), most)
+                store_bytes(out, (y * w2 + x) * channels + i, value)
 
 
 def _halve_mask(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h2 w2"]:

@@ -26,7 +26,7 @@ class FieldsStage:
     """Runs ``match.dense_matcher`` over the verified pairs of registered photos; a dense matcher left its own."""
 
     name: ClassVar[str] = "fields"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match", "verify", "map")
     Settings: ClassVar[type[BaseModel]] = FieldsSettings
 

@@ -53,7 +53,7 @@ class MatchStage:
     """Runs the matcher over the pairs, threads over pairs, each result written as soon as it is there."""
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 12
+    version: ClassVar[int] = 13
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs")
     Settings: ClassVar[type[BaseModel]] = MatchSettings
 

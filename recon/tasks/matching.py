@@ -32,7 +32,7 @@ from recon.run.kept import KeptItems, write_keys
 from recon.run.matches import Pair, PairOutcome, read_outcome, save_sparse_match, write_dense_match
 from recon.run.shared_fields import content_key, copy_into_place
 
-_FIELD_VERSION = 9
+_FIELD_VERSION = 10
 """Raised when what a shared field depends on changes."""
 
 
