@@ -27,7 +27,7 @@ LANES = 16
 _LLVM = ir.VectorType(ir.FloatType(), LANES)
 _ZERO = ir.Constant(_LLVM, [0.0] * LANES)
 _WHOLE = ir.VectorType(ir.IntType(32), LANES)
-_FAST = ("fast",)
+_FAST = ("reassoc", "contract", "arcp", "nsz", "afn")  # what is no number stays recognisable
 
 # What writes the code of a function: context, builder, signature, arguments.
 _Generate = Callable[[Any, Any, Any, Any], Any]
@@ -175,8 +175,7 @@ def halves(typing: Any, first: Any, second: Any) -> Any:
     """A vector whose first half is one number and whose second half another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        both = (builder.insert_element(_ZERO, arg, ir.IntType(32)(0)) for arg in args)
-        return _shuffled(builder, *both, [0] * (LANES // 2) + [LANES] * (LANES // 2))
+        return _shuffled(builder, *_firsts(builder, args), [0] * (LANES // 2) + [LANES] * (LANES // 2))
 
     return _VECTOR(types.float32, types.float32), generate
 
@@ -232,6 +231,108 @@ def within(typing: Any, value: Any, gap: Any, limit: Any) -> Any:
         return builder.select(builder.and_(low, high), value, _ZERO)
 
     return _VECTOR(_VECTOR, _VECTOR, _VECTOR), generate
+
+
+@intrinsic
+def all_within(typing: Any, value: Any, low: Any, high: Any) -> Any:
+    """Whether all numbers of a vector lie from ``low`` to ``high``; what is no number does not."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        low, high = (_shuffled(builder, one, one, [0] * LANES) for one in _firsts(builder, args[1:]))
+        inside = builder.and_(
+            builder.fcmp_ordered(">=", args[0], low), builder.fcmp_ordered("<=", args[0], high)
+        )
+        bits = builder.bitcast(inside, ir.IntType(LANES))
+        return builder.icmp_unsigned("==", bits, bits.type(2**LANES - 1))
+
+    return types.boolean(_VECTOR, types.float32, types.float32), generate
+
+
+@intrinsic
+def cubic(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
+    """Cubic convolution (Keys 1981, a = -0.5) of an image at sixteen points.
+
+    The points count from place ``at``, rows are ``width`` elements apart; what lies one pixel before and two behind
+    each point is read.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        kind = ir.FunctionType(_LLVM, [_LLVM])
+        floor = cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.v{LANES}f32")
+        whole = [builder.call(floor, [one]) for one in args[3:]]
+        column, row = (builder.fptosi(one, _WHOLE) for one in whole)
+        across, down = (
+            _cubic_weights(builder, builder.fsub(one, floored, flags=_FAST))
+            for one, floored in zip(args[3:], whole, strict=True)
+        )
+        first = builder.sub(args[1], builder.add(args[2], args[2].type(1)))
+        number = ir.IntType(32)
+        pitch = builder.insert_element(
+            ir.Constant(_WHOLE, ir.Undefined), builder.trunc(args[2], number), number(0)
+        )
+        offset = builder.add(builder.mul(row, _shuffled(builder, pitch, pitch, [0] * LANES)), column)
+        places = [
+            builder.add(first, builder.sext(builder.extract_element(offset, number(i)), first.type))
+            for i in range(LANES)
+        ]
+        four = ir.VectorType(ir.FloatType(), 4)
+        parts = []  # of four points each, summed up down the columns: four columns of one point, four of the next
+        for part in range(0, LANES, 4):
+            total = None
+            for j in range(4):
+                taps = []
+                for i in range(part, part + 4):
+                    place = cgutils.gep(builder, array.data, places[i])
+                    taps.append(builder.load(builder.bitcast(place, four.as_pointer()), align=4))
+                    places[i] = builder.add(places[i], args[2])
+                while len(taps) > 1:
+                    taps = [_joined(builder, *taps[k : k + 2]) for k in range(0, len(taps), 2)]
+                weight = _shuffled(builder, down[j], down[j], [part + k // 4 for k in range(LANES)])
+                term = builder.fmul(taps[0], weight, flags=_FAST)
+                total = term if total is None else builder.fadd(total, term, flags=_FAST)
+            parts.append(total)
+        result = None
+        for i in range(4):
+            picks = [i + 4 * k for k in range(8)] * 2
+            halves = [_shuffled(builder, *parts[k : k + 2], picks) for k in (0, 2)]
+            values = _shuffled(builder, *halves, [*range(LANES // 2), *range(LANES, LANES * 3 // 2)])
+            term = builder.fmul(values, across[i], flags=_FAST)
+            result = term if result is None else builder.fadd(result, term, flags=_FAST)
+        return result
+
+    return _VECTOR(array, types.intp, types.intp, _VECTOR, _VECTOR), generate
+
+
+def _cubic_weights(builder: Any, part: Any) -> list[Any]:
+    """Weights of the four pixels round points that lie so far behind the second of them."""
+    weights = []
+    # Polynomials of the third degree in the distance from the second pixel.
+    for a, b, c, d in (
+        (-0.5, 1.0, -0.5, 0.0),
+        (1.5, -2.5, 0.0, 1.0),
+        (-1.5, 2.0, 0.5, 0.0),
+        (0.5, -0.5, 0.0, 0.0),
+    ):
+        value = ir.Constant(_LLVM, [a] * LANES)
+        for next_one in (b, c, d):
+            value = builder.fmul(value, part, flags=_FAST)
+            if next_one:
+                value = builder.fadd(value, ir.Constant(_LLVM, [next_one] * LANES), flags=_FAST)
+        weights.append(value)
+    return weights
+
+
+def _joined(builder: Any, a: Any, b: Any) -> Any:
+    """Two vectors one behind the other."""
+    count = 2 * a.type.count
+    places = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
+    return builder.shuffle_vector(a, b, places)
+
+
+def _firsts(builder: Any, values: Any) -> list[Any]:
+    """Vectors whose first elements are these numbers."""
+    return [builder.insert_element(_ZERO, value, ir.IntType(32)(0)) for value in values]
 
 
 @intrinsic

@@ -6,46 +6,19 @@ Photometric Direct Image Registration", PAMI 2008.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from recon.core.kernels import kernel, maximum, part_of_kernel
+from recon.core.vectors import LANES, all_within, cubic, load, minus, over, plus, splat, store, times, total
 
 # Gauss-Newton stops when a step moves the patch by less than this.
 CONVERGED_PX = 0.003
 
-# Sums may be added up in any order, so that they vectorise; what is no number stays recognisable.
-_IN_ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}
-
-
-@part_of_kernel()
-def sample(image: np.ndarray, x: float, y: float) -> float:
-    """Cubic convolution (Keys 1981, a = -0.5) of an image at a point; the border is repeated."""
-    height, width = image.shape
-    x0, y0 = int(np.floor(x)), int(np.floor(y))
-    u, v = x - x0, y - y0
-    wx0 = ((-0.5 * u + 1.0) * u - 0.5) * u
-    wx1 = (1.5 * u - 2.5) * u * u + 1.0
-    wx2 = ((-1.5 * u + 2.0) * u + 0.5) * u
-    wx3 = (0.5 * u - 0.5) * u * u
-    wy0 = ((-0.5 * v + 1.0) * v - 0.5) * v
-    wy1 = (1.5 * v - 2.5) * v * v + 1.0
-    wy2 = ((-1.5 * v + 2.0) * v + 0.5) * v
-    wy3 = (0.5 * v - 0.5) * v * v
-    inside = x0 >= 1 and y0 >= 1 and x0 + 2 < width and y0 + 2 < height
-    total = 0.0
-    for j in range(4):
-        wy = wy0 if j == 0 else wy1 if j == 1 else wy2 if j == 2 else wy3
-        if inside:
-            row = image[y0 - 1 + j]
-            total += (row[x0 - 1] * wx0 + row[x0] * wx1 + row[x0 + 1] * wx2 + row[x0 + 2] * wx3) * wy
-            continue
-        yy = min(max(y0 - 1 + j, 0), height - 1)
-        for i in range(4):
-            xx = min(max(x0 - 1 + i, 0), width - 1)
-            wx = wx0 if i == 0 else wx1 if i == 1 else wx2 if i == 2 else wx3
-            total += wy * wx * image[yy, xx]
-    return total
+BORDER = 2
+"""Photos are continued by so many pixels to all sides: a sample between pixels takes four by four of them."""
 
 
 @part_of_kernel()
@@ -113,7 +86,7 @@ def align_patches(
     """Align patches round points of the source to the target, inverse compositional.
 
     Args:
-        source, target: of ``blur_levels``.
+        source, target: of ``blur_levels``, with their borders.
         start: points of the source.
         warps: first guess: offset from the point (source pixels, homogeneous) to target pixel.
         parameters: 6 estimates an affine map on top of the guess, 2 a translation.
@@ -134,129 +107,166 @@ def align_patches(
     step = 2.0 ** levels[:, 0]
     levels[:, 1] = np.clip(np.rint(np.log2(scale * step)), 0, len(target) - 1)
     reach = (radius + 1) * step[:, None]
-    usable &= ((start >= reach) & (start <= np.array(source.shape[:0:-1]) - 1 - reach)).all(axis=1)
-    place = np.stack(np.meshgrid(*[np.arange(-radius, radius + 1.0)] * 2)).reshape(2, -1)
-    weight = np.exp(-0.5 * (np.square(place).sum(axis=0) / (0.6 * radius + 0.6) ** 2))
+    usable &= ((start >= reach) & (start <= np.array(source.shape[:0:-1]) - 2 * BORDER - 1 - reach)).all(
+        axis=1
+    )
     found = warps.copy()
     correlation = np.full(len(start), -1.0, np.float32)
+    place, weight, border = _patch(radius)
     _align(
-        source, target, start, np.flatnonzero(usable), levels, np.stack([step, scale], axis=1), iterations, place,
-        weight, np.empty((2 * radius + 3, 2 * radius + 3)), np.empty((parameters + 2, len(weight))),
-        np.empty((2, parameters, parameters)), np.empty(parameters), found, correlation,
+        source, target, start, np.flatnonzero(usable), levels, np.stack([step, scale], axis=1), iterations, radius,
+        place, weight, border, np.zeros(border.shape[1] + LANES, np.float32),
+        np.empty((parameters + 2, len(weight)), np.float32), np.empty((2, parameters, parameters)),
+        np.empty(parameters), found, correlation,
     )  # fmt: skip
     failed = ~(correlation >= 0)  # NaN where the patch reached over pixels that are none
     found[failed], correlation[failed] = warps[failed], -1.0
     return found, correlation
 
 
+@cache
+def _patch(
+    radius: int,
+) -> tuple[Float32[np.ndarray, "2 n"], Float32[np.ndarray, " n"], Float32[np.ndarray, "2 m"]]:
+    """Offsets (x, y) and weights of a patch's pixels, each row filled up to whole vectors by pixels in the middle that
+    weigh nothing; and offsets of the same patch with a border of one pixel, filled up at the end."""
+    axis = np.arange(-radius, radius + 1, dtype=np.float32)
+    x, y = np.meshgrid(axis, axis)
+    weight = np.exp(-0.5 * ((x * x + y * y) / np.float32(0.6 * radius + 0.6) ** 2))
+    fill = -len(axis) % LANES
+    place = np.stack([np.pad(one, ((0, 0), (0, fill))).ravel() for one in (x, y)])
+    wide = np.stack(np.meshgrid(*[np.arange(-radius - 1, radius + 2, dtype=np.float32)] * 2)).reshape(2, -1)
+    border = np.pad(wide, ((0, 0), (0, -wide.shape[1] % LANES)))
+    return place, np.pad(weight, ((0, 0), (0, fill))).ravel(), border
+
+
 # Few functions, and arrays made outside: each function called and each kind of array made is compiled besides.
-@kernel(error_model="numpy", fastmath=_IN_ANY_ORDER)
+@kernel(error_model="numpy")
 def _align(  # type: ignore[no-untyped-def]
-    source, target, start, usable, levels, scales, iterations, place, weight, patch, room, normal, delta,
-    warps, correlation,
+    source, target, start, usable, levels, scales, iterations, radius, place, weight, border, patch, room, normal,
+    delta, warps, correlation,
 ):  # fmt: skip
     """Gauss-Newton for ``align_patches``, of the ``usable`` points; changes ``warps`` and ``correlation``.
 
-    ``scales`` holds the step of samples and the pixels of the target that one of the source covers, ``place`` offsets
-    (x, y) of a patch's pixels. ``patch`` is room for samples of the source with a border for
+    ``scales`` holds the step of samples and the pixels of the target that one of the source covers; ``place``,
+    ``weight`` and ``border`` are those of ``_patch``. ``patch`` is room for samples of the source with a border for
     derivatives; ``room`` for the steepest descent images without gain and offset (one row per parameter), the zero-mean
     template and the zero-mean samples of the target; ``normal`` for the images' products and their factors.
     """
-    parameters = len(delta)
-    template, moved = room[parameters], room[parameters + 1]
+    parameters, size = len(delta), len(weight)
+    template, moved = parameters * size, (parameters + 1) * size
     H, factor = normal[0], normal[1]
-    size = len(weight)
-    side = patch.shape[0] - 2
-    radius = side // 2
+    side = 2 * radius + 1
+    in_row = size // side
     height, width = target.shape[1], target.shape[2]
-    total = 0.0
-    for k in range(size):
-        total += weight[k]
+    every = np.float32(0)
+    for k in range(0, size, LANES):
+        every += total(load(weight, k))
     for i in usable:
         step = scales[i, 0]
-        image = source[levels[i, 0]]
-        for v in range(side + 2):
-            for u in range(side + 2):
-                patch[v, u] = sample(
-                    image, start[i, 0] + (u - radius - 1) * step, start[i, 1] + (v - radius - 1) * step
-                )
-        mean = 0.0
-        for k in range(size):
-            template[k] = patch[k // side + 1, k % side + 1]
-            mean += weight[k] * template[k]
-        mean /= total
-        power = 0.0
-        for k in range(size):
-            template[k] -= mean
-            power += weight[k] * template[k] * template[k]
-        if power < 1e-3 * total:
+        x0, y0 = np.int64(np.floor(start[i, 0])), np.int64(np.floor(start[i, 1]))
+        pitch = source.shape[2]
+        at = (levels[i, 0] * source.shape[1] + y0 + BORDER) * pitch + x0 + BORDER
+        for k in range(0, border.shape[1], LANES):
+            x = plus(times(load(border, k), splat(step)), splat(start[i, 0] - x0))
+            y = plus(times(load(border, border.shape[1] + k), splat(step)), splat(start[i, 1] - y0))
+            store(patch, k, cubic(source, at, pitch, x, y))
+        mean = splat(0.0)
+        for k in range(0, size, LANES):
+            value = load(patch, (k // in_row + 1) * (side + 2) + k % in_row + 1)
+            store(room, template + k, value)
+            mean = plus(mean, times(load(weight, k), value))
+        mean = splat(total(mean) / every)
+        power = splat(0.0)
+        for k in range(0, size, LANES):
+            value = minus(load(room, template + k), mean)
+            store(room, template + k, value)
+            power = plus(power, times(load(weight, k), times(value, value)))
+        power = total(power)
+        if power < 1e-3 * every:
             continue
-        for k in range(size):
-            v, u = k // side, k % side
-            gx = 0.5 * (patch[v + 1, u + 2] - patch[v + 1, u]) / step
-            gy = 0.5 * (patch[v + 2, u + 1] - patch[v, u + 1]) / step
-            room[0, k] = gx
-            room[1, k] = gy
+        for k in range(0, size, LANES):
+            middle = (k // in_row + 1) * (side + 2) + k % in_row + 1
+            half = splat(0.5 / step)
+            gx = times(half, minus(load(patch, middle + 1), load(patch, middle - 1)))
+            gy = times(half, minus(load(patch, middle + side + 2), load(patch, middle - side - 2)))
+            store(room, k, gx)
+            store(room, size + k, gy)
             if parameters == 6:
                 # Scaled by the radius so that all six parameters are of the size of a pixel.
-                x, y = place[0, k] / radius, place[1, k] / radius
-                room[2, k] = gx * x
-                room[3, k] = gx * y
-                room[4, k] = gy * x
-                room[5, k] = gy * y
+                x = times(load(place, k), splat(1.0 / radius))
+                y = times(load(place, size + k), splat(1.0 / radius))
+                store(room, 2 * size + k, times(gx, x))
+                store(room, 3 * size + k, times(gx, y))
+                store(room, 4 * size + k, times(gy, x))
+                store(room, 5 * size + k, times(gy, y))
         for p in range(parameters):
-            image_p = room[p]
-            along, shift = 0.0, 0.0
-            for k in range(size):
-                shift += weight[k] * image_p[k]
-                along += weight[k] * image_p[k] * template[k]
-            shift /= total
-            along /= power
-            for k in range(size):
-                image_p[k] -= shift + along * template[k]
+            along, shift = splat(0.0), splat(0.0)
+            for k in range(0, size, LANES):
+                value = times(load(weight, k), load(room, p * size + k))
+                shift = plus(shift, value)
+                along = plus(along, times(value, load(room, template + k)))
+            shift, along = splat(total(shift) / every), splat(total(along) / power)
+            for k in range(0, size, LANES):
+                value = plus(shift, times(along, load(room, template + k)))
+                store(room, p * size + k, minus(load(room, p * size + k), value))
             for q in range(p + 1):
-                image_q = room[q]
-                s = 0.0
-                for k in range(size):
-                    s += weight[k] * image_p[k] * image_q[k]
+                s = splat(0.0)
+                for k in range(0, size, LANES):
+                    product = times(load(room, p * size + k), load(room, q * size + k))
+                    s = plus(s, times(load(weight, k), product))
                 # A trace of damping keeps edges from sliding along themselves.
-                H[p, q] = s * (1.0 + 1e-4) if p == q else s
+                H[p, q] = total(s) * (1.0 + 1e-4 if p == q else 1.0)
         W = warps[i]
-        image = target[levels[i, 1]]
-        found = -1.0
+        found = np.float32(-1)
         for _ in range(iterations):
+            # From a pixel near the middle on, so that single precision is fine.
+            x0, y0 = np.int64(np.floor(W[0, 2] / W[2, 2])), np.int64(np.floor(W[1, 2] / W[2, 2]))
+            at = (levels[i, 1] * height + y0 + BORDER) * width + x0 + BORDER
             inside = True
-            mean = 0.0
-            for k in range(size):
-                x, y = place[0, k] * step, place[1, k] * step
-                w = W[2, 0] * x + W[2, 1] * y + W[2, 2]
-                tx = (W[0, 0] * x + W[0, 1] * y + W[0, 2]) / w
-                ty = (W[1, 0] * x + W[1, 1] * y + W[1, 2]) / w
-                inside = tx >= 0.0 and ty >= 0.0 and tx <= width - 1.0 and ty <= height - 1.0
+            mean = splat(0.0)
+            for k in range(0, size, LANES):
+                x, y = times(load(place, k), splat(step)), times(load(place, size + k), splat(step))
+                w = plus(plus(times(splat(W[2, 0]), x), times(splat(W[2, 1]), y)), splat(W[2, 2]))
+                tx = plus(times(splat(W[0, 0] - x0 * W[2, 0]), x), times(splat(W[0, 1] - x0 * W[2, 1]), y))
+                ty = plus(times(splat(W[1, 0] - y0 * W[2, 0]), x), times(splat(W[1, 1] - y0 * W[2, 1]), y))
+                tx = over(plus(tx, splat(W[0, 2] - x0 * W[2, 2])), w)
+                ty = over(plus(ty, splat(W[1, 2] - y0 * W[2, 2])), w)
+                inside = all_within(tx, -x0, width - 1 - 2 * BORDER - x0) and all_within(
+                    ty, -y0, height - 1 - 2 * BORDER - y0
+                )
                 if not inside:
                     break
-                moved[k] = sample(image, tx, ty)
-                mean += weight[k] * moved[k]
-            mean /= total
-            cross, moved_power = 0.0, 0.0
-            for k in range(size):
-                moved[k] -= mean
-                cross += weight[k] * moved[k] * template[k]
-                moved_power += weight[k] * moved[k] * moved[k]
-            if not inside or moved_power < 1e-3 * total or cross <= 0.0:
-                found = -1.0
+                value = cubic(target, at, width, tx, ty)
+                store(room, moved + k, value)
+                mean = plus(mean, times(load(weight, k), value))
+            if not inside:
+                found = np.float32(-1)
+                break
+            mean = splat(total(mean) / every)
+            crossed, squares = splat(0.0), splat(0.0)
+            for k in range(0, size, LANES):
+                value = minus(load(room, moved + k), mean)
+                store(room, moved + k, value)
+                weighted = times(load(weight, k), value)
+                crossed = plus(crossed, times(weighted, load(room, template + k)))
+                squares = plus(squares, times(weighted, value))
+            cross, moved_power = total(crossed), total(squares)
+            if moved_power < 1e-3 * every or cross <= 0.0:
+                found = np.float32(-1)
                 break
             found = cross / np.sqrt(power * moved_power)
-            gain = power / cross
+            gain = splat(power / cross)
             for p in range(parameters):
-                s = 0.0
-                for k in range(size):
-                    s += weight[k] * room[p, k] * (gain * moved[k] - template[k])
-                delta[p] = s
+                s = splat(0.0)
+                for k in range(0, size, LANES):
+                    gap = minus(times(gain, load(room, moved + k)), load(room, template + k))
+                    s = plus(s, times(times(load(weight, k), load(room, p * size + k)), gap))
+                delta[p] = total(s)
                 for q in range(p + 1):
                     factor[p, q] = H[p, q]
             if not (_solve(factor, delta, parameters) and _compose(W, delta, radius * step)):
-                found = -1.0
+                found = np.float32(-1)
                 break
             change = abs(delta[0]) + abs(delta[1])
             for p in range(2, parameters):

@@ -30,7 +30,7 @@ from recon.graph.tracks import select_observations
 from recon.graph.types import Tracks
 from recon.photos.types import PhotoSet
 from recon.sfm.adapter import points_of_tracks, posed_cameras
-from recon.sfm.patch_alignment import align_patches, solve_tracks
+from recon.sfm.patch_alignment import BORDER, align_patches, solve_tracks
 
 # Blurred copies of a photo for patches that are sampled at steps of 1, 2 and 4 pixels. A step of s pixels
 # needs a blur of about 0.5 sqrt(s^2 - 1) against aliasing (as in SIFT's scale space, Lowe 2004).
@@ -144,14 +144,16 @@ def with_references(tracks: Tracks) -> Tracks:
     return Tracks(tracks.track_id, tracks.photo_id, tracks.xy, is_reference, affinity)
 
 
-def blur_levels(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "levels h w"]:
-    """The photo at full size, and blurred for patches that are sampled at steps of 2 and 4 pixels."""
+def blur_levels(image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "levels h2 w2"]:
+    """The photo at full size, and blurred for patches that are sampled at steps of 2 and 4 pixels; each with its border
+    repeated ``BORDER`` pixels outwards."""
     base = np.asarray(image, np.float32)
     levels = [base]
     for level in range(1, LEVELS):
         step = 2.0**level
         levels.append(cv2.GaussianBlur(base, (0, 0), 0.5 * float(np.sqrt(step * step - 1.0))))
-    return np.ascontiguousarray(np.stack(levels))
+    rim = (BORDER,) * 4
+    return np.stack([cv2.copyMakeBorder(level, *rim, cv2.BORDER_REPLICATE) for level in levels])
 
 
 class _Pyramids(Mapping[int, Float32[np.ndarray, "levels h w"]]):

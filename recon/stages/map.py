@@ -71,7 +71,7 @@ class MapStage:
     """Feeds the tracks to COLMAP, keeps the largest model as sparse/0 and the others beside it."""
 
     name: ClassVar[str] = "map"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify", "tracks")
     Settings: ClassVar[type[BaseModel]] = MapSettings
 

@@ -61,7 +61,7 @@ class TracksStage:
     """
 
     name: ClassVar[str] = "tracks"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "match", "verify")
     Settings: ClassVar[type[BaseModel]] = TracksSettings
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from recon.core.kernels import kernel
+from recon.core.vectors import cubic, load, store
 from recon.graph.tracks import make_tracks
 from recon.graph.types import Tracks
-from recon.sfm.patch_alignment import align_patches, sample, solve_tracks
+from recon.sfm.patch_alignment import align_patches, solve_tracks
 from recon.sfm.track_refinement import (
     RefinementSettings,
     affine_warps,
@@ -254,14 +256,20 @@ def test_alignment_agrees_with_its_plain_twin() -> None:
         np.testing.assert_allclose(warps[i, :2, 2], expected, atol=0.04)
 
 
+@kernel()
+def _sixteen(image, x, y, out):  # type: ignore[no-untyped-def]
+    store(out, 0, cubic(image, 0, image.shape[1], load(x, 0), load(y, 0)))
+
+
 def test_sampling_reproduces_quadratics_and_pixels() -> None:
     ys, xs = np.mgrid[0:20, 0:30].astype(np.float32)
     image = (0.3 * xs * xs - 0.2 * xs * ys + 0.1 * ys * ys + 2 * xs - ys + 5).astype(np.float32)
-    for x, y in [(4.0, 7.0), (10.3, 9.8), (15.5, 3.25)]:
-        expected = 0.3 * x * x - 0.2 * x * y + 0.1 * y * y + 2 * x - y + 5
-        assert sample.py_func(image, x, y) == pytest.approx(expected, abs=1e-3)
-    assert sample.py_func(image, 0.0, 0.0) == pytest.approx(image[0, 0])
-    assert sample.py_func(image, 29.0, 19.0) == pytest.approx(image[19, 29])
+    x, y = np.random.default_rng(0).uniform(1, 17, (2, 16)).astype(np.float32)
+    x[:4], y[:4] = [4, 10.3, 15.5, 27], [7, 9.8, 3.25, 17]
+    out = np.empty(16, np.float32)
+    _sixteen(image, x, y, out)
+    expected = 0.3 * x * x - 0.2 * x * y + 0.1 * y * y + 2 * x - y + 5
+    np.testing.assert_allclose(out, expected, atol=1e-3)
 
 
 def test_joint_solution_is_the_least_squares_one() -> None:
