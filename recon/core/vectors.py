@@ -175,7 +175,8 @@ def halves(typing: Any, first: Any, second: Any) -> Any:
     """A vector whose first half is one number and whose second half another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _shuffled(builder, *_firsts(builder, args), [0] * (LANES // 2) + [LANES] * (LANES // 2))
+        one, other = _firsts(builder, args)
+        return _shuffled(builder, one, other, [0] * (LANES // 2) + [LANES] * (LANES // 2))
 
     return _VECTOR(types.float32, types.float32), generate
 
@@ -186,9 +187,10 @@ def folded(typing: Any, a: Any, b: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         half = list(range(LANES // 2))
-        first = _shuffled(builder, *args, half + [LANES + i for i in half])
+        one, other = args
+        first = _shuffled(builder, one, other, half + [LANES + i for i in half])
         second = _shuffled(
-            builder, *args, [LANES // 2 + i for i in half] + [LANES * 3 // 2 + i for i in half]
+            builder, one, other, [LANES // 2 + i for i in half] + [LANES * 3 // 2 + i for i in half]
         )
         return builder.fadd(first, second, flags=_FAST)
 
@@ -277,9 +279,10 @@ def cubic(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
             for i in range(LANES)
         ]
         four = ir.VectorType(ir.FloatType(), 4)
-        parts = []  # of four points each, summed up down the columns: four columns of one point, four of the next
+        # Of four points each, summed up down the columns: four columns of one point, four of the next.
+        parts: list[Any] = []
         for part in range(0, LANES, 4):
-            total = None
+            total: Any = None
             for j in range(4):
                 taps = []
                 for i in range(part, part + 4):
@@ -292,11 +295,11 @@ def cubic(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
                 term = builder.fmul(taps[0], weight, flags=_FAST)
                 total = term if total is None else builder.fadd(total, term, flags=_FAST)
             parts.append(total)
-        result = None
+        result: Any = None
         for i in range(4):
             picks = [i + 4 * k for k in range(8)] * 2
-            halves = [_shuffled(builder, *parts[k : k + 2], picks) for k in (0, 2)]
-            values = _shuffled(builder, *halves, [*range(LANES // 2), *range(LANES, LANES * 3 // 2)])
+            eight, others = (_shuffled(builder, parts[k], parts[k + 1], picks) for k in (0, 2))
+            values = _shuffled(builder, eight, others, [*range(LANES // 2), *range(LANES, LANES * 3 // 2)])
             term = builder.fmul(values, across[i], flags=_FAST)
             result = term if result is None else builder.fadd(result, term, flags=_FAST)
         return result
