@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float64, UInt32
+from jaxtyping import Bool, Float, Float64, UInt32
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
@@ -16,7 +16,7 @@ from recon.core.colmap import pycolmap
 from recon.core.posed import Camera
 from recon.core.resize import resize_points
 from recon.graph.types import TwoViewGeometry
-from recon.matching.types import DenseMatch, SparseMatch
+from recon.matching.types import DenseMatch, FlowField, SparseMatch
 
 # A pair is planar or a pure rotation when a homography explains this share of what the epipolar geometry
 # explains; calibrated when E explains this share of what F does (COLMAP's TwoViewGeometryOptions).
@@ -74,10 +74,32 @@ def sample_matches(
     Returns:
         At most ``max_matches`` matches; ``score`` is the flow's confidence.
     """
+    target = dense.consistent_b.shape
+    return sample_field(
+        dense.a_to_b, dense.consistent_a, target, max_matches=max_matches, size_a=size_a, size_b=size_b
+    )
+
+
+def sample_field(
+    field: FlowField,
+    consistent: Bool[np.ndarray, "h w"],
+    target: tuple[int, ...],
+    *,
+    max_matches: int = 3000,
+    size_a: tuple[int, int] | None = None,
+    size_b: tuple[int, int] | None = None,
+) -> SparseMatch:
+    """The same of one direction, from A to B.
+
+    Args:
+        consistent: where the way back agrees.
+        target: (height, width) of B at matching size.
+        max_matches, size_a, size_b: as of ``sample_matches``.
+    """
     if max_matches < 1:
         raise ValueError("max_matches must be positive")
-    height, width = dense.consistent_a.shape
-    ys, xs = np.nonzero(dense.consistent_a)
+    height, width = consistent.shape
+    ys, xs = np.nonzero(consistent)
     if len(xs) == 0:
         empty = np.zeros((0, 2), np.float32)
         return SparseMatch(empty, empty.copy(), np.zeros(0, np.float32))
@@ -89,15 +111,15 @@ def sample_matches(
         if len(np.unique(cell_of)) <= max_matches:
             break
         cell += 1
-    score = dense.a_to_b.confidence[ys, xs].astype(np.float32)
+    score = field.confidence[ys, xs].astype(np.float32)
     middle = (np.hypot(xs % cell - 0.5 * (cell - 1), ys % cell - 0.5 * (cell - 1))).astype(np.float32)
     order = np.lexsort((middle, -score, cell_of))
     first = np.ones(len(order), bool)
     first[1:] = cell_of[order][1:] != cell_of[order][:-1]
     chosen = order[first]
     xy_a = np.stack([xs[chosen], ys[chosen]], axis=1).astype(np.float32)
-    xy_b = xy_a + dense.a_to_b.flow[ys[chosen], xs[chosen]]
-    height_b, width_b = dense.consistent_b.shape
+    xy_b = xy_a + field.flow[ys[chosen], xs[chosen]]
+    height_b, width_b = target
     return SparseMatch(
         resize_points(xy_a, (width, height), size_a or (width, height)).astype(np.float32),
         resize_points(xy_b, (width_b, height_b), size_b or (width_b, height_b)).astype(np.float32),

@@ -121,9 +121,11 @@ def depth_picture(
 
 def normal_picture(normal: Float[np.ndarray, "h w 3"]) -> Picture:
     """Colour unit normals in camera coordinates: right is red, up is green, towards the camera is blue."""
-    known = np.linalg.norm(normal, axis=-1, keepdims=True) > 0.5
-    color = (normal * np.array([1, -1, -1], np.float32) + 1) * 127.5
-    return _bytes(np.where(known, color, np.array(_HOLE)))
+    squares = normal * normal
+    known = squares[..., 0] + squares[..., 1] + squares[..., 2] > 0.25
+    picture = _bytes((normal * np.array([1, -1, -1], np.float32) + 1) * np.float32(127.5))
+    picture[~known] = _HOLE
+    return picture
 
 
 # ---- surfaces and clouds -------------------------------------------------------------------------
@@ -412,7 +414,7 @@ def _scalar_picture(
     if limits is None:
         limits = (0.0, 1.0)
         if known.any():
-            limits = (float(np.percentile(values[known], 1)), float(np.percentile(values[known], 99)))
+            limits = tuple(np.percentile(values[known], [1, 99]).tolist())
     low, high = float(limits[0]), float(limits[1])
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low * 0.95, low * 1.05 + 1e-9

@@ -14,11 +14,12 @@ from jaxtyping import Float, Float32, UInt8
 
 from recon.core.cameras import Intrinsics, PinholeView, fundamental_matrix
 from recon.core.colmap import photo_id, points_from_colmap
+from recon.core.memory import BoundedCache
 from recon.core.mesh import VertexMesh
 from recon.core.resize import resize_points, resize_rgb, working_size
 from recon.core.undistort import undistort_photo, undistort_points
 from recon.evaluation.matches import epipolar_distances
-from recon.graph.two_view import sample_matches
+from recon.graph.two_view import sample_field
 from recon.io.manifest import Manifest, counts_in_words
 from recon.io.pictures import encode_picture, read_bgr
 from recon.io.surfaces import ply_elements, thin_points
@@ -77,6 +78,9 @@ _PAIR_MATCHES = 1500
 _AGREES_PX = 2.0
 
 _MOST_DEPTH_MAPS = 24
+
+# Bytes of photos that stay in memory.
+_PHOTOS_AT_HAND = 32 << 20
 
 # Larger clouds are thinned when they are read.
 _MOST_POINTS = 500_000
@@ -142,6 +146,7 @@ class _Gatherer:
         self.intrinsics: dict[int, Intrinsics] = {}
         self.errors: dict[int, float] = {}
         self.seen: dict[int, int] = {}
+        self.at_hand = BoundedCache(_PHOTOS_AT_HAND)
         self._fill()
 
     def _fill(self) -> None:
@@ -302,11 +307,15 @@ class _Gatherer:
         ]
 
     def _rgb(self, photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
-        rgb, view = self.run.rgb(photo), self.views.get(photo.id)
-        intrinsics = self.intrinsics.get(photo.id)
-        if view is None or intrinsics is None or intrinsics.is_pinhole:
-            return rgb
-        return undistort_photo(rgb, None, intrinsics, cv2.INTER_LINEAR)[0]
+        """A photo without distortion; the last ones stay in memory, as pairs show them too."""
+
+        def read() -> UInt8[np.ndarray, "h w 3"]:
+            rgb, intrinsics = self.run.rgb(photo), self.intrinsics.get(photo.id)
+            if photo.id not in self.views or intrinsics is None or intrinsics.is_pinhole:
+                return rgb
+            return undistort_photo(rgb, None, intrinsics, cv2.INTER_LINEAR)[0]
+
+        return self.at_hand.get(photo.id, read, lambda rgb: rgb.nbytes)
 
     # Pairs
 
@@ -353,8 +362,12 @@ class _Gatherer:
         key: Pair = (pair.a, pair.b)
         a, b = (self.photos[i] for i in key)
         if dense:
-            sizes = {"size_a": (a.width, a.height), "size_b": (b.width, b.height)}
-            match = sample_matches(self.run.dense_match(key), max_matches=_PAIR_MATCHES, **sizes)
+            match = sample_field(
+                *self.run.directed_match(*key),
+                max_matches=_PAIR_MATCHES,
+                size_a=(a.width, a.height),
+                size_b=(b.width, b.height),
+            )
         else:
             match = self.run.sparse_match(key)
         match = SparseMatch(self._undistorted(match.xy_a, a), self._undistorted(match.xy_b, b), match.score)

@@ -126,7 +126,8 @@ def _write_pictures(work: StageContext, width: int, mesh: Callable[[], VertexMes
                 written.add(name)
                 bar.update()
 
-        # Pictures of the surface share what they cast of it: one after the other, beside all others.
-        surface = [name for name in jobs if name.startswith("mesh_")]
-        parallel.map_ordered(write, [surface, [name for name in jobs if name not in surface]], work.threads)
+        # These two share what they cast of the surface, and others are drawn meanwhile that cast nothing of it.
+        together = ["mesh_front.png", "mesh_shaded.png"]
+        alone = sorted((name for name in jobs if name not in together), key=lambda name: "mesh" in name)
+        parallel.map_ordered(write, [together, *([name] for name in alone)], work.threads)
     return [f"{PICTURES}/{name}" for name in jobs if name in written]
