@@ -7,6 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from recon.core.cameras import Intrinsics
+from recon.core.memory import BoundedCache
+
+_maps = BoundedCache(64 << 20)
+"""Maps of the last cameras, as photos share one as a rule: a map takes longer than all else that is done to a photo."""
 
 
 def undistort_points(
@@ -47,15 +51,34 @@ def undistortion_maps(
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Positions in the photo of every pixel of the undistorted image: (x, y) maps for ``cv2.remap``.
 
+    Photos of one camera share them: they must not be changed.
+
     Args:
         intrinsics: of the photo, distortion included.
         K: of the pinhole camera, recon's convention.
-        size: (width, height) of the undistorted image. ``undistort_points`` goes the other way.
+        size: (width, height) of the undistorted image. ``undistorted_pixels`` goes the other way.
     """
     width, height = size
-    moved = distort_points(pixel_grid(width, height), intrinsics, K)
-    maps = moved.reshape(height, width, 2).astype(np.float32)
-    return np.ascontiguousarray(maps[..., 0]), np.ascontiguousarray(maps[..., 1])
+
+    def make() -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        moved = distort_points(pixel_grid(width, height), intrinsics, K)
+        maps = moved.reshape(height, width, 2).astype(np.float32)
+        return np.ascontiguousarray(maps[..., 0]), np.ascontiguousarray(maps[..., 1])
+
+    return _maps.get(("photo", intrinsics, K.tobytes(), size), make, lambda maps: 2 * maps[0].nbytes)
+
+
+def undistorted_pixels(
+    intrinsics: Intrinsics, K: Float[np.ndarray, "3 3"], size: tuple[int, int]
+) -> Float32[np.ndarray, "h w 2"]:
+    """Positions in the undistorted image of every pixel of the photo; arguments and care as ``undistortion_maps``."""
+    width, height = size
+
+    def make() -> Float32[np.ndarray, "h w 2"]:
+        moved = undistort_points(pixel_grid(width, height), intrinsics, K)
+        return moved.reshape(height, width, 2).astype(np.float32)
+
+    return _maps.get(("pinhole", intrinsics, K.tobytes(), size), make, lambda moved: moved.nbytes)
 
 
 def undistort_photo(

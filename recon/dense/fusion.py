@@ -17,7 +17,7 @@ from recon.core.memory import Scratch
 from recon.core.mesh import FusedCloud
 from recon.core.parallel import map_ordered
 from recon.dense.neighbours import views_that_hold_most, views_that_may_see
-from recon.dense.planes import projection_of
+from recon.dense.planes import projections_of
 from recon.dense.types import DepthMap
 
 # A view owns a patch when its pixels there are finer than another's by this factor; within it the first view
@@ -244,14 +244,7 @@ class FusionMaps:
             math.cos(math.radians(rules.max_normal_angle_deg)),
             int(rules.min_views),
         )
-        pairs = np.zeros((len(others), 2, 3, 4))
-        for there_and_back, j in zip(pairs, others, strict=True):
-            for P, (M, v) in zip(
-                there_and_back,
-                (projection_of(self.views[j], view), projection_of(view, self.views[j])),
-                strict=True,
-            ):
-                P[:, :3], P[:, 3] = M, v
+        pairs = projections_of([self.views[j] for j in others], view)
         made = _fuse_view(index, np.array(others, np.int64), pairs, self._maps, agree, np.empty((5, 9)), out)
         found = out[:made]
         local = found[:, :3] @ np.linalg.inv(view.K).T

@@ -6,6 +6,8 @@ a pixel is its inverse depth and two slopes per pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
@@ -44,6 +46,19 @@ def projection_of(
     R_s, t_s = source.cam_from_world[:, :3], source.cam_from_world[:, 3]
     R = R_s @ R_r.T
     return source.K @ R @ np.linalg.inv(reference.K), source.K @ (t_s - R @ t_r)
+
+
+def projections_of(sources: Sequence[PinholeView], reference: PinholeView) -> npt.NDArray[np.float64]:
+    """``(M | v)`` of ``projection_of`` for each source, and back: (n, 2, 3, 4)."""
+    R_r, t_r, K_r = reference.cam_from_world[:, :3], reference.cam_from_world[:, 3], reference.K
+    poses = np.array([view.cam_from_world for view in sources]).reshape(-1, 3, 4)
+    R_s, t_s = poses[:, :, :3], poses[:, :, 3:]
+    K_s = np.array([view.K for view in sources]).reshape(-1, 3, 3)
+    there, back = R_s @ R_r.T, R_r @ R_s.transpose(0, 2, 1)
+    out = np.empty((len(sources), 2, 3, 4))
+    out[:, 0, :, :3], out[:, 0, :, 3:] = K_s @ there @ np.linalg.inv(K_r), K_s @ (t_s - there @ t_r[:, None])
+    out[:, 1, :, :3], out[:, 1, :, 3:] = K_r @ back @ np.linalg.inv(K_s), K_r @ (t_r[:, None] - back @ t_s)
+    return out
 
 
 def inverse_depth(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Float64
 from recon.core.cameras import Intrinsics, PinholeView
 from recon.core.frames import up_of_photos
 from recon.core.memory import Latest, Lazy
-from recon.core.undistort import pixel_grid, undistort_points, undistortion_maps
+from recon.core.undistort import undistorted_pixels, undistortion_maps
 from recon.dense.filtering import (
     FilterOptions,
     background_fringe,
@@ -313,7 +313,9 @@ def triangulate(scene: DenseScene, index: int, max_reprojection: float) -> Depth
                 confidence,
                 consistent,
                 _distorted(mine.resized(width, height), reference),
-                _undistorted(theirs.resized(target.width, target.height), target),
+                undistorted_pixels(
+                    theirs.resized(target.width, target.height), target.K, (target.width, target.height)
+                ),
             )
         flows.append(FlowToView(target, flow, confidence, consistent))
     if reference is None:
@@ -326,12 +328,6 @@ def triangulate(scene: DenseScene, index: int, max_reprojection: float) -> Depth
 def _distorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
     """Position of each pixel of the undistorted view in the photo as taken."""
     return np.stack(undistortion_maps(intrinsics, view.K, (view.width, view.height)), axis=-1)
-
-
-def _undistorted(intrinsics: Intrinsics, view: PinholeView) -> Float32[np.ndarray, "h w 2"]:
-    """Position of each pixel of the photo as taken in the undistorted view."""
-    moved = undistort_points(pixel_grid(view.width, view.height), intrinsics, view.K)
-    return moved.reshape(view.height, view.width, 2).astype(np.float32)
 
 
 def take_over(
