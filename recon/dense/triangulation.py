@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float32
 
 from recon.core.cameras import PinholeView
 from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
-from recon.core.sampling import bilinear
 from recon.dense.planes import normals_from_planes, planes_from_depth, projection_of
 from recon.dense.types import DepthMap
 
@@ -220,31 +219,94 @@ def undistort_flow(
         only where all four are consistent and alike; a step between two surfaces is never averaged. Outside
         the photo: 0 and False.
     """
-    hd, wd = consistent.shape
-    map_x = np.ascontiguousarray(distorted_from_undistorted[..., 0], np.float32)
-    map_y = np.ascontiguousarray(distorted_from_undistorted[..., 1], np.float32)
-    h, w = map_x.shape
-    inside = (map_x >= 0) & (map_y >= 0) & (map_x <= wd - 1) & (map_y <= hd - 1)
-
-    near_x = np.clip(np.round(map_x), 0, wd - 1).astype(np.int64)
-    near_y = np.clip(np.round(map_y), 0, hd - 1).astype(np.int64)
-    smooth = bilinear(flow, map_x, map_y)
-    near = flow[near_y, near_x]
-    near_ok = consistent[near_y, near_x]
-    all_ok = bilinear(consistent.astype(np.float32), map_x, map_y) > 0.999
-    alike = np.abs(smooth - near).max(axis=-1) < 1.0
-    new_flow = np.where((all_ok & alike)[..., None], smooth, near)
-    # A blended position goes with the sub-pixel source, a nearest one with the pixel that it was read at.
-    base_x = np.where(all_ok & alike, map_x, np.round(map_x))
-    base_y = np.where(all_ok & alike, map_y, np.round(map_y))
-    shift_x, shift_y = map_x - base_x, map_y - base_y
-    to_x = (base_x + new_flow[..., 0] + shift_x).astype(np.float32)
-    to_y = (base_y + new_flow[..., 1] + shift_y).astype(np.float32)
-    ht, wt = undistorted_from_distorted_target.shape[:2]
-    lands = (to_x >= 0) & (to_y >= 0) & (to_x <= wt - 1) & (to_y <= ht - 1)
-    target = bilinear(undistorted_from_distorted_target, to_x, to_y)
-    xs, ys = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    good = inside & lands & near_ok & np.isfinite(target).all(-1)
-    out = np.where(good[..., None], target - np.stack([xs, ys], -1), 0.0).astype(np.float32)
-    new_confidence = np.where(inside & lands, bilinear(confidence, map_x, map_y), 0.0).astype(np.float32)
+    size = distorted_from_undistorted.shape[:2]
+    out, new_confidence = np.zeros((*size, 2), np.float32), np.zeros(size, np.float32)
+    good = np.zeros(size, bool)
+    _undistort(
+        np.ascontiguousarray(flow, np.float32),
+        np.ascontiguousarray(confidence, np.float32),
+        np.ascontiguousarray(consistent),
+        np.ascontiguousarray(distorted_from_undistorted, np.float32),
+        np.ascontiguousarray(undistorted_from_distorted_target, np.float32),
+        out,
+        new_confidence,
+        good,
+    )
     return out, new_confidence, good
+
+
+@part_of_kernel()
+def _corner(position: np.float32, length: int) -> tuple[int, int, np.float32]:
+    """The two pixels between which a position lies that is no farther out than the last ones, and the share of the
+    second."""
+    position = minimum(maximum(position, np.float32(0)), np.float32(length - 1))
+    first = minimum(np.int64(position), maximum(length - 2, 0))
+    return first, minimum(first + 1, length - 1), position - np.float32(first)
+
+
+@part_of_kernel()
+def _between(
+    a: np.float32, b: np.float32, c: np.float32, d: np.float32, fx: np.float32, fy: np.float32
+) -> np.float32:
+    """Bilinear mean of the values of four pixels: two above, two below."""
+    one = np.float32(1)
+    return (a * (one - fx) + b * fx) * (one - fy) + (c * (one - fx) + d * fx) * fy
+
+
+@kernel()
+def _undistort(
+    flow: Float32[np.ndarray, "hd wd 2"],
+    confidence: Float32[np.ndarray, "hd wd"],
+    consistent: Bool[np.ndarray, "hd wd"],
+    source: Float32[np.ndarray, "h w 2"],
+    target: Float32[np.ndarray, "ht wt 2"],
+    out: Float32[np.ndarray, "h w 2"],
+    new_confidence: Float32[np.ndarray, "h w"],
+    good: Bool[np.ndarray, "h w"],
+) -> None:
+    """``undistort_flow``; what stays outside is not touched."""
+    hd, wd = consistent.shape
+    ht, wt = target.shape[:2]
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            u, v = source[y, x, 0], source[y, x, 1]
+            if not (u >= 0 and v >= 0 and u <= wd - 1 and v <= hd - 1):
+                continue
+            at_u, at_v = np.rint(u), np.rint(v)
+            row, column = np.int64(at_v), np.int64(at_u)
+            x0, x1, fx = _corner(u, wd)
+            y0, y1, fy = _corner(v, hd)
+            near_u, near_v = flow[row, column, 0], flow[row, column, 1]
+            share = _between(
+                np.float32(consistent[y0, x0]),
+                np.float32(consistent[y0, x1]),
+                np.float32(consistent[y1, x0]),
+                np.float32(consistent[y1, x1]),
+                fx,
+                fy,
+            )
+            if share > np.float32(0.999):
+                mean_u = _between(flow[y0, x0, 0], flow[y0, x1, 0], flow[y1, x0, 0], flow[y1, x1, 0], fx, fy)
+                mean_v = _between(flow[y0, x0, 1], flow[y0, x1, 1], flow[y1, x0, 1], flow[y1, x1, 1], fx, fy)
+                if abs(mean_u - near_u) < 1 and abs(mean_v - near_v) < 1:
+                    # A blended position goes with the sub-pixel source, a nearest one with the pixel it was read at.
+                    near_u, near_v, at_u, at_v = mean_u, mean_v, u, v
+            to_u, to_v = at_u + near_u + (u - at_u), at_v + near_v + (v - at_v)
+            if not (to_u >= 0 and to_v >= 0 and to_u <= wt - 1 and to_v <= ht - 1):
+                continue
+            new_confidence[y, x] = _between(
+                confidence[y0, x0], confidence[y0, x1], confidence[y1, x0], confidence[y1, x1], fx, fy
+            )
+            if not consistent[row, column]:
+                continue
+            x0, x1, fx = _corner(to_u, wt)
+            y0, y1, fy = _corner(to_v, ht)
+            to_u = _between(
+                target[y0, x0, 0], target[y0, x1, 0], target[y1, x0, 0], target[y1, x1, 0], fx, fy
+            )
+            to_v = _between(
+                target[y0, x0, 1], target[y0, x1, 1], target[y1, x0, 1], target[y1, x1, 1], fx, fy
+            )
+            if np.isfinite(to_u) and np.isfinite(to_v):
+                good[y, x] = True
+                out[y, x, 0], out[y, x, 1] = to_u - np.float32(x), to_v - np.float32(y)
