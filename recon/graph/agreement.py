@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.spatial import cKDTree
 
-from recon.core.undistort import pixel_grid
 from recon.graph.evidence import SAME_PLACE_PX, transfer_errors
 from recon.matching.types import DenseMatch
 
@@ -49,12 +48,12 @@ def agreeing_match(
     to_a = np.array([width_a / size_a[0], height_a / size_a[1]])
     to_b = np.array([width_b / size_b[0], height_b / size_b[1]])
     start, end = (xy_a + 0.5) * to_a - 0.5, (xy_b + 0.5) * to_b - 0.5
-    keep_a = _supported(dense.a_to_b.flow, start, end)
-    keep_b = _supported(dense.b_to_a.flow, end, start)
+    keep_a = dense.consistent_a & _supported(dense.a_to_b.flow, start, end)
+    keep_b = dense.consistent_b & _supported(dense.b_to_a.flow, end, start)
     if fundamental is not None:
-        keep_a &= _near_lines(dense.a_to_b.flow, fundamental, to_a, to_b, max_error)
-        keep_b &= _near_lines(dense.b_to_a.flow, fundamental.T, to_b, to_a, max_error)
-    return replace(dense, consistent_a=dense.consistent_a & keep_a, consistent_b=dense.consistent_b & keep_b)
+        keep_a = _near_lines(dense.a_to_b.flow, keep_a, fundamental, to_a, to_b, max_error)
+        keep_b = _near_lines(dense.b_to_a.flow, keep_b, fundamental.T, to_b, to_a, max_error)
+    return replace(dense, consistent_a=keep_a, consistent_b=keep_b)
 
 
 def _supported(
@@ -80,14 +79,17 @@ def _supported(
 
 def _near_lines(
     flow: Float32[np.ndarray, "h w 2"],
+    among: Bool[np.ndarray, "h w"],
     fundamental: Float[np.ndarray, "3 3"],
     to_source: Float[np.ndarray, "2"],
     to_target: Float[np.ndarray, "2"],
     max_error: float,
 ) -> Bool[np.ndarray, "h w"]:
-    """Pixels whose flow leads to their epipolar line, within ``max_error`` pixels at working size."""
-    height, width = flow.shape[:2]
-    source = pixel_grid(width, height)
-    target = source + flow.reshape(-1, 2)
+    """Those of some pixels whose flow leads to their epipolar line, within ``max_error`` pixels at working size."""
+    y, x = np.nonzero(among)
+    source = np.column_stack([x, y]).astype(np.float64)
+    target = source + flow[y, x]
     errors = transfer_errors(fundamental, (source + 0.5) / to_source - 0.5, (target + 0.5) / to_target - 0.5)
-    return (errors <= max_error).reshape(height, width)
+    found = np.zeros_like(among)
+    found[y, x] = errors <= max_error
+    return found

@@ -386,20 +386,26 @@ def _select(
     order = np.lexsort((row_of, owner_of, -agreement, -length))
     occupied = {photo: _Occupancy(settings.suppression, size) for photo, size in flows.sizes.items()}
     for photo, points in others.items():
-        for xy in points.tolist():
-            occupied[photo].add(*xy)
+        for (x, y), cell in zip(points.tolist(), occupied[photo].cells(points), strict=True):
+            occupied[photo].add(x, y, cell)
+    cells = [_cells(one, occupied) for one in candidates]
     started = dict.fromkeys(flows.sizes, 0)
     taken = np.zeros(len(order), bool)
     for position in order.tolist():
         candidate, row = candidates[owner_of[position]], int(row_of[position])
         reference = candidate.reference
         x, y = candidate.anchor[row].tolist()
-        if started[reference] >= settings.max_anchors or occupied[reference].taken(x, y):
+        cell_of_anchor, cell_of = cells[owner_of[position]]
+        cell = cell_of_anchor[row]
+        if started[reference] >= settings.max_anchors or occupied[reference].taken(x, y, cell):
             continue
         rows = candidate.rows(row)
-        occupied[reference].add(x, y)
-        for photo, xy in zip(candidate.photo[rows].tolist(), candidate.xy[rows].tolist(), strict=True):
-            occupied[photo].add(*xy)
+        occupied[reference].add(x, y, cell)
+        observed = zip(
+            candidate.photo[rows].tolist(), candidate.xy[rows].tolist(), cell_of[rows], strict=True
+        )
+        for photo, (x, y), cell in observed:
+            occupied[photo].add(x, y, cell)
         started[reference] += 1
         taken[position] = True
     parts = [
@@ -428,38 +434,48 @@ def _select(
     return _extend(made, flows, settings) if settings.extend else made
 
 
+def _cells(candidates: _Candidates, occupied: Mapping[int, _Occupancy]) -> tuple[list[int], list[int]]:
+    """The cell of each anchor in the grid of its photo, and that of each observation."""
+    of_observation = np.zeros(len(candidates.photo), np.int64)
+    for photo in np.unique(candidates.photo).tolist():
+        mine = candidates.photo == photo
+        of_observation[mine] = occupied[photo].cells(candidates.xy[mine])
+    return occupied[candidates.reference].cells(candidates.anchor), of_observation.tolist()
+
+
 class _Occupancy:
     """Points of one photo, asked for neighbours within a radius: a list for each cell of a grid, in flat arrays."""
 
     def __init__(self, radius: float, size: tuple[int, int]) -> None:
-        self.radius = radius
-        self.cell = max(radius, 1.0)
-        self.width, self.height = (int(side // self.cell) + 3 for side in size)  # what lies outside has a rim
+        self.limit = radius * radius
+        self.side = max(radius, 1.0)
+        # What lies outside has a rim, and that a border, so that every cell with points has eight neighbours.
+        self.width, self.height = (int(side // self.side) + 5 for side in size)
+        self.around = [v * self.width + u for v in (-1, 0, 1) for u in (-1, 0, 1)]
         self.last = array("i", bytes(4 * self.width * self.height))  # numbers from 1; 0 is none
         self.before = array("i", [0])
         self.xy = array("f", [0.0, 0.0])
 
-    def _cell(self, x: float, y: float) -> tuple[int, int]:
-        u, v = int(x // self.cell) + 1, int(y // self.cell) + 1
-        return min(max(u, 0), self.width - 1), min(max(v, 0), self.height - 1)
+    def cells(self, xy: Float32[np.ndarray, "n 2"]) -> list[int]:
+        """The cell of each point."""
+        cell = np.floor_divide(xy.astype(np.float64), self.side).astype(np.int64) + 2
+        cell = np.clip(cell, 1, [self.width - 2, self.height - 2])
+        return list((cell[:, 1] * self.width + cell[:, 0]).tolist())
 
-    def add(self, x: float, y: float) -> None:
-        u, v = self._cell(x, y)
-        cell = v * self.width + u
+    def add(self, x: float, y: float, cell: int) -> None:
         self.before.append(self.last[cell])
         self.last[cell] = len(self.before) - 1
         self.xy.extend((x, y))
 
-    def taken(self, x: float, y: float) -> bool:
-        u, v = self._cell(x, y)
-        limit = self.radius * self.radius
-        for row in range(max(v - 1, 0), min(v + 2, self.height)):
-            for column in range(max(u - 1, 0), min(u + 2, self.width)):
-                point = self.last[row * self.width + column]
-                while point:
-                    if (self.xy[2 * point] - x) ** 2 + (self.xy[2 * point + 1] - y) ** 2 < limit:
-                        return True
-                    point = self.before[point]
+    def taken(self, x: float, y: float, cell: int) -> bool:
+        xy, before = self.xy, self.before
+        for offset in self.around:
+            point = self.last[cell + offset]
+            while point:
+                dx, dy = xy[2 * point] - x, xy[2 * point + 1] - y
+                if dx * dx + dy * dy < self.limit:
+                    return True
+                point = before[point]
         return False
 
 
