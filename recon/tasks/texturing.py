@@ -35,6 +35,8 @@ WHOLE = 1 << 16
 
 _open = Latest()
 
+_Looking = tuple[DenseScene, list[PinholeView], FacesInViews]
+
 
 @dataclass(frozen=True)
 class FacesOfView:
@@ -59,10 +61,20 @@ class FacesOfView:
         self._write(index, mesh.seen(near[index], scene.images[index], scene.masks[index]))
         return index
 
-    def _opened(self) -> tuple[DenseScene, list[PinholeView], FacesInViews]:
+    def open(
+        self, scene: DenseScene, vertices: Float64[np.ndarray, "n 3"], faces: Int32[np.ndarray, "m 3"]
+    ) -> None:
+        """Use a scene and a mesh that are at hand, in this process."""
+        _open.get(self, lambda: self._looking(scene, vertices, faces))
+
+    def _opened(self) -> _Looking:
         with np.load(self.folder / MESH) as data:
             vertices, faces = data["vertices"], data["faces"]
-        scene = DenseScene(RunFolder(self.root), WHOLE, self.memory)
+        return self._looking(DenseScene(RunFolder(self.root), WHOLE, self.memory), vertices, faces)
+
+    def _looking(
+        self, scene: DenseScene, vertices: Float64[np.ndarray, "n 3"], faces: Int32[np.ndarray, "m 3"]
+    ) -> _Looking:
         local, near = near_origin(vertices, scene.views)
         return scene, near, FacesInViews(local, faces, self.max_angle)
 
@@ -97,9 +109,12 @@ def texture_by_views(
 ) -> tuple[TexturedMesh, TextureReport]:
     """Texture a mesh; what each view sees of it is found by the workers. The texture lies in ``scratch``."""
     with work.fresh_directory(SEEN) as folder:
-        with work.write_into(folder, MESH) as path, path.open("wb") as out:
-            np.savez(out, vertices=vertices, faces=faces)
         with closing(FacesOfView(work.root, folder, options.max_angle, work.memory, uuid4().hex)) as task:
+            if work.cluster is None:
+                task.open(scene, vertices, faces)
+            else:
+                with work.write_into(folder, MESH) as path, path.open("wb") as out:
+                    np.savez(out, vertices=vertices, faces=faces)
             views = work.spread(task, range(len(scene.views)), "what photos see of the mesh", task.lost)
         seen = (task.read(view) for view in views)
         found = texture_mesh(
