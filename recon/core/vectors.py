@@ -10,6 +10,7 @@ that vectors read have room behind each row (``with_room``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,19 @@ def with_room(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Zeros with rows longer by ``LANES``: vectors may read over a row's end, and rows of a power of two elements do
     not meet in the same lines of the processor's cache, which costs half the speed."""
     return np.zeros((*shape[:-1], shape[-1] + LANES), np.float32)
+
+
+def with_spare(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Zeros without room behind each row, but behind all: vectors that read over a row's end read the next row."""
+    size = math.prod(shape)
+    return np.zeros(size + LANES, np.float32)[:size].reshape(shape)
+
+
+def given_spare(a: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A copy of an array as ``with_spare`` has them."""
+    spare = with_spare(a.shape)
+    spare[...] = a
+    return spare
 
 
 def given_room(a: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -223,6 +237,50 @@ def store_bytes(typing: Any, array: Any, at: Any, value: Any) -> Any:
 
 
 @intrinsic
+def counting(typing: Any, first: Any) -> Any:
+    """A number, the next whole step after it, and so on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (one,) = _firsts(builder, args)
+        steps = ir.Constant(_LLVM, [float(i) for i in range(LANES)])
+        return builder.fadd(_shuffled(builder, one, one, [0] * LANES), steps, flags=_FAST)
+
+    return _VECTOR(types.float32), generate
+
+
+@intrinsic
+def root(typing: Any, a: Any) -> Any:
+    """The square root of each number."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_LLVM, [_LLVM])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32")
+        return builder.call(function, args, fastmath=_FAST)
+
+    return _VECTOR(_VECTOR), generate
+
+
+@intrinsic
+def where_equal(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where a = b, else ``no``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("==", args[0], args[1]), args[2], args[3])
+
+    return _VECTOR(_VECTOR, _VECTOR, _VECTOR, _VECTOR), generate
+
+
+@intrinsic
+def where_larger(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where a > b, else ``no``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
+
+    return _VECTOR(_VECTOR, _VECTOR, _VECTOR, _VECTOR), generate
+
+
+@intrinsic
 def within(typing: Any, value: Any, gap: Any, limit: Any) -> Any:
     """``value`` where ``|gap| <= limit``, else 0."""
 
@@ -263,21 +321,12 @@ def cubic(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
         kind = ir.FunctionType(_LLVM, [_LLVM])
         floor = cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.v{LANES}f32")
         whole = [builder.call(floor, [one]) for one in args[3:]]
-        column, row = (builder.fptosi(one, _WHOLE) for one in whole)
         across, down = (
             _cubic_weights(builder, builder.fsub(one, floored, flags=_FAST))
             for one, floored in zip(args[3:], whole, strict=True)
         )
         first = builder.sub(args[1], builder.add(args[2], args[2].type(1)))
-        number = ir.IntType(32)
-        pitch = builder.insert_element(
-            ir.Constant(_WHOLE, ir.Undefined), builder.trunc(args[2], number), number(0)
-        )
-        offset = builder.add(builder.mul(row, _shuffled(builder, pitch, pitch, [0] * LANES)), column)
-        places = [
-            builder.add(first, builder.sext(builder.extract_element(offset, number(i)), first.type))
-            for i in range(LANES)
-        ]
+        places = _pixels(builder, first, args[2], *whole)
         four = ir.VectorType(ir.FloatType(), 4)
         # Of four points each, summed up down the columns: four columns of one point, four of the next.
         parts: list[Any] = []
@@ -338,13 +387,68 @@ def _firsts(builder: Any, values: Any) -> list[Any]:
     return [builder.insert_element(_ZERO, value, ir.IntType(32)(0)) for value in values]
 
 
+def _pixels(builder: Any, at: Any, width: Any, x: Any, y: Any) -> list[Any]:
+    """Places in an image of the pixels (x, y), rounded towards zero, that count from place ``at``."""
+    number = ir.IntType(32)
+    column, row = (builder.fptosi(one, _WHOLE) for one in (x, y))
+    pitch = builder.insert_element(ir.Constant(_WHOLE, ir.Undefined), builder.trunc(width, number), number(0))
+    offset = builder.add(builder.mul(row, _shuffled(builder, pitch, pitch, [0] * LANES)), column)
+    return [
+        builder.add(at, builder.sext(builder.extract_element(offset, number(i)), at.type))
+        for i in range(LANES)
+    ]
+
+
 @intrinsic
-def load_pair(typing: Any, array: Any, at: Any) -> Any:
-    """The two elements from a place on as one whole number of 64 bits, to be copied by a single access to memory."""
+def bilinear(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
+    """Bilinear samples of an image at sixteen points (x, y), none negative.
+
+    The points count from place ``at``, rows are ``width`` elements apart; a pixel after each point is read.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        place = cgutils.gep(builder, array.data, args[1])
-        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=4)
+        across, down = (
+            builder.fsub(one, builder.sitofp(builder.fptosi(one, _WHOLE), _LLVM), flags=_FAST)
+            for one in args[3:]
+        )
+        places = _pixels(builder, *args[1:])
+        pair, pairs = ir.IntType(64), ir.VectorType(ir.IntType(64), LANES // 2)
+        rows = []
+        for _ in range(2):
+            parts = []
+            for half in range(0, LANES, LANES // 2):
+                part = ir.Constant(pairs, ir.Undefined)
+                for i in range(LANES // 2):
+                    place = cgutils.gep(builder, array.data, places[half + i])
+                    two = builder.load(builder.bitcast(place, pair.as_pointer()), align=4)
+                    part = builder.insert_element(part, two, ir.IntType(32)(i))
+                    places[half + i] = builder.add(places[half + i], args[2])
+                parts.append(builder.bitcast(part, _LLVM))
+            left, right = (
+                _shuffled(builder, parts[0], parts[1], list(range(odd, 2 * LANES, 2))) for odd in (0, 1)
+            )
+            rows.append(_mixed(builder, left, right, across))
+        return _mixed(builder, rows[0], rows[1], down)
 
-    return types.int64(array, types.intp), generate
+    return _VECTOR(array, types.intp, types.intp, _VECTOR, _VECTOR), generate
+
+
+def _mixed(builder: Any, a: Any, b: Any, share: Any) -> Any:
+    """``a + share (b - a)``."""
+    return builder.fadd(a, builder.fmul(share, builder.fsub(b, a, flags=_FAST), flags=_FAST), flags=_FAST)
+
+
+@intrinsic
+def pixels(typing: Any, array: Any, at: Any, width: Any, x: Any, y: Any) -> Any:
+    """The pixels of an image at sixteen points (x, y), rounded towards zero, that count from place ``at``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        found = ir.Constant(_LLVM, ir.Undefined)
+        for i, place in enumerate(_pixels(builder, *args[1:])):
+            one = builder.load(cgutils.gep(builder, array.data, place))
+            found = builder.insert_element(found, one, ir.IntType(32)(i))
+        return found
+
+    return _VECTOR(array, types.intp, types.intp, _VECTOR, _VECTOR), generate

@@ -19,7 +19,27 @@ from jaxtyping import Float32
 
 from recon.core.cameras import PinholeView
 from recon.core.kernels import kernel, maximum, minimum, part_of_kernel
-from recon.core.vectors import LANES, load, load_pair, plus, splat, store, times, with_room
+from recon.core.vectors import (
+    LANES,
+    bilinear,
+    counting,
+    given_spare,
+    larger,
+    load,
+    minus,
+    over,
+    pixels,
+    plus,
+    root,
+    smaller,
+    splat,
+    store,
+    times,
+    where_equal,
+    where_larger,
+    with_room,
+    with_spare,
+)
 from recon.dense.planes import projection_of
 
 _F32 = npt.NDArray[np.float32]
@@ -61,7 +81,7 @@ class Window(NamedTuple):
         grey: (h, w) float32, 0…1.
         down, across: (h, n, w + LANES) float32, weights along the column and along the row, each summing to 1; 0
             outside of the photo.
-        mean, variance: (h, w) float32, of ``grey`` in the windows.
+        mean, variance: (h, w) float32, of ``grey`` in the windows. As ``grey`` with room behind all (``with_spare``).
     """
 
     grey: _F32
@@ -91,9 +111,10 @@ def pack_sources(
 def adaptive_window(grey: Float32[np.ndarray, "h w"], radius: int) -> Window:
     """Windows of side ``2 radius + 1`` round every pixel of a photo."""
     down, across = _weights(grey, radius, 0), _weights(grey, radius, 1)
-    mean, square = np.zeros_like(grey), np.zeros_like(grey)
-    _moments(grey, down, across, np.zeros((2, grey.shape[1] + 2 * radius), np.float32), mean, square)
-    return Window(grey, down, across, mean, square - mean * mean)
+    spare, mean, square = given_spare(grey), with_spare(grey.shape), with_spare(grey.shape)
+    _moments(spare, down, across, with_room((2, grey.shape[1] + 2 * radius)), mean, square)
+    square -= mean * mean
+    return Window(spare, down, across, mean, square)
 
 
 def _weights(grey: _F32, radius: int, axis: int) -> _F32:
@@ -116,143 +137,78 @@ def _weights(grey: _F32, radius: int, axis: int) -> _F32:
 
 
 @kernel(fastmath=True, error_model="numpy")
-def _moments(grey, down, across, room, mean, square):  # type: ignore[no-untyped-def]
-    """Adds the windows' mean and mean square. ``room`` is for sums along the columns."""
+def _moments(grey, down, across, columns, mean, square):  # type: ignore[no-untyped-def]
+    """Writes the windows' mean and mean square. ``columns`` is for sums along the columns."""
     h, width = grey.shape
-    n = down.shape[1]
-    r = n // 2
-    v1, v2 = room[0], room[1]
+    n, stride = down.shape[1:]
+    r, wide = n // 2, columns.shape[1]
+    zero = splat(np.float32(0))
     for y in range(h):
-        for x in range(width + 2 * r):
-            v1[x] = np.float32(0)
-            v2[x] = np.float32(0)
-        for o in range(n):
-            yy = minimum(maximum(y + o - r, 0), h - 1)
-            for x in range(width):
-                a = down[y, o, x] * grey[yy, x]
-                v1[r + x] += a
-                v2[r + x] += a * grey[yy, x]
-        for o in range(n):
-            for x in range(width):
-                mean[y, x] += across[y, o, x] * v1[x + o]
-                square[y, x] += across[y, o, x] * v2[x + o]
+        for x in range(0, width, LANES):
+            v1, v2 = zero, zero
+            for o in range(n):
+                value = load(grey, minimum(maximum(y + o - r, 0), h - 1) * width + x)
+                a = times(load(down, (y * n + o) * stride + x), value)
+                v1 = plus(v1, a)
+                v2 = plus(v2, times(a, value))
+            store(columns, r + x, v1)
+            store(columns, wide + r + x, v2)
+        for x in range(0, width, LANES):
+            v1, v2 = zero, zero
+            for o in range(n):
+                a = load(across, (y * n + o) * stride + x)
+                v1 = plus(v1, times(a, load(columns, x + o)))
+                v2 = plus(v2, times(a, load(columns, wide + x + o)))
+            store(mean, y * width + x, v1)
+            store(square, y * width + x, v2)
 
 
 @part_of_kernel(fastmath=True, error_model="numpy")
-def _places(w, y, P, photo, least, margin, u, t, seen):  # type: ignore[no-untyped-def]
-    """Pixels of a photo where the pixels of row ``y`` land, clamped to it, and 1 where that changed nothing.
+def _places(w, x, y, sources, k, least, margin):  # type: ignore[no-untyped-def]
+    """Where sixteen pixels of inverse depth ``w`` from (x, y) on land in a photo, clamped to it, and 1 where that
+    changed nothing.
 
-    Clamped between ``least`` and the last pixel less ``margin``. Rows go through functions of their own, a few arrays
-    each: loops with more are not vectorised, because compilers give up on proving that arrays do not overlap.
+    Clamped between ``least`` and the last pixel less ``margin``.
     """
-    right = np.float32(photo[2]) - margin
-    bottom = np.float32(photo[1]) - margin
-    fy = np.float32(y)
-    p0, p3, p6, p9, p10, p11 = P[0], P[3], P[6], P[9], P[10], P[11]
-    a0, a1, a2 = P[1] * fy + P[2], P[4] * fy + P[5], P[7] * fy + P[8]
-    for x in range(w.shape[0]):
-        fx = np.float32(x)
-        pz = p6 * fx + a2 + p11 * w[x]
-        inverse = np.float32(1) / maximum(pz, _LEAST)
-        uu = (p0 * fx + a0 + p9 * w[x]) * inverse
-        tt = (p3 * fx + a1 + p10 * w[x]) * inverse
-        su = minimum(maximum(uu, least), right)
-        st = minimum(maximum(tt, least), bottom)
-        u[x] = su
-        t[x] = st
-        seen[x] = np.float32(1) if su == uu and st == tt and pz > _LEAST else np.float32(0)
-
-
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _split(photo, u, t, at):  # type: ignore[no-untyped-def]
-    """Places within a photo become the place of their upper left pixel in memory and their shares of the next ones."""
-    base = np.int32(photo[0])
-    wide = np.int32(photo[2])
-    for x in range(at.shape[0]):
-        iu = np.int32(u[x])
-        it = np.int32(t[x])
-        u[x] -= np.float32(iu)
-        t[x] -= np.float32(it)
-        at[x] = np.int32(np.int32(base + np.int32(it * wide)) + iu)
-
-
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _blend(top, low, u, t, out):  # type: ignore[no-untyped-def]
-    """Bilinear mixture of the two pixels of the upper row and of the lower one."""
-    for x in range(out.shape[0]):
-        a = top[2 * x] + u[x] * (top[2 * x + 1] - top[2 * x])
-        b = low[2 * x] + u[x] * (low[2 * x + 1] - low[2 * x])
-        out[x] = a + t[x] * (b - a)
-
-
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _correlate(sums, mean, variance, noise, seen, out):  # type: ignore[no-untyped-def]
-    """Correlation of a row from the windows' sums of values, squares and products; 0 where not seen."""
-    one = np.float32(1)
-    for x in range(out.shape[0]):
-        theirs = maximum(sums[1, x] - sums[0, x] * sums[0, x], np.float32(0)) + noise
-        covariance = sums[2, x] - sums[0, x] * mean[x]
-        ncc = covariance / np.float32(math.sqrt(theirs * (variance[x] + noise)))
-        out[x] = minimum(maximum(ncc, -one), one) * seen[x]
-
-
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _aggregate(z, rows, score, best_two):  # type: ignore[no-untyped-def]
-    """Score of a row from the views' correlations ``z``; see ``photo_consistency``. ``rows`` is for work, (5, w)."""
-    views = z.shape[0]
-    zero = np.float32(0)
-    for k in range(5):
-        for x in range(z.shape[1]):
-            rows[k, x] = zero
-    for k in range(views):
-        for x in range(z.shape[1]):
-            c = z[k, x]
-            rows[1, x] = maximum(rows[1, x], minimum(rows[0, x], c))
-            rows[0, x] = maximum(rows[0, x], c)
-            share = (c - np.float32(_SAY_FROM)) * np.float32(1.0 / (_SAY_FULL - _SAY_FROM))
-            share = minimum(maximum(share, zero), np.float32(1))
-            share = share * share + np.float32(_SAY_LEAST)
-            rows[2, x] += share * c
-            rows[3, x] += share
-        for x in range(z.shape[1]):
-            rows[4, x] += np.float32(1) if z[k, x] != zero else zero
-    for x in range(z.shape[1]):
-        pair = np.float32(0.5) * (rows[0, x] + rows[1, x])
-        best_two[x] = pair if rows[4, x] > np.float32(1) else rows[0, x]
-        score[x] = np.float32(0.5) * (pair + rows[2, x] / rows[3, x])
+    P, photo = sources.P, sources.layout
+    across, fy, nearest = counting(np.float32(x)), np.float32(y), splat(_LEAST)
+    a0, a1, a2 = P[k, 1] * fy + P[k, 2], P[k, 4] * fy + P[k, 5], P[k, 7] * fy + P[k, 8]
+    pz = plus(plus(times(splat(P[k, 6]), across), splat(a2)), times(splat(P[k, 11]), w))
+    inverse = over(splat(np.float32(1)), larger(pz, nearest))
+    u = times(plus(plus(times(splat(P[k, 0]), across), splat(a0)), times(splat(P[k, 9]), w)), inverse)
+    t = times(plus(plus(times(splat(P[k, 3]), across), splat(a1)), times(splat(P[k, 10]), w)), inverse)
+    inside_u = smaller(larger(u, splat(least)), splat(np.float32(photo[k, 2]) - margin))
+    inside_t = smaller(larger(t, splat(least)), splat(np.float32(photo[k, 1]) - margin))
+    zero = splat(np.float32(0))
+    seen = where_larger(pz, nearest, splat(np.float32(1)), zero)
+    seen = where_equal(t, inside_t, where_equal(u, inside_u, seen, zero), zero)
+    return inside_u, inside_t, seen
 
 
 @kernel(fastmath=True, error_model="numpy")
-def _score(w, src, win, noise, ring, seen, rows, sums, at, slots, pairs, pixels, flats, score, best_two):  # type: ignore[no-untyped-def]
+def _score(w, src, win, noise, ring, seen, columns, z, slots, score, best_two):  # type: ignore[no-untyped-def]
     """Aggregated correlation of an inverse depth map; see ``photo_consistency``.
 
     A ring of warped rows per source, and of the reference's, holds what the window of the row at work needs, so that
-    nothing of the size of the photo is written but the result. ``flats`` are arrays as vectors read them.
+    nothing of the size of the photo is written but the result. ``columns`` and ``z`` are room for sums along the
+    columns and for the views' correlations of a row.
     """
     h, width = w.shape
     views = src.P.shape[0]
     n, stride = win.down.shape[1:]
-    r = n // 2
-    flat_ring, down, across, columns, sums_of = flats
-    wide = sums.shape[1] + 2 * r
-    u, t, mixed, z = rows[0], rows[1], rows[2:7], rows[7:]
-    zero = splat(np.float32(0))
+    r, wide = n // 2, columns.shape[1]
+    zero, one, half = splat(np.float32(0)), splat(np.float32(1)), splat(np.float32(0.5))
+    noises = splat(noise)
     for ahead in range(h + r):
-        for k in range(views if ahead < h else 0):
-            photo = src.layout[k]
-            # A hair inside the last pixel: four pixels are read round each place.
-            _places(
-                w[ahead], ahead, src.P[k], photo, np.float32(0), np.float32(1.001), u, t, seen[k, ahead % n]
-            )
-            _split(photo, u, t, at)
-            for x in range(width):
-                pairs[0, x] = load_pair(src.flat, at[x])
-                pairs[1, x] = load_pair(src.flat, at[x] + photo[2])
-            _blend(pixels[0], pixels[1], u, t, ring[k, ahead % n, :width])
-        if ahead < h:
-            own = ring[views, ahead % n]
-            for x in range(width):
-                own[x] = win.grey[ahead, x]
+        for x in range(0, width if ahead < h else 0, LANES):
+            at = ahead % n * stride + x
+            here = load(w, ahead * width + x)
+            for k in range(views):
+                # A hair inside the last pixel: four pixels are read round each place.
+                u, t, visible = _places(here, x, ahead, src, k, np.float32(0), np.float32(1.001))
+                store(ring, k * n * stride + at, bilinear(src.flat, src.layout[k, 0], src.layout[k, 2], u, t))
+                store(seen, k * n * stride + at, visible)
+            store(ring, views * n * stride + at, load(win.grey, ahead * width + x))
         y = ahead - r
         if y < 0:
             continue
@@ -262,26 +218,42 @@ def _score(w, src, win, noise, ring, seen, rows, sums, at, slots, pairs, pixels,
             for x in range(0, width, LANES):
                 v1, v2, v3 = zero, zero, zero
                 for o in range(n):
-                    value = load(flat_ring, k * n * stride + slots[o] + x)
-                    a = times(load(down, (y * n + o) * stride + x), value)
+                    value = load(ring, k * n * stride + slots[o] + x)
+                    a = times(load(win.down, (y * n + o) * stride + x), value)
                     v1 = plus(v1, a)
                     v2 = plus(v2, times(a, value))
-                    v3 = plus(v3, times(a, load(flat_ring, views * n * stride + slots[o] + x)))
+                    v3 = plus(v3, times(a, load(ring, views * n * stride + slots[o] + x)))
                 store(columns, r + x, v1)
                 store(columns, wide + r + x, v2)
                 store(columns, 2 * wide + r + x, v3)
             for x in range(0, width, LANES):
                 v1, v2, v3 = zero, zero, zero
                 for o in range(n):
-                    a = load(across, (y * n + o) * stride + x)
+                    a = load(win.across, (y * n + o) * stride + x)
                     v1 = plus(v1, times(a, load(columns, x + o)))
                     v2 = plus(v2, times(a, load(columns, wide + x + o)))
                     v3 = plus(v3, times(a, load(columns, 2 * wide + x + o)))
-                store(sums_of, x, v1)
-                store(sums_of, stride + x, v2)
-                store(sums_of, 2 * stride + x, v3)
-            _correlate(sums, win.mean[y], win.variance[y], noise, seen[k, y % n], z[k])
-        _aggregate(z, mixed, score[y], best_two[y])
+                theirs = plus(larger(minus(v2, times(v1, v1)), zero), noises)
+                own = plus(load(win.variance, y * width + x), noises)
+                covariance = minus(v3, times(v1, load(win.mean, y * width + x)))
+                ncc = smaller(larger(over(covariance, root(times(theirs, own))), minus(zero, one)), one)
+                store(z, k * stride + x, times(ncc, load(seen, (k * n + y % n) * stride + x)))
+        for x in range(0, width, LANES):
+            best, second, said, say, count = zero, zero, zero, zero, zero
+            for k in range(views):
+                c = load(z, k * stride + x)
+                second = larger(second, smaller(best, c))
+                best = larger(best, c)
+                share = minus(c, splat(np.float32(_SAY_FROM)))
+                share = times(share, splat(np.float32(1.0 / (_SAY_FULL - _SAY_FROM))))
+                share = smaller(larger(share, zero), one)
+                share = plus(times(share, share), splat(np.float32(_SAY_LEAST)))
+                said = plus(said, times(share, c))
+                say = plus(say, share)
+                count = plus(count, where_equal(c, zero, zero, one))
+            pair = times(half, plus(best, second))
+            store(best_two, y * width + x, where_larger(count, one, pair, best))
+            store(score, y * width + x, times(half, plus(pair, over(said, say))))
 
 
 def photo_consistency(
@@ -299,67 +271,41 @@ def photo_consistency(
         how well they see the pixel. And the mean of the best two alone, 0…1. A view that a pixel falls outside of
         counts as 0 in the score; where only one view sees a pixel, it alone is the best two.
     """
-    score, best_two = np.empty_like(w), np.empty_like(w)
-    views, n = len(sources.P), window.down.shape[1]
-    ring, sums = with_room((views + 1, n, w.shape[1])), with_room((3, w.shape[1]))
-    columns = with_room((3, w.shape[1] + n - 1))
-    seen = np.zeros((views, n, w.shape[1]), np.float32)
-    pairs, rows = np.zeros((2, w.shape[1]), np.int64), np.zeros((views + 7, w.shape[1]), np.float32)
-    at, slots = np.zeros(w.shape[1], np.int64), np.zeros(n, np.int64)
-    flats = tuple(a.reshape(-1) for a in (ring, window.down, window.across, columns, sums))
+    score, best_two = with_spare(w.shape), with_spare(w.shape)
+    views, n, width = len(sources.P), window.down.shape[1], w.shape[1]
     # Arrays are made out here: each way of making one is compiled too.
     _score(
-        w, sources, window, np.float32(_NOISE), ring, seen, rows, sums, at, slots, pairs, pairs.view(np.float32),
-        flats, score, best_two,
+        given_spare(w), sources, window, np.float32(_NOISE), with_room((views + 1, n, width)),
+        with_room((views, n, width)), with_room((3, width + n - 1)), with_room((views, width)), np.zeros(n, np.int64),
+        score, best_two,
     )  # fmt: skip
     return score, best_two
 
 
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _look_up(flat, photo, u, t, out):  # type: ignore[no-untyped-def]
-    """A map's values at the pixels nearest to places within it."""
-    base = np.int32(photo[0])
-    wide = np.int32(photo[2])
-    half = np.float32(0.5)
-    for x in range(out.shape[0]):
-        out[x] = flat[
-            np.uint32(np.int32(base + np.int32(np.int32(t[x] + half) * wide)) + np.int32(u[x] + half))
-        ]
-
-
-@part_of_kernel(fastmath=True, error_model="numpy")
-def _add_misses(there, u, t, seen, y, back, limit, part, mean):  # type: ignore[no-untyped-def]
-    """Adds ``part`` of how far from their pixels places come home with the inverse depth found ``there``."""
-    b0, b1, b2, b3, b4, b5, b6, b7, b8 = (
-        back[0], back[1], back[2], back[3], back[4], back[5], back[6], back[7], back[8],
-    )  # fmt: skip
-    b9, b10, b11 = back[9], back[10], back[11]
-    fy = np.float32(y)
-    for x in range(mean.shape[0]):
-        bz = b6 * u[x] + b7 * t[x] + b8 + b11 * there[x]
-        home = np.float32(1) / maximum(bz, _LEAST)
-        ex = (b0 * u[x] + b1 * t[x] + b2 + b9 * there[x]) * home - np.float32(x)
-        ey = (b3 * u[x] + b4 * t[x] + b5 + b10 * there[x]) * home - fy
-        error = minimum(np.float32(math.sqrt(ex * ex + ey * ey)), limit)
-        known = seen[x] > np.float32(0) and there[x] > np.float32(0) and bz > _LEAST
-        mean[x] += part * (error if known else limit)
-
-
 @kernel(fastmath=True, error_model="numpy")
-def _round_trips(w, src, back, limit, rows, mean):  # type: ignore[no-untyped-def]
-    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth.
-
-    ``rows`` is for work, (4, w).
-    """
+def _round_trips(w, src, back, limit, mean):  # type: ignore[no-untyped-def]
+    """Mean round trip through the views' own depths; see ``round_trips``. ``src.flat`` holds inverse depth."""
     views = src.P.shape[0]
-    part = np.float32(1) / np.float32(views)
-    u, t, seen, there = rows[0], rows[1], rows[2], rows[3]
-    for y in range(w.shape[0]):
-        for k in range(views):
-            photo = src.layout[k]
-            _places(w[y], y, src.P[k], photo, np.float32(-0.5), np.float32(0.501), u, t, seen)
-            _look_up(src.flat, photo, u, t, there)
-            _add_misses(there, u, t, seen, y, back[k], limit, part, mean[y])
+    height, width = w.shape
+    zero, one, half, most = splat(np.float32(0)), splat(np.float32(1)), splat(np.float32(0.5)), splat(limit)
+    for y in range(height):
+        fy = splat(np.float32(y))
+        for x in range(0, width, LANES):
+            here, fx, misses = load(w, y * width + x), counting(np.float32(x)), zero
+            for k in range(views):
+                u, t, seen = _places(here, x, y, src, k, np.float32(-0.5), np.float32(0.501))
+                there = pixels(src.flat, src.layout[k, 0], src.layout[k, 2], plus(u, half), plus(t, half))
+                bx = plus(times(splat(back[k, 0]), u), plus(times(splat(back[k, 1]), t), splat(back[k, 2])))
+                by = plus(times(splat(back[k, 3]), u), plus(times(splat(back[k, 4]), t), splat(back[k, 5])))
+                bz = plus(times(splat(back[k, 6]), u), plus(times(splat(back[k, 7]), t), splat(back[k, 8])))
+                bz = plus(bz, times(splat(back[k, 11]), there))
+                home = over(one, larger(bz, splat(_LEAST)))
+                ex = minus(times(plus(bx, times(splat(back[k, 9]), there)), home), fx)
+                ey = minus(times(plus(by, times(splat(back[k, 10]), there)), home), fy)
+                error = smaller(root(plus(times(ex, ex), times(ey, ey))), most)
+                known = where_larger(there, zero, where_larger(bz, splat(_LEAST), seen, zero), zero)
+                misses = plus(misses, where_larger(known, zero, error, most))
+            store(mean, y * width + x, times(misses, splat(np.float32(1) / np.float32(views))))
 
 
 def round_trips(
@@ -376,8 +322,8 @@ def round_trips(
         back: M and v from each view to the reference.
         limit: of each distance, also what a view counts that knows no depth there.
     """
-    mean = np.zeros_like(w)
-    _round_trips(w, inverse, back, np.float32(limit), np.zeros((4, w.shape[1]), np.float32), mean)
+    mean = with_spare(w.shape)
+    _round_trips(given_spare(w), inverse, back, np.float32(limit), mean)
     return mean
 
 

@@ -322,7 +322,8 @@ def test_ground_that_the_start_knows_nothing_of_is_found_by_its_direction():
         refine_depth(views[0], greys[0], photos, start, up=up) for up in (np.array([0, -1.0, 0]), None)
     )
     right = [np.mean(np.abs(one.depth / depths[0] - 1)[ground] < 0.01) for one in (found, lost)]
-    assert right[0] > 0.7 > 0.5 > right[1], right
+    # Starts that differ by a millionth: 0.78 to 0.81 with the direction, 0.40 to 0.54 without.
+    assert right[0] > 0.7 > 0.6 > right[1], right
 
 
 def test_geometric_pass_brings_views_together():
