@@ -50,7 +50,7 @@ class MeshStage:
     """Meshes the cloud or the depth maps, then takes away what nothing supports."""
 
     name: ClassVar[str] = "mesh"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     reads: ClassVar[tuple[str, ...]] = ("photos", "map", "depth", "fuse")
     Settings: ClassVar[type[BaseModel]] = MeshSettings
 

@@ -35,7 +35,7 @@ _REACH = 2.0
 _SETTLING_POINTS, _SETTLING_SIGMA, _SETTLING_STEP = 6, 1.0, 1.0
 _SETTLING_CHUNK = 25_000
 # Faces that are worked on at once.
-_CHUNK = 500_000
+_CHUNK = 65_536
 # Parts of a cloud overlap by so many cells on each side of the plane between them: the surfaces of both are then within
 # about a hundredth of a cell there.
 _MARGIN_CELLS = 8.0
@@ -202,12 +202,12 @@ def block_mesh(cloud_of: Callable[[], FusedCloud], cell: float, depth: int = 5, 
 def cleaned_patch(patch: Patch, *, min_island_share: float = 0.002, min_island_triangles: int = 100) -> Patch:
     """A mesh without long triangles and islands, as ``clean_mesh`` does it, in little memory.
 
-    Islands are what no common vertex joins, and the limit of an edge is that of a million triangles. What is far from
+    Islands are what no common vertex joins, and the limit of an edge is that of a hundred thousand triangles. What is far from
     all points is gone already (``block_mesh``).
     """
     if len(patch.faces) == 0:
         return patch
-    some = patch.faces[:: max(1, len(patch.faces) // 1_000_000)]
+    some = patch.faces[:: max(1, len(patch.faces) // 100_000)]
     corners = patch.xyz[some]
     limit = 8.0 * float(np.median(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)))
     keep = _longest_edges(patch.xyz, patch.faces) <= limit
@@ -256,8 +256,9 @@ def vertex_normals(
 ) -> Float32[np.ndarray, "n 3"]:
     """Unit normals of vertices, faces weighted by their area, in little memory; (0, 0, 1) where there is no face."""
     out = np.zeros((len(xyz), 3), np.float32)
-    for first in range(0, len(faces), _CHUNK):
-        some = faces[first : first + _CHUNK]
+    chunk = max(_CHUNK, len(xyz) // 4)  # each takes time for all vertices
+    for first in range(0, len(faces), chunk):
+        some = faces[first : first + chunk]
         a, b, c = (xyz[some[:, k]] for k in range(3))
         weighted = np.cross(b - a, c - a)
         for axis in range(3):
@@ -294,6 +295,8 @@ def settled_patch(patch: Patch, plan: PartsPlan, cloud_of: Callable[[int], Fused
             )
             patch.xyz[rows] = xyz
             rgb[rows] = np.round(colours * 255).clip(0, 255)
+        del tree, cloud  # one part's at a time
+        give_memory_back()
     return Mesh(patch.xyz, patch.faces, rgb, normals=vertex_normals(patch.xyz, patch.faces))
 
 
