@@ -30,6 +30,13 @@ FEWEST_POINTS_FOR_A_PHOTO = 8
 # The last adjustment's loss: its scale in median errors of the points, and the least one in pixels.
 _LOSS_IN_ERRORS, _LEAST_LOSS_SCALE = 2.0, 0.1
 
+# Relative changes of the cost at which adjustments end: of a model that is to stay, and of one that is to be adjusted
+# again. A street of 100 photos is within 1e-6 of its extent at the second one, in a third of the steps.
+_FINAL_TOLERANCE, _INTERMEDIATE_TOLERANCE = 1e-8, 1e-6
+# Steps are damped by a part of this of the diagonal at least: with none, where the world can turn and stretch freely,
+# every third step of a long way could not be solved for.
+_LARGEST_TRUST_REGION = 1e8
+
 # Halves of the tracks are a checkerboard of cells this wide, as a share of the photos' longest side; a photo must keep
 # so many points in each (a pose has six degrees of freedom, a point gives two, and some are wrong).
 HALVES_CELL = 1 / 8
@@ -419,27 +426,40 @@ def refine_model(
     settings: MappingSettings | None = None,
     *,
     rounds: int = 3,
+    final: bool = True,
 ) -> None:
     """Adjust a whole model with a robust loss, in place, in turns with the removal of bad observations.
 
     Intrinsics that are known stay fixed.
+
+    Args:
+        rounds: of adjustment and removal, at most.
+        final: end with an adjustment that has settled; without, another one is to follow.
     """
     settings = settings or MappingSettings()
     constant = _constant_cameras(photos)
+    manager = pycolmap.ObservationManager(model)
+
+    def bad_removed() -> int:
+        return int(manager.filter_all_points3D(settings.max_error, settings.min_triangulation_angle))
+
     for _ in range(rounds):
-        adjust(model, settings, constant, refine_principal_point=False)
-        manager = pycolmap.ObservationManager(model)
-        if manager.filter_all_points3D(settings.max_error, settings.min_triangulation_angle) == 0:
+        adjust(model, settings, constant, refine_principal_point=False, tolerance=_INTERMEDIATE_TOLERANCE)
+        if bad_removed() == 0:
             break
-    if settings.refine_principal_point and not settings.fixed_cameras:
-        _refine_principal_points(model, settings, constant)
+    if final:
+        centred = settings.refine_principal_point and not settings.fixed_cameras
+        if not (centred and _refine_principal_points(model, settings, constant)):
+            adjust(model, settings, constant, refine_principal_point=False)
+        bad_removed()
     model.update_point_3d_errors()
 
 
 def _refine_principal_points(
     model: pycolmap.Reconstruction, settings: MappingSettings, constant: set[int]
-) -> None:
-    """One more adjustment that also moves principal points; undone where they run away from the middle."""
+) -> bool:
+    """An adjustment that also moves principal points; False, and nothing moved, where there are none to move or they
+    run away from the middle."""
     taken: dict[int, int] = {}
     for number in model.reg_image_ids():
         camera = model.images[number].camera_id
@@ -449,24 +469,39 @@ def _refine_principal_points(
         camera for camera, count in taken.items() if camera not in constant and count >= MIN_PHOTOS_FOR_CENTRE
     } | asked
     if not free:
-        return
+        return False
     trial = pycolmap.Reconstruction(model)
     adjust(trial, settings, set(trial.cameras) - free, refine_principal_point=True)
-    for number in free - asked:
-        camera = trial.cameras[number]
-        away = np.hypot(
-            camera.principal_point_x - 0.5 * camera.width, camera.principal_point_y - 0.5 * camera.height
-        )
-        if not away <= MAX_CENTRE_SHIFT * np.hypot(camera.width, camera.height):
-            free = asked
-            break
-    if not free:
-        return
-    adjust(model, settings, set(model.cameras) - free, refine_principal_point=True)
+    if not all(_centre_is_likely(trial.cameras[number]) for number in free - asked):
+        if not asked:
+            return False
+        trial = pycolmap.Reconstruction(model)
+        adjust(trial, settings, set(trial.cameras) - asked, refine_principal_point=True)
+    _take_values(model, trial)
+    return True
+
+
+def _centre_is_likely(camera: pycolmap.Camera) -> bool:
+    """Whether the principal point is about where the middle of the image is."""
+    away = np.hypot(
+        camera.principal_point_x - 0.5 * camera.width, camera.principal_point_y - 0.5 * camera.height
+    )
+    return bool(away <= MAX_CENTRE_SHIFT * np.hypot(camera.width, camera.height))
+
+
+def _take_values(model: pycolmap.Reconstruction, other: pycolmap.Reconstruction) -> None:
+    """Give a model the lenses, poses and points of an adjusted copy of it."""
+    for number, camera in other.cameras.items():
+        model.cameras[number].params = camera.params
+    for number, frame in other.frames.items():
+        if frame.has_pose():
+            model.frames[number].rig_from_world = frame.rig_from_world
+    for number, point in other.points3D.items():
+        model.points3D[number].xyz = point.xyz
 
 
 def adjustment_options(
-    settings: MappingSettings, tolerance: float = 1e-9
+    settings: MappingSettings, tolerance: float = _FINAL_TOLERANCE
 ) -> pycolmap.BundleAdjustmentOptions:
     """Options of an adjustment with a robust loss that ends at a relative change of the cost."""
     options = pycolmap.BundleAdjustmentOptions()
@@ -478,6 +513,7 @@ def adjustment_options(
     options.ceres.solver_options.gradient_tolerance = 1e-12
     options.ceres.solver_options.parameter_tolerance = 1e-10
     options.ceres.solver_options.max_num_iterations = 100
+    options.ceres.solver_options.max_trust_region_radius = _LARGEST_TRUST_REGION
     return options
 
 
@@ -497,9 +533,9 @@ def adjust(
     """
     large = model.num_reg_images() >= FEWEST_IN_A_LOOP
     held = settings.fixed_cameras or set(model.cameras) <= constant
-    # With known intrinsics few photos settle soon: from 1e-7 on no centre moves by a millionth of the scene's extent,
-    # and it takes less than half the steps. Focal lengths, and long ways, creep on for longer.
-    final = 1e-7 if held and not large else 1e-9
+    # With known intrinsics photos settle soon: from 1e-7 on no centre moves by a millionth of the scene's extent.
+    # Focal lengths creep on for longer.
+    final = 1e-7 if held else _FINAL_TOLERANCE
     options = adjustment_options(settings, final if tolerance is None else tolerance)
     options.refine_principal_point = refine_principal_point
     config = pycolmap.BundleAdjustmentConfig()
@@ -557,7 +593,7 @@ def polish_model(
     moved, aligned = refine_with_geometry(images, tracks, better, photos, refinement, threads=threads)
     _, held = points_of_tracks(better, photos, tracks)
     move_observations(better, photos, moved, aligned)
-    refine_model(better, photos, settings, rounds=1)
+    refine_model(better, photos, settings, rounds=1, final=False)
     scale = fine_loss_scale(better, settings.loss_scale)
     # Observations that could not be aligned leave their tracks; what the model never held stays.
     in_model = np.zeros(tracks.count, bool)

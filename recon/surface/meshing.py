@@ -202,8 +202,8 @@ def block_mesh(cloud_of: Callable[[], FusedCloud], cell: float, depth: int = 5, 
 def cleaned_patch(patch: Patch, *, min_island_share: float = 0.002, min_island_triangles: int = 100) -> Patch:
     """A mesh without long triangles and islands, as ``clean_mesh`` does it, in little memory.
 
-    Islands are what no common vertex joins, and the limit of an edge is that of a hundred thousand triangles. What is far from
-    all points is gone already (``block_mesh``).
+    Islands are what no common vertex joins, and the limit of an edge is that of a hundred thousand triangles. What is
+    far from all points is gone already (``block_mesh``).
     """
     if len(patch.faces) == 0:
         return patch
