@@ -83,7 +83,7 @@ class VerifyStage:
     """Estimates F, E or H per pair, and keeps the pairs whose pose is likely right by their signs and by loops."""
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[str, ...]] = ("photos", "features", "pairs", "match")
     Settings: ClassVar[type[BaseModel]] = VerifySettings
 
