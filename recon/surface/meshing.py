@@ -191,7 +191,7 @@ def block_mesh(cloud_of: Callable[[], FusedCloud], cell: float, depth: int = 5, 
     del cloud
     mesh, _ = _poisson(points, octree, threads)
     del points
-    give_memory_back()  # the solver's
+    give_memory_back(cycles=False)  # the solver's
     # Beyond the points of its part a surface closes as it likes, and may come back to where the parts are joined.
     reach = _REACH * cell / _CELL
     near, _ = _tree(cloud_of().xyz).query(np.asarray(mesh.vertices), k=1, distance_upper_bound=reach)
@@ -296,7 +296,7 @@ def settled_patch(patch: Patch, plan: PartsPlan, cloud_of: Callable[[int], Fused
             patch.xyz[rows] = xyz
             rgb[rows] = np.round(colours * 255).clip(0, 255)
         del tree, cloud  # one part's at a time
-        give_memory_back()
+        give_memory_back(cycles=False)
     return Mesh(patch.xyz, patch.faces, rgb, normals=vertex_normals(patch.xyz, patch.faces))
 
 

@@ -145,7 +145,7 @@ class MeshPart:
         if not path.exists():
             points = partial(self.points, number)
             self._write(path, block_mesh(points, self.cell, self.depth, self.threads))
-            give_memory_back()
+            give_memory_back(cycles=False)
         return number
 
     def points(self, number: int) -> FusedCloud:
