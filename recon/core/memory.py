@@ -107,6 +107,12 @@ class BoundedCache:
                 self.bytes -= self._items.popitem(last=False)[1][1]
         return made
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._items.clear()
+            self.bytes = 0
+
 
 class Lazy(Sequence[Item], Generic[Item]):
     """A sequence whose items are made when they are asked for."""

@@ -43,6 +43,11 @@ _ARRAYS = ("flow", "confidence", "consistent")
 _recent = BoundedCache(32 << 20)
 
 
+def forget_recent_matches() -> None:
+    """Free the memory of the last pairs: for a stage that takes much of it and reads no pair."""
+    _recent.clear()
+
+
 def write_dense_match(path: Path, match: DenseMatch, seconds: float = 0.0) -> None:
     """Write both directions of a pair as one Zarr group, beside its place and then renamed into it.
 

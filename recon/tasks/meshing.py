@@ -22,6 +22,7 @@ from recon.io.files import file_sha256, parse_json
 from recon.io.surfaces import ply_elements, points_in_parts, read_points_ply
 from recon.run.folder import CLOUD, RunFolder
 from recon.run.kept import KeptItems, write_keys
+from recon.run.matches import forget_recent_matches
 from recon.run.shared_fields import content_key
 from recon.surface.blocks import Block, Patch, join_blocks
 from recon.surface.meshing import PartsPlan, block_mesh, cleaned_patch, plan_of_points, settled_patch
@@ -200,7 +201,8 @@ def mesh_by_parts(
     kept = KeptItems(before, earlier is not None)
     with work.resumable_directory(PARTS) as folder:
         plan = divide_cloud(RunFolder.of(work), offset, folder, most, earlier)
-        give_memory_back()  # the cloud's
+        forget_recent_matches()
+        give_memory_back()  # the cloud's, too
         count = len(plan.block.leaves())
         division = content_key(asdict(plan))[:16]
         task = MeshPart(work.root, folder, division, plan.cell, depth, work.threads if count == 1 else 1)

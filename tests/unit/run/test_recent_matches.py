@@ -42,12 +42,9 @@ def test_what_stays_in_memory_is_what_lies_on_disk(tmp_path: Path) -> None:
     kept.a_to_b.flow[:] = 7  # what is handed out belongs to who asked
     kept.consistent_a[:] = False
     assert_same(read_dense_match(path), some_match(1))
-    matches._recent.limit = 0  # nothing stays
-    try:
-        matches._recent.get("something", lambda: None, lambda _: 1)
-        assert_same(read_dense_match(path), some_match(1))
-    finally:
-        matches._recent.limit = 32 << 20
+    matches.forget_recent_matches()
+    assert matches._recent.bytes == 0
+    assert_same(read_dense_match(path), some_match(1))
 
 
 def test_a_pair_is_not_read_from_its_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
