@@ -3,8 +3,8 @@
     python benchmarks/left_out_views.py [SCENE ...] [--views 2 5] [--quality normal] [--keep FOLDER]
 
 Scenes are those with known cameras (fountain-P11, Herz-Jesus-P8, entry-P10, lund_door, templeSparseRing). The left-out
-camera comes from the known poses, aligned by the other cameras' centres, so an error of the poses counts too. Its
-exposure is fitted per channel. PSNR and SSIM are over the pixels that the reconstruction covers.
+camera comes from the known poses, aligned by the other cameras' rotations and centres, so an error of the poses counts
+too. Its exposure is fitted per channel. PSNR and SSIM are over the pixels that the reconstruction covers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def left_out(root: Path, scene: str, images: Path, truth: dict, name: str, args:
     photo = cv2.cvtColor(cv2.imread(str(images / name)), cv2.COLOR_BGR2RGB)
     poses = poses_from_colmap(out / "sparse" / "0")
     known = {other: view.cam_from_world for other, view in truth.items()}
-    truth_from_run = align_cameras(poses, known)
+    truth_from_run = align_cameras(poses, known, by_rotations=True)
     # The known camera, moved into the run's world, scale included: pixels stay where they are.
     view = replace(truth[name], cam_from_world=truth_from_run.inverse().camera(known[name]))
     rows = []

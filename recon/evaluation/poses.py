@@ -124,11 +124,18 @@ def align_cameras(
     estimated: Mapping[str, Float[np.ndarray, "3 4"]],
     truth: Mapping[str, Float[np.ndarray, "3 4"]],
     robust: bool = False,
+    *,
+    by_rotations: bool = False,
 ) -> Similarity3:
     """Compute the similarity from the estimate's world to the truth's, by the centres of the shared cameras.
 
     Centres on a line (or only two of them) leave a rotation about it open; then the rotation comes from the
     mean of the cameras' own rotations.
+
+    Args:
+        robust: outliers among the centres have no say.
+        by_rotations: take the rotation from the cameras' own always, as is right for what the cameras see: centres
+            nearly in a line turn it by what they err.
 
     Raises:
         ValueError: fewer than two cameras in common, or all of them in one place.
@@ -139,7 +146,7 @@ def align_cameras(
     a = np.array([camera_center(estimated[name]) for name in names])
     b = np.array([camera_center(truth[name]) for name in names])
     spread = np.linalg.svd(a - a.mean(axis=0), compute_uv=False)
-    if len(names) > 2 and spread[1] > _COLLINEAR * spread[0]:
+    if not by_rotations and len(names) > 2 and spread[1] > _COLLINEAR * spread[0]:
         return align_similarity_robust(a, b) if robust else align_similarity(a, b)
     total = np.zeros((3, 3))
     for name in names:

@@ -138,6 +138,28 @@ def test_collinear_centers_take_their_rotation_from_the_cameras() -> None:
         np.testing.assert_allclose(back(moved(np.eye(3))), np.eye(3), atol=1e-7)
 
 
+def test_centres_nearly_in_a_line_do_not_turn_what_the_cameras_rotations_hold() -> None:
+    rng = np.random.default_rng(3)
+    truth = {}
+    for i in range(7):
+        R = Rotation.random(random_state=rng).as_matrix()
+        truth[f"{i}"] = np.column_stack([R, -R @ np.array([float(i), 0.02 * (i % 2), 0])])
+    moved = random_similarity(rng)
+    estimate = {}
+    for name, pose in truth.items():
+        away = moved.camera(pose)
+        noise = moved.scale * rng.normal(scale=0.005, size=3)
+        estimate[name] = np.column_stack([away[:, :3], away[:, 3] - away[:, :3] @ noise])
+    errors = [
+        Rotation.from_matrix(
+            align_cameras(estimate, truth, by_rotations=how).rotation @ moved.rotation
+        ).magnitude()
+        for how in (False, True)
+    ]
+    assert errors[0] > 0.05
+    assert errors[1] < 1e-6
+
+
 def test_known_errors_come_out() -> None:
     """Four cameras at the corners of a square; symmetric errors cannot be aligned away."""
     truth, estimate = {}, {}
