@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, UInt32
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from recon.core.cameras import Intrinsics
+from recon.core.cameras import Intrinsics, fundamental_matrix
 from recon.core.colmap import pycolmap
 from recon.core.posed import Camera
 from recon.core.resize import resize_points
@@ -334,8 +334,7 @@ def geometry_of_posed(
     angle = float(np.median(np.arctan2(across, (first * second).sum(axis=1))))
     if angle < MIN_POSED_ANGLE:
         return None
-    matrix = np.linalg.inv(camera_b.K).T @ E @ np.linalg.inv(camera_a.K)
-    return TwoViewGeometry("E", matrix / np.linalg.norm(matrix), b_from_a, inliers, angle)
+    return TwoViewGeometry("E", fundamental_matrix(camera_a, camera_b), b_from_a, inliers, angle)
 
 
 def _rays(xy: Float[np.ndarray, "n 2"], camera: Intrinsics) -> Float64[np.ndarray, "n 3"]:
